@@ -1,0 +1,131 @@
+"""The decomposed checkpoint: config.json, learngene.safetensors and one file a tailor. safetensors only, no pickle.
+
+    config.json   learngene.safetensors   tailors/<class id>.safetensors
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from kind_core.config import ModelConfig
+from kind_core.dit import KindDiT
+from kind_core.errors import CheckpointError
+from kind_core.staging import staged
+from kind_core.tailors import class_shapes
+
+CONFIG_NAME = "config.json"
+LEARNGENE_NAME = "learngene.safetensors"
+TAILORS_NAME = "tailors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """A loaded checkpoint. `config` and `model` hold the asked classes only; `sha256` covers exactly the files read."""
+
+    config: ModelConfig
+    model: KindDiT
+    sha256: str
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Read `config.json` of a checkpoint folder."""
+    file = path / CONFIG_NAME
+    if not path.is_dir():
+        raise CheckpointError(f"no checkpoint folder at {path}", "give --checkpoint a folder that holds config.json")
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} has no {CONFIG_NAME}", "is it a checkpoint folder?") from error
+    except ValueError as error:
+        raise CheckpointError(f"{file} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{file} holds a {type(data).__name__}, expected an object")
+    return ModelConfig.from_dict(data)
+
+
+def load_checkpoint(path: Path, classes: Sequence[int] | None = None) -> Checkpoint:
+    """Load the learngene and the tailors of `classes` (indices into the config, all by default), in fp32.
+
+    Class i of the returned model is `classes[i]`. Raises CheckpointError naming file and tensor for anything missing,
+    of another shape, not finite or cut short.
+    """
+    full = read_config(path)
+    chosen = list(range(full.dit.num_classes)) if classes is None else list(classes)
+    config = subset_config(full, chosen)
+    model = KindDiT(config.dit)
+    hashes = [_sha256(path / CONFIG_NAME)]
+    state = _read_tensors(path / LEARNGENE_NAME, {k: tuple(v.shape) for k, v in model.learngene_state().items()})
+    model.load_state_dict(state, strict=False)
+    hashes.append(_sha256(path / LEARNGENE_NAME))
+    for index, info in enumerate(config.classes):
+        file = tailor_path(path, info.id)
+        model.tailors.load_class(index, _read_tensors(file, class_shapes(config.dit, index)))
+        hashes.append(_sha256(file))
+    digest = hashlib.sha256("".join(hashes).encode()).hexdigest()
+    return Checkpoint(config=config, model=model.eval(), sha256=digest)
+
+
+def save_checkpoint(
+    path: Path, config: ModelConfig, model: KindDiT, *, dtype: torch.dtype = torch.float32, force: bool = False
+) -> None:
+    """Write a checkpoint folder, whole or not at all."""
+    with staged(path, force=force) as folder:
+        (folder / TAILORS_NAME).mkdir(parents=True)
+        text = json.dumps(config.to_dict(), indent=2, ensure_ascii=False)
+        (folder / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+        _write_tensors(folder / LEARNGENE_NAME, model.learngene_state(), dtype)
+        for index, info in enumerate(config.classes):
+            _write_tensors(tailor_path(folder, info.id), model.tailors.state_of(index), dtype)
+
+
+def subset_config(config: ModelConfig, classes: Sequence[int]) -> ModelConfig:
+    """The config of a model that knows only `classes`, in that order."""
+    ranks = tuple(config.dit.ranks[i] for i in classes)
+    dit = replace(
+        config.dit, num_classes=len(classes), tailor_ranks=None if config.dit.tailor_ranks is None else ranks
+    )
+    return replace(config, dit=dit, classes=tuple(config.classes[i] for i in classes))
+
+
+def tailor_path(path: Path, class_id: str) -> Path:
+    """Where the tailor of a class lies in a checkpoint folder."""
+    return path / TAILORS_NAME / f"{class_id}.safetensors"
+
+
+def _read_tensors(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    try:
+        tensors = load_file(file)
+    except FileNotFoundError as error:
+        hint = "download the whole checkpoint, or ask for classes whose tailor file is there"
+        raise CheckpointError(f"missing file {file}", hint) from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} is not a whole safetensors file: {error}", "download it again") from error
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise CheckpointError(f"{file} has no tensor {name!r}, expected shape {list(shape)}")
+        if tuple(tensors[name].shape) != shape:
+            raise CheckpointError(f"{file}: {name!r} has shape {list(tensors[name].shape)}, expected {list(shape)}")
+        if not tensors[name].isfinite().all():
+            raise CheckpointError(f"{file}: {name!r} holds NaN or infinity, expected finite numbers")
+    unexpected = sorted(set(tensors) - set(shapes))
+    if unexpected:
+        raise CheckpointError(f"{file} has a tensor {unexpected[0]!r} that the config does not expect")
+    return {name: tensors[name].float() for name in shapes}
+
+
+def _write_tensors(file: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    save_file({name: t.detach().to("cpu", dtype).contiguous() for name, t in tensors.items()}, file)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

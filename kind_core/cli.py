@@ -1,0 +1,34 @@
+"""What the command lines share: one clear line for an error, progress on stderr, exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import click
+
+from kind_core.errors import KindError
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def report_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Turn a KindError into `error: <message>` and a hint on stderr with exit code 1, and Ctrl-C into exit code 130."""
+
+    @wraps(command)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return command(*args, **kwargs)
+        except KindError as error:
+            click.echo(f"error: {error.message}", err=True)
+            if error.hint:
+                click.echo(f"hint: {error.hint}", err=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("interrupted: nothing was published", err=True)
+            sys.exit(130)
+
+    return run

@@ -1,0 +1,256 @@
+"""Shapes and schedules of a model: what `config.json` of a checkpoint holds, checked once, and the presets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+from kind_core.classes import ClassInfo
+from kind_core.errors import CheckpointError, ConfigError
+
+FORMAT_VERSION = 1
+_T = TypeVar("_T")
+NOISE_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "flow")
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow_prediction")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiTConfig:
+    """Architecture of a DiT whose block matrices are held as `U diag(s) V^T`.
+
+    `sample_size` is the side of the latents (of the image, in pixel space). `learngene_rank` is the paper's N_G and
+    `tailor_rank` its N_T; `learngene_rank=None` is the ordinary dense DiT. `tailor_ranks` overrides `tailor_rank`
+    class by class. With `learn_sigma` the network has twice the output channels; samplers read the first half.
+    """
+
+    sample_size: int
+    patch_size: int
+    in_channels: int
+    hidden_size: int
+    depth: int
+    num_heads: int
+    num_classes: int
+    learngene_rank: int | None
+    tailor_rank: int = 0
+    tailor_ranks: tuple[int, ...] | None = None
+    mlp_ratio: float = 4.0
+    learn_sigma: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("sample_size", "patch_size", "in_channels", "hidden_size", "depth", "num_heads", "num_classes"):
+            _require_positive(name, getattr(self, name))
+        if self.sample_size % self.patch_size:
+            raise ConfigError(f"sample_size {self.sample_size} is not a multiple of patch_size {self.patch_size}")
+        if self.hidden_size % self.num_heads or self.hidden_size % 4:
+            raise ConfigError(
+                f"hidden_size {self.hidden_size} must be a multiple of 4 and of num_heads {self.num_heads}"
+            )
+        if self.learngene_rank is not None:
+            _require_positive("learngene_rank", self.learngene_rank)
+        if self.tailor_ranks is not None and len(self.tailor_ranks) != self.num_classes:
+            raise ConfigError(
+                f"tailor_ranks has {len(self.tailor_ranks)} entries, expected one for each of {self.num_classes} classes"
+            )
+        if min(self.ranks) < 0:
+            raise ConfigError(f"tailor rank {min(self.ranks)} is negative, expected 0 or more")
+        if self.is_dense and max(self.ranks):
+            raise ConfigError("a dense model (learngene_rank null) has no tailors", "set tailor_rank to 0")
+
+    @property
+    def is_dense(self) -> bool:
+        return self.learngene_rank is None
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Tailor rank of each class."""
+        return self.tailor_ranks if self.tailor_ranks is not None else (self.tailor_rank,) * self.num_classes
+
+    @property
+    def num_tokens(self) -> int:
+        return (self.sample_size // self.patch_size) ** 2
+
+    @property
+    def mlp_size(self) -> int:
+        return int(self.hidden_size * self.mlp_ratio)
+
+    @property
+    def out_channels(self) -> int:
+        return self.in_channels * (2 if self.learn_sigma else 1)
+
+    @property
+    def matrix_shapes(self) -> dict[str, tuple[int, int]]:
+        """(out, in) of the six diverted matrices of a block, by their name inside the block."""
+        d, m = self.hidden_size, self.mlp_size
+        square = {f"attn.{name}": (d, d) for name in ("q", "k", "v", "o")}
+        return {**square, "mlp.up": (m, d), "mlp.down": (d, m)}
+
+    def matrix_names(self) -> list[tuple[str, int, int]]:
+        """(name, out, in) of every diverted matrix of the model, in order."""
+        return [
+            (f"blocks.{i}.{name}", out, into) for i in range(self.depth) for name, (out, into) in self.matrix_shapes.items()
+        ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiffusionConfig:
+    """Noise schedule, what the network predicts, and the sampling settings that suit the checkpoint.
+
+    Schedules are diffusers': the names of `beta_schedule`, or `flow` for a straight path from noise to image.
+    `sampler`, `steps` and `guidance_scale` are the defaults of export.
+    """
+
+    noise_schedule: str = "linear"
+    prediction_type: str = "epsilon"
+    num_train_timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    sampler: str = "ddim"
+    steps: int = 20
+    guidance_scale: float = 1.5
+
+    def __post_init__(self) -> None:
+        _require_choice("noise_schedule", self.noise_schedule, NOISE_SCHEDULES)
+        _require_choice("prediction_type", self.prediction_type, PREDICTION_TYPES)
+        _require_positive("num_train_timesteps", self.num_train_timesteps)
+        _require_positive("steps", self.steps)
+        if (self.noise_schedule == "flow") != (self.prediction_type == "flow_prediction"):
+            raise ConfigError(
+                f"prediction_type {self.prediction_type!r} does not go with noise_schedule {self.noise_schedule!r}",
+                "use flow with flow_prediction, and the other schedules with epsilon, v_prediction or sample",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AutoencoderConfig:
+    """The diffusers autoencoder that turns images into latents: its class, its weights, its scaling factor."""
+
+    kind: str
+    source: str
+    scaling_factor: float = 1.0
+    downscale: int = 8
+
+    def __post_init__(self) -> None:
+        _require_choice("autoencoder kind", self.kind, ("AutoencoderTiny", "AutoencoderKL"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Everything in `config.json`."""
+
+    dit: DiTConfig
+    diffusion: DiffusionConfig
+    classes: tuple[ClassInfo, ...]
+    autoencoder: AutoencoderConfig | None = None
+    format_version: int = field(default=FORMAT_VERSION)
+
+    def __post_init__(self) -> None:
+        if len(self.classes) != self.dit.num_classes:
+            raise ConfigError(f"{len(self.classes)} classes are named, expected num_classes = {self.dit.num_classes}")
+        ids = [c.id for c in self.classes]
+        if len(set(ids)) != len(ids):
+            twice = next(i for i in ids if ids.count(i) > 1)
+            raise ConfigError(f"class id {twice!r} appears twice")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "format_version": self.format_version,
+            "architecture": asdict(self.dit),
+            "diffusion": asdict(self.diffusion),
+            "autoencoder": None if self.autoencoder is None else asdict(self.autoencoder),
+            "classes": [{"id": c.id, "names": list(c.names)} for c in self.classes],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ModelConfig:
+        """Parse `config.json`; raises CheckpointError for a newer format, ConfigError for anything that does not fit."""
+        version = data.get("format_version")
+        if not isinstance(version, int) or version < 1:
+            raise CheckpointError(f"config.json has format_version {version!r}, expected an integer from 1")
+        if version > FORMAT_VERSION:
+            raise CheckpointError(
+                f"config.json has format_version {version}, this program reads up to {FORMAT_VERSION}",
+                "upgrade kind-diffusion",
+            )
+        try:
+            classes = tuple(ClassInfo(id=c["id"], names=tuple(c["names"])) for c in data["classes"])
+            autoencoder = data.get("autoencoder")
+            architecture = dict(data["architecture"])
+            if architecture.get("tailor_ranks") is not None:
+                architecture["tailor_ranks"] = tuple(architecture["tailor_ranks"])
+            return cls(
+                dit=_build(DiTConfig, architecture, "architecture"),
+                diffusion=_build(DiffusionConfig, data["diffusion"], "diffusion"),
+                classes=classes,
+                autoencoder=None if autoencoder is None else _build(AutoencoderConfig, autoencoder, "autoencoder"),
+                format_version=version,
+            )
+        except KeyError as error:
+            raise CheckpointError(f"config.json has no {error.args[0]!r}") from error
+
+
+def _build(cls: type[_T], data: Mapping[str, Any], where: str) -> _T:
+    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]  # every caller passes a dataclass
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise ConfigError(f"unknown field {unknown[0]!r} in {where}, expected {', '.join(sorted(known))}")
+    try:
+        return cls(**data)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _require_positive(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{name} is {value!r}, expected a whole number from 1")
+
+
+def _require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
+
+
+_PAPER_LATENTS: dict[str, Any] = {"sample_size": 32, "in_channels": 4, "learn_sigma": True, "num_classes": 150}
+_SIZES: dict[str, dict[str, int]] = {
+    "s": {"hidden_size": 384, "depth": 12, "num_heads": 6},
+    "b": {"hidden_size": 768, "depth": 12, "num_heads": 12},
+    "l": {"hidden_size": 1024, "depth": 24, "num_heads": 16},
+    "xl": {"hidden_size": 1152, "depth": 28, "num_heads": 16},
+}
+# N_G and N_T: B and L are the paper's settings, KIND-Mobile is the only live rank (154) that gives its printed figures;
+# S and XL keep the paper's ratio of learngene to hidden size (0.414).
+_RANKS = {"s": (159, 3), "b": (318, 3), "l": (424, 4), "xl": (477, 4)}
+
+# 10 classes at 32 x 32 pixels: the largest problem that gives recognisable pictures in two hours on two CPU cores.
+_SAMPLE = DiTConfig(
+    sample_size=32, patch_size=4, in_channels=3, hidden_size=160, depth=6, num_heads=5, num_classes=10,
+    learngene_rank=80, tailor_rank=4,
+)  # fmt: skip
+_SAMPLE_DIFFUSION = DiffusionConfig(
+    noise_schedule="squaredcos_cap_v2", prediction_type="sample", sampler="dpmpp", steps=20, guidance_scale=2.0
+)
+
+
+def preset(name: str) -> tuple[DiTConfig, DiffusionConfig]:
+    """The architecture and schedule called `name`: `kind-b/2` (also s, l, xl, any patch), `dit-b/2`, `kind-mobile`, `sample`.
+
+    `kind-*` are the paper's settings (150 classes, latents 4x32x32); `dit-*` are their dense twins.
+    """
+    key = name.lower()
+    if key == "sample":
+        return _SAMPLE, _SAMPLE_DIFFUSION
+    if key == "kind-mobile":
+        b2, diffusion = preset("kind-b/2")
+        return replace(b2, learngene_rank=151, tailor_rank=3), diffusion
+    family, _, rest = key.partition("-")
+    size, _, patch = rest.partition("/")
+    if family not in ("kind", "dit") or size not in _SIZES or not patch.isdigit():
+        raise ConfigError(
+            f"unknown preset {name!r}, expected sample, kind-mobile, or kind-SIZE/PATCH or dit-SIZE/PATCH",
+            "SIZE is s, b, l or xl; for example kind-b/2",
+        )
+    num_learngene, num_tailor = (None, 0) if family == "dit" else _RANKS[size]
+    dit = DiTConfig(
+        **_PAPER_LATENTS, **_SIZES[size], patch_size=int(patch), learngene_rank=num_learngene, tailor_rank=num_tailor
+    )
+    return dit, DiffusionConfig()

@@ -1,0 +1,199 @@
+"""The diffusion transformer of KIND: a DiT with adaLN-Zero whose block matrices are diverted layers.
+
+Architecture: Peebles and Xie, https://arxiv.org/abs/2212.09748, in the form of diffusers' `DiTTransformer2DModel`,
+which a model with one fixed gate equals.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kind_core.config import DiTConfig
+from kind_core.diverted import DenseLinear, DivertedLinear, Tailor
+from kind_core.tailors import TailorBank
+
+NORM_EPS = 1e-6
+_FREQUENCIES = 256
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x (batch, tokens, hidden), shift and scale (batch, hidden)."""
+    return x * (1 + scale[:, None]) + shift[:, None]
+
+
+def make_matrix(config: DiTConfig, in_features: int, out_features: int) -> DivertedLinear | DenseLinear:
+    """A block matrix: diverted, or dense where the config is dense."""
+    if config.learngene_rank is None:
+        layer = DenseLinear(in_features, out_features)
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+        return layer
+    return DivertedLinear(in_features, out_features, config.learngene_rank, max(config.ranks))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over diverted q, k, v and o."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        d = config.hidden_size
+        self.num_heads = config.num_heads
+        self.q, self.k, self.v, self.o = (make_matrix(config, d, d) for _ in range(4))
+
+    def forward(self, x: Tensor, tailors: dict[str, Tailor], prefix: str) -> Tensor:
+        """x (batch, tokens, hidden) -> the same."""
+        q, k, v = (
+            getattr(self, name)(x, tailors.get(f"{prefix}.{name}"))
+            .unflatten(-1, (self.num_heads, -1))
+            .transpose(1, 2)  # (batch, heads, tokens, head size)
+            for name in ("q", "k", "v")
+        )
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return self.o(y, tailors.get(f"{prefix}.o"))  # type: ignore[no-any-return]
+
+
+class Mlp(nn.Module):
+    """Two diverted matrices with tanh-GELU between."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.up = make_matrix(config, config.hidden_size, config.mlp_size)
+        self.down = make_matrix(config, config.mlp_size, config.hidden_size)
+
+    def forward(self, x: Tensor, tailors: dict[str, Tailor], prefix: str) -> Tensor:
+        """x (batch, tokens, hidden) -> the same."""
+        h = F.gelu(self.up(x, tailors.get(f"{prefix}.up")), approximate="tanh")
+        return self.down(h, tailors.get(f"{prefix}.down"))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """A DiT block: attention and MLP, each modulated by the conditioning and opened by a learned gate (adaLN-Zero)."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.adaln = nn.Linear(config.hidden_size, 6 * config.hidden_size)
+        self.norm1 = nn.LayerNorm(config.hidden_size, elementwise_affine=False, eps=NORM_EPS)
+        self.attn = Attention(config)
+        self.norm2 = nn.LayerNorm(config.hidden_size, elementwise_affine=False, eps=NORM_EPS)
+        self.mlp = Mlp(config)
+
+    def forward(self, x: Tensor, conditioning: Tensor, tailors: dict[str, Tailor], prefix: str) -> Tensor:
+        """x (batch, tokens, hidden), conditioning after SiLU (batch, hidden) -> like x."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaln(conditioning).chunk(6, dim=1)
+        x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1), tailors, f"{prefix}.attn")
+        return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2), tailors, f"{prefix}.mlp")
+
+
+class TimestepEmbedder(nn.Module):
+    """Sinusoids of the timestep through a two-layer MLP."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(_FREQUENCIES, hidden_size)
+        self.fc2 = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        """timesteps (batch,) in train timesteps, 0 to 1000, fractions allowed -> (batch, hidden)."""
+        # diffusers' downscale_freq_shift=1: frequencies from 1 down to 1/10000, both ends included
+        half = _FREQUENCIES // 2
+        exponent = torch.arange(half, dtype=torch.float32, device=timesteps.device) / (half - 1)
+        angles = timesteps.float()[:, None] * torch.exp(-math.log(10000) * exponent)
+        sinusoids = torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.fc1.weight.dtype)
+        return self.fc2(F.silu(self.fc1(sinusoids)))  # type: ignore[no-any-return]
+
+
+class FinalLayer(nn.Module):
+    """Modulated norm and a linear layer from tokens to patches."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.adaln = nn.Linear(config.hidden_size, 2 * config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, elementwise_affine=False, eps=NORM_EPS)
+        self.linear = nn.Linear(config.hidden_size, config.patch_size**2 * config.out_channels)
+
+    def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
+        """x (batch, tokens, hidden) -> (batch, tokens, patch * patch * channels)."""
+        shift, scale = self.adaln(conditioning).chunk(2, dim=1)
+        return self.linear(modulate(self.norm(x), shift, scale))  # type: ignore[no-any-return]
+
+
+class KindDiT(nn.Module):
+    """The decomposable DiT. Labels choose the label embedding, gates open tailors; they are separate on purpose."""
+
+    position_embedding: Tensor
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        d, p = config.hidden_size, config.patch_size
+        self.patch_embedding = nn.Conv2d(config.in_channels, d, kernel_size=p, stride=p)
+        self.timestep_embedder = TimestepEmbedder(d)
+        self.null_label_embedding = nn.Parameter(torch.empty(d))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.final = FinalLayer(config)
+        self.tailors = TailorBank(config)
+        self.register_buffer("position_embedding", make_position_embedding(config), persistent=False)
+        self._init_weights()
+
+    @torch.no_grad()
+    def _init_weights(self) -> None:
+        nn.init.xavier_uniform_(self.patch_embedding.weight.flatten(1))
+        nn.init.zeros_(self.patch_embedding.bias)  # type: ignore[arg-type]
+        nn.init.normal_(self.null_label_embedding, std=0.02)
+        for layer in (self.timestep_embedder.fc1, self.timestep_embedder.fc2):
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+        for layer in (*(block.adaln for block in self.blocks), self.final.adaln, self.final.linear):
+            nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(
+        self, latents: Tensor, timesteps: Tensor, labels: Tensor, gates: Tensor, rows: Tensor | None = None
+    ) -> Tensor:
+        """The network's prediction, (batch, out channels, size, size).
+
+        latents (batch, channels, size, size); timesteps (batch,) in train timesteps. labels: long (batch,), any
+        number outside 0..classes-1 for the null label, or float (batch, classes), the weights of a mean. gates: see
+        `TailorBank.open`. rows: tailor rows to index instead of the whole bank, labels and gates then count in them.
+        """
+        tailors = self.tailors.open(gates, rows)
+        conditioning = F.silu(self.embed_conditioning(timesteps, labels, rows))
+        x = self.patch_embedding(latents).flatten(2).transpose(1, 2) + self.position_embedding
+        for i, block in enumerate(self.blocks):
+            x = block(x, conditioning, tailors, f"blocks.{i}")
+        return self.unpatchify(self.final(x, conditioning))
+
+    def embed_conditioning(self, timesteps: Tensor, labels: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Sum of timestep and label embedding before SiLU, (batch, hidden)."""
+        return self.timestep_embedder(timesteps) + self.embed_labels(labels, rows)  # type: ignore[no-any-return]
+
+    def embed_labels(self, labels: Tensor, rows: Tensor | None = None) -> Tensor:
+        """(batch, hidden) from the labels of `forward`."""
+        table = self.tailors.label_embeddings(rows)
+        if labels.dtype != torch.long:
+            return labels.to(table.dtype) @ table
+        is_class = (labels >= 0) & (labels < table.shape[0])
+        return torch.where(is_class[:, None], table[labels * is_class], self.null_label_embedding)
+
+    def unpatchify(self, tokens: Tensor) -> Tensor:
+        """tokens (batch, T, patch * patch * channels) -> (batch, channels, size, size)."""
+        side, p = self.config.sample_size // self.config.patch_size, self.config.patch_size
+        x = tokens.unflatten(-1, (p, p, -1)).unflatten(1, (side, side))  # (batch, h, w, p, q, c)
+        return x.permute(0, 5, 1, 3, 2, 4).reshape(-1, self.config.out_channels, side * p, side * p)
+
+    def learngene_state(self) -> dict[str, Tensor]:
+        """Everything that serves every class, by the names of `learngene.safetensors`."""
+        return {k: v.detach() for k, v in self.state_dict().items() if not k.startswith("tailors.")}
+
+
+def make_position_embedding(config: DiTConfig) -> Tensor:
+    """Fixed 2-D sine-cosine embedding, (1, tokens, hidden); columns before rows, as diffusers' `PatchEmbed`."""
+    side, d = config.sample_size // config.patch_size, config.hidden_size
+    omega = 10000.0 ** -(torch.arange(d // 4, dtype=torch.float64) / (d / 4))
+    row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    angles = [grid.reshape(-1, 1).double() * omega for grid in (column, row)]
+    return torch.cat([f(a) for a in angles for f in (torch.sin, torch.cos)], dim=1).float()[None]

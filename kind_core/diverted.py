@@ -1,0 +1,79 @@
+"""The diverted layer of KIND: a matrix held as rank-one components, some for every class, some behind a class gate.
+
+    W_c = U_G diag(s_G) V_G^T + U_c diag(s_c) V_c^T            (paper, Eq. 5-7)
+
+The first term is the learngene's, the second the tailor's of class c. For an image of class c only these components
+take part, forward and backward (Alg. 1).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Tailor(NamedTuple):
+    """The open tailor components of one matrix for each sample of a batch, with the gates already in `s`.
+
+    U is (batch, rank, out), s (batch, rank), V (batch, rank, in): components are rows here, so that a class is one
+    contiguous piece of the bank; files hold the paper's (out, rank) and (in, rank).
+    """
+
+    U: Tensor
+    s: Tensor
+    V: Tensor
+
+
+class DivertedLinear(nn.Module):
+    """A linear layer `y = W_c x + b` whose learngene factors are its parameters and whose tailor comes with each call."""
+
+    def __init__(self, in_features: int, out_features: int, learngene_rank: int, tailor_rank: int) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        self.U = nn.Parameter(torch.empty(out_features, learngene_rank))
+        self.s = nn.Parameter(torch.empty(learngene_rank))
+        self.V = nn.Parameter(torch.empty(in_features, learngene_rank))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+        self.live_rank = learngene_rank + tailor_rank
+        init_factors(self.U, self.s, self.V, in_features, out_features, self.live_rank)
+
+    def forward(self, x: Tensor, tailor: Tailor | None) -> Tensor:
+        """x (batch, tokens, in) -> (batch, tokens, out)."""
+        rank = self.s.shape[0]
+        # Two thin products or one materialised W_G: whichever has fewer multiplications for a token.
+        if rank * (self.in_features + self.out_features) < self.in_features * self.out_features:
+            y = F.linear(F.linear(x, self.V.T) * self.s, self.U, self.bias)
+        else:
+            y = F.linear(x, self.learngene_weight(), self.bias)
+        if tailor is None:
+            return y
+        return y + ((x @ tailor.V.transpose(1, 2)) * tailor.s[:, None]) @ tailor.U
+
+    def learngene_weight(self) -> Tensor:
+        """W_G = U diag(s) V^T, (out, in)."""
+        return (self.U * self.s) @ self.V.T
+
+
+class DenseLinear(nn.Linear):
+    """The matrix of an ordinary DiT, called like a diverted layer; it has no tailor."""
+
+    def forward(self, x: Tensor, tailor: Tailor | None = None) -> Tensor:
+        """x (batch, tokens, in) -> (batch, tokens, out)."""
+        assert tailor is None, "a dense layer was given a tailor"
+        return super().forward(x)
+
+
+@torch.no_grad()
+def init_factors(U: Tensor, s: Tensor, V: Tensor, in_features: int, out_features: int, live_rank: int) -> None:
+    """Draw factors so that a W of `live_rank` such components has the variance of Xavier's init, 2 / (in + out).
+
+    Var W = rank * Var U * s^2 * Var V with Var U = 1 / out and Var V = 1 / in (columns of length about one).
+    """
+    nn.init.normal_(U, std=out_features**-0.5)
+    nn.init.normal_(V, std=in_features**-0.5)
+    nn.init.constant_(s, math.sqrt(2 / (in_features + out_features) * in_features * out_features / max(live_rank, 1)))

@@ -1,0 +1,65 @@
+"""The reference sampler: the gated model driven by a diffusers scheduler. Every artifact is held against it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kind_core.config import DiffusionConfig
+from kind_core.dit import KindDiT
+from kind_core.errors import ConfigError
+from kind_core.schedule import make_scheduler
+
+
+def predict_guided(model: KindDiT, latents: Tensor, timestep: Tensor, labels: Tensor, gates: Tensor, guidance: float) -> Tensor:
+    """Network output under classifier-free guidance, `null + guidance * (class - null)`, shaped like `latents`.
+
+    The null half has the null label and no open gate: the learngene alone. labels and gates are those of `KindDiT`.
+    """
+    null_labels, null_gates = (_closed(choice) for choice in (labels, gates))
+    t = timestep.to(latents.device, torch.float32).expand(2 * latents.shape[0])
+    both = model(latents.repeat(2, 1, 1, 1), t, _cat(model, labels, null_labels), torch.cat([gates, null_gates]))
+    conditional, null = both[:, : latents.shape[1]].chunk(2)
+    return null + guidance * (conditional - null)  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def sample_latents(
+    model: KindDiT, config: DiffusionConfig, noise: Tensor, labels: Tensor, gates: Tensor, *,
+    sampler: str, steps: int, guidance: float,
+) -> Tensor:
+    """Latents after the whole trajectory, from start `noise` (batch, channels, size, size) of unit variance."""
+    return sample_trajectory(
+        model, config, noise, labels, gates, sampler=sampler, steps=steps, guidance=guidance
+    )[-1]  # fmt: skip
+
+
+@torch.no_grad()
+def sample_trajectory(
+    model: KindDiT, config: DiffusionConfig, noise: Tensor, labels: Tensor, gates: Tensor, *,
+    sampler: str, steps: int, guidance: float,
+) -> list[Tensor]:
+    """All latents of the trajectory: `steps + 1` tensors, the scaled start noise first."""
+    scheduler: Any = make_scheduler(config, sampler, steps)
+    trajectory = [noise * float(getattr(scheduler, "init_noise_sigma", 1.0))]
+    for timestep in scheduler.timesteps:
+        output = predict_guided(model, trajectory[-1], timestep, labels, gates, guidance)
+        trajectory.append(scheduler.step(output, timestep, trajectory[-1]).prev_sample)
+    return trajectory
+
+
+def to_images(latents: Tensor) -> Tensor:
+    """Pixel-space latents in [-1, 1] to RGB in [0, 1], clamped."""
+    return (latents * 0.5 + 0.5).clamp(0, 1)
+
+
+def _closed(choice: Tensor) -> Tensor:
+    return torch.full_like(choice, -1) if choice.dtype == torch.long else torch.zeros_like(choice)
+
+
+def _cat(model: KindDiT, labels: Tensor, null_labels: Tensor) -> Tensor:
+    if labels.dtype != torch.long:
+        raise ConfigError("guided sampling takes one class label a sample, not a mixture", "use blend_config")
+    return torch.cat([labels, null_labels])

@@ -1,0 +1,144 @@
+"""Noise schedules and samplers: diffusers' schedulers, and the numbers that a program needs, read from them.
+
+A sampler step is linear in the latents, the network's output and, for a multistep sampler, one tensor it keeps:
+
+    latents' = latents * A_i + output * B_i + history * C_i
+    history' = latents * P_i + output * Q_i                  (the denoised image, in diffusers' multistep solvers)
+
+`read_sampler_table` finds A, B, C, P and Q by feeding the real scheduler unit inputs, so there is no second
+implementation to keep equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kind_core.config import DiffusionConfig
+from kind_core.errors import ConfigError
+
+SAMPLERS = ("ddim", "dpmpp", "euler")
+
+
+def make_scheduler(config: DiffusionConfig, sampler: str, steps: int) -> Any:
+    """The diffusers scheduler for a checkpoint's schedule, with its `steps` timesteps set.
+
+    `ddim`: DDIMScheduler (eta 0). `dpmpp`: DPMSolverMultistepScheduler, DPM-Solver++(2M). `euler`:
+    FlowMatchEulerDiscreteScheduler, for `flow` schedules.
+    """
+    if steps < 1 or steps > config.num_train_timesteps:
+        raise ConfigError(f"steps is {steps}, expected 1 to {config.num_train_timesteps}")
+    scheduler = _build_scheduler(config, sampler)
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def _build_scheduler(config: DiffusionConfig, sampler: str) -> Any:
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+
+    is_flow = config.noise_schedule == "flow"
+    allowed = ("euler", "dpmpp") if is_flow else ("ddim", "dpmpp")
+    if sampler not in allowed:
+        raise ConfigError(
+            f"sampler {sampler!r} does not go with the checkpoint's noise schedule {config.noise_schedule!r}",
+            f"use --sampler {' or '.join(allowed)}",
+        )
+    if sampler == "euler":
+        return FlowMatchEulerDiscreteScheduler(num_train_timesteps=config.num_train_timesteps)
+    common: dict[str, Any] = {
+        "num_train_timesteps": config.num_train_timesteps,
+        "prediction_type": config.prediction_type,
+        "timestep_spacing": "trailing",
+    }
+    if is_flow:
+        return DPMSolverMultistepScheduler(**common, use_flow_sigmas=True, final_sigmas_type="zero")
+    common |= {"beta_schedule": config.noise_schedule, "beta_start": config.beta_start, "beta_end": config.beta_end}
+    if sampler == "ddim":
+        return DDIMScheduler(**common, clip_sample=False)
+    return DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero")
+
+
+def read_noise_levels(config: DiffusionConfig) -> tuple[Tensor, Tensor]:
+    """(alpha, sigma) of each train timestep, (num_train_timesteps,) each: noisy = alpha * image + sigma * noise."""
+    if config.noise_schedule == "flow":
+        sigma = torch.arange(1, config.num_train_timesteps + 1, dtype=torch.float64) / config.num_train_timesteps
+        return (1 - sigma).float(), sigma.float()
+    scheduler = _build_scheduler(config, "ddim")
+    alpha_squared = scheduler.alphas_cumprod.double()
+    return alpha_squared.sqrt().float(), (1 - alpha_squared).sqrt().float()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplerTable:
+    """What a program needs of a sampler. Arrays are (steps,) float32; `timesteps` is what the network is called with."""
+
+    timesteps: np.ndarray
+    latents: np.ndarray
+    output: np.ndarray
+    history: np.ndarray
+    history_from_latents: np.ndarray
+    history_from_output: np.ndarray
+    initial_noise_scale: float
+
+    @property
+    def steps(self) -> int:
+        return len(self.timesteps)
+
+    @property
+    def has_history(self) -> bool:
+        """Whether the sampler is multistep, so that programs carry a second tensor."""
+        return bool(np.any(self.history))
+
+
+def read_sampler_table(config: DiffusionConfig, sampler: str, steps: int) -> SamplerTable:
+    """Read the coefficients of every step out of the diffusers scheduler.
+
+    One pass: step i is fed a latents tensor that is 1 in slot (0, i) and an output that is 1 in slot (1, i), so every
+    result shows what each earlier input contributed to it. Raises ConfigError when the sampler remembers more than one
+    step.
+    """
+    scheduler = make_scheduler(config, sampler, steps)
+    response = np.zeros((steps, 2, steps))
+    for i, timestep in enumerate(scheduler.timesteps):
+        latents, output = torch.zeros(2, 2, steps)
+        latents[0, i] = 1
+        output[1, i] = 1
+        response[i] = scheduler.step(output, timestep, latents).prev_sample.numpy()
+    table = np.zeros((5, steps))
+    for i in range(steps):
+        table[0, i], table[1, i] = response[i, :, i]
+        if i + 1 < steps:
+            table[2:, i] = _history_of(response[i + 1, :, i], config, scheduler, i)
+    table[2] = np.roll(table[2], 1)  # found at step i for its use at step i + 1
+    if any(np.abs(response[i, :, : i - 1]).max(initial=0) > 0 for i in range(2, steps)):
+        raise ConfigError(f"sampler {sampler!r} remembers more than one step", f"use one of {', '.join(SAMPLERS)}")
+    a, b, c, p, q = table.astype(np.float32)
+    return SamplerTable(
+        timesteps=scheduler.timesteps.numpy().astype(np.float32),
+        latents=a,
+        output=b,
+        history=c,
+        history_from_latents=p,
+        history_from_output=q,
+        initial_noise_scale=float(scheduler.init_noise_sigma) if hasattr(scheduler, "init_noise_sigma") else 1.0,
+    )
+
+
+def _history_of(later: np.ndarray, config: DiffusionConfig, scheduler: Any, step: int) -> tuple[float, float, float]:
+    """(C of the next step, P, Q of this step) from what this step's inputs contribute to the next step's result."""
+    if not later.any():
+        return 0.0, 0.0, 0.0
+    denoised_from = _denoised_weights(config, scheduler, step)
+    weight = float(later @ denoised_from / (denoised_from @ denoised_from))
+    return weight, *denoised_from
+
+
+def _denoised_weights(config: DiffusionConfig, scheduler: Any, step: int) -> np.ndarray:
+    """(P, Q): the denoised image as `latents * P + output * Q`, as diffusers' `convert_model_output` has it."""
+    unit = torch.eye(2)
+    scheduler._step_index = step  # the solver converts at the step it stands on; every step has been taken by now
+    return scheduler.convert_model_output(unit[1], sample=unit[0]).double().numpy()  # type: ignore[no-any-return]

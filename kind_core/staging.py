@@ -1,0 +1,71 @@
+"""Outputs that are there whole or not at all: written beside their place, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kind_core.errors import OutputError
+
+
+def check_output(path: Path, *, force: bool) -> None:
+    """Raise OutputError when `path` exists and may not be replaced; call before long work, not after it."""
+    if path.exists() and not force:
+        raise OutputError(f"{path} already exists", "choose another --output or replace it with --force")
+    parent = _existing_parent(path)
+    if not parent.is_dir():
+        raise OutputError(f"cannot write {path}: {parent} is not a folder", "choose another --output")
+    if not os.access(parent, os.W_OK):
+        raise OutputError(f"cannot write {path}: no permission in {parent}", "choose another --output")
+
+
+@contextmanager
+def staged(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the body succeeds it takes the place of `path`, otherwise it is removed.
+
+    The body creates a file or a folder there. Raises OutputError when the place is taken, unwritable or the disk full.
+    """
+    check_output(path, force=force)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    except OSError as error:
+        raise _output_error(path, error) from error
+    try:
+        yield holder / path.name
+        _replace(holder / path.name, path, holder / "replaced")
+    except OSError as error:
+        raise _output_error(path, error) from error
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+def _replace(new: Path, path: Path, old: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        # A folder cannot be renamed over: keep the old one until the new one stands.
+        path.rename(old)
+        try:
+            new.rename(path)
+        except BaseException:
+            old.rename(path)
+            raise
+        return
+    os.replace(new, path)
+
+
+def _existing_parent(path: Path) -> Path:
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    return parent
+
+
+def _output_error(path: Path, error: OSError) -> OutputError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(f"cannot write {path}: the disk is full", "free some space or choose another --output")
+    return OutputError(f"cannot write {path}: {error.strerror or error}", "choose another --output")

@@ -1,0 +1,130 @@
+"""The bank of tailors: one row a class, holding its factors of every matrix and its label embedding.
+
+A row is all that is ever gathered, stepped, stored or downloaded for a class, so a class can come and go without
+touching another. Ranks that differ by class are padded with zero components, which stay zero: with U, s and V all
+zero every gradient of the component vanishes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kind_core.config import DiTConfig
+from kind_core.diverted import Tailor, init_factors
+
+
+class _Span(NamedTuple):
+    start: int
+    shape: tuple[int, ...]
+
+    def read(self, row: Tensor) -> Tensor:
+        """The view of `row` (..., width) that this span covers, (..., *shape)."""
+        return row.narrow(-1, self.start, _numel(self.shape)).unflatten(-1, self.shape)
+
+
+class TailorBank(nn.Module):
+    """`weight` (classes, width): the tailors and label embeddings of all classes."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.rank = max(config.ranks)
+        self.spans, self.width = _layout(config, self.rank)
+        self.weight = nn.Parameter(torch.zeros(config.num_classes, self.width))
+        for index in range(config.num_classes):
+            self.init_class(index)
+
+    @torch.no_grad()
+    def init_class(self, index: int) -> None:
+        """Draw a fresh tailor and label embedding for class `index`."""
+        row, rank = self.weight[index], self.config.ranks[index]
+        row.zero_()
+        nn.init.normal_(self.spans["label_embedding"].read(row), std=0.02)
+        live_rank = (self.config.learngene_rank or 0) + rank
+        for name, out_features, in_features in self._matrices():
+            U, s, V = self.factors(row, name)
+            init_factors(U[:rank], s[:rank], V[:rank], in_features, out_features, live_rank)
+
+    def factors(self, row: Tensor, matrix: str) -> tuple[Tensor, Tensor, Tensor]:
+        """(U, s, V) of one matrix as views of row (..., width): (..., rank, out), (..., rank), (..., rank, in)."""
+        return tuple(self.spans[f"{matrix}.{factor}"].read(row) for factor in "UsV")  # type: ignore[return-value]
+
+    def label_embeddings(self, rows: Tensor | None = None) -> Tensor:
+        """(classes, hidden)."""
+        return self.spans["label_embedding"].read(self.weight if rows is None else rows)
+
+    def open(self, gates: Tensor, rows: Tensor | None = None) -> dict[str, Tailor]:
+        """The tailors that `gates` open, by matrix.
+
+        gates: long (batch,), a class index or any other number (-1, num_classes) for no gate; or float
+        (batch, classes), a gate for each class. rows: what to gather from instead of the whole bank (the trainer
+        passes the rows of the batch alone, so that a step costs the same for 40 classes and for 1000).
+        """
+        weight = self.weight if rows is None else rows
+        if self.rank == 0:
+            return {}
+        if gates.dtype == torch.long:
+            is_open = (gates >= 0) & (gates < weight.shape[0])
+            picked, gate = weight[gates * is_open][:, None], is_open.to(weight.dtype)[:, None]
+        else:
+            live = gates.any(dim=0).nonzero()[:, 0]
+            picked = weight[live].expand(gates.shape[0], -1, -1)
+            gate = gates[:, live].to(weight.dtype)
+        return {name: self._open_matrix(picked, gate, name) for name, _, _ in self._matrices()}
+
+    def _open_matrix(self, picked: Tensor, gate: Tensor, name: str) -> Tailor:
+        # picked (batch, open classes, width), gate (batch, open classes)
+        U, s, V = self.factors(picked, name)
+        return Tailor(U.flatten(1, 2), (s * gate[..., None]).flatten(1, 2), V.flatten(1, 2))
+
+    def state_of(self, index: int) -> dict[str, Tensor]:
+        """The tensors of one class as its file holds them: `<matrix>.U` (out, rank), `.s`, `.V` (in, rank)."""
+        row, rank = self.weight.detach()[index], self.config.ranks[index]
+        state = {"label_embedding": self.spans["label_embedding"].read(row)}
+        for name, _, _ in self._matrices() if rank else ():
+            U, s, V = self.factors(row, name)
+            state |= {f"{name}.U": U[:rank].T, f"{name}.s": s[:rank], f"{name}.V": V[:rank].T}
+        return {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
+
+    @torch.no_grad()
+    def load_class(self, index: int, state: dict[str, Tensor]) -> None:
+        """Put the tensors of `state_of` back; they must have been checked against `class_shapes`."""
+        row, rank = self.weight[index], self.config.ranks[index]
+        row.zero_()
+        self.spans["label_embedding"].read(row).copy_(state["label_embedding"])
+        for name, _, _ in self._matrices() if rank else ():
+            U, s, V = self.factors(row, name)
+            U[:rank].copy_(state[f"{name}.U"].T)
+            s[:rank].copy_(state[f"{name}.s"])
+            V[:rank].copy_(state[f"{name}.V"].T)
+
+    def _matrices(self) -> Iterator[tuple[str, int, int]]:
+        return iter([] if self.rank == 0 else self.config.matrix_names())
+
+
+def class_shapes(config: DiTConfig, index: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in the file of class `index`."""
+    rank = config.ranks[index]
+    shapes: dict[str, tuple[int, ...]] = {"label_embedding": (config.hidden_size,)}
+    for name, out_features, in_features in config.matrix_names() if rank else ():
+        shapes |= {f"{name}.U": (out_features, rank), f"{name}.s": (rank,), f"{name}.V": (in_features, rank)}
+    return shapes
+
+
+def _layout(config: DiTConfig, rank: int) -> tuple[dict[str, _Span], int]:
+    shapes: dict[str, tuple[int, ...]] = {"label_embedding": (config.hidden_size,)}
+    for name, out_features, in_features in config.matrix_names() if rank else ():
+        shapes |= {f"{name}.U": (rank, out_features), f"{name}.s": (rank,), f"{name}.V": (rank, in_features)}
+    spans, start = {}, 0
+    for name, shape in shapes.items():
+        spans[name] = _Span(start, shape)
+        start += _numel(shape)
+    return spans, start
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    return int(torch.Size(shape).numel())

@@ -1,0 +1,180 @@
+"""A saved Core ML program run op by op on any system, with the roundings that its types prescribe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kind_core.errors import TargetError
+from kind_runtimes.coreml.images import read_image, write_image
+from kind_runtimes.coreml.package import CoreMLPackage, TensorSpec
+from kind_runtimes.coreml.steps import Step, Value, bind_function
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Arithmetic = Literal["saved", "fp32"]
+_NUMPY_DTYPES = {"fp16": np.float16, "uint16": np.uint16, "uint32": np.uint32}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpValue:
+    """One result of one op: the saved names of both, and the op's type."""
+
+    op_type: str
+    op_name: str
+    name: str
+    value: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NonFinite:
+    """The first op whose result has a NaN, or an infinity, and how many elements are."""
+
+    op_type: str
+    op_name: str
+    kind: Literal["nan", "inf"]
+    count: int
+    size: int
+
+
+class Evaluator:
+    """Runs a package. What differs from a device: sums inside one op are fp32 here, whatever unit a device uses.
+
+    `arithmetic` "saved" rounds each result to fp16 where the program says fp16 (an overflow becomes infinite);
+    "fp32" skips that, with weights as saved, which tells a wrong graph from rounding.
+    """
+
+    def __init__(self, package: CoreMLPackage, arithmetic: Arithmetic = "saved") -> None:
+        if arithmetic not in ("saved", "fp32"):
+            raise ValueError(f"arithmetic is {arithmetic!r}, not 'saved' or 'fp32'")
+        self.package = package
+        self.arithmetic = arithmetic
+        self._program = bind_function(package.load_function())
+
+    def run(self, inputs: Mapping[str, Array], *, raw_images: bool = False) -> dict[str, Array]:
+        """The outputs by name. Images are (height, width, 3) uint8, or the program's own value if `raw_images`."""
+        slots = self._place_inputs(inputs)
+        for _ in self._execute(slots):
+            pass
+        outputs: dict[str, Array] = {}
+        for name, place in self._program.outputs.items():
+            value = place if isinstance(place, Tensor) else slots[place]
+            assert value is not None  # outputs are never released
+            layout = self.package.outputs[name].image
+            array = self._to_numpy(value, self._program.output_dtypes[name])
+            outputs[name] = write_image(array, layout) if layout and not raw_images else array
+        return outputs
+
+    def values(self, inputs: Mapping[str, Array]) -> Iterator[OpValue]:
+        """Run, giving each op's results in order as they come."""
+        for step, results in self._execute(self._place_inputs(inputs)):
+            for target, result in zip(step.outputs, results, strict=True):
+                yield OpValue(
+                    op_type=step.op_type,
+                    op_name=step.name,
+                    name=target.name,
+                    value=self._to_numpy(result, target.mil_dtype),
+                )
+
+    def find_nonfinite(
+        self, inputs: Mapping[str, Array], *, allow_infinity: bool = False
+    ) -> NonFinite | None:
+        """The first op that gives a NaN or an infinity (`allow_infinity`: a NaN), or None."""
+        for one in self.values(inputs):
+            if one.value.dtype.kind != "f" or np.isfinite(one.value).all():
+                continue
+            num_nan = int(np.isnan(one.value).sum())
+            if num_nan == 0 and allow_infinity:
+                continue
+            return NonFinite(
+                op_type=one.op_type,
+                op_name=one.op_name,
+                kind="nan" if num_nan else "inf",
+                count=num_nan or int(np.isinf(one.value).sum()),
+                size=one.value.size,
+            )
+        return None
+
+    def _execute(self, slots: list[Tensor | None]) -> Iterator[tuple[Step, list[Tensor]]]:
+        for step in self._program.steps:
+            results = self._run_step(step, slots)
+            for target, result in zip(step.outputs, results, strict=True):
+                slots[target.slot] = result
+            yield step, results
+            for slot in step.releases:
+                slots[slot] = None
+
+    def _run_step(self, step: Step, slots: list[Tensor | None]) -> list[Tensor]:
+        arguments = dict(step.constants)
+        for parameter, source in step.sources.items():
+            if isinstance(source, int):
+                arguments[parameter] = slots[source]
+            else:
+                arguments[parameter] = [slots[one] if isinstance(one, int) else one for one in source]
+        for parameter in step.plain:
+            arguments[parameter] = _to_plain(arguments[parameter])
+        try:
+            result = step.rule.function(**arguments)
+            results = [result] if isinstance(result, Tensor) else list(result)
+            return [self._settle(one, to) for one, to in zip(results, step.outputs, strict=True)]
+        except (RuntimeError, ValueError, LookupError, TypeError) as error:  # torch raises all of these
+            raise TargetError(
+                f"{self.package.path}: op {step.name!r} of type {step.op_type} failed: {error}",
+                "report it with the package, or mend its rule in kind_runtimes/coreml/ops",
+            ) from error
+
+    def _settle(self, result: Tensor, target: Value) -> Tensor:
+        """`result` in the type that the program gives it; a ValueError where the rule disagrees with the program."""
+        if not target.fits(tuple(result.shape)):
+            raise ValueError(f"its result has shape {tuple(result.shape)}, the program says {target.shape}")
+        dtype = target.torch_dtype
+        if result.dtype != dtype:
+            if result.is_floating_point() or dtype.is_floating_point or torch.bool in (result.dtype, dtype):
+                raise ValueError(f"its result is {result.dtype}, the program says {target.mil_dtype}")
+            result = result.to(dtype)
+        return self._round(result, target.mil_dtype)
+
+    def _round(self, value: Tensor, mil_dtype: str) -> Tensor:
+        return value.half().float() if mil_dtype == "fp16" and self.arithmetic == "saved" else value
+
+    def _place_inputs(self, inputs: Mapping[str, Array]) -> list[Tensor | None]:
+        if set(inputs) != set(self._program.inputs):
+            raise TargetError(
+                f"{self.package.path}: the inputs are {sorted(inputs)}, expected {sorted(self._program.inputs)}",
+                "give each input of the program once, by its name",
+            )
+        slots: list[Tensor | None] = [None] * self._program.num_slots
+        for name, target in self._program.inputs.items():
+            tensor = _read_input(name, np.asarray(inputs[name]), self.package.inputs[name], target)
+            slots[target.slot] = self._round(tensor, target.mil_dtype)
+        return slots
+
+    def _to_numpy(self, value: Tensor, mil_dtype: str) -> Array:
+        array: Array = value.contiguous().numpy()
+        if mil_dtype == "fp16" and self.arithmetic == "fp32":
+            return array
+        return array.astype(_NUMPY_DTYPES.get(mil_dtype, array.dtype), copy=False)
+
+
+def _read_input(name: str, array: Array, spec: TensorSpec, target: Value) -> Tensor:
+    """The tensor of an input; a TargetError where its shape or kind of number is not the program's."""
+    if spec.image and array.shape == spec.shape and array.dtype == np.uint8:
+        array = read_image(array, spec.image)
+    if not target.fits(array.shape):
+        raise TargetError(
+            f"input {name!r} has shape {array.shape}, expected {spec.shape}", "reshape it before the call"
+        )
+    if array.dtype.kind == "f" and not target.torch_dtype.is_floating_point:
+        raise TargetError(
+            f"input {name!r} has dtype {array.dtype}, expected {spec.dtype}", "convert it before the call"
+        )
+    # A copy, so that no output can share memory with the caller's array.
+    return torch.from_numpy(np.array(array, order="C")).to(target.torch_dtype)
+
+
+def _to_plain(value: Any) -> Any:
+    return [one.tolist() for one in value] if isinstance(value, list) else value.tolist()

@@ -1,0 +1,48 @@
+"""Which rule evaluates which MIL op.
+
+A rule is a function whose parameters carry the names of the op's inputs. Its annotations say what it gets:
+a parameter with `Tensor` in its annotation gets torch tensors, any other one plain Python values (int, float,
+bool, str or nested lists). Floats come as fp32 whatever the program's precision: the evaluator rounds results.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import Tensor
+
+RuleFunction = Callable[..., Tensor | Sequence[Tensor]]
+_F = TypeVar("_F", bound=RuleFunction)
+_RULES: dict[str, Rule] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The function of an op type, the names of its parameters, and those among them that take tensors."""
+
+    function: RuleFunction
+    parameters: frozenset[str]
+    tensor_parameters: frozenset[str]
+
+
+def rule(*op_types: str) -> Callable[[_F], _F]:
+    """Register the decorated function for `op_types`; a second rule for one of them is a ValueError."""
+
+    def register(function: _F) -> _F:
+        parameters = inspect.signature(function).parameters
+        tensors = {name for name, one in parameters.items() if "Tensor" in str(one.annotation)}
+        for op_type in op_types:
+            if op_type in _RULES:
+                raise ValueError(f"two rules for {op_type}")
+            _RULES[op_type] = Rule(function, frozenset(parameters), frozenset(tensors))
+        return function
+
+    return register
+
+
+def find_rule(op_type: str) -> Rule | None:
+    """The rule of `op_type`, or None."""
+    return _RULES.get(op_type)

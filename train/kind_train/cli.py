@@ -1,0 +1,67 @@
+"""`kind-train`: the command line of training. Commands parse, call one library function and print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kind_core.cli import report_errors
+
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(package_name="kind-diffusion")
+def main() -> None:
+    """Train a decomposable diffusion transformer.
+
+    \b
+    Example:
+      kind-train fit --data photos.parquet --output run --images 250000
+    """
+
+
+@main.command()
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of options; flags win.")
+@click.option("--data", help="Image folder (one folder a class) or .parquet file.")
+@click.option("--val-data", help="Held-out photos; without it --val-fraction of the data is held out.")
+@click.option("--val-fraction", type=float, help="Share held out when there is no --val-data [0.05].")
+@click.option("--output", help="Run folder.")
+@click.option("--preset", help="sample, kind-mobile, kind-b/2, kind-l/2, dit-b/2 ... [sample].")
+@click.option("--classes", multiple=True, help="Train these classes only (comma or repeated).")
+@click.option("--images", type=int, help="Training images to see [250000].")
+@click.option("--batch-size", type=int, help="[64]")
+@click.option("--learning-rate", type=float, help="[1e-4]")
+@click.option("--warmup-images", type=int, help="Warm the learning rate up over so many images [0].")
+@click.option("--decay-fraction", type=float, help="Let the learning rate fall to zero over the last share [0].")
+@click.option("--weight-decay", type=float, help="[0]")
+@click.option("--max-grad-norm", type=float, help="[1.0]")
+@click.option("--ema-decay", type=float, help="[0.9999]")
+@click.option("--label-dropout", type=float, help="Share of images trained with the null label [0.1].")
+@click.option("--flip/--no-flip", default=None, help="Mirror half of the images [on].")
+@click.option("--seed", type=int, help="[0]")
+@click.option("--device", help="auto, cpu, cuda, cuda:1 ... [auto].")
+@click.option("--precision", help="auto, fp32 or bf16; auto is bf16 on a GPU [auto].")
+@click.option("--compile/--no-compile", default=None, help="Compile the model with torch.compile [off].")
+@click.option("--save-every", type=int, help="Images between checkpoints [20000].")
+@click.option("--sample-every", type=int, help="Images between sample grids [20000].")
+@click.option("--strict/--no-strict", default=None, help="Stop at an unreadable image instead of skipping it.")
+@click.option("--resume", is_flag=True, help="Continue the run in --output.")
+@click.option("--force", is_flag=True, help="Replace an existing run in --output.")
+@report_errors
+def fit(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> None:
+    """Train a model by diversion; the best weights land in OUTPUT/best.
+
+    \b
+    Examples:
+      kind-train fit --data photos/ --output run
+      kind-train fit --config sample.yaml --images 500000 --resume
+    """
+    from kind_train.session import fit_model
+
+    flags["classes"] = tuple(name.strip() for given in flags["classes"] for name in given.split(",") if name.strip())
+    result = fit_model(config_file, flags, resume=resume, force=force)
+    click.echo(f"best held-out loss {result.best_loss:.5f}")
+    click.echo(f"checkpoint         {result.checkpoint}")

@@ -1,0 +1,165 @@
+"""Photos for training: an image folder or a Parquet file, decoded once into one uint8 tensor."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from kind_core.classes import ClassInfo, resolve_classes
+from kind_core.errors import DataError
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhotoSet:
+    """Decoded photos: `images` (n, 3, size, size) uint8, `labels` (n,) long into `classes`; `skipped` names the unreadable."""
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[ClassInfo, ...]
+    skipped: tuple[str, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to_unit(self, indices: Tensor) -> Tensor:
+        """The photos at `indices` as float32 in [-1, 1]."""
+        return self.images[indices].float() / 127.5 - 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Entry:
+    name: str
+    label: int
+    source: Path | bytes
+
+
+def load_photos(
+    path: Path, size: int, *, classes: Sequence[str] = (), strict: bool = False, progress: Progress | None = None
+) -> PhotoSet:
+    """Read all photos at `path`, cropped to the centre square and resized to `size`.
+
+    A folder holds one folder a class; a Parquet file holds columns `image` (encoded bytes, or a struct with `bytes`)
+    and `label`, with the class names in the schema as the `datasets` library writes them. `classes` keeps some classes,
+    in that order. An unreadable image is named, skipped and counted; `strict` raises DataError instead.
+    """
+    if not path.exists():
+        raise DataError(f"no data at {path}", "give --data an image folder or a .parquet file")
+    names, entries = _scan_folder(path) if path.is_dir() else _scan_parquet(path)
+    infos = [parse_class_name(name) for name in names]
+    kept = [r.index for r in resolve_classes(classes, infos)] if classes else list(range(len(infos)))
+    position = {label: i for i, label in enumerate(kept)}
+    chosen = [entry for entry in entries if entry.label in position]
+    images = np.empty((len(chosen), 3, size, size), np.uint8)
+    labels, skipped = [], []
+    for number, entry in enumerate(chosen):
+        try:
+            images[len(labels)] = _decode(entry.source, size)
+            labels.append(position[entry.label])
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            if strict:
+                raise DataError(f"unreadable image {entry.name}: {error}", "remove it, or leave out --strict") from error
+            skipped.append(entry.name)
+        if progress is not None:
+            progress(number + 1, len(chosen))
+    if not labels:
+        raise DataError(f"{path} holds no readable image of the asked classes", "check the path and --classes")
+    missing = [infos[label].name for i, label in enumerate(kept) if i not in set(labels)]
+    if missing:
+        raise DataError(f"{path} holds no readable image of class {missing[0]!r}", "add images or leave the class out")
+    return PhotoSet(
+        images=torch.from_numpy(images[: len(labels)]),
+        labels=torch.tensor(labels),
+        classes=tuple(infos[label] for label in kept),
+        skipped=tuple(skipped),
+    )
+
+
+def split_photos(photos: PhotoSet, fraction: float, seed: int) -> tuple[PhotoSet, PhotoSet]:
+    """Split off a held-out share, drawn at random: (train, held out)."""
+    order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(seed))
+    num_held_out = max(1, round(len(photos) * fraction))
+    return select_photos(photos, order[num_held_out:].sort()[0]), select_photos(photos, order[:num_held_out].sort()[0])
+
+
+def select_photos(photos: PhotoSet, indices: Tensor) -> PhotoSet:
+    """The photos at `indices`."""
+    return PhotoSet(images=photos.images[indices], labels=photos.labels[indices], classes=photos.classes)
+
+
+def parse_class_name(name: str) -> ClassInfo:
+    """`n02510455_giant_panda` -> id n02510455, 'giant panda'; a name without WordNet id becomes its own id.
+
+    Several names of a class are parted by commas.
+    """
+    match = re.fullmatch(r"(n\d{8})[_ -](.+)", name)
+    words = match[2] if match else name
+    names = tuple(" ".join(part.replace("_", " ").split()) for part in words.split(",") if part.strip(" _"))
+    class_id = match[1] if match else re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("_.-") or "class"
+    return ClassInfo(id=class_id, names=names or (class_id,))
+
+
+def _scan_folder(path: Path) -> tuple[list[str], list[_Entry]]:
+    folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not folders:
+        raise DataError(f"{path} holds no class folders", "put the images of each class into a folder of its name")
+    entries = [
+        _Entry(name=str(file), label=label, source=file)
+        for label, folder in enumerate(folders)
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in IMAGE_SUFFIXES
+    ]
+    return [folder.name for folder in folders], entries
+
+
+def _scan_parquet(path: Path) -> tuple[list[str], list[_Entry]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a whole Parquet file: {error}", "give --data a folder or .parquet") from error
+    absent = {"image", "label"} - set(file.schema_arrow.names)
+    if absent:
+        raise DataError(f"{path} has no column {min(absent)!r}, expected 'image' and 'label'")
+    entries = list(_parquet_entries(path, file))
+    names = _parquet_names(file.schema_arrow.metadata or {})
+    return names or [str(i) for i in range(max(e.label for e in entries) + 1)], entries
+
+
+def _parquet_entries(path: Path, file: Any) -> Iterator[_Entry]:
+    row = 0
+    for batch in file.iter_batches(columns=["image", "label"]):
+        for image, label in zip(batch["image"].to_pylist(), batch["label"].to_pylist(), strict=True):
+            data = image["bytes"] if isinstance(image, dict) else image
+            yield _Entry(name=f"{path.name} row {row}", label=label, source=data or b"")
+            row += 1
+
+
+def _parquet_names(metadata: dict[bytes, bytes]) -> list[str]:
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    return list(features.get("label", {}).get("names", []))
+
+
+def _decode(source: Path | bytes, size: int) -> np.ndarray:
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        rgb = image.convert("RGB")
+    side = min(rgb.size)
+    left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
+    box = (left, top, left + side, top + side)
+    if rgb.size != (size, size):
+        rgb = rgb.resize((size, size), Image.Resampling.LANCZOS, box=box)
+    return np.asarray(rgb).transpose(2, 0, 1)

@@ -1,0 +1,43 @@
+"""Grids of sampled pictures, one row a class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from kind_core.config import ModelConfig
+from kind_core.dit import KindDiT
+from kind_core.sampling import sample_latents, to_images
+from kind_core.staging import staged
+
+_MAX_ROWS = 12
+
+
+def save_sample_grid(model: KindDiT, config: ModelConfig, file: Path, *, columns: int = 8, seed: int = 0) -> None:
+    """Write a PNG of `columns` samples for each of the first classes, with the checkpoint's own sampling defaults."""
+    rows = min(config.dit.num_classes, _MAX_ROWS)
+    device = model.null_label_embedding.device
+    shape = (rows * columns, config.dit.in_channels, config.dit.sample_size, config.dit.sample_size)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
+    labels = torch.arange(rows, device=device).repeat_interleave(columns)
+    diffusion = config.diffusion
+    latents = sample_latents(
+        model, diffusion, noise, labels, labels,
+        sampler=diffusion.sampler, steps=diffusion.steps, guidance=diffusion.guidance_scale,
+    )  # fmt: skip
+    with staged(file, force=True) as temporary:
+        make_grid(to_images(latents), columns).save(temporary, format="PNG")
+
+
+def make_grid(images: Tensor, columns: int, gap: int = 2) -> Image.Image:
+    """images (n, 3, height, width) in [0, 1] -> one picture with `columns` a row."""
+    pixels = (images.cpu() * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    height, width = pixels.shape[1] + gap, pixels.shape[2] + gap
+    rows = -(-len(pixels) // columns)
+    canvas = Image.new("RGB", (columns * width - gap, rows * height - gap), "white")
+    for i, picture in enumerate(pixels):
+        canvas.paste(Image.fromarray(picture), (i % columns * width, i // columns * height))
+    return canvas

@@ -1,0 +1,56 @@
+"""What training minimises: Eq. 1 of the paper, or the same error weighted as a velocity for networks that predict the image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kind_core.config import DiffusionConfig
+from kind_core.schedule import read_noise_levels
+
+# Below this sigma the velocity weight 1 / sigma^2 stops growing, as in https://arxiv.org/abs/2511.13720.
+MIN_SIGMA = 0.05
+
+
+class Objective:
+    """The denoising loss of one noise schedule and prediction type."""
+
+    def __init__(self, config: DiffusionConfig, device: torch.device) -> None:
+        self.prediction_type = config.prediction_type
+        self.num_timesteps = config.num_train_timesteps
+        self._is_flow = config.noise_schedule == "flow"
+        alpha, sigma = read_noise_levels(config)
+        self.alpha, self.sigma = alpha.to(device), sigma.to(device)
+
+    def add_noise(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """images, noise (batch, channels, size, size); timesteps long (batch,) from 0."""
+        return self._alpha(timesteps) * images + self._sigma(timesteps) * noise
+
+    def condition(self, timesteps: Tensor) -> Tensor:
+        """The timestep that the network is told, as its scheduler will tell it; flow counts from 1."""
+        return timesteps.float() + (1 if self._is_flow else 0)
+
+    def target(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the network should answer."""
+        if self.prediction_type == "epsilon":
+            return noise
+        if self.prediction_type == "sample":
+            return images
+        if self.prediction_type == "flow_prediction":
+            return noise - images
+        return self._alpha(timesteps) * noise - self._sigma(timesteps) * images
+
+    def loss(self, output: Tensor, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Mean squared error of each sample, (batch,); an image prediction is weighted as the velocity it implies."""
+        error = output[:, : images.shape[1]].float() - self.target(images, noise, timesteps)
+        loss = error.square().mean(dim=(1, 2, 3))
+        if self.prediction_type == "sample":
+            # v = (alpha x_t - x_0) / sigma, so an error of x_0 is an error of v divided by sigma
+            loss = loss / self.sigma[timesteps].clamp(min=MIN_SIGMA).square()
+        return loss
+
+    def _alpha(self, timesteps: Tensor) -> Tensor:
+        return self.alpha[timesteps][:, None, None, None]
+
+    def _sigma(self, timesteps: Tensor) -> Tensor:
+        return self.sigma[timesteps][:, None, None, None]
