@@ -45,6 +45,8 @@ def read_config(path: Path) -> ModelConfig:
         data = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} has no {CONFIG_NAME}", "is it a checkpoint folder?") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {file}: {error.strerror}") from error
     except ValueError as error:
         raise CheckpointError(f"{file} is not JSON: {error}") from error
     if not isinstance(data, dict):
@@ -107,8 +109,11 @@ def _read_tensors(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
     except FileNotFoundError as error:
         hint = "download the whole checkpoint, or ask for classes whose tailor file is there"
         raise CheckpointError(f"missing file {file}", hint) from error
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} is not a whole safetensors file: {error}", "download it again") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        message = f"{file} is not a whole safetensors file: {error}"
+        raise CheckpointError(message, "download it again") from error
     for name, shape in shapes.items():
         if name not in tensors:
             raise CheckpointError(f"{file} has no tensor {name!r}, expected shape {list(shape)}")

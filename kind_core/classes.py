@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 
 from kind_core.errors import ClassNameError
 
@@ -41,21 +42,26 @@ class ResolvedClass:
 _PREFERRED = {"panda": ("giant panda", "n02510455")}
 
 
+@lru_cache(maxsize=1 << 14)  # every name of the checkpoint is compared with every query
 def _normalise(text: str) -> str:
     return " ".join(re.sub(r"[_\-/,]+", " ", text.casefold()).split())
 
 
-def _singular(word: str) -> str:
-    for ending, to in (("ies", "y"), ("shes", "sh"), ("ches", "ch"), ("xes", "x"), ("sses", "ss"), ("oes", "o")):
-        if word.endswith(ending) and len(word) > len(ending) + 1:
-            return word[: -len(ending)] + to
-    return word[:-1] if word.endswith("s") and not word.endswith("ss") and len(word) > 3 else word
+# Endings of a plural and of its singular, the likeliest first: shoes, buses, berries, wolves, knives.
+_PLURALS = (("s", ""), ("es", ""), ("ies", "y"), ("ves", "f"), ("ves", "fe"))
 
 
-def _forms(text: str) -> set[str]:
+def _singulars(word: str) -> list[str]:
+    if word.endswith("ss"):
+        return []
+    return [word.removesuffix(s) + to for s, to in _PLURALS if word.endswith(s) and len(word) > len(s) + 1]
+
+
+def _forms(text: str) -> list[str]:
+    """`text` as it stands, then every singular that it may be the plural of."""
     plain = _normalise(text)
     *head, last = plain.split() or [""]
-    return {plain, " ".join([*head, _singular(last)])}
+    return [plain, *(" ".join([*head, word]) for word in _singulars(last))]
 
 
 def resolve_class(query: str, classes: Sequence[ClassInfo]) -> ResolvedClass:
@@ -63,23 +69,13 @@ def resolve_class(query: str, classes: Sequence[ClassInfo]) -> ResolvedClass:
 
     Raises ClassNameError with the nearest names when none fits, or with the candidates when several fit equally well.
     """
-    forms = _forms(query)
-    exact = [i for i, c in enumerate(classes) if forms & {c.id.casefold(), *(f for n in c.names for f in _forms(n))}]
-    tails = [i for i, c in enumerate(classes) if any(_is_tail(form, name) for form in forms for name in c.names)]
-    found = list(dict.fromkeys([*exact, *tails]))
-    preferred = next((_PREFERRED[f] for f in forms if f in _PREFERRED), None)
-    if preferred is not None and len(found) > 1:
-        chosen = [i for i in found if classes[i].id == preferred[1] or preferred[0] in map(_normalise, classes[i].names)]
-        if len(chosen) == 1:
-            others = ", ".join(repr(classes[i].name) for i in found if i != chosen[0])
-            return ResolvedClass(
-                index=chosen[0],
-                info=classes[chosen[0]],
-                note=f"{query!r} is taken as {classes[chosen[0]].name!r}, not {others}",
-            )
-    found = exact or tails
+    preferred = _resolve_preferred(query, classes)
+    if preferred is not None:
+        return preferred
+    found = next(filter(None, _fits(query, classes)), [])
     if not found:
-        raise ClassNameError(f"unknown class {query!r}{_nearest(query, classes)}", "kind-export classes lists them all")
+        message = f"unknown class {query!r}{_nearest(query, classes)}"
+        raise ClassNameError(message, "kind-export classes lists them all")
     if len(found) > 1:
         names = ", ".join(f"{classes[i].name!r} ({classes[i].id})" for i in found)
         raise ClassNameError(f"class {query!r} fits several: {names}", "name one of them in full, or by its id")
@@ -99,9 +95,36 @@ def resolve_classes(queries: Sequence[str], classes: Sequence[ClassInfo]) -> lis
     return resolved
 
 
-def _is_tail(form: str, name: str) -> bool:
-    words = _normalise(name).split()
-    return bool(form) and any(" ".join(words[i:]) == form for i in range(1, len(words)))
+def _resolve_preferred(query: str, classes: Sequence[ClassInfo]) -> ResolvedClass | None:
+    name, class_id = next((_PREFERRED[form] for form in _forms(query) if form in _PREFERRED), ("", ""))
+    if not name:
+        return None
+    found = dict.fromkeys(i for indices in _fits(query, classes) for i in indices)
+    chosen = [i for i in found if classes[i].id == class_id or _is_name(name, classes[i])]
+    if len(chosen) != 1 or len(found) == 1:
+        return None
+    others = ", ".join(repr(classes[i].name) for i in found if i != chosen[0])
+    info = classes[chosen[0]]
+    return ResolvedClass(index=chosen[0], info=info, note=f"{query!r} is taken as {info.name!r}, not {others}")
+
+
+def _fits(query: str, classes: Sequence[ClassInfo]) -> Iterator[list[int]]:
+    """The classes that `query` fits under one rule after the other, the strictest first; each list may be empty."""
+    for rule in (_is_name, _is_singular, _is_tail):
+        for form in _forms(query):
+            yield [i for i, info in enumerate(classes) if rule(form, info)]
+
+
+def _is_name(form: str, info: ClassInfo) -> bool:
+    return form in map(_normalise, (info.id, *info.names))
+
+
+def _is_singular(form: str, info: ClassInfo) -> bool:
+    return any(form in _forms(name) for name in info.names)
+
+
+def _is_tail(form: str, info: ClassInfo) -> bool:
+    return bool(form) and any(_normalise(name).endswith(f" {form}") for name in info.names)
 
 
 def _nearest(query: str, classes: Sequence[ClassInfo]) -> str:

@@ -32,3 +32,8 @@ def report_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
             sys.exit(130)
 
     return run
+
+
+def split_names(given: tuple[str, ...]) -> tuple[str, ...]:
+    """Names given comma-parted, repeated, or both."""
+    return tuple(name.strip() for part in given for name in part.split(",") if name.strip())

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from kind_core.classes import ClassInfo
 from kind_core.errors import CheckpointError, ConfigError
 
 FORMAT_VERSION = 1
+_FIELDS = {"format_version", "architecture", "diffusion", "autoencoder", "classes"}
 _T = TypeVar("_T")
 NOISE_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "flow")
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow_prediction")
+TIMESTEP_FREQUENCIES = 256  # sines and cosines of the timestep embedder, as in every DiT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +55,12 @@ class DiTConfig:
             raise ConfigError(
                 f"tailor_ranks has {len(self.tailor_ranks)} entries, expected one for each of {self.num_classes} classes"
             )
-        if min(self.ranks) < 0:
-            raise ConfigError(f"tailor rank {min(self.ranks)} is negative, expected 0 or more")
+        for rank in (self.tailor_rank, *self.ranks):
+            if not _is_whole(rank) or rank < 0:
+                raise ConfigError(f"tailor rank is {rank!r}, expected a whole number from 0")
+        _require_number("mlp_ratio", self.mlp_ratio, above=0)
+        if not isinstance(self.learn_sigma, bool):
+            raise ConfigError(f"learn_sigma is {self.learn_sigma!r}, expected true or false")
         if self.is_dense and max(self.ranks):
             raise ConfigError("a dense model (learngene_rank null) has no tailors", "set tailor_rank to 0")
 
@@ -114,6 +121,9 @@ class DiffusionConfig:
         _require_choice("prediction_type", self.prediction_type, PREDICTION_TYPES)
         _require_positive("num_train_timesteps", self.num_train_timesteps)
         _require_positive("steps", self.steps)
+        _require_number("beta_start", self.beta_start, above=0)
+        _require_number("beta_end", self.beta_end, above=0)
+        _require_number("guidance_scale", self.guidance_scale)
         if (self.noise_schedule == "flow") != (self.prediction_type == "flow_prediction"):
             raise ConfigError(
                 f"prediction_type {self.prediction_type!r} does not go with noise_schedule {self.noise_schedule!r}",
@@ -132,6 +142,8 @@ class AutoencoderConfig:
 
     def __post_init__(self) -> None:
         _require_choice("autoencoder kind", self.kind, ("AutoencoderTiny", "AutoencoderKL"))
+        _require_number("scaling_factor", self.scaling_factor, above=0)
+        _require_positive("downscale", self.downscale)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,23 +177,20 @@ class ModelConfig:
     def from_dict(cls, data: Mapping[str, Any]) -> ModelConfig:
         """Parse `config.json`; raises CheckpointError for a newer format, ConfigError for anything that does not fit."""
         version = data.get("format_version")
-        if not isinstance(version, int) or version < 1:
+        if not _is_whole(version) or version < 1:
             raise CheckpointError(f"config.json has format_version {version!r}, expected an integer from 1")
         if version > FORMAT_VERSION:
             raise CheckpointError(
                 f"config.json has format_version {version}, this program reads up to {FORMAT_VERSION}",
                 "upgrade kind-diffusion",
             )
+        _require_known(data, _FIELDS, "config.json")
+        autoencoder = data.get("autoencoder")
         try:
-            classes = tuple(ClassInfo(id=c["id"], names=tuple(c["names"])) for c in data["classes"])
-            autoencoder = data.get("autoencoder")
-            architecture = dict(data["architecture"])
-            if architecture.get("tailor_ranks") is not None:
-                architecture["tailor_ranks"] = tuple(architecture["tailor_ranks"])
             return cls(
-                dit=_build(DiTConfig, architecture, "architecture"),
+                dit=_build(DiTConfig, data["architecture"], "architecture"),
                 diffusion=_build(DiffusionConfig, data["diffusion"], "diffusion"),
-                classes=classes,
+                classes=_build_classes(data["classes"]),
                 autoencoder=None if autoencoder is None else _build(AutoencoderConfig, autoencoder, "autoencoder"),
                 format_version=version,
             )
@@ -189,20 +198,45 @@ class ModelConfig:
             raise CheckpointError(f"config.json has no {error.args[0]!r}") from error
 
 
-def _build(cls: type[_T], data: Mapping[str, Any], where: str) -> _T:
-    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]  # every caller passes a dataclass
-    unknown = sorted(set(data) - known)
-    if unknown:
-        raise ConfigError(f"unknown field {unknown[0]!r} in {where}, expected {', '.join(sorted(known))}")
+def _build(cls: type[_T], data: object, where: str) -> _T:
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where} in config.json is {data!r}, expected an object")
+    _require_known(data, {f.name for f in fields(cls)}, where)  # type: ignore[arg-type]  # callers pass dataclasses
     try:
-        return cls(**data)
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
     except TypeError as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
+def _build_classes(data: object) -> tuple[ClassInfo, ...]:
+    if not isinstance(data, list):
+        raise ConfigError(f"classes in config.json is {data!r}, expected a list")
+    for entry in data:
+        names = entry.get("names") if isinstance(entry, Mapping) else None
+        if not isinstance(names, list) or not all(isinstance(text, str) for text in (entry.get("id"), *names)):
+            raise ConfigError(f"class {entry!r} in config.json, expected an id and a list of names")
+    return tuple(ClassInfo(id=entry["id"], names=tuple(entry["names"])) for entry in data)
+
+
+def _require_known(data: Mapping[str, Any], known: set[str], where: str) -> None:
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise ConfigError(f"unknown field {unknown[0]!r} in {where}, expected {', '.join(sorted(known))}")
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _require_positive(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not _is_whole(value) or value < 1:
         raise ConfigError(f"{name} is {value!r}, expected a whole number from 1")
+
+
+def _require_number(name: str, value: object, above: float = -math.inf) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not above < value < math.inf:
+        limit = "" if above == -math.inf else f" above {above}"
+        raise ConfigError(f"{name} is {value!r}, expected a number{limit}")
 
 
 def _require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -211,7 +245,7 @@ def _require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 _PAPER_LATENTS: dict[str, Any] = {"sample_size": 32, "in_channels": 4, "learn_sigma": True, "num_classes": 150}
-_SIZES: dict[str, dict[str, int]] = {
+_SIZES: dict[str, dict[str, Any]] = {
     "s": {"hidden_size": 384, "depth": 12, "num_heads": 6},
     "b": {"hidden_size": 768, "depth": 12, "num_heads": 12},
     "l": {"hidden_size": 1024, "depth": 24, "num_heads": 16},

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kind_core.config import DiTConfig
+from kind_core.config import TIMESTEP_FREQUENCIES, DiTConfig
 from kind_core.diverted import DenseLinear, DivertedLinear, Tailor
 from kind_core.tailors import TailorBank
 
 NORM_EPS = 1e-6
-_FREQUENCIES = 256
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -85,7 +84,9 @@ class Block(nn.Module):
         """x (batch, tokens, hidden), conditioning after SiLU (batch, hidden) -> like x."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaln(conditioning).chunk(6, dim=1)
         x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1), tailors, f"{prefix}.attn")
-        return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2), tailors, f"{prefix}.mlp")
+        return x + gate2[:, None] * self.mlp(  # type: ignore[no-any-return]
+            modulate(self.norm2(x), shift2, scale2), tailors, f"{prefix}.mlp"
+        )
 
 
 class TimestepEmbedder(nn.Module):
@@ -93,13 +94,13 @@ class TimestepEmbedder(nn.Module):
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(_FREQUENCIES, hidden_size)
+        self.fc1 = nn.Linear(TIMESTEP_FREQUENCIES, hidden_size)
         self.fc2 = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, timesteps: Tensor) -> Tensor:
         """timesteps (batch,) in train timesteps, 0 to 1000, fractions allowed -> (batch, hidden)."""
         # diffusers' downscale_freq_shift=1: frequencies from 1 down to 1/10000, both ends included
-        half = _FREQUENCIES // 2
+        half = TIMESTEP_FREQUENCIES // 2
         exponent = torch.arange(half, dtype=torch.float32, device=timesteps.device) / (half - 1)
         angles = timesteps.float()[:, None] * torch.exp(-math.log(10000) * exponent)
         sinusoids = torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.fc1.weight.dtype)
@@ -147,9 +148,9 @@ class KindDiT(nn.Module):
         for layer in (self.timestep_embedder.fc1, self.timestep_embedder.fc2):
             nn.init.normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
-        for layer in (*(block.adaln for block in self.blocks), self.final.adaln, self.final.linear):
-            nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        for output in (*(block.adaln for block in self.blocks), self.final.adaln, self.final.linear):
+            nn.init.zeros_(output.weight)  # type: ignore[arg-type, union-attr]
+            nn.init.zeros_(output.bias)  # type: ignore[arg-type, union-attr]
 
     def forward(
         self, latents: Tensor, timesteps: Tensor, labels: Tensor, gates: Tensor, rows: Tensor | None = None
@@ -157,8 +158,9 @@ class KindDiT(nn.Module):
         """The network's prediction, (batch, out channels, size, size).
 
         latents (batch, channels, size, size); timesteps (batch,) in train timesteps. labels: long (batch,), any
-        number outside 0..classes-1 for the null label, or float (batch, classes), the weights of a mean. gates: see
-        `TailorBank.open`. rows: tailor rows to index instead of the whole bank, labels and gates then count in them.
+        number outside 0..classes-1 for the null label, or float (batch, classes), the weights of a mean (all zero:
+        the null label). gates: see `TailorBank.open`. rows: tailor rows to index instead of the whole bank, labels
+        and gates then count in them.
         """
         tailors = self.tailors.open(gates, rows)
         conditioning = F.silu(self.embed_conditioning(timesteps, labels, rows))
@@ -175,15 +177,17 @@ class KindDiT(nn.Module):
         """(batch, hidden) from the labels of `forward`."""
         table = self.tailors.label_embeddings(rows)
         if labels.dtype != torch.long:
-            return labels.to(table.dtype) @ table
+            is_null = ~labels.any(dim=1, keepdim=True)
+            return torch.where(is_null, self.null_label_embedding, labels.to(table.dtype) @ table)
         is_class = (labels >= 0) & (labels < table.shape[0])
         return torch.where(is_class[:, None], table[labels * is_class], self.null_label_embedding)
 
     def unpatchify(self, tokens: Tensor) -> Tensor:
         """tokens (batch, T, patch * patch * channels) -> (batch, channels, size, size)."""
         side, p = self.config.sample_size // self.config.patch_size, self.config.patch_size
-        x = tokens.unflatten(-1, (p, p, -1)).unflatten(1, (side, side))  # (batch, h, w, p, q, c)
-        return x.permute(0, 5, 1, 3, 2, 4).reshape(-1, self.config.out_channels, side * p, side * p)
+        c = self.config.out_channels
+        x = tokens.reshape(-1, side, side, p, p, c)  # (batch, h, w, p, q, c)
+        return x.permute(0, 5, 1, 3, 2, 4).reshape(-1, c, side * p, side * p)
 
     def learngene_state(self) -> dict[str, Tensor]:
         """Everything that serves every class, by the names of `learngene.safetensors`."""

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from kind_core.config import DiffusionConfig
 from kind_core.dit import KindDiT
-from kind_core.errors import ConfigError
 from kind_core.schedule import make_scheduler
 
 
@@ -18,9 +17,8 @@ def predict_guided(model: KindDiT, latents: Tensor, timestep: Tensor, labels: Te
 
     The null half has the null label and no open gate: the learngene alone. labels and gates are those of `KindDiT`.
     """
-    null_labels, null_gates = (_closed(choice) for choice in (labels, gates))
     t = timestep.to(latents.device, torch.float32).expand(2 * latents.shape[0])
-    both = model(latents.repeat(2, 1, 1, 1), t, _cat(model, labels, null_labels), torch.cat([gates, null_gates]))
+    both = model(latents.repeat(2, 1, 1, 1), t, _with_null(labels), _with_null(gates))
     conditional, null = both[:, : latents.shape[1]].chunk(2)
     return null + guidance * (conditional - null)  # type: ignore[no-any-return]
 
@@ -55,11 +53,6 @@ def to_images(latents: Tensor) -> Tensor:
     return (latents * 0.5 + 0.5).clamp(0, 1)
 
 
-def _closed(choice: Tensor) -> Tensor:
-    return torch.full_like(choice, -1) if choice.dtype == torch.long else torch.zeros_like(choice)
-
-
-def _cat(model: KindDiT, labels: Tensor, null_labels: Tensor) -> Tensor:
-    if labels.dtype != torch.long:
-        raise ConfigError("guided sampling takes one class label a sample, not a mixture", "use blend_config")
-    return torch.cat([labels, null_labels])
+def _with_null(choice: Tensor) -> Tensor:
+    """Labels or gates of the batch, then as many null labels or closed gates in the same form."""
+    return torch.cat([choice, torch.full_like(choice, -1 if choice.dtype == torch.long else 0)])

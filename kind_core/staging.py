@@ -46,8 +46,8 @@ def staged(path: Path, *, force: bool = False) -> Iterator[Path]:
 
 
 def _replace(new: Path, path: Path, old: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        # A folder cannot be renamed over: keep the old one until the new one stands.
+    if os.path.lexists(path) and (path.is_dir() or new.is_dir()):
+        # Renaming over works from file to file only: keep the old one until the new one stands.
         path.rename(old)
         try:
             new.rename(path)
@@ -68,4 +68,6 @@ def _existing_parent(path: Path) -> Path:
 def _output_error(path: Path, error: OSError) -> OutputError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(f"cannot write {path}: the disk is full", "free some space or choose another --output")
-    return OutputError(f"cannot write {path}: {error.strerror or error}", "choose another --output")
+    # the file at fault where it is another one than the output: the body may have been reading
+    culprit = f": {error.filename}" if error.filename and path.name not in Path(error.filename).parts else ""
+    return OutputError(f"cannot write {path}: {error.strerror or error}{culprit}", "choose another --output")

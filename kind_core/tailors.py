@@ -23,7 +23,8 @@ class _Span(NamedTuple):
 
     def read(self, row: Tensor) -> Tensor:
         """The view of `row` (..., width) that this span covers, (..., *shape)."""
-        return row.narrow(-1, self.start, _numel(self.shape)).unflatten(-1, self.shape)
+        span = row.narrow(-1, self.start, _numel(self.shape))
+        return span.unflatten(-1, self.shape)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class TailorBank(nn.Module):

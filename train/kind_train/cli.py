@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ def main() -> None:
 @click.option("--flip/--no-flip", default=None, help="Mirror half of the images [on].")
 @click.option("--seed", type=int, help="[0]")
 @click.option("--device", help="auto, cpu, cuda, cuda:1 ... [auto].")
-@click.option("--precision", help="auto, fp32 or bf16; auto is bf16 on a GPU [auto].")
+@click.option(
+    "--precision", help="auto, fp32 or bf16; auto is bf16 on a GPU; on a CPU without AMX bf16 is slow [auto]."
+)
 @click.option("--compile/--no-compile", default=None, help="Compile the model with torch.compile [off].")
 @click.option("--save-every", type=int, help="Images between checkpoints [20000].")
 @click.option("--sample-every", type=int, help="Images between sample grids [20000].")
@@ -59,9 +62,13 @@ def fit(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> No
       kind-train fit --data photos/ --output run
       kind-train fit --config sample.yaml --images 500000 --resume
     """
+    from kind_train.config import split_names
     from kind_train.session import fit_model
 
-    flags["classes"] = tuple(name.strip() for given in flags["classes"] for name in given.split(",") if name.strip())
-    result = fit_model(config_file, flags, resume=resume, force=force)
+    flags["classes"] = tuple(name for given in flags["classes"] for name in split_names(given))
+    try:
+        result = fit_model(config_file, flags, resume=resume, force=force)
+    except KeyboardInterrupt:
+        sys.exit(130)  # fit_model said how to go on
     click.echo(f"best held-out loss {result.best_loss:.5f}")
     click.echo(f"checkpoint         {result.checkpoint}")

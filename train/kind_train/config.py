@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,6 +11,15 @@ from typing import Any
 from kind_core.errors import ConfigError
 
 PRECISIONS = ("auto", "fp32", "bf16")
+# What an option annotated so may hold, and how an error calls that. A bool is an int to Python, but not to a user.
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "text"),
+    "str | None": ((str, type(None)), "text"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "true or false"),
+    "tuple[str, ...]": ((tuple,), "a list of names"),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,16 +54,24 @@ class TrainConfig:
     sample_every: int = 20_000
 
     def __post_init__(self) -> None:
+        for f in fields(self):
+            _require_kind(f.name, getattr(self, f.name), str(f.type))
         for name in ("images", "batch_size", "save_every", "sample_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more")
-        for name in ("val_fraction", "decay_fraction", "label_dropout", "ema_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 to below 1")
-        if not self.learning_rate > 0:
-            raise ConfigError(f"learning_rate is {self.learning_rate}, expected a positive number")
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
+            self._require(name, getattr(self, name) >= 1, "1 or more")
+        for name in ("val_fraction", "decay_fraction", "label_dropout"):
+            self._require(name, 0 <= getattr(self, name) < 1, "0 to below 1")
+        for name in ("learning_rate", "max_grad_norm"):
+            self._require(name, getattr(self, name) > 0, "a positive number")
+        self._require("learning_rate", math.isfinite(self.learning_rate), "a finite number")
+        self._require("ema_decay", 0 < self.ema_decay < 1, "above 0 and below 1")
+        self._require("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more")
+        self._require("warmup_images", self.warmup_images >= 0, "0 or more")
+        self._require("seed", 0 <= self.seed < 2**32, "0 to 4294967295")
+        self._require("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+
+    def _require(self, name: str, is_right: bool, expected: str) -> None:
+        if not is_right:
+            raise ConfigError(f"{name} is {getattr(self, name)!r}, expected {expected}")
 
     @property
     def num_steps(self) -> int:
@@ -74,21 +92,44 @@ class TrainConfig:
 
 
 def load_options(path: Path | None, flags: Mapping[str, Any]) -> TrainConfig:
-    """Options from a YAML file (if any) with `flags` over them; None flags count as not given."""
+    """Options from a YAML file (if any) with `flags` over them; None flags and an empty tuple count as not given."""
     options: dict[str, Any] = _read_yaml(path) if path is not None else {}
     options |= {name: value for name, value in flags.items() if value is not None and value != ()}
-    known = {f.name for f in fields(TrainConfig)}
-    unknown = sorted(set(options) - known)
+    known = {f.name: str(f.type) for f in fields(TrainConfig)}
+    unknown = [name for name in options if name not in known]
     if unknown:
         raise ConfigError(f"unknown option {unknown[0]!r}, expected one of {', '.join(sorted(known))}")
     for name in ("data", "output"):
         if name not in options:
             raise ConfigError(f"no {name} given", f"add --{name} or `{name}:` in the YAML file")
-    options["classes"] = tuple(options.get("classes", ()))
-    try:
-        return TrainConfig(**options)
-    except TypeError as error:
-        raise ConfigError(f"an option has the wrong type: {error}") from error
+    return TrainConfig(**{name: _from_yaml(value, known[name]) for name, value in options.items()})
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """The names in a comma-separated list."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _from_yaml(value: Any, kind: str) -> Any:
+    """`value` as YAML means it: 1e-4 is text to YAML 1.1, and one name may stand without a list."""
+    if kind == "float" and isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value  # TrainConfig names it
+    if kind == "tuple[str, ...]":
+        return split_names(value) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+    return value
+
+
+def _require_kind(name: str, value: object, kind: str) -> None:
+    types, expected = _KINDS[kind]
+    is_right = isinstance(value, types) and (kind == "bool" or not isinstance(value, bool))
+    if not is_right:
+        raise ConfigError(f"{name} is {value!r}, expected {expected}")
+    for part in value if isinstance(value, tuple) else ():
+        if not isinstance(part, str):
+            raise ConfigError(f"{name} holds {part!r}, expected text")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -98,8 +139,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"no YAML file at {path}") from error
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
-        raise ConfigError(f"{path} holds a {type(data).__name__}, expected `option: value` lines")
+        found = "nothing" if data is None else f"a {type(data).__name__}"
+        raise ConfigError(f"{path} holds {found}, expected `option: value` lines")
     return data

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from kind_core.classes import ClassInfo, resolve_classes
-from kind_core.errors import DataError
+from kind_core.errors import ClassNameError, DataError
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 Progress = Callable[[int, int], None]
@@ -24,7 +24,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhotoSet:
-    """Decoded photos: `images` (n, 3, size, size) uint8, `labels` (n,) long into `classes`; `skipped` names the unreadable."""
+    """Decoded photos: `images` (n, 3, size, size) uint8, `labels` (n,) long into `classes`.
+
+    `skipped` names the images that could not be read.
+    """
 
     images: Tensor
     labels: Tensor
@@ -59,18 +62,20 @@ def load_photos(
         raise DataError(f"no data at {path}", "give --data an image folder or a .parquet file")
     names, entries = _scan_folder(path) if path.is_dir() else _scan_parquet(path)
     infos = [parse_class_name(name) for name in names]
-    kept = [r.index for r in resolve_classes(classes, infos)] if classes else list(range(len(infos)))
+    kept = _choose_classes(path, classes, infos)
     position = {label: i for i, label in enumerate(kept)}
     chosen = [entry for entry in entries if entry.label in position]
     images = np.empty((len(chosen), 3, size, size), np.uint8)
-    labels, skipped = [], []
+    labels: list[int] = []
+    skipped: list[str] = []
     for number, entry in enumerate(chosen):
         try:
             images[len(labels)] = _decode(entry.source, size)
             labels.append(position[entry.label])
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             if strict:
-                raise DataError(f"unreadable image {entry.name}: {error}", "remove it, or leave out --strict") from error
+                message = f"unreadable image {entry.name}: {error}"
+                raise DataError(message, "remove it, or leave out --strict") from error
             skipped.append(entry.name)
         if progress is not None:
             progress(number + 1, len(chosen))
@@ -85,6 +90,16 @@ def load_photos(
         classes=tuple(infos[label] for label in kept),
         skipped=tuple(skipped),
     )
+
+
+def _choose_classes(path: Path, classes: Sequence[str], infos: Sequence[ClassInfo]) -> list[int]:
+    if not classes:
+        return list(range(len(infos)))
+    try:
+        return [resolved.index for resolved in resolve_classes(classes, infos)]
+    except ClassNameError as error:
+        # the hint of kind_core is about checkpoints
+        raise ClassNameError(error.message, f"{path} holds {', '.join(info.name for info in infos)}") from error
 
 
 def split_photos(photos: PhotoSet, fraction: float, seed: int) -> tuple[PhotoSet, PhotoSet]:
@@ -130,14 +145,35 @@ def _scan_parquet(path: Path) -> tuple[list[str], list[_Entry]]:
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
+        _check_columns(path, file.schema_arrow)
+        entries = list(_parquet_entries(path, file))
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a whole Parquet file: {error}", "give --data a folder or .parquet") from error
-    absent = {"image", "label"} - set(file.schema_arrow.names)
+        message = f"{path} is not a whole Parquet file: {' '.join(str(error).split())}"
+        raise DataError(message, "give --data an image folder or a .parquet file") from error
+    if not entries:
+        raise DataError(f"{path} holds no rows", "give --data a file with images")
+    labels = [entry.label for entry in entries]
+    names = _parquet_names(file.schema_arrow.metadata or {}) or [str(i) for i in range(max(labels) + 1)]
+    for entry in entries:
+        if not 0 <= entry.label < len(names):
+            raise DataError(f"{entry.name} has label {entry.label}, expected 0 to {len(names) - 1}")
+    return names, entries
+
+
+def _check_columns(path: Path, schema: Any) -> None:
+    import pyarrow
+
+    absent = {"image", "label"} - set(schema.names)
     if absent:
-        raise DataError(f"{path} has no column {min(absent)!r}, expected 'image' and 'label'")
-    entries = list(_parquet_entries(path, file))
-    names = _parquet_names(file.schema_arrow.metadata or {})
-    return names or [str(i) for i in range(max(e.label for e in entries) + 1)], entries
+        message = f"{path} has no column {min(absent)!r}, expected 'image' and 'label'"
+        raise DataError(message, f"its columns are {', '.join(map(repr, schema.names))}")
+    image, label = schema.field("image").type, schema.field("label").type
+    if pyarrow.types.is_struct(image) and image.get_field_index("bytes") >= 0:
+        image = image.field("bytes").type
+    if not (pyarrow.types.is_binary(image) or pyarrow.types.is_large_binary(image)):
+        raise DataError(f"{path}: column 'image' holds {image}, expected encoded images or a struct with `bytes`")
+    if not pyarrow.types.is_integer(label):
+        raise DataError(f"{path}: column 'label' holds {label}, expected whole numbers")
 
 
 def _parquet_entries(path: Path, file: Any) -> Iterator[_Entry]:
@@ -145,13 +181,16 @@ def _parquet_entries(path: Path, file: Any) -> Iterator[_Entry]:
     for batch in file.iter_batches(columns=["image", "label"]):
         for image, label in zip(batch["image"].to_pylist(), batch["label"].to_pylist(), strict=True):
             data = image["bytes"] if isinstance(image, dict) else image
-            yield _Entry(name=f"{path.name} row {row}", label=label, source=data or b"")
+            yield _Entry(name=f"{path.name} row {row}", label=-1 if label is None else label, source=data or b"")
             row += 1
 
 
 def _parquet_names(metadata: dict[bytes, bytes]) -> list[str]:
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    return list(features.get("label", {}).get("names", []))
+    """The class names that the `datasets` library writes into the schema; none where it wrote none."""
+    data: Any = json.loads(metadata.get(b"huggingface", b"{}"))
+    for key in ("info", "features", "label", "names"):
+        data = data.get(key) if isinstance(data, dict) else None
+    return [str(name) for name in data or ()]
 
 
 def _decode(source: Path | bytes, size: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What training minimises: Eq. 1 of the paper, or the same error weighted as a velocity for networks that predict the image."""
+"""What training minimises: Eq. 1 of the paper; for networks that predict the image, their error as a velocity."""
 
 from __future__ import annotations
 

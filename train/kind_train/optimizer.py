@@ -26,9 +26,13 @@ class DivertedAdamW:
         self.ema_decay = ema_decay
         self.num_steps = 0
         self.learngene = {n: p for n, p in model.named_parameters() if not n.startswith("tailors.")}
-        self._adamw = torch.optim.AdamW(self.learngene.values(), betas=BETAS, eps=EPS, weight_decay=weight_decay)
-        self._averages = {name: p.detach().clone() for name, p in self.learngene.items()}
         bank = model.tailors.weight.detach()
+        # one kernel for all tensors, where that is faster
+        self._is_fused = bank.device.type == "cuda"
+        self._adamw = torch.optim.AdamW(
+            self.learngene.values(), betas=BETAS, eps=EPS, weight_decay=weight_decay, fused=self._is_fused
+        )
+        self._averages = {name: p.detach().clone() for name, p in self.learngene.items()}
         self._row_state = {name: torch.zeros_like(bank) for name in ("first", "second")}
         self._row_average = bank.clone()
         self._row_steps = torch.zeros(bank.shape[0], dtype=torch.long, device=bank.device)
@@ -94,8 +98,15 @@ class DivertedAdamW:
             for key, value in self._adamw.state.get(parameter, {}).items():
                 state[f"adamw.{key}.{name}"] = value
         state |= {f"rows.{name}": value for name, value in self._row_state.items()}
-        state |= {"rows.average": self._row_average, "rows.steps": self._row_steps, "rows.log_decay": self._row_log_decay}
-        counts = {"num_steps": torch.tensor(self.num_steps), "log_decay": torch.tensor(self._log_decay, dtype=torch.float64)}
+        state |= {
+            "rows.average": self._row_average,
+            "rows.steps": self._row_steps,
+            "rows.log_decay": self._row_log_decay,
+        }
+        counts = {
+            "num_steps": torch.tensor(self.num_steps),
+            "log_decay": torch.tensor(self._log_decay, dtype=torch.float64),
+        }
         return {**state, **counts}
 
     @torch.no_grad()
@@ -107,8 +118,10 @@ class DivertedAdamW:
             keys = ("step", "exp_avg", "exp_avg_sq")
             if f"adamw.step.{name}" in state:
                 self._adamw.state[parameter] = {
-                    # AdamW keeps its step count on the host
-                    key: state[f"adamw.{key}.{name}"].clone().to("cpu" if key == "step" else parameter.device)
+                    # AdamW keeps its step count on the host, unless it is fused
+                    key: state[f"adamw.{key}.{name}"]
+                    .clone()
+                    .to("cpu" if key == "step" and not self._is_fused else parameter.device)
                     for key in keys
                 }
         for name in self._row_state:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from kind_core.config import preset
 from kind_core.errors import DataError
 from kind_train.config import TrainConfig, load_options
 from kind_train.data import PhotoSet, load_photos, split_photos
-from kind_train.trainer import BEST_NAME, Trainer, start_run_folder
-from kind_train.trainer import Progress as StepProgress
+from kind_train.display import say, show_progress
+from kind_train.run_folder import BEST_NAME, OPTIONS_NAME, check_run_folder, read_step, start_run_folder
+from kind_train.trainer import Progress, Trainer, check_pixel_space
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,45 +28,77 @@ class FitResult:
 
 
 def fit_model(config_file: Path | None, flags: Mapping[str, Any], *, resume: bool, force: bool) -> FitResult:
-    """Train as the options say. A resumed run takes the options of its folder, under the flags."""
+    """Train as the options say. A resumed run takes the options of its folder, under the flags.
+
+    Raises KeyboardInterrupt at Ctrl-C, after saying on stderr how to go on.
+    """
     if resume and config_file is None and flags.get("output"):
-        options = Path(flags["output"]) / "options.yaml"
+        options = Path(flags["output"]) / OPTIONS_NAME
         config_file = options if options.exists() else None
     config = load_options(config_file, flags)
     console = Console(stderr=True)
+    check_run_folder(Path(config.output), resume=resume, force=force)
+    try:
+        return _fit(config, console, resume=resume, force=force)
+    except KeyboardInterrupt:
+        say(console, _describe_interruption(Path(config.output)))
+        raise
+
+
+def _fit(config: TrainConfig, console: Console, *, resume: bool, force: bool) -> FitResult:
     train, held_out = _load_data(config, console)
-    start_run_folder(config, resume=resume, force=force)
     trainer = Trainer(config, train, held_out, resume=resume)
+    start_run_folder(config, resume=resume, force=force)
     count = sum(p.numel() for p in trainer.model.parameters())
-    console.print(f"{len(train)} photos, {len(held_out)} held out, {len(train.classes)} classes; "
-                  f"{count / 1e6:.2f}M parameters on {trainer.device}")  # fmt: skip
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"))
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("images", total=config.num_steps * config.batch_size, status="")
-        best = trainer.run(lambda p: bar.update(task, completed=p.images, status=_describe(p)))
-    return FitResult(checkpoint=Path(config.output) / BEST_NAME, best_loss=best)
+    say(console, f"{len(train)} photos, {len(held_out)} held out, {len(train.classes)} classes; "
+                 f"{count / 1e6:.2f}M parameters on {trainer.device}")  # fmt: skip
+    if trainer.step >= config.num_steps:
+        say(console, f"step {trainer.step} of {config.num_steps} is done already, raise --images to go on")
+    elif resume:
+        say(console, f"resumed at step {trainer.step} of {config.num_steps}")
+    with show_progress(console, "images") as update:
+        total = config.num_steps * config.batch_size
+        best_loss = trainer.run(lambda progress: update(progress.images, total, _describe(progress)))
+    return FitResult(checkpoint=Path(config.output) / BEST_NAME, best_loss=best_loss)
 
 
 def _load_data(config: TrainConfig, console: Console) -> tuple[PhotoSet, PhotoSet]:
-    size = preset(config.preset)[0].sample_size
-    train = load_photos(Path(config.data), size, classes=config.classes, strict=config.strict)
-    if config.val_data is None:
-        parts = split_photos(train, config.val_fraction, config.seed)
-    else:
-        ids = tuple(info.id for info in train.classes)
-        held_out = load_photos(Path(config.val_data), size, classes=ids, strict=config.strict)
-        parts = (train, held_out)
-    for photos in {id(p): p for p in (train, parts[1])}.values():
-        for name in photos.skipped:
-            console.print(f"skipped unreadable image {name}", style="yellow")
-        if photos.skipped:
-            console.print(f"{len(photos.skipped)} unreadable images skipped", style="yellow")
-    if len(parts[0]) == 0:
-        raise DataError("no photo is left to train on", "lower --val-fraction")
-    return parts
+    train = _load_set(config, console, config.data, config.classes)
+    if config.val_data is not None:
+        return train, _load_set(config, console, config.val_data, tuple(info.id for info in train.classes))
+    rest, held_out = split_photos(train, config.val_fraction, config.seed)
+    present = set(rest.labels.tolist())
+    for label, info in enumerate(train.classes):
+        if label not in present:
+            message = f"no photo of class {info.name!r} is left to train on after holding out {len(held_out)}"
+            raise DataError(message, "add photos, lower --val-fraction or give --val-data")
+    return rest, held_out
 
 
-def _describe(progress: StepProgress) -> str:
+def _load_set(config: TrainConfig, console: Console, path: str, classes: tuple[str, ...]) -> PhotoSet:
+    dit, _ = preset(config.preset)
+    check_pixel_space(dit)
+    with show_progress(console, f"reading {path}") as update:
+        photos = load_photos(
+            Path(path), dit.sample_size, classes=classes, strict=config.strict,
+            progress=lambda done, total: update(done, total, ""),
+        )  # fmt: skip
+    for name in photos.skipped:
+        say(console, f"skipped unreadable image {name}", style="yellow")
+    if photos.skipped:
+        say(console, f"{len(photos.skipped)} unreadable images skipped", style="yellow")
+    return photos
+
+
+def _describe(progress: Progress) -> str:
     left = timedelta(seconds=round(progress.seconds_left))
     held_out = "" if progress.held_out_loss is None else f" held-out {progress.held_out_loss:.4f}"
     return f"loss {progress.loss:.4f}{held_out} | {progress.images_per_second:.0f} images/s | {left} left"
+
+
+def _describe_interruption(folder: Path) -> str:
+    step = read_step(folder)
+    if step is None:
+        again = "start again with --force" if (folder / OPTIONS_NAME).exists() else "nothing was written"
+        return f"interrupted before the first checkpoint, {again}"
+    return f"interrupted; the checkpoint of step {step} in {folder} is whole, continue with --resume"

@@ -6,41 +6,48 @@ are drawn from seeds of (seed, epoch) and (seed, step). A resumed run therefore 
 
 from __future__ import annotations
 
-import json
-import shutil
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kind_core.checkpoint import save_checkpoint
 from kind_core.config import DiffusionConfig, DiTConfig, ModelConfig, preset
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError
-from kind_core.staging import staged
+from kind_train.batches import Batch, draw_batch, step_generator
 from kind_train.config import TrainConfig
 from kind_train.data import PhotoSet
+from kind_train.device import pick_device, tune_device
 from kind_train.grid import save_sample_grid
+from kind_train.interrupts import hold_interrupts
 from kind_train.objective import Objective
 from kind_train.optimizer import DivertedAdamW
+from kind_train.run_folder import (
+    BEST_NAME,
+    LAST_NAME,
+    SAMPLES_NAME,
+    TrainingState,
+    append_metrics,
+    read_state,
+    write_state,
+)
 
-STATE_NAME = "state"
-BEST_NAME = "best"
-LAST_NAME = "last"
-METRICS_NAME = "metrics.jsonl"
 _VALIDATION_BATCH = 256
 _VALIDATION_IMAGES = 1024
+# Reading a loss makes the host wait for the GPU, so there it is done for many steps at once.
+_GPU_REPORT_STEPS = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """What a progress display is told after each step."""
+    """What a progress display is told: after each step on a CPU, after every twentieth on a GPU."""
 
     step: int
     num_steps: int
@@ -56,46 +63,57 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, train: PhotoSet, held_out: PhotoSet, *, resume: bool = False) -> None:
         self.config = config
-        self.device = _pick_device(config.device)
+        self.device = pick_device(config.device)
+        tune_device(self.device)
         self.output = Path(config.output)
         self.model_config = make_model_config(*preset(config.preset), train)
         torch.manual_seed(config.seed)
         self.model = KindDiT(self.model_config.dit).to(self.device)
         self.optimizer = DivertedAdamW(self.model, weight_decay=config.weight_decay, ema_decay=config.ema_decay)
         self.objective = Objective(self.model_config.diffusion, self.device)
-        self.train, self.held_out = _to_device(train, self.device), _to_device(held_out, self.device)
+        self.train = replace(train, images=train.images.to(self.device))  # labels stay on the host, see draw_batch
+        self.held_out = replace(
+            held_out, images=held_out.images.to(self.device), labels=held_out.labels.to(self.device)
+        )
         self.step = 0
         self.best_loss = float("inf")
         self.held_out_loss: float | None = None
+        self._unread_losses: list[Tensor] = []
+        self._report_steps = 1 if self.device.type == "cpu" else _GPU_REPORT_STEPS
         self._forward: Callable[..., Tensor] = torch.compile(self.model) if config.compile else self.model
         if resume:
             self._restore()
 
     def run(self, on_step: Callable[[Progress], None] | None = None) -> float:
-        """Train to the end; returns the best held-out loss, whose weights lie in `<output>/best`."""
-        start, first = time.perf_counter(), self.step
+        """Train to the end; returns the best held-out loss, whose weights lie in `<output>/best`.
+
+        Raises ConfigError at a loss that is NaN or infinite; what was saved before stays.
+        """
+        start_s, first = time.perf_counter(), self.step
         while self.step < self.config.num_steps:
-            loss = self._train_step()
+            self._unread_losses.append(self._train_step())
             self.step += 1
-            if self._is_due(self.config.save_every) or self.step == self.config.num_steps:
+            is_last = self.step == self.config.num_steps
+            is_save = is_last or self._is_due(self.config.save_every)
+            is_report = is_save or self.step % self._report_steps == 0
+            loss = self._read_losses() if is_report else math.nan
+            if is_save:
                 self._validate()
                 self.save()
-            if self._is_due(self.config.sample_every) or self.step == self.config.num_steps:
+            if is_last or self._is_due(self.config.sample_every):
                 self._draw_samples()
-            if on_step is not None:
-                on_step(self._progress(loss, time.perf_counter() - start, self.step - first))
+            if is_report and on_step is not None:
+                on_step(self._progress(loss, time.perf_counter() - start_s, self.step - first))
         return self.best_loss
 
     def save(self) -> None:
-        """Write the training state, whole or not at all; the previous state stays until the new one stands."""
-        state = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        state |= {f"optimizer.{k}": v for k, v in self.optimizer.state_dict().items()}
-        with staged(self.output / STATE_NAME, force=True) as folder:
-            folder.mkdir()
-            save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / "state.safetensors")
-            numbers = {"step": self.step, "best_loss": self.best_loss, "preset": self.config.preset}
-            (folder / "state.json").write_text(json.dumps(numbers))
-        save_checkpoint(self.output / LAST_NAME, self.model_config, self.averaged_model(), force=True)
+        """Write state and checkpoint, each whole or not at all; the previous ones stay until the new ones stand."""
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"optimizer.{k}": v for k, v in self.optimizer.state_dict().items()}
+        state = TrainingState(step=self.step, best_loss=self.best_loss, identity=self._identity(), tensors=tensors)
+        with hold_interrupts():
+            write_state(self.output, state)
+            save_checkpoint(self.output / LAST_NAME, self.model_config, self.averaged_model(), force=True)
 
     def averaged_model(self) -> KindDiT:
         """A copy of the model with the EMA weights."""
@@ -103,84 +121,99 @@ class Trainer:
         averaged.load_state_dict(self.optimizer.averaged_state())
         return averaged.eval()
 
-    def _restore(self) -> None:
-        folder = self.output / STATE_NAME
-        try:
-            numbers = json.loads((folder / "state.json").read_text())
-            state = load_file(folder / "state.safetensors", device=str(self.device))
-        except FileNotFoundError as error:
-            raise CheckpointError(f"no training state at {folder}", "start without --resume") from error
-        except (SafetensorError, ValueError, OSError) as error:
-            raise CheckpointError(f"the training state at {folder} is broken: {error}") from error
-        if numbers["preset"] != self.config.preset:
-            raise ConfigError(f"{folder} was trained with preset {numbers['preset']!r}, not {self.config.preset!r}")
-        self.model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
-        self.optimizer.load_state_dict(
-            {k.removeprefix("optimizer."): v for k, v in state.items() if k.startswith("optimizer.")}
-        )
-        self.step, self.best_loss = numbers["step"], numbers["best_loss"]
+    def _identity(self) -> dict[str, Any]:
+        """What decides the order of the photos and the meaning of the weights."""
+        config, classes = self.config, [info.id for info in self.model_config.classes]
+        return {"preset": config.preset, "classes": classes, "batch_size": config.batch_size, "seed": config.seed}
 
-    def _train_step(self) -> float:
-        generator = self._generator(self.step)
-        indices = self._batch_indices(self.step)
-        images, labels = self.train.to_unit(indices), self.train.labels[indices]
-        size = len(indices)
-        if self.config.flip:
-            flipped = torch.rand(size, generator=generator, device=self.device) < 0.5
-            images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
-        dropped = torch.rand(size, generator=generator, device=self.device) < self.config.label_dropout
-        classes, positions = labels[~dropped].unique(return_inverse=True)
-        labels = torch.full_like(labels, -1).masked_scatter(~dropped, positions)
+    def _restore(self) -> None:
+        state = read_state(self.output, self._identity(), self.device)
+        model, optimizer = (_strip(state.tensors, prefix) for prefix in ("model.", "optimizer."))
+        try:
+            self.model.load_state_dict(model)
+            self.optimizer.load_state_dict(optimizer)
+        except (RuntimeError, KeyError) as error:
+            # load_state_dict lists every tensor, one a line; the first line that names one is enough
+            reason = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
+            raise CheckpointError(
+                f"the training state in {self.output} does not fit this model: {reason}",
+                "resume with the classes and the preset it was trained with",
+            ) from error
+        self.step, self.best_loss = state.step, state.best_loss
+
+    def _train_step(self) -> Tensor:
+        generator = step_generator(self.config, self.step)
+        batch = draw_batch(self.train.labels, self.config, self.step, generator)
+        if self.device.type != "cpu":
+            generator = step_generator(self.config, self.step, self.device)
+        classes, labels = batch.classes.to(self.device), batch.labels.to(self.device)
         rows = self.optimizer.gather(classes)
-        loss = self._losses(self._forward, images, labels, generator, rows).mean()
-        loss.backward()
+        # Where every label was dropped no gate opens, but the model needs a row to look at.
+        bank = rows if len(classes) else self.model.tailors.weight.detach()
+        loss = self._losses(self._forward, self._read_images(batch), labels, generator, bank).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.clip_gradients(rows, self.config.max_grad_norm)
         self.optimizer.step(classes, rows, self.config.learning_rate_at(self.step))
-        return float(loss.detach())
+        return loss.detach()
+
+    def _read_images(self, batch: Batch) -> Tensor:
+        images = self.train.to_unit(batch.indices.to(self.device))
+        return torch.where(batch.flipped.to(self.device)[:, None, None, None], images.flip(-1), images)
 
     def _losses(
-        self, forward: Callable[..., Tensor], images: Tensor, labels: Tensor, generator: torch.Generator, rows: Tensor | None
+        self,
+        forward: Callable[..., Tensor],
+        images: Tensor,
+        labels: Tensor,
+        generator: torch.Generator,
+        rows: Tensor | None,
     ) -> Tensor:
-        timesteps = torch.randint(
-            self.objective.num_timesteps, (len(images),), generator=generator, device=self.device
-        )
+        timesteps = torch.randint(self.objective.num_timesteps, (len(images),), generator=generator, device=self.device)
         noise = torch.randn(images.shape, generator=generator, device=self.device)
         noisy = self.objective.add_noise(images, noise, timesteps)
         with self._autocast():
             output = forward(noisy, self.objective.condition(timesteps), labels, labels, rows)
         return self.objective.loss(output, images, noise, timesteps)
 
-    @torch.no_grad()
+    def _read_losses(self) -> float:
+        """The loss of the last step; raises ConfigError naming the first of the unread ones that is not finite."""
+        losses = torch.stack(self._unread_losses).tolist()
+        self._unread_losses.clear()
+        for step, loss in enumerate(losses, self.step - len(losses) + 1):
+            self._require_finite("loss", loss, step)
+        return float(losses[-1])
+
+    def _require_finite(self, what: str, loss: float, step: int) -> None:
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"the {what} is {loss} at step {step} of {self.config.num_steps}, expected a finite number",
+                "lower --learning-rate or lengthen --warmup-images; checkpoints saved before are kept",
+            )
+
     def _validate(self) -> None:
         model = self.averaged_model()
-        generator = self._generator(-1)  # the same noise and timesteps at every validation
+        self.held_out_loss = self._measure_held_out(model)
+        self._require_finite("held-out loss", self.held_out_loss, self.step)
+        images = self.step * self.config.batch_size
+        append_metrics(self.output, {"step": self.step, "images": images, "held_out_loss": self.held_out_loss})
+        if self.held_out_loss < self.best_loss:
+            self.best_loss = self.held_out_loss
+            with hold_interrupts():
+                save_checkpoint(self.output / BEST_NAME, self.model_config, model, force=True)
+
+    @torch.no_grad()
+    def _measure_held_out(self, model: KindDiT) -> float:
+        generator = step_generator(self.config, -1, self.device)  # the same noise and timesteps at every validation
         order = torch.randperm(len(self.held_out), generator=generator, device=self.device)[:_VALIDATION_IMAGES]
         losses = [
             self._losses(model, self.held_out.to_unit(part), self.held_out.labels[part], generator, None)
-            for part in order.split(_VALIDATION_BATCH)
+            for part in torch.split(order, _VALIDATION_BATCH)
         ]
-        self.held_out_loss = float(torch.cat(losses).mean())
-        self._log({"step": self.step, "images": self.step * self.config.batch_size, "held_out_loss": self.held_out_loss})
-        if self.held_out_loss < self.best_loss:
-            self.best_loss = self.held_out_loss
-            save_checkpoint(self.output / BEST_NAME, self.model_config, model, force=True)
+        return float(torch.cat(losses).mean())
 
     def _draw_samples(self) -> None:
-        file = self.output / "samples" / f"{self.step * self.config.batch_size:09d}.png"
+        file = self.output / SAMPLES_NAME / f"{self.step * self.config.batch_size:09d}.png"
         save_sample_grid(self.averaged_model(), self.model_config, file, seed=self.config.seed)
-
-    def _batch_indices(self, step: int) -> Tensor:
-        size, total = self.config.batch_size, len(self.train)
-        first = step * size
-        parts = []
-        for epoch in range(first // total, (first + size - 1) // total + 1):
-            generator = torch.Generator().manual_seed(_mix(self.config.seed, epoch, 1))
-            order = torch.randperm(total, generator=generator)
-            parts.append(order[max(first - epoch * total, 0) : first + size - epoch * total])
-        return torch.cat(parts).to(self.device)
-
-    def _generator(self, step: int) -> torch.Generator:
-        return torch.Generator(self.device).manual_seed(_mix(self.config.seed, step, 2))
 
     def _autocast(self) -> AbstractContextManager[object]:
         is_bf16 = self.config.precision == "bf16" or (self.config.precision == "auto" and self.device.type == "cuda")
@@ -192,50 +225,25 @@ class Trainer:
 
     def _progress(self, loss: float, seconds: float, steps: int) -> Progress:
         speed = steps * self.config.batch_size / seconds
-        left = (self.config.num_steps - self.step) * self.config.batch_size / speed
+        left_s = (self.config.num_steps - self.step) * self.config.batch_size / speed
         return Progress(
             step=self.step, num_steps=self.config.num_steps, images=self.step * self.config.batch_size, loss=loss,
-            images_per_second=speed, seconds_left=left, held_out_loss=self.held_out_loss,
+            images_per_second=speed, seconds_left=left_s, held_out_loss=self.held_out_loss,
         )  # fmt: skip
-
-    def _log(self, record: dict[str, float]) -> None:
-        with (self.output / METRICS_NAME).open("a") as stream:
-            stream.write(json.dumps(record) + "\n")
-
-
-def start_run_folder(config: TrainConfig, *, resume: bool, force: bool) -> None:
-    """Make the run folder and write the options there; an existing run is kept unless `force`."""
-    folder = Path(config.output)
-    if not resume and folder.exists() and any(folder.iterdir()):
-        if not force:
-            raise ConfigError(f"{folder} already holds a run", "continue it with --resume or replace it with --force")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "options.yaml").write_text(config.to_yaml(), encoding="utf-8")
 
 
 def make_model_config(dit: DiTConfig, diffusion: DiffusionConfig, photos: PhotoSet) -> ModelConfig:
     """The config of a preset for the classes of a data set."""
-    num_classes = len(photos.classes)
-    if photos.images.shape[1] != dit.in_channels:
-        raise ConfigError(
-            f"the preset works on {dit.in_channels} channels, the photos have {photos.images.shape[1]}",
-            "train in pixel space with the sample preset",
-        )
-    return ModelConfig(dit=replace(dit, num_classes=num_classes), diffusion=diffusion, classes=photos.classes)
+    check_pixel_space(dit)
+    return ModelConfig(dit=replace(dit, num_classes=len(photos.classes)), diffusion=diffusion, classes=photos.classes)
 
 
-def _pick_device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device {name!r} was asked for, but this torch finds no CUDA GPU", "use --device cpu")
-    return torch.device(name)
+def check_pixel_space(dit: DiTConfig) -> None:
+    """Raise ConfigError when a model does not work on RGB pixels."""
+    if dit.in_channels != 3:
+        message = f"the preset works on {dit.in_channels} channels, photos have 3"
+        raise ConfigError(message, "train in pixel space with --preset sample")
 
 
-def _to_device(photos: PhotoSet, device: torch.device) -> PhotoSet:
-    return replace(photos, images=photos.images.to(device), labels=photos.labels.to(device))
-
-
-def _mix(seed: int, number: int, stream: int) -> int:
-    return (seed * 1_000_003 + number + 1) * 4 + stream
+def _strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

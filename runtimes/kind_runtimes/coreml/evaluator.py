@@ -42,8 +42,9 @@ class NonFinite:
 
 
 class Evaluator:
-    """Runs a package. What differs from a device: sums inside one op are fp32 here, whatever unit a device uses.
+    """Runs a package from what is saved, never from a converted model in memory.
 
+    Each op computes in fp32, where a device may sum in fp16; the program's types say how its results are rounded.
     `arithmetic` "saved" rounds each result to fp16 where the program says fp16 (an overflow becomes infinite);
     "fp32" skips that, with weights as saved, which tells a wrong graph from rounding.
     """
@@ -65,12 +66,13 @@ class Evaluator:
             value = place if isinstance(place, Tensor) else slots[place]
             assert value is not None  # outputs are never released
             layout = self.package.outputs[name].image
-            array = self._to_numpy(value, self._program.output_dtypes[name])
+            # A copy: the value may be a view of a constant.
+            array = self._to_numpy(value, self._program.output_dtypes[name]).copy()
             outputs[name] = write_image(array, layout) if layout and not raw_images else array
         return outputs
 
     def values(self, inputs: Mapping[str, Array]) -> Iterator[OpValue]:
-        """Run, giving each op's results in order as they come."""
+        """Run, giving each op's results in order as they come; they share memory, so do not write into them."""
         for step, results in self._execute(self._place_inputs(inputs)):
             for target, result in zip(step.outputs, results, strict=True):
                 yield OpValue(
@@ -80,9 +82,7 @@ class Evaluator:
                     value=self._to_numpy(result, target.mil_dtype),
                 )
 
-    def find_nonfinite(
-        self, inputs: Mapping[str, Array], *, allow_infinity: bool = False
-    ) -> NonFinite | None:
+    def find_nonfinite(self, inputs: Mapping[str, Array], *, allow_infinity: bool = False) -> NonFinite | None:
         """The first op that gives a NaN or an infinity (`allow_infinity`: a NaN), or None."""
         for one in self.values(inputs):
             if one.value.dtype.kind != "f" or np.isfinite(one.value).all():
@@ -120,23 +120,15 @@ class Evaluator:
         try:
             result = step.rule.function(**arguments)
             results = [result] if isinstance(result, Tensor) else list(result)
-            return [self._settle(one, to) for one, to in zip(results, step.outputs, strict=True)]
+            settled = [_settle(one, to) for one, to in zip(results, step.outputs, strict=True)]
         except (RuntimeError, ValueError, LookupError, TypeError) as error:  # torch raises all of these
             raise TargetError(
                 f"{self.package.path}: op {step.name!r} of type {step.op_type} failed: {error}",
-                "report it with the package, or mend its rule in kind_runtimes/coreml/ops",
+                "report it with the package, or mend its rule in runtimes/kind_runtimes/coreml/ops",
             ) from error
-
-    def _settle(self, result: Tensor, target: Value) -> Tensor:
-        """`result` in the type that the program gives it; a ValueError where the rule disagrees with the program."""
-        if not target.fits(tuple(result.shape)):
-            raise ValueError(f"its result has shape {tuple(result.shape)}, the program says {target.shape}")
-        dtype = target.torch_dtype
-        if result.dtype != dtype:
-            if result.is_floating_point() or dtype.is_floating_point or torch.bool in (result.dtype, dtype):
-                raise ValueError(f"its result is {result.dtype}, the program says {target.mil_dtype}")
-            result = result.to(dtype)
-        return self._round(result, target.mil_dtype)
+        if step.rule.moves:
+            return settled
+        return [self._round(one, to.mil_dtype) for one, to in zip(settled, step.outputs, strict=True)]
 
     def _round(self, value: Tensor, mil_dtype: str) -> Tensor:
         return value.half().float() if mil_dtype == "fp16" and self.arithmetic == "saved" else value
@@ -158,6 +150,18 @@ class Evaluator:
         if mil_dtype == "fp16" and self.arithmetic == "fp32":
             return array
         return array.astype(_NUMPY_DTYPES.get(mil_dtype, array.dtype), copy=False)
+
+
+def _settle(result: Tensor, target: Value) -> Tensor:
+    """`result` in the type that the program gives it; a ValueError where the rule disagrees with the program."""
+    if not target.fits(tuple(result.shape)):
+        raise ValueError(f"its result has shape {tuple(result.shape)}, the program says {target.shape}")
+    dtype = target.torch_dtype
+    if result.dtype != dtype:
+        if result.is_floating_point() or dtype.is_floating_point or torch.bool in (result.dtype, dtype):
+            raise ValueError(f"its result is {result.dtype}, the program says {target.mil_dtype}")
+        result = result.to(dtype)
+    return result
 
 
 def _read_input(name: str, array: Array, spec: TensorSpec, target: Value) -> Tensor:

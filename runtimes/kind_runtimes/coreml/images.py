@@ -1,4 +1,4 @@
-"""Between the pictures that an app sees, (height, width, 3) uint8, and the arrays of a program, (1, 3, height, width)."""
+"""Between an app's pictures, (height, width, 3) uint8, and a program's arrays, (1, 3, height, width) in 0..255."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def write_image(value: FloatArray, layout: str) -> UInt8Array:
     """Pixels of a program's value (1, channels, height, width) in 0..255, as `predict` gives them: RGB, or grey."""
     # A pixel has no NaN: it becomes black. The evaluator's find_nonfinite is there to find it.
     rounded = np.rint(np.nan_to_num(value[0].astype(np.float32), nan=0.0))
-    pixels = np.clip(rounded, 0, 255).astype(np.uint8)
+    planes: UInt8Array = np.clip(rounded, 0, 255).astype(np.uint8)
     if layout == "GRAYSCALE":
-        return pixels[0]
-    return np.ascontiguousarray(_order_channels(pixels, layout).transpose(1, 2, 0))
+        return planes.reshape(planes.shape[1:])
+    return np.ascontiguousarray(_order_channels(planes, layout).transpose(1, 2, 0))
 
 
 def read_image(pixels: UInt8Array, layout: str) -> FloatArray:

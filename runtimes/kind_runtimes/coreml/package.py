@@ -69,8 +69,8 @@ class CoreMLPackage:
         weights = self.path / "Data" / "com.apple.CoreML" / "weights"
         try:
             program = load(self.spec, self.spec.specificationVersion, file_weights_dir=str(weights))
-        except (RuntimeError, OSError) as error:  # what its blob reader raises for a missing or short file
-            raise BundleError(f"the weights of {self.path} cannot be read: {error}", _REWRITE_HINT) from error
+        except (RuntimeError, OSError, ValueError) as error:  # a weight file that is missing, empty or short
+            raise BundleError(f"the program of {self.path} cannot be loaded: {error}", _REWRITE_HINT) from error
         return program.functions[self.function]
 
 
@@ -89,7 +89,7 @@ def _find_model_file(path: Path) -> Path:
 
 def _parse_spec(path: Path, model_file: Path) -> Any:
     proto = import_coremltools().proto
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     spec = proto.Model_pb2.Model()
     try:

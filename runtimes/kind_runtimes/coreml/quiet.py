@@ -6,6 +6,7 @@ and the same failures for another reason than the missing macOS library, still c
 
 from __future__ import annotations
 
+import importlib
 import logging
 import re
 import sys
@@ -36,19 +37,18 @@ def is_expected(line: str) -> bool:
 
 def import_coremltools() -> ModuleType:
     """The module `coremltools`; a TargetError where it is not installed (it has no aarch64 Linux wheel)."""
-    if "coremltools" in sys.modules:
-        return sys.modules["coremltools"]
+    if loaded := sys.modules.get("coremltools"):
+        return loaded
     logger = logging.getLogger("coremltools")
     logger.addFilter(_drop_expected)
     try:
-        import coremltools
+        return importlib.import_module("coremltools")
     except ImportError as error:
         raise TargetError(
             f"coremltools cannot be imported: {error}", "install it with `pip install coremltools==9.0`"
         ) from error
     finally:
         logger.removeFilter(_drop_expected)
-    return coremltools
 
 
 def _drop_expected(record: logging.LogRecord) -> bool:

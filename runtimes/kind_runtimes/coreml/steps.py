@@ -13,7 +13,7 @@ from torch import Tensor
 from kind_core.errors import TargetError
 from kind_runtimes.coreml.ops import Rule, find_rule
 
-_REPORT_HINT = "report it, or add it in kind_runtimes/coreml/ops"
+_REPORT_HINT = "report it, or add it in runtimes/kind_runtimes/coreml/ops"
 # uint16 and uint32 live in wider types: torch computes little in them.
 _TORCH_DTYPES = {
     "bool": torch.bool,
@@ -92,8 +92,7 @@ class _Binder:
         inputs = {name: self._add_value(var) for name, var in function.inputs.items()}
         steps = tuple(step for op in function.operations if (step := self._bind_op(op)))
         outputs: dict[str, int | Tensor] = {
-            var.name: self._slots[var] if var in self._slots else self._find_tensor(var)
-            for var in function.outputs
+            var.name: self._slots[var] if var in self._slots else self._find_tensor(var) for var in function.outputs
         }
         kept = {slot for slot in outputs.values() if isinstance(slot, int)}
         _plan_releases(steps, kept)

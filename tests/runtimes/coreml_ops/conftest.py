@@ -1,8 +1,8 @@
-"""How the tests here run ops: all cases of a file in one program per precision, converted, saved and read back.
+"""How the tests here run ops: all cases of a file in one program per precision, saved and read back.
 
-A case is (op type, build, expect): `build(mb, t)` adds the op to a MIL program whose inputs are `t.x`, `t.y`, ..,
-`expect(t)` is the independent formula on torch tensors of the same names. Inputs and weights are small multiples of
-1/16, exact in fp16, so that a fp16 result may differ from the exact one by its own rounding alone.
+A case is (op type, build, expect): `build(mb, t)` adds the op to a MIL program whose inputs are `t.x`, `t.y`
+and so on, `expect(t)` is the independent formula on torch tensors of the same names. Inputs and weights are small
+multiples of 1/16, exact in fp16: a fp16 result may differ from the exact one by its own rounding alone.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 import torch
 
+from coreml_programs import save_program
 from kind_runtimes.coreml.evaluator import Evaluator
-from kind_runtimes.coreml.package import CoreMLPackage
-from kind_runtimes.coreml.quiet import import_coremltools
 
 Case = tuple[str, Callable[..., Any], Callable[..., Any]]
 _RANDOM = np.random.default_rng(0)
@@ -76,35 +75,16 @@ def _run_cases(
     cases: Sequence[Case], precision: str, target: str, folder: Path
 ) -> tuple[Counter[str], list[list[np.ndarray]]]:
     """Op counts of the saved program, and the outputs of each case."""
-    ct = import_coremltools()
-    program, sizes = _build_program(cases, getattr(ct.target, target))
-    model = ct.convert(
-        program,
-        convert_to="mlprogram",
-        minimum_deployment_target=getattr(ct.target, target),
-        compute_precision=getattr(ct.precision, precision),
-    )
-    model.save(str(folder / "ops.mlpackage"))
-    package = CoreMLPackage.open(folder / "ops.mlpackage")
-    values = iter(Evaluator(package).run(INPUTS).values())
-    return package.count_ops(), [[next(values) for _ in range(size)] for size in sizes]
-
-
-def _build_program(cases: Sequence[Case], opset: Any) -> tuple[Any, list[int]]:
-    """A MIL program of all cases, and how many outputs each of them has."""
-    from coremltools.converters.mil import Builder as mb
-    from coremltools.converters.mil.mil import types
-
     sizes: list[int] = []
-    dtypes = {"f": types.fp32, "i": types.int32}
-    specs = [mb.TensorSpec(shape=one.shape, dtype=dtypes[one.dtype.kind]) for one in INPUTS.values()]
 
-    @mb.program(input_specs=specs, opset_version=opset)
-    def program(x: Any, y: Any, p: Any, u: Any, s: Any, r: Any, i: Any, j: Any, k: Any) -> Any:
-        names = SimpleNamespace(x=x, y=y, p=p, u=u, s=s, r=r, i=i, j=j, k=k)
-        built = [build(mb, names) for _, build, _ in cases]
+    def build(mb: Any, t: SimpleNamespace) -> list[Any]:
+        built = [build_one(mb, t) for _, build_one, _ in cases]
         groups = [list(one) if isinstance(one, list | tuple) else [one] for one in built]
         sizes.extend(map(len, groups))
-        return tuple(value for group in groups for value in group)
+        return [value for group in groups for value in group]
 
-    return program, sizes
+    dtypes = {"f": "fp32", "i": "int32"}
+    placeholders = {name: (one.shape, dtypes[one.dtype.kind]) for name, one in INPUTS.items()}
+    package = save_program(build, placeholders, folder / "ops.mlpackage", target, precision)
+    values = iter(Evaluator(package).run(INPUTS).values())
+    return package.count_ops(), [[next(values) for _ in range(size)] for size in sizes]

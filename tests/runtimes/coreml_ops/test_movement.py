@@ -129,9 +129,7 @@ CASES = [
     ),
     (
         "one_hot",
-        lambda mb, t: mb.one_hot(
-            indices=t.i, one_hot_vector_size=5, axis=1, on_value=2.0, off_value=-1.0
-        ),
+        lambda mb, t: mb.one_hot(indices=t.i, one_hot_vector_size=5, axis=1, on_value=2.0, off_value=-1.0),
         lambda t: functional.one_hot(t.i.long(), 5).transpose(1, 2) * 3.0 - 1,
     ),
 ]

@@ -58,9 +58,7 @@ CASES = [
     ),
     (
         "einsum",
-        lambda mb, t: mb.einsum(
-            values=(t.x, mb.transpose(x=t.y, perm=[0, 3, 2, 1])), equation="nchw,nwhu->nchu"
-        ),
+        lambda mb, t: mb.einsum(values=(t.x, mb.transpose(x=t.y, perm=[0, 3, 2, 1])), equation="nchw,nwhu->nchu"),
         lambda t: (t.x.unsqueeze(2) * t.y.unsqueeze(1)).sum(-1).transpose(2, 3),
     ),
     (
@@ -105,7 +103,11 @@ CASES = [
     reduction("reduce_log_sum", (-1, 1), True, lambda x, **how: np.log(x.sum(**how))),
     reduction("reduce_log_sum_exp", (2,), False, lambda x, **how: np.log(np.exp(x).sum(**how))),
     reduction("reduce_sum_square", (-1, 1), True, lambda x, **how: (x**2).sum(**how)),
-    ("reduce_prod", lambda mb, t: mb.reduce_prod(x=t.j, axes=[0, 1], keep_dims=True), lambda t: t.j.prod()[None, None].int()),
+    (
+        "reduce_prod",
+        lambda mb, t: mb.reduce_prod(x=t.j, axes=[0, 1], keep_dims=True),
+        lambda t: t.j.prod()[None, None].int(),
+    ),
     ("reduce_sum", lambda mb, t: mb.reduce_sum(x=t.j, axes=[1]), lambda t: t.j.sum(1).int()),
     ("reduce_sum", lambda mb, t: mb.reduce_sum(x=t.s, keep_dims=True), lambda t: t.s.sum().reshape(1, 1, 1)),
     ("reduce_argmax", lambda mb, t: mb.reduce_argmax(x=t.s, axis=-1), lambda t: torch.argmax(t.s, -1).int()),

@@ -62,9 +62,7 @@ def bilinear(x: torch.Tensor, size: tuple[int, int], align_corners: bool = False
 CASES = [
     (
         "conv",
-        lambda mb, t: mb.conv(
-            x=t.x, weight=KERNEL, bias=BIAS, strides=[2, 1], pad_type="custom", pad=[1, 0, 2, 3]
-        ),
+        lambda mb, t: mb.conv(x=t.x, weight=KERNEL, bias=BIAS, strides=[2, 1], pad_type="custom", pad=[1, 0, 2, 3]),
         lambda t: functional.conv2d(functional.pad(t.x, (2, 3, 1, 0)), torch_kernel, torch_bias, (2, 1)),
     ),
     (
@@ -102,9 +100,7 @@ CASES = [
     (  # Rows: 15 full, 16 wanted, an empty one below. Columns: 14 full, 12 wanted, one cut on each side.
         "conv_transpose",
         lambda mb, t: mb.conv_transpose(x=t.x, weight=DECONV, strides=[4, 2], pad_type="same"),
-        lambda t: functional.pad(
-            functional.conv_transpose2d(t.x, torch_deconv, None, (4, 2)), (-1, -1, 0, 1)
-        ),
+        lambda t: functional.pad(functional.conv_transpose2d(t.x, torch_deconv, None, (4, 2)), (-1, -1, 0, 1)),
     ),
     (
         "conv_transpose",
@@ -126,16 +122,12 @@ CASES = [
     ("avg_pool", lambda mb, t: average_pool(mb, t, exclude=True), lambda t: average_known(t.x)),
     (
         "avg_pool",
-        lambda mb, t: mb.avg_pool(
-            x=t.x, kernel_sizes=[3, 3], strides=[2, 2], pad_type="valid", ceil_mode=True
-        ),
+        lambda mb, t: mb.avg_pool(x=t.x, kernel_sizes=[3, 3], strides=[2, 2], pad_type="valid", ceil_mode=True),
         lambda t: torch.nanmean(windows(functional.pad(t.x, (0, 1, 0, 1), value=math.nan)), -1),
     ),
     (
         "max_pool",
-        lambda mb, t: mb.max_pool(
-            x=t.x, kernel_sizes=[3, 3], strides=[2, 2], pad_type="custom", pad=[1, 0, 0, 1]
-        ),
+        lambda mb, t: mb.max_pool(x=t.x, kernel_sizes=[3, 3], strides=[2, 2], pad_type="custom", pad=[1, 0, 0, 1]),
         lambda t: windows(pad_unevenly(t.x, -100)).amax(-1),
     ),
     (
@@ -155,16 +147,12 @@ CASES = [
     ),
     (
         "upsample_bilinear",
-        lambda mb, t: mb.upsample_bilinear(
-            x=t.x, scale_factor_height=2.0, scale_factor_width=1.5, align_corners=True
-        ),
+        lambda mb, t: mb.upsample_bilinear(x=t.x, scale_factor_height=2.0, scale_factor_width=1.5, align_corners=True),
         lambda t: bilinear(t.x, (8, 9), align_corners=True),
     ),
     (
         "upsample_bilinear",
-        lambda mb, t: mb.upsample_bilinear(
-            x=t.x, scale_factor_height=2.0, scale_factor_width=1.5, align_corners=False
-        ),
+        lambda mb, t: mb.upsample_bilinear(x=t.x, scale_factor_height=2.0, scale_factor_width=1.5, align_corners=False),
         lambda t: bilinear(t.x, (8, 9)),
     ),
     (
@@ -176,16 +164,12 @@ CASES = [
     ),
     (
         "resize_bilinear",
-        lambda mb, t: mb.resize_bilinear(
-            x=t.x, target_size_height=8, target_size_width=12, sampling_mode="DEFAULT"
-        ),
+        lambda mb, t: mb.resize_bilinear(x=t.x, target_size_height=8, target_size_width=12, sampling_mode="DEFAULT"),
         lambda t: double_by_halves(double_by_halves(t.x, 2), 3),
     ),
     (
         "resize",
-        lambda mb, t: mb.resize(
-            x=t.x, shape=[8, 0], resized_dims=np.uint32(2), sampling_mode="STRICT_ALIGN_CORNERS"
-        ),
+        lambda mb, t: mb.resize(x=t.x, shape=[8, 0], resized_dims=np.uint32(2), sampling_mode="STRICT_ALIGN_CORNERS"),
         lambda t: bilinear(t.x, (8, 6), align_corners=True),
     ),
 ]

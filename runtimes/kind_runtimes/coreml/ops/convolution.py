@@ -62,9 +62,7 @@ def conv(
     if all(before == after for before, after in padding):
         symmetric = [before for before, _ in padding]
         return function(x, weight, bias, strides, symmetric, dilations, groups)
-    return function(
-        functional.pad(x, flatten_padding(padding)), weight, bias, strides, 0, dilations, groups
-    )
+    return function(functional.pad(x, flatten_padding(padding)), weight, bias, strides, 0, dilations, groups)
 
 
 @rule("conv_transpose")
@@ -84,9 +82,11 @@ def conv_transpose(
         x, weight, stride=strides, groups=groups, dilation=dilations, padding=0, output_padding=0
     )
     crops = _solve_crops(pad_type, pad, full.shape[2:], x.shape[2:], strides)
-    wanted = output_shape[2:] if output_shape else [
-        size - before - after for size, (before, after) in zip(full.shape[2:], crops, strict=True)
-    ]
+    wanted = (
+        output_shape[2:]
+        if output_shape
+        else [size - before - after for size, (before, after) in zip(full.shape[2:], crops, strict=True)]
+    )
     # Negative padding crops; positive padding adds the rows that no kernel reaches.
     padding = [
         (-before, before + size - length)

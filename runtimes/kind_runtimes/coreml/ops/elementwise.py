@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kind_runtimes.coreml.ops.registry import rule
+from kind_runtimes.coreml.ops.registry import RuleFunction, rule
 
 _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "abs": torch.abs,
@@ -62,24 +62,24 @@ _CASTS = {
 }
 
 
-def _register_tables() -> None:
-    for op_type, unary in _UNARY.items():
+def _make_unary(function: Callable[[Tensor], Tensor]) -> RuleFunction:
+    def apply(x: Tensor) -> Tensor:
+        return function(x)
 
-        def apply_unary(x: Tensor, *, _function: Callable[[Tensor], Tensor] = unary) -> Tensor:
-            return _function(x)
-
-        rule(op_type)(apply_unary)
-    for op_type, binary in _BINARY.items():
-
-        def apply_binary(
-            x: Tensor, y: Tensor, *, _function: Callable[[Tensor, Tensor], Tensor] = binary
-        ) -> Tensor:
-            return _function(x, y)
-
-        rule(op_type)(apply_binary)
+    return apply
 
 
-_register_tables()
+def _make_binary(function: Callable[[Tensor, Tensor], Tensor]) -> RuleFunction:
+    def apply(x: Tensor, y: Tensor) -> Tensor:
+        return function(x, y)
+
+    return apply
+
+
+for _op_type, _unary in _UNARY.items():
+    rule(_op_type)(_make_unary(_unary))
+for _op_type, _binary in _BINARY.items():
+    rule(_op_type)(_make_binary(_binary))
 
 
 @rule("real_div")

@@ -8,10 +8,8 @@ from torch import Tensor
 from kind_runtimes.coreml.ops.registry import rule
 
 
-@rule("gather")
-def gather(
-    x: Tensor, indices: Tensor, axis: int, batch_dims: int = 0, validate_indices: bool | None = None
-) -> Tensor:
+@rule("gather", moves=True)
+def gather(x: Tensor, indices: Tensor, axis: int, batch_dims: int = 0, validate_indices: bool | None = None) -> Tensor:
     """Slices of `x` along `axis`; the first `batch_dims` axes of both go together."""
     axis = axis % x.dim()
     positions = _check_indices(indices, x.shape[axis], wrap=validate_indices is None)
@@ -24,18 +22,14 @@ def gather(
     return picked.reshape(batch + picked.shape[1:])
 
 
-@rule("gather_along_axis")
-def gather_along_axis(
-    x: Tensor, indices: Tensor, axis: int, validate_indices: bool | None = None
-) -> Tensor:
+@rule("gather_along_axis", moves=True)
+def gather_along_axis(x: Tensor, indices: Tensor, axis: int, validate_indices: bool | None = None) -> Tensor:
     """out[.., i, ..] = x[.., indices[.., i, ..], ..] along `axis`."""
     return torch.gather(x, axis, _check_indices(indices, x.shape[axis], wrap=validate_indices is None))
 
 
-@rule("gather_nd")
-def gather_nd(
-    x: Tensor, indices: Tensor, batch_dims: int = 0, validate_indices: bool | None = None
-) -> Tensor:
+@rule("gather_nd", moves=True)
+def gather_nd(x: Tensor, indices: Tensor, batch_dims: int = 0, validate_indices: bool | None = None) -> Tensor:
     """Slices of `x` at the coordinates in the last axis of `indices`."""
     if batch_dims:
         rows = zip(x.flatten(0, batch_dims - 1), indices.flatten(0, batch_dims - 1), strict=True)
@@ -43,8 +37,7 @@ def gather_nd(
         return picked.reshape(x.shape[:batch_dims] + picked.shape[1:])
     wrap = validate_indices is None
     coordinates = [
-        _check_indices(column, size, wrap=wrap)
-        for column, size in zip(indices.unbind(-1), x.shape, strict=False)
+        _check_indices(column, size, wrap=wrap) for column, size in zip(indices.unbind(-1), x.shape, strict=False)
     ]
     return x[tuple(coordinates)]
 
@@ -54,6 +47,6 @@ def _check_indices(indices: Tensor, size: int, *, wrap: bool) -> Tensor:
     positions = indices.long()
     if wrap:
         positions = torch.where(positions < 0, positions + size, positions)
-    if positions.numel() and not (0 <= int(positions.min()) and int(positions.max()) < size):
+    if positions.numel() and (int(positions.min()) < 0 or int(positions.max()) >= size):
         raise IndexError(f"index {indices.reshape(-1).tolist()[:8]} is out of bounds for size {size}")
     return positions

@@ -32,9 +32,7 @@ def einsum(values: list[Tensor], equation: str) -> Tensor:
 
 
 @rule("scaled_dot_product_attention")
-def scaled_dot_product_attention(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None
-) -> Tensor:
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> Tensor:
     """softmax(query key^T / sqrt(E) + mask) value; a boolean mask keeps what is true."""
     scores = (query @ key.transpose(-1, -2)) / math.sqrt(query.shape[-1])
     if attn_mask is not None and attn_mask.dtype == torch.bool:

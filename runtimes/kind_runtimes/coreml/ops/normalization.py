@@ -27,9 +27,7 @@ def layer_norm(
 
 
 @rule("instance_norm")
-def instance_norm(
-    x: Tensor, epsilon: float, gamma: Tensor | None = None, beta: Tensor | None = None
-) -> Tensor:
+def instance_norm(x: Tensor, epsilon: float, gamma: Tensor | None = None, beta: Tensor | None = None) -> Tensor:
     """Zero mean and unit variance of each channel (axis 1) of each sample."""
     return functional.instance_norm(x, weight=gamma, bias=beta, eps=epsilon)
 

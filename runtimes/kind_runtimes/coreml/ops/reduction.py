@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kind_runtimes.coreml.ops.registry import rule
+from kind_runtimes.coreml.ops.registry import RuleFunction, rule
 
 Reduction = Callable[[Tensor, list[int], bool], Tensor]
 
@@ -32,18 +32,15 @@ _REDUCTIONS: dict[str, Reduction] = {
 }
 
 
-def _register_table() -> None:
-    for op_type, reduction in _REDUCTIONS.items():
+def _make_rule(reduction: Reduction) -> RuleFunction:
+    def reduce(x: Tensor, keep_dims: bool, axes: list[int] | None = None) -> Tensor:
+        return reduction(x, list(range(x.dim())) if axes is None else axes, keep_dims)
 
-        def reduce(
-            x: Tensor, keep_dims: bool, axes: list[int] | None = None, *, _reduction: Reduction = reduction
-        ) -> Tensor:
-            return _reduction(x, list(range(x.dim())) if axes is None else axes, keep_dims)
-
-        rule(op_type)(reduce)
+    return reduce
 
 
-_register_table()
+for _op_type, _reduction in _REDUCTIONS.items():
+    rule(_op_type)(_make_rule(_reduction))
 
 
 @rule("reduce_argmax")

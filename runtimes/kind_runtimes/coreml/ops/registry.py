@@ -21,14 +21,18 @@ _RULES: dict[str, Rule] = {}
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The function of an op type, the names of its parameters, and those among them that take tensors."""
+    """The function of an op type, the names of its parameters, and those among them that take tensors.
+
+    `moves`: it only moves values that are rounded already, so its results need no rounding.
+    """
 
     function: RuleFunction
     parameters: frozenset[str]
     tensor_parameters: frozenset[str]
+    moves: bool
 
 
-def rule(*op_types: str) -> Callable[[_F], _F]:
+def rule(*op_types: str, moves: bool = False) -> Callable[[_F], _F]:
     """Register the decorated function for `op_types`; a second rule for one of them is a ValueError."""
 
     def register(function: _F) -> _F:
@@ -37,7 +41,7 @@ def rule(*op_types: str) -> Callable[[_F], _F]:
         for op_type in op_types:
             if op_type in _RULES:
                 raise ValueError(f"two rules for {op_type}")
-            _RULES[op_type] = Rule(function, frozenset(parameters), frozenset(tensors))
+            _RULES[op_type] = Rule(function, frozenset(parameters), frozenset(tensors), moves)
         return function
 
     return register

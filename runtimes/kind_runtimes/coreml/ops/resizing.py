@@ -87,18 +87,14 @@ def upsample_bilinear(
 
 
 @rule("resize_bilinear")
-def resize_bilinear(
-    x: Tensor, target_size_height: int, target_size_width: int, sampling_mode: str
-) -> Tensor:
+def resize_bilinear(x: Tensor, target_size_height: int, target_size_width: int, sampling_mode: str) -> Tensor:
     """Linear interpolation, to the given sizes."""
     rows = resize_linear(x, -2, target_size_height, sampling_mode)
     return resize_linear(rows, -1, target_size_width, sampling_mode)
 
 
 @rule("resize")
-def resize(
-    x: Tensor, shape: list[int], resized_dims: int, interpolation_mode: str, sampling_mode: str
-) -> Tensor:
+def resize(x: Tensor, shape: list[int], resized_dims: int, interpolation_mode: str, sampling_mode: str) -> Tensor:
     """The last `resized_dims` axes to the last sizes of `shape`, where 0 keeps a size."""
     function = resize_linear if interpolation_mode == "LINEAR" else resize_nearest
     for axis, size in enumerate(shape[len(shape) - resized_dims :], start=-resized_dims):

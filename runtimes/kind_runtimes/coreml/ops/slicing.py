@@ -8,7 +8,7 @@ from torch import Tensor
 from kind_runtimes.coreml.ops.registry import rule
 
 
-@rule("slice_by_index")
+@rule("slice_by_index", moves=True)
 def slice_by_index(
     x: Tensor,
     begin: list[int],
@@ -28,7 +28,7 @@ def slice_by_index(
     return x
 
 
-@rule("slice_by_size")
+@rule("slice_by_size", moves=True)
 def slice_by_size(x: Tensor, begin: list[int], size: list[int]) -> Tensor:
     """`size` elements from `begin` on each axis; -1 takes all that remain."""
     for axis, (start, length) in enumerate(zip(begin, size, strict=True)):
@@ -37,7 +37,7 @@ def slice_by_size(x: Tensor, begin: list[int], size: list[int]) -> Tensor:
     return x
 
 
-@rule("slice_update")
+@rule("slice_update", moves=True)
 def slice_update(
     x: Tensor,
     update: Tensor,
@@ -51,9 +51,7 @@ def slice_update(
     """x with the slice of `slice_by_index` replaced by `update`; strides are positive."""
     slices = solve_slices(x.dim(), begin, end, stride, begin_mask, end_mask)
     masks = squeeze_mask or [False] * x.dim()
-    keys = [
-        (one.start or 0) if squeezed else one for one, squeezed in zip(slices, masks, strict=True)
-    ]
+    keys = [(one.start or 0) if squeezed else one for one, squeezed in zip(slices, masks, strict=True)]
     result = x.clone()
     result[tuple(keys)] = update
     return result
@@ -89,10 +87,8 @@ def _slice_axis(x: Tensor, axis: int, one: slice) -> Tensor:
     return x.index_select(axis, torch.tensor(range(start, stop, step), dtype=torch.long))
 
 
-@rule("split")
-def split(
-    x: Tensor, axis: int, num_splits: int | None = None, split_sizes: list[int] | None = None
-) -> list[Tensor]:
+@rule("split", moves=True)
+def split(x: Tensor, axis: int, num_splits: int | None = None, split_sizes: list[int] | None = None) -> list[Tensor]:
     """Pieces of `x` along `axis`, of given sizes or `num_splits` equal ones."""
     if split_sizes is not None:
         return list(torch.split(x, split_sizes, axis))
@@ -101,7 +97,7 @@ def split(
     return list(torch.split(x, x.shape[axis] // num_splits, axis))
 
 
-@rule("concat")
+@rule("concat", moves=True)
 def concat(values: list[Tensor], axis: int, interleave: bool) -> Tensor:
     """Tensors joined along `axis`, element by element in turn if `interleave`. Scalars become a vector."""
     if values[0].dim() == 0:
@@ -112,7 +108,7 @@ def concat(values: list[Tensor], axis: int, interleave: bool) -> Tensor:
     return torch.stack(values, axis + 1).flatten(axis, axis + 1)
 
 
-@rule("stack")
+@rule("stack", moves=True)
 def stack(values: list[Tensor], axis: int) -> Tensor:
     """Tensors joined along a new axis."""
     return torch.stack(values, axis)

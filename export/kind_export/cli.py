@@ -1,0 +1,81 @@
+"""`kind-export`: the command line of export. It parses, calls one library function and prints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kind_core.cli import report_errors, split_names
+
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+@click.group(invoke_without_command=True, context_settings=_CONTEXT)
+@click.option("--classes", multiple=True, metavar="NAMES", help="Classes to export, by name or id (comma or repeated).")
+@click.option("--target", "targets", multiple=True, metavar="TARGET", help="coreml, onnx, executorch or all (repeatable).")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder [the shipped sample].")
+@click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
+@click.option("--sampler", metavar="NAME", help="ddim, dpmpp or, for flow models, euler [the checkpoint's].")
+@click.option("--guidance", type=float, help="Default guidance scale [the checkpoint's].")
+@click.option("--precision", metavar="NAME", help="fp32 or fp16 [coreml fp16, onnx and executorch fp32].")
+@click.option("--min-ios", type=int, default=17, show_default=True, help="Oldest iOS that runs the package: 17 or 18.")
+@click.option("--baking", default="auto", show_default=True, help="Modulation table: auto, on or off.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle to write [<classes>.kind].")
+@click.option("--force", is_flag=True, help="Replace an existing bundle.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.version_option(package_name="kind-diffusion")
+@click.pass_context
+@report_errors
+def main(context: click.Context, classes: tuple[str, ...], targets: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Export some classes of a decomposable model to phones: verified Core ML, ONNX and ExecuTorch programs.
+
+    \b
+    Examples:
+      kind-export --classes panda --target coreml
+      kind-export --classes panda,koala --target all --steps 20 --guidance 2
+      kind-export classes
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from kind_export.request import ExportRequest
+
+    checkpoint = options.pop("checkpoint") or _sample_checkpoint()
+    request = ExportRequest(
+        classes=split_names(classes), targets=split_names(targets), checkpoint=checkpoint, **options
+    )
+    from kind_export.session import run_export
+
+    run_export(request, as_json=as_json)
+
+
+@main.command()
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder [the shipped sample].")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@report_errors
+def classes(checkpoint: Path | None, as_json: bool) -> None:
+    """List the classes that a checkpoint holds.
+
+    \b
+    Example:
+      kind-export classes --checkpoint my-model
+    """
+    from kind_core.config import CONFIG_NAME, read_config  # noqa: F401
+
+    from kind_core.checkpoint import read_config
+
+    config = read_config(checkpoint or _sample_checkpoint())
+    if as_json:
+        click.echo(json.dumps([{"id": c.id, "names": list(c.names)} for c in config.classes]))
+        return
+    width = max(len(c.id) for c in config.classes)
+    for info in config.classes:
+        click.echo(f"{info.id:<{width}}  {', '.join(info.names)}")
+
+
+def _sample_checkpoint() -> Path:
+    from kind_samples import sample_checkpoint
+
+    return sample_checkpoint()

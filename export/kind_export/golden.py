@@ -1,0 +1,48 @@
+"""What an app's tests compare with: the eager model's inputs and outputs, and a preview made by the programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from safetensors.numpy import save_file
+
+from kind_core.noise import picture_seed
+from kind_export.reference import Reference, Trajectory
+from kind_runtimes.generator import open_generator
+from kind_runtimes.manifest import Manifest
+from kind_runtimes.pictures import make_grid
+
+_PREVIEW_CLASSES = 8
+_PREVIEW_COLUMNS = 4
+# the fastest first: the preview shows what a program makes, whichever it is
+_PREVIEW_RUNTIMES = ("onnx", "executorch", "coreml")
+
+
+def write_golden(file: Path, trajectories: Sequence[Trajectory], reference: Reference) -> None:
+    """For class index c: `c.noise`, `c.latents` (steps + 1, ...), the scaled noise first, and `c.image` in [0, 1]."""
+    tensors: dict[str, np.ndarray] = {}
+    for trajectory in trajectories:
+        prefix = str(trajectory.class_index)
+        tensors[f"{prefix}.noise"] = trajectory.noise
+        tensors[f"{prefix}.latents"] = np.concatenate(trajectory.latents)
+        if trajectory.noise.shape[1] == 3:
+            tensors[f"{prefix}.image"] = reference.image(trajectory)
+    save_file({name: np.ascontiguousarray(t) for name, t in tensors.items()}, file)
+
+
+def write_preview(folder: Path, manifest: Manifest) -> None:
+    """`preview.png`: a few pictures of the first classes, made by the exported programs."""
+    runtime = next(name for name in _PREVIEW_RUNTIMES if name in manifest.targets)
+    generator = open_generator(folder, manifest, runtime)
+    if generator.decode is None:
+        return
+    pictures = [
+        generator.picture(index, picture_seed(0, i))
+        for index in range(min(_PREVIEW_CLASSES, len(manifest.classes)))
+        for i in range(_PREVIEW_COLUMNS)
+    ]
+    grid: Image.Image = make_grid(pictures, _PREVIEW_COLUMNS)
+    grid.save(folder / "preview.png")

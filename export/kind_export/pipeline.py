@@ -1,0 +1,198 @@
+"""The whole export, top to bottom: checkpoint -> compose and rewrite -> lower -> verify -> report -> bundle.
+
+`export_bundle` is the one to read. Everything is written into a staging folder that takes the bundle's place only when
+every check has passed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
+from kind_core.classes import ResolvedClass, resolve_classes
+from kind_core.errors import ConfigError
+from kind_core.schedule import SamplerTable, read_sampler_table
+from kind_core.staging import check_output, staged
+from kind_export.compact import CompactModel
+from kind_export.golden import write_golden, write_preview
+from kind_export.programs import latents_shape, make_decode, make_step
+from kind_export.reference import Reference
+from kind_export.report import write_report
+from kind_export.request import ExportRequest
+from kind_export.rewrites import RewriteOptions, describe_rewrites, rewrite
+from kind_export.targets import TargetOptions, choose_precision, load_target, parse_targets
+from kind_export.verify import Parity, Verifier
+from kind_runtimes.bundle import MANIFEST_NAME, hash_file, list_files, open_bundle
+from kind_runtimes.manifest import (
+    FORMAT_VERSION,
+    NOISE_GENERATOR,
+    Manifest,
+    ProgramSpec,
+    TargetSpec,
+    describe_program,
+    parse_manifest,
+)
+from kind_runtimes.timing import Timing, time_bundle
+
+OnStage = Callable[[str], None]
+_TOOLS = {
+    "coreml": ("coremltools", "torch"),
+    "onnx": ("onnx", "onnxscript", "onnxruntime", "torch"),
+    "executorch": ("executorch", "torch"),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportResult:
+    """The finished bundle and what was measured."""
+
+    path: Path
+    manifest: Manifest
+    parities: dict[str, Parity]
+    timings: dict[str, Timing]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Plan:
+    """A request with every default filled in."""
+
+    request: ExportRequest
+    targets: list[str]
+    classes: list[ResolvedClass]
+    steps: int
+    sampler: str
+    guidance: float
+    output: Path
+
+
+def export_bundle(request: ExportRequest, on_stage: OnStage = lambda stage: None) -> ExportResult:
+    """Export, verify and publish; raises a KindError and leaves nothing behind when anything fails."""
+    plan = _plan(request)
+    check_output(plan.output, force=request.force)
+    on_stage("reading the checkpoint")
+    checkpoint = load_checkpoint(request.checkpoint, [c.index for c in plan.classes])
+    sampler = read_sampler_table(checkpoint.config.diffusion, plan.sampler, plan.steps)
+    on_stage("composing and rewriting")
+    compact = rewrite(checkpoint.model, sampler, RewriteOptions(baking=request.baking))
+    with staged(plan.output, force=request.force) as folder:
+        folder.mkdir()
+        lowered = {name: _lower(name, compact, plan, folder, on_stage) for name in plan.targets}
+        on_stage("running the eager model")
+        reference = Reference(checkpoint=checkpoint, sampler=plan.sampler, steps=plan.steps, guidance=plan.guidance)
+        verifier = Verifier(reference)
+        draft = _draft_manifest(plan, checkpoint, compact, sampler, lowered)
+        parities = {}
+        for name, (target, _) in lowered.items():
+            on_stage(f"verifying {name}")
+            parities[name] = verifier.verify(folder, draft, target)
+        on_stage("drawing previews")
+        write_golden(folder / "golden.safetensors", verifier.trajectories, reference)
+        write_preview(folder, draft)
+        manifest = _write_manifest(folder, draft, parities)
+        on_stage("measuring")
+        timings = time_bundle(open_bundle(folder), folder / "measured.json")
+        write_report(folder, manifest, checkpoint, compact, parities, timings)
+        open_bundle(folder)
+    notes = tuple(c.note for c in plan.classes if c.note)
+    return ExportResult(path=plan.output, manifest=manifest, parities=parities, timings=timings, notes=notes)
+
+
+def _plan(request: ExportRequest) -> _Plan:
+    config = read_config(request.checkpoint)
+    classes = resolve_classes(request.classes, config.classes)
+    defaults = config.diffusion
+    if config.autoencoder is not None:
+        raise ConfigError(
+            f"the checkpoint decodes with {config.autoencoder.kind}, which is not exported yet",
+            "export a pixel-space checkpoint",
+        )
+    name = "-".join(re.sub(r"[^a-z0-9]+", "-", query.lower()).strip("-") for query in request.classes[:3])
+    if len(request.classes) > 3:
+        name += f"-and-{len(request.classes) - 3}-more"
+    return _Plan(
+        request=request,
+        targets=parse_targets(request.targets),
+        classes=classes,
+        steps=defaults.steps if request.steps is None else request.steps,
+        sampler=defaults.sampler if request.sampler is None else request.sampler,
+        guidance=defaults.guidance_scale if request.guidance is None else request.guidance,
+        output=Path(f"{name}.kind") if request.output is None else request.output,
+    )
+
+
+def _lower(
+    name: str, compact: CompactModel, plan: _Plan, folder: Path, on_stage: OnStage
+) -> tuple[TargetSpec, dict[str, Any]]:
+    target = load_target(name)
+    options = TargetOptions(
+        precision=choose_precision(target, plan.request.precision), min_ios=plan.request.min_ios
+    )
+    (folder / name).mkdir()
+    programs, facts = {}, {}
+    for lowering in (make_step(compact, target, options), make_decode(compact, target)):
+        if lowering is None:
+            continue
+        on_stage(f"lowering {lowering.name} to {name}")
+        file = f"{name}/{lowering.name}{target.SUFFIX}"
+        facts[lowering.name] = target.lower(lowering, folder / file, options)
+        programs[lowering.name] = ProgramSpec(
+            name=lowering.name, file=file, inputs=lowering.inputs, outputs=lowering.outputs
+        )
+    return TargetSpec(target=name, precision=options.precision, programs=programs), facts
+
+
+def _draft_manifest(
+    plan: _Plan,
+    checkpoint: Checkpoint,
+    compact: CompactModel,
+    sampler: SamplerTable,
+    lowered: dict[str, tuple[TargetSpec, dict[str, Any]]],
+) -> Manifest:
+    """The manifest without parity and hashes, which come from running what it describes."""
+    tools = sorted({tool for name in lowered for tool in _TOOLS[name]} | {"diffusers"})
+    config = checkpoint.config
+    data: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "name": plan.output.name.removesuffix(".kind") or plan.output.name,
+        "classes": [{"id": c.id, "names": list(c.names)} for c in config.classes],
+        "steps": plan.steps,
+        "sampler": plan.sampler,
+        "guidance_scale": plan.guidance,
+        "initial_noise_scale": sampler.initial_noise_scale,
+        "latents_shape": list(latents_shape(compact)),
+        "noise_generator": NOISE_GENERATOR,
+        "source": {"checkpoint_sha256": checkpoint.sha256},
+        "tools": {tool: version(tool) for tool in (*tools, "kind-diffusion")},
+        "rewrites": describe_rewrites(compact),
+        "targets": {
+            name: {
+                "precision": target.precision,
+                "programs": {key: describe_program(p) for key, p in target.programs.items()},
+                "lowering": facts,
+                "parity": {"verified_by": "", "threshold_db": 0, "trajectory_psnr_db": 0, "step_psnr_db": 0},
+            }
+            for name, (target, facts) in lowered.items()
+        },
+        "files": {},
+    }
+    return parse_manifest(json.dumps(data), "the manifest draft")
+
+
+def _write_manifest(folder: Path, draft: Manifest, parities: dict[str, Parity]) -> Manifest:
+    data = json.loads(json.dumps(draft.data))
+    for name, parity in parities.items():
+        data["targets"][name]["parity"] = parity.to_dict()
+    data["files"] = {
+        name: {"sha256": hash_file(folder / name), "size_bytes": (folder / name).stat().st_size}
+        for name in list_files(folder)
+    }
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
+    return parse_manifest(text, MANIFEST_NAME)

@@ -1,0 +1,63 @@
+"""The programs of a bundle and their contract: names, shapes and dtypes in one place."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from kind_core.errors import ExportError
+from kind_export.compact import CompactModel, StepProgram
+from kind_export.targets import Lowering, Target, TargetOptions
+from kind_runtimes.manifest import TensorSpec
+
+
+class DecodeProgram(nn.Module):
+    """Pixel-space latents in [-1, 1] to an RGB image, 0 to `peak`, clamped."""
+
+    def __init__(self, peak: float) -> None:
+        super().__init__()
+        self.peak = peak
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """(1, 3, height, width) -> the same."""
+        return (latents * 0.5 + 0.5).clamp(0, 1) * self.peak
+
+
+def make_step(model: CompactModel, target: Target, options: TargetOptions) -> Lowering:
+    """The step program of `model` in the form that suits a target."""
+    is_half = options.precision == "fp16" and target.CASTS_MODULE
+    module = StepProgram(model, style=target.STYLE, dtype=torch.float16 if is_half else torch.float32).eval()
+    shape = latents_shape(model)
+    state = [TensorSpec(name=name, shape=shape, dtype="float32") for name in ("latents", "history")]
+    state = state if model.sampler.has_history else state[:1]
+    indices = [TensorSpec(name=name, shape=(1,), dtype="int32") for name in ("step_index", "class_index")]
+    inputs = (*state, *indices, TensorSpec(name="guidance", shape=(1,), dtype="float32"))
+    # an output may not have the name of an input
+    outputs = tuple(TensorSpec(name=f"next_{s.name}", shape=s.shape, dtype=s.dtype) for s in state)
+    return Lowering(name="step", module=module, example=_example(inputs), inputs=inputs, outputs=outputs)
+
+
+def make_decode(model: CompactModel, target: Target) -> Lowering | None:
+    """The decode program, or None where the latents are not pixels and no autoencoder came with the checkpoint."""
+    shape = latents_shape(model)
+    if shape[1] != 3:
+        return None
+    dtype = "image_rgb_uint8" if target.IMAGE_OUTPUT else "float32"
+    inputs = (TensorSpec(name="latents", shape=shape, dtype="float32"),)
+    outputs = (TensorSpec(name="image", shape=shape, dtype=dtype),)
+    module = DecodeProgram(255.0 if target.IMAGE_OUTPUT else 1.0).eval()
+    return Lowering(name="decode", module=module, example=_example(inputs), inputs=inputs, outputs=outputs)
+
+
+def latents_shape(model: CompactModel) -> tuple[int, int, int, int]:
+    """(1, channels, size, size)."""
+    config = model.config
+    return 1, config.in_channels, config.sample_size, config.sample_size
+
+
+def _example(inputs: tuple[TensorSpec, ...]) -> tuple[Tensor, ...]:
+    dtypes = {"float32": torch.float32, "int32": torch.int32}
+    unknown = next((s.dtype for s in inputs if s.dtype not in dtypes), None)
+    if unknown is not None:
+        raise ExportError(f"no program takes {unknown} inputs")
+    return tuple(torch.zeros(s.shape, dtype=dtypes[s.dtype]) for s in inputs)

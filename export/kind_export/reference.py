@@ -1,0 +1,121 @@
+"""What artifacts are held against: the original gated model in fp32, driven by the diffusers scheduler.
+
+Nothing here knows of rewrites, tables or programs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kind_core.checkpoint import Checkpoint
+from kind_core.errors import VerificationError
+from kind_core.noise import start_noise
+from kind_core.sampling import predict_guided, to_images
+from kind_core.schedule import make_scheduler
+
+MIN_STD = 0.05
+MIN_GATE_EFFECT = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trajectory:
+    """One class from noise to image. latents: steps + 1 arrays (1, channels, size, size), the scaled noise first.
+
+    denoised[i]: what a multistep scheduler keeps of step i, empty for the others.
+    """
+
+    class_index: int
+    noise: np.ndarray
+    latents: tuple[np.ndarray, ...]
+    denoised: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reference:
+    """The gated model of a checkpoint with the sampling settings of an export."""
+
+    checkpoint: Checkpoint
+    sampler: str
+    steps: int
+    guidance: float
+
+    @torch.no_grad()
+    def run(self, class_index: int, seed: int = 0) -> Trajectory:
+        """The whole trajectory of a class."""
+        config = self.checkpoint.config
+        shape = (1, config.dit.in_channels, config.dit.sample_size, config.dit.sample_size)
+        noise = start_noise(seed, shape)
+        scheduler = make_scheduler(config.diffusion, self.sampler, self.steps)
+        latents = [torch.from_numpy(noise) * float(getattr(scheduler, "init_noise_sigma", 1.0))]
+        denoised: list[Tensor] = []
+        for timestep in scheduler.timesteps:
+            output = self._predict(latents[-1], timestep, class_index, self.guidance)
+            latents.append(scheduler.step(output, timestep, latents[-1]).prev_sample)
+            if hasattr(scheduler, "model_outputs"):
+                denoised.append(scheduler.model_outputs[-1])
+        return Trajectory(
+            class_index=class_index,
+            noise=noise,
+            latents=tuple(t.numpy() for t in latents),
+            denoised=tuple(t.numpy() for t in denoised),
+        )
+
+    @torch.no_grad()
+    def step(self, trajectory: Trajectory, index: int, guidance: float) -> tuple[np.ndarray, np.ndarray | None]:
+        """(latents, denoised) after step `index` of a trajectory, taken alone with another guidance scale."""
+        scheduler = make_scheduler(self.checkpoint.config.diffusion, self.sampler, self.steps)
+        start = max(index - 1, 0)  # the step before it is all that a multistep scheduler remembers
+        scheduler.set_begin_index(start) if hasattr(scheduler, "set_begin_index") else None
+        for i in range(start, index):
+            before = torch.from_numpy(trajectory.latents[i])
+            output = self._predict(before, scheduler.timesteps[i], trajectory.class_index, self.guidance)
+            scheduler.step(output, scheduler.timesteps[i], before)
+        latents = torch.from_numpy(trajectory.latents[index])
+        timestep = scheduler.timesteps[index]
+        output = self._predict(latents, timestep, trajectory.class_index, guidance)
+        advanced = scheduler.step(output, timestep, latents).prev_sample
+        kept = scheduler.model_outputs[-1].numpy() if hasattr(scheduler, "model_outputs") else None
+        return advanced.numpy(), kept
+
+    def image(self, trajectory: Trajectory) -> np.ndarray:
+        """The decoded picture, (1, 3, height, width) in [0, 1]."""
+        return to_images(torch.from_numpy(trajectory.latents[-1])).numpy()
+
+    @torch.no_grad()
+    def require_testable(self, trajectory: Trajectory) -> None:
+        """Raise VerificationError where equality would prove nothing: a flat picture, or a gate without effect."""
+        name = self.checkpoint.config.classes[trajectory.class_index].name
+        std = float(trajectory.latents[-1].std())
+        if not np.isfinite(std) or std < MIN_STD:
+            raise VerificationError(
+                f"the eager model's picture of {name!r} is flat: standard deviation {std:.3g}, expected {MIN_STD} or more",
+                "an untrained checkpoint answers zero and proves nothing; train it or randomise its zero layers",
+            )
+        if max(self.checkpoint.config.dit.ranks) == 0:
+            return
+        effect = self._gate_effect(trajectory)
+        if not effect > MIN_GATE_EFFECT:
+            raise VerificationError(
+                f"closing the gate of {name!r} changes the eager model by {effect:.3g} only, "
+                f"expected more than {MIN_GATE_EFFECT}",
+                "its tailor does nothing, so no check could tell whether it is the right one",
+            )
+
+    def _gate_effect(self, trajectory: Trajectory) -> float:
+        middle = self.steps // 2
+        latents = torch.from_numpy(trajectory.latents[middle])
+        scheduler = make_scheduler(self.checkpoint.config.diffusion, self.sampler, self.steps)
+        t = scheduler.timesteps[middle].float().reshape(1)
+        label = torch.tensor([trajectory.class_index])
+        model = self.checkpoint.model
+        difference = model(latents, t, label, label) - model(latents, t, label, torch.tensor([-1]))
+        return float(difference.abs().max())
+
+    def _predict(self, latents: Tensor, timestep: Tensor, class_index: int, guidance: float) -> Tensor:
+        label = torch.tensor([class_index])
+        return predict_guided(self.checkpoint.model, latents, timestep, label, label, guidance)
+

@@ -1,0 +1,47 @@
+"""Given: timestep embedder, label embeddings and adaLN layers.
+Result: a table looked up by step and label. The embedders are gone, and the adaLN layers too where that is smaller.
+
+For the chosen steps and classes every adaLN output is a constant. The table of those outputs replaces the adaLN
+weights when it is smaller than they are; otherwise only the conditioning vector before them becomes a table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kind_core.errors import ConfigError
+from kind_export.compact import CompactModel, ConditioningTable, Embedders, ModulationTable, scale_offset
+
+MODES = ("auto", "on", "off")
+
+
+@torch.no_grad()
+def bake_conditioning(model: CompactModel, mode: str = "auto") -> CompactModel:
+    """Bake the modulations (`on`), the conditioning vectors only (`off`), or whichever is smaller (`auto`)."""
+    if mode not in MODES:
+        raise ConfigError(f"baking is {mode!r}, expected one of {', '.join(MODES)}")
+    source = model.conditioning
+    assert isinstance(source, Embedders), "conditioning is baked once"
+    vectors = _conditioning_vectors(source, torch.from_numpy(model.sampler.timesteps))
+    weight, bias = (torch.cat(parts) for parts in zip(*source.adaln, strict=True))
+    num_rows = vectors.shape[0] * vectors.shape[1]
+    if mode == "on" or (mode == "auto" and num_rows * bias.numel() < weight.numel() + bias.numel() + vectors.numel()):
+        return replace(model, conditioning=ModulationTable(values=_modulations(vectors, weight, bias, model)))
+    offset = scale_offset(model.config.depth).expand(-1, model.config.hidden_size).reshape(-1)
+    return replace(model, conditioning=ConditioningTable(vectors=vectors, weight=weight, bias=bias + offset))
+
+
+def _conditioning_vectors(source: Embedders, timesteps: Tensor) -> Tensor:
+    # (steps, classes + 1, hidden)
+    embedded: Tensor = source.timestep_mlp(timesteps)
+    return F.silu(embedded[:, None] + source.label_embeddings)
+
+
+def _modulations(vectors: Tensor, weight: Tensor, bias: Tensor, model: CompactModel) -> Tensor:
+    # (steps, classes + 1, 6 * depth + 2, hidden)
+    values = F.linear(vectors, weight, bias).unflatten(-1, (-1, model.config.hidden_size))
+    return values + scale_offset(model.config.depth)

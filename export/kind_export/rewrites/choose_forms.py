@@ -1,0 +1,36 @@
+"""Given: factors with s folded.
+Result: each learngene matrix in the cheaper of two forms, two thin products or one dense matrix.
+
+The cost is the multiplications of a token, which is also the number of weights to read: rank * (in + out) against
+in * out. A square matrix is cheaper factored below rank = size / 2, an MLP matrix below 4/5 of the hidden size. With
+one class the tailor rides along in the factors (see merge_tailor), so its rank counts; otherwise it is the same in both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kind_export.compact import CompactModel, Factors, Matrix
+from kind_export.rewrites.pad_ranks import padded
+
+
+def choose_forms(model: CompactModel) -> CompactModel:
+    """Multiply out every learngene matrix that is cheaper dense."""
+    blocks = tuple({name: _choose(matrix) for name, matrix in block.items()} for block in model.blocks)
+    return replace(model, blocks=blocks)
+
+
+def _choose(matrix: Matrix) -> Matrix:
+    learngene = matrix.learngene
+    if not isinstance(learngene, Factors):
+        return matrix
+    out_features, in_features = matrix.shape
+    thin = in_features + out_features
+    tailor_rank = matrix.rank - learngene.rank
+    rides_along = len(matrix.tailors) == 1
+    factored_cost = padded(matrix.rank if rides_along else learngene.rank) * thin
+    dense_cost = out_features * in_features + (tailor_rank * thin if rides_along else 0)
+    if factored_cost < dense_cost:
+        return matrix
+    assert learngene.scale is None, "fold_scales comes first"
+    return replace(matrix, learngene=learngene.up @ learngene.down)

@@ -1,0 +1,65 @@
+"""Given: a gated model that knows only the asked classes, and the table of a sampler.
+Result: a compact model in which each matrix holds the learngene's factors and the tailors of those classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kind_core.diverted import DenseLinear
+from kind_core.dit import Block, KindDiT
+from kind_core.schedule import SamplerTable
+from kind_export.compact import CompactModel, Embedders, Factors, Matrix
+
+
+@torch.no_grad()
+def compose_gates(model: KindDiT, sampler: SamplerTable) -> CompactModel:
+    """Split `model` into learngene and tailors; nothing is merged yet."""
+    config = model.config
+    labels = torch.cat([model.tailors.label_embeddings(), model.null_label_embedding[None]])
+    blocks = [block for block in model.blocks if isinstance(block, Block)]
+    layers = [*(block.adaln for block in blocks), model.final.adaln]
+    return CompactModel(
+        config=config,
+        sampler=sampler,
+        conditioning=Embedders(
+            timestep_mlp=model.timestep_embedder,
+            label_embeddings=_frozen(labels),
+            adaln=tuple((_frozen(layer.weight), _frozen(layer.bias)) for layer in layers),
+        ),
+        blocks=tuple(_compose_block(model, index) for index in range(config.depth)),
+        patch_weight=_frozen(model.patch_embedding.weight),
+        patch_bias=_frozen(model.patch_embedding.bias),  # type: ignore[arg-type]  # the layer has a bias
+        position_embedding=model.position_embedding,
+        final_weight=_frozen(model.final.linear.weight),
+        final_bias=_frozen(model.final.linear.bias),
+        attention_scale=(config.hidden_size // config.num_heads) ** -0.5,
+    )
+
+
+def _compose_block(model: KindDiT, index: int) -> dict[str, Matrix]:
+    names = model.config.matrix_shapes
+    return {name.split(".")[-1]: _compose_matrix(model, f"blocks.{index}.{name}") for name in names}
+
+
+def _compose_matrix(model: KindDiT, name: str) -> Matrix:
+    layer = model.get_submodule(name)
+    if isinstance(layer, DenseLinear):
+        return Matrix(learngene=_frozen(layer.weight), tailors=(), bias=_frozen(layer.bias), rank=min(layer.weight.shape))
+    learngene = Factors(up=_frozen(layer.U), scale=_frozen(layer.s), down=_frozen(layer.V.T))  # type: ignore[arg-type,union-attr,operator]
+    bank = model.tailors
+    tailors = []
+    for row in bank.weight if bank.rank else ():
+        U, s, V = bank.factors(row, name)
+        tailors.append(Factors(up=_frozen(U.T), scale=_frozen(s), down=_frozen(V)))
+    return Matrix(
+        learngene=learngene,
+        tailors=tuple(tailors),
+        bias=_frozen(layer.bias),  # type: ignore[arg-type]
+        rank=learngene.rank + bank.rank,
+    )
+
+
+def _frozen(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone(memory_format=torch.contiguous_format)

@@ -1,0 +1,95 @@
+"""Core ML as an ML program in an .mlpackage, for iOS and macOS."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kind_core.errors import ConfigError, ExportError
+from kind_export.compact import GraphStyle
+from kind_export.targets import MIN_IOS, Lowering, Precision, TargetOptions
+from kind_runtimes.coreml.quiet import import_coremltools
+
+SUFFIX = ".mlpackage"
+DEFAULT_PRECISION: Precision = "fp16"  # what the Neural Engine computes in
+# coremltools 9 takes the tanh-GELU of an exported program for the exact one; written out, it finds the right one
+STYLE = GraphStyle(gelu="expanded")
+IMAGE_OUTPUT = True
+CASTS_MODULE = False
+_NAMESPACE = uuid.UUID("8b0f6c0e-4a55-4d3c-9d5a-9f2f7c1f5c61")
+
+
+def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
+    """Convert `lowering`; the same program gives the same bytes."""
+    ct = import_coremltools()
+    if options.min_ios not in MIN_IOS:
+        raise ConfigError(f"min-ios is {options.min_ios}, expected one of {', '.join(map(str, MIN_IOS))}")
+    with _quiet(), torch.no_grad():
+        try:
+            exported = torch.export.export(lowering.module, lowering.example, strict=False).run_decompositions({})
+            model = ct.convert(
+                exported,
+                convert_to="mlprogram",
+                inputs=[ct.TensorType(s.name, s.shape, np.dtype(s.dtype)) for s in lowering.inputs],
+                outputs=[_output_type(ct, s.name, s.dtype) for s in lowering.outputs],
+                minimum_deployment_target=getattr(ct.target, f"iOS{options.min_ios}"),
+                compute_precision=ct.precision.FLOAT16 if options.precision == "fp16" else ct.precision.FLOAT32,
+                compute_units=ct.ComputeUnit.ALL,
+                skip_model_load=True,
+            )
+        except (RuntimeError, ValueError, NotImplementedError) as error:
+            raise ExportError(f"coremltools cannot convert {lowering.name}: {error}") from error
+        model.user_defined_metadata.clear()
+        model.save(str(file))
+    _normalise(file)
+    return {"min_ios": options.min_ios}
+
+
+def _output_type(ct: Any, name: str, dtype: str) -> Any:
+    if dtype == "image_rgb_uint8":
+        return ct.ImageType(name, color_layout=ct.colorlayout.RGB)
+    return ct.TensorType(name, dtype=np.dtype(dtype))
+
+
+def _normalise(package: Path) -> None:
+    """Give the package the same bytes at every export: its identifiers are random, its spec holds a date."""
+    from coremltools.proto import Model_pb2
+
+    manifest_file = package / "Manifest.json"
+    manifest = json.loads(manifest_file.read_text())
+    names = {old: str(uuid.uuid5(_NAMESPACE, item["path"])).upper() for old, item in manifest["itemInfoEntries"].items()}
+    manifest["itemInfoEntries"] = {names[old]: item for old, item in sorted(manifest["itemInfoEntries"].items())}
+    manifest["rootModelIdentifier"] = names[manifest["rootModelIdentifier"]]
+    manifest_file.write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n")
+    spec_file = next(package.glob("Data/com.apple.CoreML/*.mlmodel"))
+    spec = Model_pb2.Model()
+    spec.ParseFromString(spec_file.read_bytes())
+    spec.description.metadata.ClearField("userDefined")
+    for function in spec.mlProgram.functions.values():
+        for block in function.block_specializations.values():
+            for operation in block.operations:
+                operation.attributes.pop("stack_trace", None)
+    spec_file.write_bytes(spec.SerializeToString(deterministic=True))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """coremltools' conversion bars are not ours to show."""
+    logger = logging.getLogger("coremltools")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

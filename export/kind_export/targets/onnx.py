@@ -1,0 +1,78 @@
+"""ONNX by torch.onnx's exporter, for onnxruntime on any system and in browsers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+
+from kind_core.errors import ExportError
+from kind_export.compact import GraphStyle
+from kind_export.targets import Lowering, Precision, TargetOptions
+
+SUFFIX = ".onnx"
+DEFAULT_PRECISION: Precision = "fp32"  # onnxruntime's CPU kernels are fp32; fp16 halves the file and adds casts
+STYLE = GraphStyle()
+IMAGE_OUTPUT = False
+CASTS_MODULE = True
+OPSET = 20  # the first with Gelu
+
+
+def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
+    """Export `lowering` with named inputs and outputs and nothing in the file that depends on this machine."""
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                lowering.module,
+                lowering.example,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[s.name for s in lowering.inputs],
+                output_names=[s.name for s in lowering.outputs],
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise ExportError(f"torch.onnx cannot export {lowering.name}: {error}") from error
+    assert program is not None
+    model = program.model_proto
+    _strip(model)
+    onnx.checker.check_model(model)
+    file.write_bytes(model.SerializeToString(deterministic=True))
+    return {"opset": OPSET, "num_ops": len(model.graph.node)}
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove stack traces and other metadata: they hold absolute paths of the exporting machine."""
+    graph = model.graph
+    for item in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        item.ClearField("doc_string")
+        item.ClearField("metadata_props")
+    for function in model.functions:
+        function.ClearField("metadata_props")
+        for node in function.node:
+            node.ClearField("metadata_props")
+    del graph.value_info[:]
+    graph.name = "kind"
+    model.producer_name, model.producer_version = "kind-export", ""
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress lines off stdout, where results go."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)

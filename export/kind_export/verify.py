@@ -1,0 +1,208 @@
+"""Verification: each program, run by its own runtime, against the gated model under the diffusers scheduler.
+
+Checked for every class: single steps at several step indices and two guidance scales from the reference's own latents,
+the whole trajectory, no NaN, and the decoder. PSNR is in dB on unclamped latents with the reference's range as peak.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kind_core.errors import VerificationError
+from kind_export.reference import Reference, Trajectory
+from kind_runtimes.generator import Generator
+from kind_runtimes.manifest import Manifest, TargetSpec
+from kind_runtimes.runtime import Arrays, open_program
+
+# Trajectories: the contract of the project. Steps: one step has the error of one pass, not of twenty, so it is held
+# tighter. A Core ML package is also evaluated without its activation rounding, where only the fp16 of its weights is
+# left and a wrong graph has nowhere to hide.
+TRAJECTORY_DB = {"fp32": 60.0, "fp16": 35.0}
+STEP_DB = {"fp32": 60.0, "fp16": 40.0}
+GRAPH_DB = 50.0
+DECODE_DB = 50.0
+# A step that returns its latents untouched would look close late in a trajectory: the change is compared as well.
+UPDATE_DB = {"fp32": 50.0, "fp16": 25.0}
+MAX_DB = 200.0
+
+OnCheck = Callable[[], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parity:
+    """How close the programs of a target are to the eager model: the worst case over classes, steps and guidance."""
+
+    verified_by: str
+    threshold_db: float
+    trajectory_psnr_db: float
+    trajectory_max_error: float
+    step_psnr_db: float
+    decode_psnr_db: float | None
+    num_classes: int
+    step_indices: tuple[int, ...]
+    guidance_scales: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        rounded = {k: round(v, 2) if k.endswith("_db") and v is not None else v for k, v in asdict(self).items()}
+        return rounded | {"step_indices": list(self.step_indices), "guidance_scales": list(self.guidance_scales)}
+
+
+def psnr_db(reference: np.ndarray, actual: np.ndarray) -> float:
+    """Peak signal-to-noise ratio with the reference's range as peak; 200 for equality, -200 for NaN."""
+    if not np.isfinite(actual).all():
+        return -MAX_DB
+    peak = float(reference.max() - reference.min())
+    error = float(np.sqrt(np.mean((reference.astype(np.float64) - actual) ** 2)))
+    if error == 0:
+        return MAX_DB
+    return max(-MAX_DB, min(MAX_DB, 20 * math.log10(peak / error))) if peak else -MAX_DB
+
+
+def step_indices(steps: int) -> tuple[int, ...]:
+    """First, second, a quarter, the middle and the last: the ends are where tables are off by one."""
+    return tuple(sorted({0, min(1, steps - 1), steps // 4, steps // 2, steps - 1}))
+
+
+def guidance_scales(guidance: float) -> tuple[float, ...]:
+    """The default, and one that differs from it clearly."""
+    return guidance, guidance + 1.5
+
+
+class Verifier:
+    """Holds the reference's trajectories of all classes, computed once for all targets."""
+
+    def __init__(self, reference: Reference, on_check: OnCheck = lambda: None) -> None:
+        self.reference = reference
+        self.on_check = on_check
+        self.trajectories: list[Trajectory] = []
+        for index in range(reference.checkpoint.config.dit.num_classes):
+            trajectory = reference.run(index)
+            reference.require_testable(trajectory)
+            self.trajectories.append(trajectory)
+            on_check()
+        self._steps = {
+            (t.class_index, i, scale): reference.step(t, i, scale)
+            for t in self.trajectories
+            for i in step_indices(reference.steps)
+            for scale in guidance_scales(reference.guidance)
+        }
+
+    @staticmethod
+    def count_checks(num_classes: int, num_targets: int) -> int:
+        """How often `on_check` is called, for a progress bar."""
+        return num_classes * (1 + 2 * num_targets)
+
+    def verify(self, folder: Path, manifest: Manifest, target: TargetSpec) -> Parity:
+        """Check the programs of `target` in a bundle folder; raises VerificationError at the first that fails."""
+        programs = {name: open_program(target.target, folder / p.file, p) for name, p in target.programs.items()}
+        generator = Generator(manifest=manifest, step=programs["step"], decode=programs.get("decode"))
+        check = _Gate(target=target.target, config=self.reference)
+        step_db = self._check_steps(generator, check, STEP_DB[target.precision], UPDATE_DB[target.precision])
+        trajectory_db, error = self._check_trajectories(generator, check, TRAJECTORY_DB[target.precision])
+        if hasattr(programs["step"], "without_rounding"):
+            exact = Generator(manifest=manifest, step=programs["step"].without_rounding(), decode=None)
+            self._check_steps(exact, check, GRAPH_DB, UPDATE_DB["fp32"] - 10, what="step without rounding")
+        return Parity(
+            verified_by=programs["step"].engine,
+            threshold_db=TRAJECTORY_DB[target.precision],
+            trajectory_psnr_db=trajectory_db,
+            trajectory_max_error=error,
+            step_psnr_db=step_db,
+            decode_psnr_db=self._check_decode(generator, check),
+            num_classes=len(self.trajectories),
+            step_indices=step_indices(self.reference.steps),
+            guidance_scales=guidance_scales(self.reference.guidance),
+        )
+
+    def _check_steps(
+        self, generator: Generator, check: _Gate, threshold_db: float, update_db: float, what: str = "step"
+    ) -> float:
+        worst = MAX_DB
+        for trajectory in self.trajectories:
+            for i in step_indices(self.reference.steps):
+                for scale in guidance_scales(self.reference.guidance):
+                    outputs = generator.step(_step_inputs(generator, trajectory, i, scale))
+                    where = f"{what} {i} at guidance {scale:g}"
+                    expected, denoised = self._steps[trajectory.class_index, i, scale]
+                    measured = [
+                        (where, expected, outputs["next_latents"], threshold_db),
+                        (f"change in {where}", expected - trajectory.latents[i],
+                         outputs["next_latents"] - trajectory.latents[i], update_db),
+                    ]  # fmt: skip
+                    if "next_history" in outputs and denoised is not None and i + 1 < self.reference.steps:
+                        measured.append((f"history of {where}", denoised, outputs["next_history"], threshold_db))
+                    results = [check.require(*case, class_index=trajectory.class_index) for case in measured]
+                    worst = min(worst, results[0], *results[2:])
+            self.on_check()
+        return worst
+
+    def _check_trajectories(self, generator: Generator, check: _Gate, threshold_db: float) -> tuple[float, float]:
+        worst, error = MAX_DB, 0.0
+        for trajectory in self.trajectories:
+            *_, final = generator.trajectory(trajectory.noise, trajectory.class_index, self.reference.guidance)
+            expected = trajectory.latents[-1]
+            index = trajectory.class_index
+            worst = min(worst, check.require("trajectory", expected, final, threshold_db, class_index=index))
+            error = max(error, float(np.abs(expected - final).max()))
+            self.on_check()
+        return worst, error
+
+    def _check_decode(self, generator: Generator, check: _Gate) -> float | None:
+        if generator.decode is None:
+            return None
+        worst = MAX_DB
+        for trajectory in self.trajectories:
+            for gain in (1.0, 3.0):  # the second reaches beyond the clamp
+                latents = (trajectory.latents[-1] * gain).astype(np.float32)
+                expected = np.clip(latents * 0.5 + 0.5, 0, 1)
+                actual = _as_unit_image(generator.decode({"latents": latents}))
+                index = trajectory.class_index
+                worst = min(worst, check.require("decode", expected, actual, DECODE_DB, class_index=index))
+        return worst
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Gate:
+    target: str
+    config: Reference
+
+    def require(
+        self, what: str, expected: np.ndarray, actual: np.ndarray, threshold_db: float, *, class_index: int
+    ) -> float:
+        """The PSNR, or VerificationError below the threshold."""
+        measured = psnr_db(expected, actual)
+        if not measured >= threshold_db:
+            name = self.config.checkpoint.config.classes[class_index].name
+            result = "NaN or infinity" if measured == -MAX_DB else f"{measured:.1f} dB"
+            raise VerificationError(
+                f"{self.target}: {what} of class {name!r} has {result} against the eager model, "
+                f"expected {threshold_db:g} dB or more; nothing was published",
+                "try --precision fp32; if that fails too, please report it with this command",
+            )
+        return measured
+
+
+def _step_inputs(generator: Generator, trajectory: Trajectory, index: int, guidance: float) -> Mapping[str, np.ndarray]:
+    inputs = {
+        "latents": trajectory.latents[index],
+        "step_index": np.array([index], np.int32),
+        "class_index": np.array([trajectory.class_index], np.int32),
+        "guidance": np.array([guidance], np.float32),
+    }
+    if "history" in generator.input_names:
+        inputs["history"] = trajectory.denoised[index - 1] if index else np.zeros_like(trajectory.latents[0])
+    return inputs
+
+
+def _as_unit_image(outputs: Arrays) -> np.ndarray:
+    image = outputs["image"]
+    if image.dtype == np.uint8:  # (height, width, 3)
+        return image.transpose(2, 0, 1)[None].astype(np.float32) / 255
+    return image
+

@@ -1,0 +1,61 @@
+"""Core ML programs: `predict` on macOS, the op-by-op evaluator elsewhere; `engine` says which."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kind_runtimes.coreml.evaluator import Evaluator
+from kind_runtimes.coreml.package import CoreMLPackage
+from kind_runtimes.coreml.quiet import import_coremltools
+from kind_runtimes.manifest import ProgramSpec
+from kind_runtimes.runtime import Arrays, check_inputs
+
+
+class EvaluatedProgram:
+    """A saved package, evaluated op by op with the rounding of its own types. Checks results; says nothing of speed."""
+
+    def __init__(self, file: Path, spec: ProgramSpec) -> None:
+        self._file = file
+        self._evaluator = Evaluator(CoreMLPackage.open(file))
+        self._spec = spec
+        self.engine = "op-by-op evaluation of the saved Core ML package (no Apple hardware)"
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        check_inputs(inputs, self._spec)
+        return self._evaluator.run(dict(inputs))
+
+    def without_rounding(self) -> EvaluatedProgram:
+        """The same package with activations kept in fp32, which tells a wrong graph from rounding."""
+        other = EvaluatedProgram.__new__(EvaluatedProgram)
+        other._file, other._spec, other.engine = self._file, self._spec, f"{self.engine}, activations in fp32"
+        other._evaluator = Evaluator(CoreMLPackage.open(self._file), arithmetic="fp32")
+        return other
+
+
+class PredictedProgram:
+    """Core ML itself, on macOS."""
+
+    def __init__(self, file: Path, spec: ProgramSpec) -> None:
+        self._model: Any = import_coremltools().models.MLModel(str(file))
+        self._spec = spec
+        self.engine = "Core ML predict"
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        check_inputs(inputs, self._spec)
+        outputs = self._model.predict(dict(inputs))
+        return {s.name: _to_array(outputs[s.name], s.dtype) for s in self._spec.outputs}
+
+
+def open_program(file: Path, spec: ProgramSpec) -> EvaluatedProgram | PredictedProgram:
+    """Open an .mlpackage."""
+    return PredictedProgram(file, spec) if sys.platform == "darwin" else EvaluatedProgram(file, spec)
+
+
+def _to_array(value: Any, dtype: str) -> np.ndarray:
+    # an image output comes as a PIL image, with an alpha channel
+    return np.asarray(value)[..., :3] if dtype == "image_rgb_uint8" else np.asarray(value, dtype=dtype)

@@ -1,0 +1,86 @@
+"""The loop that an app writes: start noise, `step` for each step index, `decode`. No scheduler is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kind_core.noise import start_noise
+
+from kind_runtimes.manifest import Manifest
+from kind_runtimes.runtime import Program, open_program
+
+OnStep = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Generator:
+    """The opened programs of a bundle for one runtime."""
+
+    manifest: Manifest
+    step: Program
+    decode: Program | None
+
+    def latents(
+        self, class_index: int, seed: int, guidance: float | None = None, on_step: OnStep | None = None
+    ) -> np.ndarray:
+        """Latents of one picture, float32 of `manifest.latents_shape`."""
+        noise = start_noise(seed, self.manifest.latents_shape)
+        *_, latents = self.trajectory(noise, class_index, guidance, on_step)
+        return latents
+
+    def trajectory(
+        self, noise: np.ndarray, class_index: int, guidance: float | None = None, on_step: OnStep | None = None
+    ) -> Iterator[np.ndarray]:
+        """The latents after each step, from start noise of unit variance."""
+        steps = self.manifest.steps
+        scale = self.manifest.guidance_scale if guidance is None else guidance
+        state = {"latents": (noise * self.manifest.initial_noise_scale).astype(np.float32)}
+        if "history" in self.input_names:
+            state["history"] = np.zeros_like(state["latents"])
+        for index in range(steps):
+            outputs = self.step(
+                {
+                    **state,
+                    "step_index": np.array([index], np.int32),
+                    "class_index": np.array([class_index], np.int32),
+                    "guidance": np.array([scale], np.float32),
+                }
+            )
+            # outputs are called next_latents and next_history: no format lets an output share its input's name
+            state = {name.removeprefix("next_"): value for name, value in outputs.items()}
+            if on_step is not None:
+                on_step(index + 1, steps)
+            yield state["latents"]
+
+    def picture(
+        self, class_index: int, seed: int, guidance: float | None = None, on_step: OnStep | None = None
+    ) -> np.ndarray:
+        """One picture, uint8 (height, width, 3)."""
+        assert self.decode is not None, "the bundle has no decode program"
+        return to_pixels(self.decode({"latents": self.latents(class_index, seed, guidance, on_step)})["image"])
+
+    @property
+    def input_names(self) -> set[str]:
+        """Names of the inputs of `step`; the same for every target."""
+        target = next(iter(self.manifest.targets.values()))
+        return {spec.name for spec in target.programs["step"].inputs}
+
+
+def open_generator(folder: Path, manifest: Manifest, runtime: str) -> Generator:
+    """Open the programs of a bundle folder in `runtime`."""
+    target = manifest.target(runtime)
+    programs = {
+        name: open_program(runtime, folder / spec.file, spec) for name, spec in target.programs.items()
+    }
+    return Generator(manifest=manifest, step=programs["step"], decode=programs.get("decode"))
+
+
+def to_pixels(image: np.ndarray) -> np.ndarray:
+    """A decoded image, float (1, 3, height, width) in [0, 1] or already uint8, as uint8 (height, width, 3)."""
+    if image.dtype == np.uint8:
+        return image
+    return np.rint(np.clip(image[0], 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)

@@ -1,0 +1,139 @@
+"""What a bundle says of itself: `manifest.json`, its types and its schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from kind_core.classes import ClassInfo
+from kind_core.errors import BundleError, TargetError
+
+FORMAT_VERSION = 1
+NOISE_GENERATOR = "philox4x32-10+box-muller/1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorSpec:
+    """One input or output of a program."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProgramSpec:
+    """One program of a bundle: where it lies and how to call it."""
+
+    name: str
+    file: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetSpec:
+    """The programs of one target, by name (`step`, and `decode` where the bundle makes pictures)."""
+
+    target: str
+    precision: str
+    programs: Mapping[str, ProgramSpec]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """`manifest.json`, parsed. `data` is the whole document."""
+
+    classes: tuple[ClassInfo, ...]
+    steps: int
+    sampler: str
+    guidance_scale: float
+    initial_noise_scale: float
+    latents_shape: tuple[int, ...]
+    targets: Mapping[str, TargetSpec]
+    files: Mapping[str, str]
+    data: Mapping[str, Any]
+
+    def target(self, name: str) -> TargetSpec:
+        """The programs of target `name`; raises TargetError with what the bundle holds."""
+        if name not in self.targets:
+            held = ", ".join(self.targets)
+            raise TargetError(f"the bundle holds no {name} programs, only {held}", f"export with --target {name}")
+        return self.targets[name]
+
+
+@cache
+def load_schema(name: str) -> dict[str, Any]:
+    """A JSON Schema that ships with the package: `manifest` or `report`."""
+    text = (files("kind_runtimes") / "schemas" / f"{name}.schema.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
+
+
+def parse_manifest(text: str, where: str) -> Manifest:
+    """Check `manifest.json` against its schema and parse it; raises BundleError naming the field that does not fit."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise BundleError(f"{where} is not JSON: {error}") from error
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise BundleError(
+            f"{where} has format_version {version}, this program reads up to {FORMAT_VERSION}",
+            "upgrade kind-diffusion",
+        )
+    check_schema(data, "manifest", where)
+    return Manifest(
+        classes=tuple(ClassInfo(id=c["id"], names=tuple(c["names"])) for c in data["classes"]),
+        steps=data["steps"],
+        sampler=data["sampler"],
+        guidance_scale=data["guidance_scale"],
+        initial_noise_scale=data["initial_noise_scale"],
+        latents_shape=tuple(data["latents_shape"]),
+        targets={name: _parse_target(name, target) for name, target in data["targets"].items()},
+        files={name: entry["sha256"] for name, entry in data["files"].items()},
+        data=data,
+    )
+
+
+def check_schema(data: object, schema: str, where: str) -> None:
+    """Raise BundleError naming the first field of `data` that does not fit."""
+    import jsonschema
+
+    validator = jsonschema.Draft202012Validator(load_schema(schema))
+    error = jsonschema.exceptions.best_match(validator.iter_errors(data))
+    if error is not None:
+        raise BundleError(f"{where}: {error.json_path} {error.message}", "export the bundle again")
+
+
+def describe_program(program: ProgramSpec) -> dict[str, Any]:
+    """A program as the manifest writes it."""
+    return {
+        "file": program.file,
+        "inputs": [_describe_tensor(spec) for spec in program.inputs],
+        "outputs": [_describe_tensor(spec) for spec in program.outputs],
+    }
+
+
+def _describe_tensor(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype}
+
+
+def _parse_target(name: str, data: Mapping[str, Any]) -> TargetSpec:
+    programs = {
+        program: ProgramSpec(
+            name=program,
+            file=entry["file"],
+            inputs=tuple(_parse_tensor(spec) for spec in entry["inputs"]),
+            outputs=tuple(_parse_tensor(spec) for spec in entry["outputs"]),
+        )
+        for program, entry in data["programs"].items()
+    }
+    return TargetSpec(target=name, precision=data["precision"], programs=programs)
+
+
+def _parse_tensor(data: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(name=data["name"], shape=tuple(data["shape"]), dtype=data["dtype"])

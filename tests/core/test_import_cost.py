@@ -1,0 +1,43 @@
+"""Command lines start fast because these imports load nothing heavy."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "diffusers", "coremltools", "onnx", "onnxruntime", "executorch", "safetensors", "PIL"}
+LIGHT_MODULES = ["kind_core", *(f"kind_core.{m}" for m in ("errors", "classes", "config", "flops", "noise", "staging"))]
+
+
+def _loaded_by(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    return set(result.stdout.split())
+
+
+@pytest.mark.parametrize("module", LIGHT_MODULES)
+def test_importing_it_loads_nothing_heavy(module: str) -> None:
+    loaded = _loaded_by(f"import {module}")
+    assert module in loaded
+    assert loaded & HEAVY == set()
+
+
+def test_numpy_alone_comes_with_noise() -> None:
+    assert "numpy" not in _loaded_by("import kind_core.flops, kind_core.classes")
+    assert "numpy" in _loaded_by("import kind_core.noise")
+
+
+def test_public_names_load_no_more_than_they_need() -> None:
+    assert "torch" not in _loaded_by("from kind_core import preset, KindError, ModelConfig, resolve_class")
+
+
+def test_every_public_name_is_there() -> None:
+    import kind_core
+
+    assert all(getattr(kind_core, name).__name__ == name for name in kind_core.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        kind_core.nothing  # noqa: B018

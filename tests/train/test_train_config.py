@@ -1,0 +1,147 @@
+"""Options: flags over YAML over defaults; whatever does not fit is one ConfigError that names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_training import make_config
+
+from kind_core.errors import ConfigError
+from kind_train.config import TrainConfig, load_options
+
+GIVEN = {"data": "photos", "output": "run"}
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "options.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_flags_win_over_yaml_and_yaml_over_defaults(tmp_path: Path) -> None:
+    file = write(tmp_path, "data: from-yaml\noutput: run\nimages: 1000\nbatch_size: 16\nflip: true\nclasses: [a, b]\n")
+    flags = {"images": 2000, "batch_size": None, "flip": False, "classes": (), "seed": 0}
+    config = load_options(file, flags)
+    assert (config.data, config.images, config.batch_size, config.flip) == ("from-yaml", 2000, 16, False)
+    assert config.classes == ("a", "b")
+    assert config.learning_rate == TrainConfig(**GIVEN).learning_rate
+
+
+def test_what_is_written_beside_a_run_is_read_back_as_it_was(tmp_path: Path) -> None:
+    config = make_config(Path("run"), classes=("giant panda", "n02509815"), val_data="held-out.parquet", precision="bf16")
+    assert load_options(write(tmp_path, config.to_yaml()), {}) == config
+
+
+def test_yaml_may_write_numbers_as_people_do(tmp_path: Path) -> None:
+    config = load_options(write(tmp_path, "data: d\noutput: o\nlearning_rate: 6e-4\nweight_decay: 0\n"), {})
+    assert (config.learning_rate, config.weight_decay) == (6e-4, 0)
+
+
+def test_one_class_is_not_its_letters(tmp_path: Path) -> None:
+    config = load_options(write(tmp_path, "data: d\noutput: o\nclasses: panda, koala\n"), {})
+    assert config.classes == ("panda", "koala")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("images: many", "images is 'many', expected a whole number"),
+        ("images: 1.5", "images is 1.5, expected a whole number"),
+        ("images:", "images is None, expected a whole number"),
+        ("images: true", "images is True, expected a whole number"),
+        ("images: [1]", r"images is \[1\], expected a whole number"),
+        ("learning_rate: fast", "learning_rate is 'fast', expected a number"),
+        ("learning_rate: {}", "learning_rate is {}, expected a number"),
+        ("flip: 1", "flip is 1, expected true or false"),
+        ("preset: 3", "preset is 3, expected text"),
+        ("val_data: 3", "val_data is 3, expected text"),
+        ("classes: 3", "classes is 3, expected a list of names"),
+        ("classes: [panda, 3]", "classes holds 3, expected text"),
+        ("imagse: 3", "unknown option 'imagse', expected one of batch_size"),
+        ("3: 3", "unknown option 3, expected one of"),
+    ],
+)
+def test_a_yaml_value_of_the_wrong_type_is_named(tmp_path: Path, line: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_options(write(tmp_path, f"data: d\noutput: o\n{line}\n"), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("images", 0),
+        ("batch_size", -1),
+        ("save_every", 0),
+        ("sample_every", 0),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+        ("max_grad_norm", 0.0),
+        ("max_grad_norm", float("nan")),
+        ("weight_decay", -0.1),
+        ("weight_decay", float("nan")),
+        ("warmup_images", -1),
+        ("val_fraction", 1.0),
+        ("decay_fraction", float("nan")),
+        ("label_dropout", -0.1),
+        ("ema_decay", 0.0),
+        ("ema_decay", 1.0),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("precision", "fp16"),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_what_is_expected(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name} is {value!r}, expected "):
+        TrainConfig(**GIVEN, **{name: value})
+
+
+@pytest.mark.parametrize("name", ["data", "output"])
+def test_what_has_no_default_must_be_given(name: str) -> None:
+    flags = {key: value for key, value in GIVEN.items() if key != name}
+    with pytest.raises(ConfigError, match=f"no {name} given"):
+        load_options(None, flags)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "holds nothing, expected"),
+        (b"- a\n- b\n", "holds a list, expected"),
+        (b"data: [1, 2\n", "is not YAML"),
+        (b"data: \xff\xfe\n", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_list_of_options(tmp_path: Path, content: bytes, words: str) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_options(file, GIVEN)
+    assert "\n" not in caught.value.message
+    assert str(file) in caught.value.message
+
+
+def test_a_missing_yaml_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no YAML file at"):
+        load_options(tmp_path / "none.yaml", GIVEN)
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_options(tmp_path, GIVEN)
+
+
+def test_the_learning_rate_warms_up_stays_and_falls_to_zero() -> None:
+    config = make_config(
+        Path("run"), images=1000, batch_size=10, learning_rate=1.0, warmup_images=200, decay_fraction=0.5
+    )
+    assert config.num_steps == 100
+    rates = [config.learning_rate_at(step) for step in range(100)]
+    assert rates[:20] == pytest.approx([(step + 1) / 20 for step in range(20)])
+    assert rates[20:51] == pytest.approx([1.0] * 31)
+    assert rates[50:] == pytest.approx([(100 - step) / 50 for step in range(50, 100)])
+
+
+def test_without_warm_up_and_decay_the_learning_rate_is_constant() -> None:
+    config = make_config(Path("run"), images=1001, batch_size=10, learning_rate=0.3)
+    assert {config.learning_rate_at(step) for step in range(config.num_steps)} == {0.3}
+    assert config.num_steps == 101  # the last batch is whole

@@ -1,0 +1,32 @@
+"""The device of a run: which one, and how it is set up."""
+
+from __future__ import annotations
+
+import torch
+
+from kind_core.errors import ConfigError
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is a CUDA GPU where there is one. Raises ConfigError when it cannot be used."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # torch raises an AssertionError where it was built without CUDA, and explains over several lines
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"device {name!r} cannot be used: {reason}", "use --device cpu, or auto") from error
+    return device
+
+
+def tune_device(device: torch.device) -> None:
+    """Let a GPU use its tensor cores for fp32 products and try out its convolutions; a CPU stays as it is.
+
+    TF32 keeps 10 bits of the mantissa, more than the bf16 that training uses there by default.
+    """
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True

@@ -1,0 +1,46 @@
+"""Progress on stderr: a bar in a terminal, a plain line now and then in a log file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+LINE_INTERVAL_S = 30.0
+# completed, total, and a word about how it goes
+Update = Callable[[int, int, str], None]
+
+
+@contextmanager
+def show_progress(console: Console, what: str) -> Iterator[Update]:
+    """Yield the function that is told how far the work is."""
+    if not console.is_terminal:
+        yield _LineWriter(console, what)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"))
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(what, total=None, status="")
+        yield lambda completed, total, status: bar.update(task, completed=completed, total=total, status=status)
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """One line as it is: names of files are neither wrapped nor read as markup."""
+    console.print(text, style=style, soft_wrap=True, highlight=False, markup=False)
+
+
+class _LineWriter:
+    """Writes the first update that comes `LINE_INTERVAL_S` after the last line, and the final one."""
+
+    def __init__(self, console: Console, what: str) -> None:
+        self._console, self._what = console, what
+        self._last_s = time.monotonic()
+
+    def __call__(self, completed: int, total: int, status: str) -> None:
+        now_s = time.monotonic()
+        if completed < total and now_s - self._last_s < LINE_INTERVAL_S:
+            return
+        self._last_s = now_s
+        say(self._console, f"{self._what} {completed}/{total} {status}".rstrip())
