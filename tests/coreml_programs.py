@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from kind_runtimes.coreml.evaluator import Evaluator
 from kind_runtimes.coreml.package import CoreMLPackage
-from kind_runtimes.coreml.quiet import import_coremltools
+from kind_runtimes.quiet import import_coremltools
 
 WIDTH, HEADS, GRID, PATCH, STEPS = 48, 3, 4, 2, 5
 

@@ -62,8 +62,6 @@ def classes(checkpoint: Path | None, as_json: bool) -> None:
     Example:
       kind-export classes --checkpoint my-model
     """
-    from kind_core.config import CONFIG_NAME, read_config  # noqa: F401
-
     from kind_core.checkpoint import read_config
 
     config = read_config(checkpoint or _sample_checkpoint())

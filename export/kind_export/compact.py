@@ -167,7 +167,7 @@ class StepProgram(nn.Module):
         for i, block in enumerate(self.blocks):
             x = block(x, modulations[:, 6 * i : 6 * i + 6], tailors)
         shift, scale = _pick(modulations, 6 * self.config.depth), _pick(modulations, 6 * self.config.depth + 1)
-        halves = self.final(self.norm(x) * scale + shift).float()  # (2, tokens, patch * patch * channels)
+        halves = self.final(self.norm(x) * scale + shift).to(latents.dtype)  # (2, tokens, patch * patch * channels)
         guided = halves[1:] + guidance * (halves[:1] - halves[1:])
         return self._advance(latents, history, self._unpatchify(guided), step_index)
 
@@ -183,7 +183,8 @@ class StepProgram(nn.Module):
         # five axes at most: the Neural Engine takes no more
         side, p = self.config.sample_size // self.config.patch_size, self.config.patch_size
         x = tokens.reshape(side, side, p, p, self.num_outputs).permute(4, 0, 2, 1, 3)
-        return x.reshape(1, self.num_outputs, side * p, side * p)[:, : self.config.in_channels]
+        image = x.reshape(1, self.num_outputs, side * p, side * p)
+        return image if self.num_outputs == self.config.in_channels else image[:, : self.config.in_channels]
 
 
 class CompactBlock(nn.Module):

@@ -37,7 +37,7 @@ def run_export(request: ExportRequest, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"bundle": str(result.path), "manifest": dict(result.manifest.data), "report": report}))
         return
-    Console(width=None).print(_summary(report))
+    Console().print(_summary(report))
     click.echo(f"bundle  {result.path}")
     click.echo(f"report  {result.path / 'report.html'}")
 
@@ -46,11 +46,11 @@ def _summary(report: dict) -> Table:  # type: ignore[type-arg]
     names = ", ".join(c["names"][0] for c in report["classes"])
     sampling = report["sampling"]
     table = Table(title=f"{names}: {sampling['steps']} {sampling['sampler']} steps at guidance {sampling['guidance_scale']:g}")
-    for heading in ("target", "precision", "size", "against the eager model", "step here", "image here"):
+    for heading in ("target", "precision", "size", "vs eager", "gate", "step here", "image here"):
         table.add_column(heading, justify="left" if heading == "target" else "right")
     for name, target in report["targets"].items():
         measured = target["measured"]
         step, image = (f"{measured[key]:.1f} ms" if measured else "needs a Mac" for key in ("step_ms", "image_ms"))
-        parity = f"{target['parity']['trajectory_psnr_db']:.1f} dB (gate {target['parity']['threshold_db']:g})"
-        table.add_row(name, target["precision"], f"{target['size_bytes'] / 1e6:.2f} MB", parity, step, image)
+        parity, gate = (f"{target['parity'][key]:.0f} dB" for key in ("trajectory_psnr_db", "threshold_db"))
+        table.add_row(name, target["precision"], f"{target['size_bytes'] / 1e6:.2f} MB", parity, gate, step, image)
     return table

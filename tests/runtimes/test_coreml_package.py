@@ -13,7 +13,7 @@ from coreml_programs import run_one, save_module, save_program
 from kind_core.errors import BundleError
 from kind_runtimes.coreml.evaluator import Evaluator
 from kind_runtimes.coreml.package import CoreMLPackage, TensorSpec
-from kind_runtimes.coreml.quiet import import_coremltools
+from kind_runtimes.quiet import import_coremltools
 
 
 class HalfImage(torch.nn.Module):

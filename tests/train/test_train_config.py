@@ -30,7 +30,9 @@ def test_flags_win_over_yaml_and_yaml_over_defaults(tmp_path: Path) -> None:
 
 
 def test_what_is_written_beside_a_run_is_read_back_as_it_was(tmp_path: Path) -> None:
-    config = make_config(Path("run"), classes=("giant panda", "n02509815"), val_data="held-out.parquet", precision="bf16")
+    config = make_config(
+        Path("run"), classes=("giant panda", "n02509815"), val_data="held-out.parquet", precision="bf16"
+    )
     assert load_options(write(tmp_path, config.to_yaml()), {}) == config
 
 

@@ -122,7 +122,13 @@ def test_strict_stops_at_an_unreadable_file(folder: Path, what: str) -> None:
 
 
 def test_unreadable_rows_are_named_by_their_number(tmp_path: Path) -> None:
-    images: list[Any] = [encode(WIDE[0]), BROKEN["a truncated JPEG"], {"bytes": None, "path": "x"}, None, encode(WIDE[1])]
+    images: list[Any] = [
+        encode(WIDE[0]),
+        BROKEN["a truncated JPEG"],
+        {"bytes": None, "path": "x"},
+        None,
+        encode(WIDE[1]),
+    ]
     write_parquet(tmp_path / "p.parquet", images, [0, 0, 0, 0, 1], ["a", "b"])
     loaded = load_photos(tmp_path / "p.parquet", 8)
     assert loaded.skipped == ("p.parquet row 1", "p.parquet row 2", "p.parquet row 3")

@@ -49,7 +49,9 @@ def test_the_velocity_is_ddpms(schedule: str, images: Tensor, noise: Tensor) -> 
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
-def test_a_scheduler_that_is_given_the_target_finds_the_image(prediction_type: str, images: Tensor, noise: Tensor) -> None:
+def test_a_scheduler_that_is_given_the_target_finds_the_image(
+    prediction_type: str, images: Tensor, noise: Tensor
+) -> None:
     objective, scheduler = make_objective("linear", prediction_type), make_ddpm("linear", prediction_type)
     noisy, target = (f(images, noise, TIMESTEPS) for f in (objective.add_noise, objective.target))
     for i, timestep in enumerate(TIMESTEPS[:5]):  # at the last one alpha is so small that epsilon tells little

@@ -22,9 +22,7 @@ TINY_DIT = DiTConfig(
     sample_size=8, patch_size=4, in_channels=3, hidden_size=32, depth=2, num_heads=2, num_classes=3,
     learngene_rank=12, tailor_rank=2,
 )  # fmt: skip
-TINY_DIFFUSION = DiffusionConfig(
-    noise_schedule="squaredcos_cap_v2", prediction_type="sample", sampler="ddim", steps=2
-)
+TINY_DIFFUSION = DiffusionConfig(noise_schedule="squaredcos_cap_v2", prediction_type="sample", sampler="ddim", steps=2)
 
 
 def tiny_preset(name: str) -> tuple[DiTConfig, DiffusionConfig]:
@@ -35,7 +33,9 @@ def tiny_preset(name: str) -> tuple[DiTConfig, DiffusionConfig]:
 def make_config(output: Path, **options: Any) -> TrainConfig:
     """Options of a run of 12 steps of 4 photos, saved every 5 steps."""
     defaults: dict[str, Any] = {"images": 48, "batch_size": 4, "save_every": 20, "sample_every": 10**9}
-    return TrainConfig(data="photos", output=str(output), **{"device": "cpu", "learning_rate": 1e-2, **defaults, **options})
+    return TrainConfig(
+        data="photos", output=str(output), **{"device": "cpu", "learning_rate": 1e-2, **defaults, **options}
+    )
 
 
 def make_photos(num_photos: int = 10, num_classes: int = 3, size: int = 8, seed: int = 0) -> PhotoSet:

@@ -102,7 +102,7 @@ def read_state(folder: Path, identity: Mapping[str, Any], device: torch.device) 
         if then != now:
             raise ConfigError(
                 f"the run in {folder} was trained with {name} {_show(then)}, not {_show(now)}",
-                f"leave the {name.replace('_', ' ')} as it was, or train into another --output",
+                "resume it with that, or train into another --output",
             )
     try:
         tensors = load_file(place / _TENSORS_NAME, device=str(device))

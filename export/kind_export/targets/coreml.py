@@ -8,6 +8,7 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from kind_core.errors import ConfigError, ExportError
 from kind_export.compact import GraphStyle
 from kind_export.targets import MIN_IOS, Lowering, Precision, TargetOptions
-from kind_runtimes.coreml.quiet import import_coremltools
+from kind_runtimes.quiet import import_coremltools
 
 SUFFIX = ".mlpackage"
 DEFAULT_PRECISION: Precision = "fp16"  # what the Neural Engine computes in
@@ -83,13 +84,17 @@ def _normalise(package: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """coremltools' conversion bars are not ours to show."""
+    """Keep coremltools' own progress bars and version warnings out of ours."""
+    from tqdm import tqdm
+
     logger = logging.getLogger("coremltools")
-    level = logger.level
+    level, draw = logger.level, tqdm.__init__
     logger.setLevel(logging.ERROR)
+    tqdm.__init__ = partialmethod(draw, disable=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)
+        tqdm.__init__ = draw

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.exir import EdgeProgramManager, to_edge_transform_and_lower
 
 from kind_core.errors import ExportError
 from kind_export.compact import GraphStyle
 from kind_export.targets import Lowering, Precision, TargetOptions
+from kind_runtimes.quiet import without_import_noise
+
+with without_import_noise():
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import EdgeProgramManager, to_edge_transform_and_lower
 
 SUFFIX = ".pte"
 DEFAULT_PRECISION: Precision = "fp32"  # XNNPACK's fp16 is native on ARM only, and cuts the graph elsewhere

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kind_core.errors import BundleError
-from kind_runtimes.coreml.quiet import import_coremltools
+from kind_runtimes.quiet import import_coremltools
 
 _REWRITE_HINT = "export the program again"
 

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from kind_runtimes.coreml.quiet import is_expected
+from kind_runtimes.quiet import is_expected
 
 
 def test_expected_lines_are_silenced_and_no_others() -> None:
     program = """
 import logging
-from kind_runtimes.coreml.quiet import import_coremltools
+from kind_runtimes.quiet import import_coremltools
 coremltools = import_coremltools()
 logging.getLogger("coremltools").warning("Failed to load _MLModelProxy: a damaged library")
 logging.getLogger("coremltools").warning("scikit-learn is mentioned")

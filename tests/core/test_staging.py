@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from kind_core.errors import OutputError
+from kind_core.staging import check_output, staged
+
+
+def _write_folder(path: Path, text: str = "new") -> None:
+    path.mkdir()
+    (path / "a").write_text(text)
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """An output that is there already."""
+    path = tmp_path / "out"
+    _write_folder(path, "old")
+    return path
+
+
+def test_a_folder_appears_whole(tmp_path: Path) -> None:
+    with staged(tmp_path / "new" / "out") as path:
+        _write_folder(path)
+        assert not (tmp_path / "new" / "out").exists()
+    assert (tmp_path / "new" / "out" / "a").read_text() == "new"
+    assert os.listdir(tmp_path / "new") == ["out"]
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    with staged(tmp_path / "out.png") as path:
+        path.write_bytes(b"png")
+    assert (tmp_path / "out.png").read_bytes() == b"png"
+    assert os.listdir(tmp_path) == ["out.png"]
+
+
+def test_the_temporary_lies_beside_its_place(tmp_path: Path) -> None:
+    # so that the rename stays on one file system
+    with staged(tmp_path / "out") as path:
+        assert path.parent.parent == tmp_path
+        assert path.parent.name.startswith(".out.")
+        assert path.parent.name.endswith(".partial")
+        path.write_text("")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_a_failure_inside_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), staged(tmp_path / "out") as path:
+        _write_folder(path)
+        raise error
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_inside_keeps_the_old_output(old: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), staged(old, force=True) as path:
+        _write_folder(path)
+        raise error
+    assert (old / "a").read_text() == "old"
+    assert os.listdir(old.parent) == ["out"]
+
+
+def test_an_output_that_exists_is_not_touched_without_force(old: Path) -> None:
+    entered = False
+    with pytest.raises(OutputError, match="already exists") as caught, staged(old):
+        entered = True
+    assert not entered
+    assert "--force" in caught.value.hint
+    assert (old / "a").read_text() == "old"
+
+
+@pytest.mark.parametrize("was", ["folder", "file"])
+@pytest.mark.parametrize("becomes", ["folder", "file"])
+def test_force_replaces_whatever_was_there(tmp_path: Path, was: str, becomes: str) -> None:
+    out = tmp_path / "out"
+    if was == "folder":
+        _write_folder(out, "old")
+        (out / "extra").write_text("")
+    else:
+        out.write_text("old")
+    with staged(out, force=True) as path:
+        if becomes == "folder":
+            _write_folder(path)
+        else:
+            path.write_text("new")
+    assert (out / "a" if becomes == "folder" else out).read_text() == "new"
+    assert not (out / "extra").exists()
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_force_replaces_a_link_and_not_what_it_points_to(old: Path) -> None:
+    link = old.with_name("link")
+    link.symlink_to(old)
+    with staged(link, force=True) as path:
+        _write_folder(path)
+    assert not link.is_symlink()
+    assert (link / "a").read_text() == "new"
+    assert (old / "a").read_text() == "old"
+
+
+def test_the_old_output_comes_back_when_the_rename_fails(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = Path.rename
+
+    def fail_on_the_new(self: Path, target: Path) -> Path:
+        if self.parent.name.endswith(".partial") and self.name == "out":
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_on_the_new)
+    with pytest.raises(OutputError, match="Input/output error"), staged(old, force=True) as path:
+        _write_folder(path)
+    assert (old / "a").read_text() == "old"
+    assert os.listdir(old.parent) == ["out"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, code: int) -> None:
+    with pytest.raises(OutputError, match="the disk is full") as caught, staged(tmp_path / "out") as path:
+        _write_folder(path)
+        raise OSError(code, os.strerror(code))
+    assert "free some space" in caught.value.hint
+    assert str(tmp_path / "out") in caught.value.message
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_body_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="No such file"), staged(tmp_path / "out"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_the_body_cannot_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"No such file or directory: .*photos\.parquet"), staged(tmp_path / "out"):
+        (tmp_path / "photos.parquet").read_bytes()
+
+
+def test_a_parent_without_permission_is_named_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kind_core.staging.os.access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(OutputError, match=f"no permission in {tmp_path}"):
+        check_output(tmp_path / "a" / "out", force=False)
+
+
+def test_a_temporary_that_cannot_be_made_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("kind_core.staging.tempfile.mkdtemp", refuse)
+    with pytest.raises(OutputError, match="Permission denied"), staged(tmp_path / "out"):
+        pytest.fail("the body ran")
+
+
+@pytest.mark.parametrize("place", ["file/out", "file/a/b/out"])
+def test_a_parent_that_is_a_file_is_named(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=f"{tmp_path / 'file'} is not a folder"):
+        check_output(tmp_path / place, force=False)
+
+
+def test_a_free_place_is_fine(old: Path) -> None:
+    check_output(old.with_name("free"), force=False)
+    check_output(old, force=True)
