@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny import tiny_model, tiny_model_config
 
 from kind_core.checkpoint import save_checkpoint
 from kind_core.config import DiTConfig, ModelConfig
 from kind_core.dit import KindDiT
+from tiny import tiny_model, tiny_model_config
 
 
 @pytest.fixture

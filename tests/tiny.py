@@ -1,4 +1,4 @@
-"""Tiny models for tests: random everywhere, zero-initialised layers too, so that every part shows in the output."""
+"""Tiny models for tests, random in the zero-initialised layers too, so that every part shows in the output."""
 
 from __future__ import annotations
 
@@ -65,17 +65,17 @@ def tiny_batch(config: DiTConfig, batch: int, seed: int = 0) -> tuple[Tensor, Te
 
 @torch.no_grad()
 def compose_dense(model: KindDiT, classes: Sequence[int]) -> KindDiT:
-    """The ordinary DiT with W = U diag(s) V^T of the learngene plus those of `classes`, from the tensors as stored.
+    """The ordinary DiT whose W is the U diag(s) V^T of the learngene plus those of `classes`, as stored in files.
 
-    It keeps every label embedding, so it is called with the same labels, and gates that do nothing.
+    It keeps every label embedding, so it takes the same labels; gates do nothing.
     """
     dense = KindDiT(replace(model.config, learngene_rank=None, tailor_rank=0, tailor_ranks=None)).eval()
     state = model.learngene_state()
     tailors = [model.tailors.state_of(index) for index in classes]
     for name, _, _ in model.config.matrix_names():
         terms = [state, *(tailor for tailor in tailors if f"{name}.U" in tailor)]
-        U, s, V = ([term[f"{name}.{factor}"] for term in terms] for factor in "UsV")
-        state[f"{name}.weight"] = sum(u @ torch.diag(x) @ v.T for u, x, v in zip(U, s, V, strict=True))
+        products = [t[f"{name}.U"] @ torch.diag(t[f"{name}.s"]) @ t[f"{name}.V"].T for t in terms]
+        state[f"{name}.weight"] = torch.stack(products).sum(dim=0)
         for factor in "UsV":
             del state[f"{name}.{factor}"]
     state["tailors.weight"] = model.tailors.label_embeddings()

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import tiny_batch, tiny_config, tiny_model, tiny_model_config
 from torch import Tensor
 
 from kind_core.checkpoint import (
@@ -22,6 +21,7 @@ from kind_core.checkpoint import (
 from kind_core.config import FORMAT_VERSION, DiTConfig, ModelConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError, OutputError
+from tiny import tiny_batch, tiny_config, tiny_model, tiny_model_config
 
 LEMON = "n07749582"
 CONFIGS = {
@@ -183,12 +183,14 @@ class TestBrokenFiles:
     def test_wrong_shape(self, checkpoint_path: Path, file: str) -> None:
         name, rank = self._name(file), 8 if "learngene" in file else 2
         _rewrite(checkpoint_path / file, _put(name, torch.zeros(32, 9)))
-        assert f"{name!r} has shape [32, 9], expected [32, {rank}]" in self._fail(checkpoint_path, file).message
+        message = self._fail(checkpoint_path, file).message
+        assert f"{name!r} has shape [32, 9], expected [32, {rank}]" in message
 
     def test_missing_tensor(self, checkpoint_path: Path, file: str) -> None:
         name, rank = self._name(file), 8 if "learngene" in file else 2
         _rewrite(checkpoint_path / file, _drop(name))
-        assert f"has no tensor {name!r}, expected shape [32, {rank}]" in self._fail(checkpoint_path, file).message
+        message = self._fail(checkpoint_path, file).message
+        assert f"has no tensor {name!r}, expected shape [32, {rank}]" in message
 
     def test_extra_tensor(self, checkpoint_path: Path, file: str) -> None:
         _rewrite(checkpoint_path / file, _put("blocks.7.attn.q.U", torch.zeros(1)))
@@ -208,14 +210,14 @@ def _edit_config(path: Path, **changes: object) -> None:
 
 def test_a_newer_format_says_what_to_do(checkpoint_path: Path) -> None:
     _edit_config(checkpoint_path, format_version=FORMAT_VERSION + 1)
-    with pytest.raises(CheckpointError, match=f"config.json has format_version {FORMAT_VERSION + 1}") as caught:
+    with pytest.raises(CheckpointError, match=f"format_version {FORMAT_VERSION + 1}, .* up to") as caught:
         load_checkpoint(checkpoint_path)
     assert "upgrade" in caught.value.hint
 
 
 def test_an_unknown_field_is_named(checkpoint_path: Path) -> None:
     _edit_config(checkpoint_path, licence="mit")
-    with pytest.raises(ConfigError, match="unknown field 'licence' in config.json"):
+    with pytest.raises(ConfigError, match=r"unknown field 'licence' in config\.json"):
         load_checkpoint(checkpoint_path)
 
 

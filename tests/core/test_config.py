@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from tiny import CLASSES, tiny_config, tiny_model_config
 
 from kind_core.config import (
     FORMAT_VERSION,
@@ -16,12 +16,13 @@ from kind_core.config import (
     preset,
 )
 from kind_core.errors import CheckpointError, ClassNameError, ConfigError, KindError
+from tiny import CLASSES, tiny_config, tiny_model_config
 
 
 def test_a_config_survives_json() -> None:
     autoencoder = AutoencoderConfig(kind="AutoencoderTiny", source="vae", scaling_factor=0.5)
     base = tiny_model_config(tiny_config(tailor_ranks=(2, 0, 1, 2)), prediction_type="v_prediction")
-    config = ModelConfig(dit=base.dit, diffusion=base.diffusion, classes=base.classes, autoencoder=autoencoder)
+    config = replace(base, autoencoder=autoencoder)
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
@@ -106,7 +107,7 @@ def test_a_wrong_architecture_names_value_and_expectation(changes: dict[str, Any
         ({"noise_schedule": "cosine"}, "noise_schedule is 'cosine', expected one of linear, .*flow"),
         ({"prediction_type": "noise"}, "prediction_type is 'noise', expected one of epsilon"),
         ({"noise_schedule": "flow"}, "'epsilon' does not go with noise_schedule 'flow'"),
-        ({"prediction_type": "flow_prediction"}, "'flow_prediction' does not go with noise_schedule 'linear'"),
+        ({"prediction_type": "flow_prediction"}, "'flow_prediction' does not go with .* 'linear'"),
         ({"steps": 0}, "steps is 0"),
         ({"beta_start": 0}, "beta_start is 0, expected a number above 0"),
         ({"guidance_scale": "2"}, "guidance_scale is '2', expected a number"),
@@ -132,9 +133,9 @@ def test_classes_must_fit_the_architecture() -> None:
 
 def _changed(path: str, value: Any) -> dict[str, Any]:
     """config.json as a dict with `value` at the dotted `path`; None as the value drops the key."""
-    data = json.loads(json.dumps(tiny_model_config().to_dict()))
+    data: dict[str, Any] = json.loads(json.dumps(tiny_model_config().to_dict()))
     *parents, last = path.split(".")
-    place = data
+    place: Any = data
     for key in parents:
         place = place[int(key) if isinstance(place, list) else key]
     if value is None:

@@ -6,15 +6,15 @@ import pytest
 import torch
 from diffusers import DiTTransformer2DModel
 from diffusers.models.embeddings import get_2d_sincos_pos_embed
-from tiny import compose_dense, tiny_batch, tiny_config, tiny_model
 from torch import Tensor
 
 from kind_core.config import DiTConfig
 from kind_core.dit import KindDiT, make_position_embedding
+from tiny import compose_dense, tiny_batch, tiny_config, tiny_model
 
 
-def _to_diffusers(dense: KindDiT) -> Any:
-    """diffusers' DiT with the weights of a dense model; its blocks each hold a copy of the shared embedders."""
+def _to_diffusers(dense: KindDiT) -> DiTTransformer2DModel:
+    """diffusers' DiT with the weights of a dense model; each block holds a copy of the shared embedders."""
     config = dense.config
     reference = DiTTransformer2DModel(
         num_attention_heads=config.num_heads,
@@ -28,6 +28,7 @@ def _to_diffusers(dense: KindDiT) -> Any:
         norm_eps=1e-6,
     ).eval()
     reference.pos_embed.proj.load_state_dict(dense.patch_embedding.state_dict())
+    ours: Any
     for block, ours in zip(reference.transformer_blocks, dense.blocks, strict=True):
         _copy_embedders(block.norm1.emb, dense)
         pairs = {
@@ -56,7 +57,13 @@ def _copy_embedders(embedder: Any, dense: KindDiT) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "changes", [{}, {"learn_sigma": True, "in_channels": 4}, {"patch_size": 4, "depth": 3}, {"tailor_ranks": (2, 0, 1, 3)}]
+    "changes",
+    [
+        {},
+        {"learn_sigma": True, "in_channels": 4},
+        {"patch_size": 4, "depth": 3},
+        {"tailor_ranks": (2, 0, 1, 3)},
+    ],
 )
 @pytest.mark.parametrize("gate", [-1, 0, 3])
 def test_with_one_fixed_gate_it_is_diffusers_dit(changes: dict[str, Any], gate: int) -> None:
@@ -130,7 +137,8 @@ def test_a_fresh_model_answers_zero_and_trains_from_there() -> None:
     output = model(latents, timesteps, torch.tensor([0, 1]), torch.tensor([0, 1]))
     assert not output.any()
     (output - 1).square().mean().backward()
-    assert model.final.linear.bias.grad.any()  # type: ignore[union-attr, operator]
+    assert model.final.linear.bias.grad is not None
+    assert model.final.linear.bias.grad.any()
 
 
 @pytest.mark.parametrize(("learn_sigma", "channels"), [(False, 3), (True, 6)])
@@ -142,7 +150,7 @@ def test_the_output_has_the_shape_of_the_latents(learn_sigma: bool, channels: in
 def test_patches_keep_their_place() -> None:
     model = KindDiT(tiny_config())
     tokens = torch.zeros(1, 16, 12)
-    tokens[0, 6] = torch.arange(12)  # token 6 is row 1, column 2 of 4 x 4; inside (patch row, patch column, channel)
+    tokens[0, 6] = torch.arange(12)  # row 1, column 2 of 4 x 4; inside: patch row, patch column, channel
     image = model.unpatchify(tokens)
     assert image[0, :, 2:4, 4:6].permute(1, 2, 0).flatten().tolist() == list(range(12))
     assert image.sum() == sum(range(12))
@@ -153,7 +161,7 @@ def test_samples_do_not_see_each_other(model: KindDiT) -> None:
     choice = torch.tensor([0, 2, -1])
     with torch.no_grad():
         together = model(latents, timesteps, choice, choice)
-        alone = [model(latents[i : i + 1], timesteps[i : i + 1], choice[i : i + 1], choice[i : i + 1]) for i in range(3)]
+        alone = [model(latents[[i]], timesteps[[i]], choice[[i]], choice[[i]]) for i in range(3)]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-5)
 
 

@@ -9,8 +9,8 @@ from kind_core.diverted import DenseLinear, DivertedLinear, Tailor, init_factors
 IN, OUT = 48, 32
 
 
-def _tailor(rank: int, batch: int, in_features: int = IN, out_features: int = OUT) -> Tailor:
-    return Tailor(torch.randn(batch, rank, out_features), torch.randn(batch, rank), torch.randn(batch, rank, in_features))
+def _tailor(rank: int, batch: int) -> Tailor:
+    return Tailor(torch.randn(batch, rank, OUT), torch.randn(batch, rank), torch.randn(batch, rank, IN))
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +48,13 @@ def test_the_composed_weight_starts_with_xaviers_variance(
     in_features: int, out_features: int, tailor_rank: int
 ) -> None:
     layer = DivertedLinear(in_features, out_features, 96, tailor_rank)
-    tailor = Tailor(torch.empty(tailor_rank, out_features), torch.empty(tailor_rank), torch.empty(tailor_rank, in_features))
-    init_factors(*tailor, in_features, out_features, layer.live_rank)
-    weight = layer.learngene_weight() + (tailor.U.T * tailor.s) @ tailor.V
+    U, s, V = (
+        torch.empty(tailor_rank, out_features),
+        torch.empty(tailor_rank),
+        torch.empty(tailor_rank, in_features),
+    )
+    init_factors(U, s, V, in_features, out_features, layer.live_rank)
+    weight = layer.learngene_weight() + U.T @ torch.diag(s) @ V
     xavier = 2 / (in_features + out_features)
     assert weight.var().item() == pytest.approx(xavier, rel=0.04)
     assert abs(weight.mean().item()) < 0.02 * xavier**0.5

@@ -11,9 +11,9 @@ from kind_core.errors import CheckpointError, KindError
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
     drawn = set(re.findall(r"\b\w+Error\b", errors.__doc__ or ""))
-    defined = {name for name, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, Exception)}
-    assert drawn == defined
-    assert all(issubclass(getattr(errors, name), KindError) for name in defined)
+    defined = dict(inspect.getmembers(errors, inspect.isclass))
+    assert drawn == set(defined)
+    assert all(issubclass(error, KindError) for error in defined.values())
 
 
 def test_an_error_shows_message_and_hint() -> None:

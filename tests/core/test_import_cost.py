@@ -9,7 +9,7 @@ import sys
 import pytest
 
 HEAVY = {"torch", "diffusers", "coremltools", "onnx", "onnxruntime", "executorch", "safetensors", "PIL"}
-LIGHT_MODULES = ["kind_core", *(f"kind_core.{m}" for m in ("errors", "classes", "config", "flops", "noise", "staging"))]
+LIGHT_MODULES = ["errors", "classes", "config", "flops", "noise", "staging"]
 
 
 def _loaded_by(statement: str) -> set[str]:
@@ -21,9 +21,15 @@ def _loaded_by(statement: str) -> set[str]:
 
 @pytest.mark.parametrize("module", LIGHT_MODULES)
 def test_importing_it_loads_nothing_heavy(module: str) -> None:
-    loaded = _loaded_by(f"import {module}")
-    assert module in loaded
+    loaded = _loaded_by(f"import kind_core.{module}")
+    assert f"kind_core.{module}" in loaded
     assert loaded & HEAVY == set()
+
+
+def test_importing_the_package_loads_none_of_its_modules() -> None:
+    loaded = _loaded_by("import kind_core")
+    assert loaded & HEAVY == set()
+    assert {name for name in loaded if name.startswith("kind_core")} == {"kind_core"}
 
 
 def test_numpy_alone_comes_with_noise() -> None:

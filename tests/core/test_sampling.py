@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import tiny_batch, tiny_config, tiny_model
 from torch import Tensor
 
 from kind_core.config import DiffusionConfig
@@ -10,15 +9,12 @@ from kind_core.dit import KindDiT
 from kind_core.noise import start_noise
 from kind_core.sampling import predict_guided, sample_latents, sample_trajectory, to_images
 from kind_core.schedule import make_scheduler, read_sampler_table
+from tiny import tiny_batch, tiny_config, tiny_model
 
 CHOICE = torch.tensor([0, 3])
 CLOSED = torch.tensor([-1, -1])
 TIMESTEP = torch.tensor(500)
 DIFFUSION = DiffusionConfig(noise_schedule="squaredcos_cap_v2", prediction_type="sample")
-
-
-def _one_hot(choice: Tensor) -> Tensor:
-    return torch.nn.functional.one_hot(choice, 4).float()
 
 
 @pytest.fixture
@@ -33,19 +29,26 @@ def _guided(model: KindDiT, latents: Tensor, labels: Tensor, gates: Tensor, guid
 
 @torch.no_grad()
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 1.5, 3.0])
-def test_guidance_leads_away_from_the_learngene_alone(model: KindDiT, latents: Tensor, guidance: float) -> None:
+def test_guidance_leads_away_from_the_learngene_alone(
+    model: KindDiT, latents: Tensor, guidance: float
+) -> None:
     timesteps = torch.full((2,), 500.0)
     conditional = model(latents, timesteps, CHOICE, CHOICE)
     null = model(latents, timesteps, CLOSED, CLOSED)
     assert (conditional - null).abs().max() > 1e-2
     expected = null + guidance * (conditional - null)
-    torch.testing.assert_close(_guided(model, latents, CHOICE, CHOICE, guidance), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        _guided(model, latents, CHOICE, CHOICE, guidance), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_mixtures_are_taken_as_labels_and_as_gates(model: KindDiT, latents: Tensor) -> None:
     by_index = _guided(model, latents, CHOICE, CHOICE, 2.0)
-    for labels, gates in ((_one_hot(CHOICE), CHOICE), (CHOICE, _one_hot(CHOICE)), (_one_hot(CHOICE), _one_hot(CHOICE))):
-        torch.testing.assert_close(_guided(model, latents, labels, gates, 2.0), by_index, rtol=1e-5, atol=1e-5)
+    mixture = torch.nn.functional.one_hot(CHOICE, 4).float()
+    for labels, gates in ((mixture, CHOICE), (CHOICE, mixture), (mixture, mixture)):
+        torch.testing.assert_close(
+            _guided(model, latents, labels, gates, 2.0), by_index, rtol=1e-5, atol=1e-5
+        )
 
 
 @torch.no_grad()
@@ -75,7 +78,9 @@ def test_a_learned_sigma_is_left_out() -> None:
         (DiffusionConfig(noise_schedule="flow", prediction_type="flow_prediction"), "euler"),
     ],
 )
-def test_the_trajectory_is_that_of_the_sampler_table(model: KindDiT, diffusion: DiffusionConfig, sampler: str) -> None:
+def test_the_trajectory_is_that_of_the_sampler_table(
+    model: KindDiT, diffusion: DiffusionConfig, sampler: str
+) -> None:
     # the programs that are exported step by the table, the reference by the scheduler
     noise = torch.from_numpy(start_noise(1, (2, 3, 8, 8)))
     settings = {"sampler": sampler, "steps": 6, "guidance": 2.0}
@@ -96,10 +101,9 @@ def test_the_trajectory_is_that_of_the_sampler_table(model: KindDiT, diffusion: 
     assert torch.equal(sample_latents(model, diffusion, noise, CHOICE, CHOICE, **settings), trajectory[-1])  # type: ignore[arg-type]
 
 
-def test_every_timestep_reaches_the_network(model: KindDiT, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_timestep_reaches_the_network(model: KindDiT) -> None:
     seen: list[float] = []
-    forward = model.timestep_embedder.forward
-    monkeypatch.setattr(model.timestep_embedder, "forward", lambda t: (seen.append(float(t[0])), forward(t))[1])
+    model.timestep_embedder.register_forward_pre_hook(lambda _, inputs: seen.append(float(inputs[0][0])))
     noise = torch.from_numpy(start_noise(1, (2, 3, 8, 8)))
     sample_latents(model, DIFFUSION, noise, CHOICE, CHOICE, sampler="ddim", steps=5, guidance=1.5)
     assert seen == make_scheduler(DIFFUSION, "ddim", 5).timesteps.tolist()

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import compose_dense, tiny_batch, tiny_config, tiny_model
 from torch import Tensor
 
 from kind_core.config import DiTConfig
 from kind_core.dit import KindDiT
 from kind_core.tailors import TailorBank, class_shapes
+from tiny import compose_dense, tiny_batch, tiny_config, tiny_model
 
 RANKS = (2, 0, 1, 3)
 
@@ -115,7 +115,9 @@ def test_padded_components_stay_zero_under_training() -> None:
     for c, rank in enumerate(RANKS):
         for name, _, _ in model.config.matrix_names():
             for before, after in zip(
-                model.tailors.factors(start[c], name), model.tailors.factors(model.tailors.weight[c], name), strict=True
+                model.tailors.factors(start[c], name),
+                model.tailors.factors(model.tailors.weight[c], name),
+                strict=True,
             ):
                 assert not after[rank:].any()
                 assert bool(after[:rank].ne(before[:rank]).all())
@@ -131,7 +133,9 @@ def test_the_bank_starts_with_the_asked_ranks() -> None:
 
 
 @pytest.mark.parametrize("ranks", [None, RANKS, (0, 0, 0, 0)])
-def test_the_state_of_a_class_has_the_shapes_of_its_file_and_loads_back(ranks: tuple[int, ...] | None) -> None:
+def test_the_state_of_a_class_has_the_shapes_of_its_file_and_loads_back(
+    ranks: tuple[int, ...] | None,
+) -> None:
     config = tiny_config(tailor_ranks=ranks)
     bank, other = TailorBank(config), TailorBank(config)
     for c in range(config.num_classes):
@@ -157,7 +161,9 @@ def test_a_fresh_tailor_touches_its_own_row_only(model: KindDiT) -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [tiny_config(tailor_rank=0), tiny_config(learngene_rank=None, tailor_rank=0)], ids=["rank 0", "dense"]
+    "config",
+    [tiny_config(tailor_rank=0), tiny_config(learngene_rank=None, tailor_rank=0)],
+    ids=["rank 0", "dense"],
 )
 def test_without_tailors_gates_do_nothing(config: DiTConfig) -> None:
     model = tiny_model(config)

@@ -72,3 +72,33 @@ def fit(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> No
         sys.exit(130)  # fit_model said how to go on
     click.echo(f"best held-out loss {result.best_loss:.5f}")
     click.echo(f"checkpoint         {result.checkpoint}")
+
+
+@main.command()
+@click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="Checkpoint folder.")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="The photos it was trained on.")
+@click.option("--val-data", type=click.Path(path_type=Path), required=True, help="Held-out photos of the same classes.")
+@click.option("--classes", multiple=True, help="Measure these classes only (comma or repeated).")
+@click.option("--count", type=int, default=200, show_default=True, help="Pictures a class.")
+@click.option("--cross-count", type=int, default=50, show_default=True, help="Pictures a pair of the cross-class check.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the first picture of each class.")
+@click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
+@click.option("--guidance", type=float, help="Guidance scale [the checkpoint's].")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the whole report as JSON.")
+@click.option("--force", is_flag=True, help="Replace an existing --output.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@report_errors
+def evaluate(classes: tuple[str, ...], output: Path | None, force: bool, as_json: bool, **options: Any) -> None:
+    """Measure a checkpoint's pictures beside real held-out photos: asked-class share, distance, copying.
+
+    \b
+    Example:
+      kind-train evaluate --checkpoint run/best --data train.parquet --val-data val.parquet
+    """
+    from kind_core.cli import split_names
+    from kind_core.staging import check_output
+    from kind_train.evaluate.session import run_evaluation
+
+    if output is not None:
+        check_output(output, force=force)
+    run_evaluation(split_names(classes), options, output, force=force, as_json=as_json)

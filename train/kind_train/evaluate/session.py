@@ -1,0 +1,61 @@
+"""An evaluation as the command line runs it: progress on stderr, a table or JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from kind_core.staging import staged
+from kind_train.display import show_progress
+from kind_train.evaluate.run import Evaluation, EvaluationRequest, evaluate_checkpoint
+
+
+def run_evaluation(
+    classes: tuple[str, ...], options: Mapping[str, Any], output: Path | None, *, force: bool, as_json: bool
+) -> None:
+    """Evaluate, write the JSON report if asked, and print."""
+    request = EvaluationRequest(classes=classes, **options)
+    with show_progress(Console(stderr=True), "evaluating") as update:
+        evaluation = evaluate_checkpoint(request, lambda what, done, total: update(done, total, what))
+    text = json.dumps(evaluation.to_dict(), indent=2) + "\n"
+    if output is not None:
+        with staged(output, force=force) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    if as_json:
+        click.echo(text, nl=False)
+        return
+    Console().print(_class_table(evaluation))
+    floor = evaluation.overall_floor
+    click.echo(
+        f"all classes: distance {evaluation.overall.distance:.1f}, "
+        f"real photos among themselves {floor.distance:.1f} at n = {floor.n}"
+    )
+    for pair in evaluation.cross_class:
+        click.echo(
+            f"tailor {pair.tailor!r} with label {pair.label!r}: {pair.as_tailor_class.share:.0%} are called "
+            f"{pair.tailor!r}, {pair.as_label_class.share:.0%} {pair.label!r}"
+        )
+
+
+def _class_table(evaluation: Evaluation) -> Table:
+    table = Table(title=f"{evaluation.steps} {evaluation.sampler} steps at guidance {evaluation.guidance_scale:g}")
+    table.add_column("class")
+    for heading in ("as asked", "real photos", "distance", "floor", "n", "nearest / held-out"):
+        table.add_column(heading, justify="right")
+    for result in evaluation.classes:
+        table.add_row(
+            result.name,
+            f"{result.generated_share.share:.0%}",
+            f"{result.real_share.share:.0%}",
+            f"{result.distance.distance:.0f}",
+            f"{result.floor.distance:.0f}",
+            str(result.floor.n),
+            f"{result.copying.ratio:.2f}",
+        )
+    return table
