@@ -1,4 +1,4 @@
-"""Tiny models for tests, random in the zero-initialised layers too, so that every part shows in the output."""
+"""Tiny models for tests, random in zero-initialised layers too, so that every part shows in the output."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def tiny_batch(config: DiTConfig, batch: int, seed: int = 0) -> tuple[Tensor, Te
 
 @torch.no_grad()
 def compose_dense(model: KindDiT, classes: Sequence[int]) -> KindDiT:
-    """The ordinary DiT whose W is the U diag(s) V^T of the learngene plus those of `classes`, as stored in files.
+    """The ordinary DiT whose W is U diag(s) V^T of the learngene plus those of `classes`, as stored in files.
 
     It keeps every label embedding, so it takes the same labels; gates do nothing.
     """

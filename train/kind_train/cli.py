@@ -102,3 +102,25 @@ def evaluate(classes: tuple[str, ...], output: Path | None, force: bool, as_json
     if output is not None:
         check_output(output, force=force)
     run_evaluation(split_names(classes), options, output, force=force, as_json=as_json)
+
+
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option("--dtype", default="fp16", show_default=True, help="fp16 or fp32.")
+@click.option("--sampler", help="Default sampler to store [as it is].")
+@click.option("--steps", type=int, help="Default sampler steps to store [as they are].")
+@click.option("--guidance", type=float, help="Default guidance scale to store [as it is].")
+@click.option("--force", is_flag=True, help="Replace an existing OUTPUT.")
+@report_errors
+def convert(source: Path, output: Path, **options: Any) -> None:
+    """Make a checkpoint ready to ship: fp16 weights and the sampling defaults that measured best.
+
+    \b
+    Example:
+      kind-train convert run/best my-model --guidance 2.5
+    """
+    from kind_train.convert import convert_checkpoint
+
+    size_bytes = convert_checkpoint(source, output, **options)
+    click.echo(f"{output}  {size_bytes / 1e6:.2f} MB")
