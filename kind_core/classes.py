@@ -13,7 +13,7 @@ from kind_core.errors import ClassNameError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassInfo:
-    """One class of a checkpoint: a stable id (a WordNet id where there is one) and its names, the preferred one first."""
+    """One class of a checkpoint: a stable id (a WordNet id where there is one) and its names, the best one first."""
 
     id: str
     names: tuple[str, ...]

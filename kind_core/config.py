@@ -53,7 +53,8 @@ class DiTConfig:
             _require_positive("learngene_rank", self.learngene_rank)
         if self.tailor_ranks is not None and len(self.tailor_ranks) != self.num_classes:
             raise ConfigError(
-                f"tailor_ranks has {len(self.tailor_ranks)} entries, expected one for each of {self.num_classes} classes"
+                f"tailor_ranks has {len(self.tailor_ranks)} entries, "
+                f"expected one for each of {self.num_classes} classes"
             )
         for rank in (self.tailor_rank, *self.ranks):
             if not _is_whole(rank) or rank < 0:
@@ -95,7 +96,9 @@ class DiTConfig:
     def matrix_names(self) -> list[tuple[str, int, int]]:
         """(name, out, in) of every diverted matrix of the model, in order."""
         return [
-            (f"blocks.{i}.{name}", out, into) for i in range(self.depth) for name, (out, into) in self.matrix_shapes.items()
+            (f"blocks.{i}.{name}", out, into)
+            for i in range(self.depth)
+            for name, (out, into) in self.matrix_shapes.items()
         ]
 
 
@@ -175,7 +178,7 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelConfig:
-        """Parse `config.json`; raises CheckpointError for a newer format, ConfigError for anything that does not fit."""
+        """Parse `config.json`; raises CheckpointError for a newer format, ConfigError for what does not fit."""
         version = data.get("format_version")
         if not _is_whole(version) or version < 1:
             raise CheckpointError(f"config.json has format_version {version!r}, expected an integer from 1")
@@ -266,7 +269,7 @@ _SAMPLE_DIFFUSION = DiffusionConfig(
 
 
 def preset(name: str) -> tuple[DiTConfig, DiffusionConfig]:
-    """The architecture and schedule called `name`: `kind-b/2` (also s, l, xl, any patch), `dit-b/2`, `kind-mobile`, `sample`.
+    """Architecture and schedule of `name`: `kind-b/2`, `dit-b/2` (also s, l, xl, any patch), `kind-mobile`, `sample`.
 
     `kind-*` are the paper's settings (150 classes, latents 4x32x32); `dit-*` are their dense twins.
     """

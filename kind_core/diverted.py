@@ -29,7 +29,7 @@ class Tailor(NamedTuple):
 
 
 class DivertedLinear(nn.Module):
-    """A linear layer `y = W_c x + b` whose learngene factors are its parameters and whose tailor comes with each call."""
+    """A linear layer `y = W_c x + b`: the learngene factors are its parameters, the tailor comes with each call."""
 
     def __init__(self, in_features: int, out_features: int, learngene_rank: int, tailor_rank: int) -> None:
         super().__init__()

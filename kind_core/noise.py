@@ -33,11 +33,8 @@ _VECTOR_SEEDS = (0, 1, 42, 2**32 - 1, 2**32, 2**64 - 1)
 def start_noise(seed: int, shape: Sequence[int]) -> np.ndarray:
     """Standard normal numbers of `shape`, float32. Raises ConfigError for a seed outside 0 to 2^64 - 1."""
     count = math.prod(shape)
-    words = draw_words(seed, -(-count // 4)).astype(np.float64)
-    u1, u2 = (words[0::2] + 1) / 2**32, words[1::2] / 2**32
-    r, angle = np.sqrt(-2 * np.log(u1)), 2 * np.pi * u2
-    normals = np.stack([r * np.cos(angle), r * np.sin(angle)], axis=1)
-    return normals.astype(np.float32).reshape(-1)[:count].reshape(tuple(shape))
+    normals = words_to_normals(draw_words(seed, -(-count // 4)))
+    return normals[:count].reshape(tuple(shape))
 
 
 def picture_seed(seed: int, index: int) -> int:
@@ -54,6 +51,14 @@ def draw_words(seed: int, blocks: int) -> np.ndarray:
     index = np.arange(blocks, dtype=np.uint64)
     counter[:, 0], counter[:, 1] = index & _MASK, index >> _SHIFT
     return philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32)).reshape(-1)
+
+
+def words_to_normals(words: np.ndarray) -> np.ndarray:
+    """Box-Muller of each pair of words, (2 * pairs,) uint32 -> the same shape in float32."""
+    a, b = words.astype(np.float64).reshape(-1, 2).T
+    u1, u2 = (a + 1) / 2**32, b / 2**32
+    r, angle = np.sqrt(-2 * np.log(u1)), 2 * np.pi * u2
+    return np.stack([r * np.cos(angle), r * np.sin(angle)], axis=1).astype(np.float32).reshape(-1)
 
 
 def philox4x32(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:

@@ -12,7 +12,9 @@ from kind_core.dit import KindDiT
 from kind_core.schedule import make_scheduler
 
 
-def predict_guided(model: KindDiT, latents: Tensor, timestep: Tensor, labels: Tensor, gates: Tensor, guidance: float) -> Tensor:
+def predict_guided(
+    model: KindDiT, latents: Tensor, timestep: Tensor, labels: Tensor, gates: Tensor, guidance: float
+) -> Tensor:
     """Network output under classifier-free guidance, `null + guidance * (class - null)`, shaped like `latents`.
 
     The null half has the null label and no open gate: the learngene alone. labels and gates are those of `KindDiT`.

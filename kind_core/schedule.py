@@ -74,7 +74,7 @@ def read_noise_levels(config: DiffusionConfig) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplerTable:
-    """What a program needs of a sampler. Arrays are (steps,) float32; `timesteps` is what the network is called with."""
+    """What a program needs of a sampler. Arrays are (steps,) float32; `timesteps` is what the network is told."""
 
     timesteps: np.ndarray
     latents: np.ndarray

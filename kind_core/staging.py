@@ -26,7 +26,7 @@ def check_output(path: Path, *, force: bool) -> None:
 
 @contextmanager
 def staged(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the body succeeds it takes the place of `path`, otherwise it is removed.
+    """Yield a temporary path beside `path`; when the body succeeds it takes that place, otherwise it is removed.
 
     The body creates a file or a folder there. Raises OutputError when the place is taken, unwritable or the disk full.
     """

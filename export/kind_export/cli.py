@@ -14,8 +14,8 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
 @click.group(invoke_without_command=True, context_settings=_CONTEXT)
-@click.option("--classes", multiple=True, metavar="NAMES", help="Classes to export, by name or id (comma or repeated).")
-@click.option("--target", "targets", multiple=True, metavar="TARGET", help="coreml, onnx, executorch or all (repeatable).")
+@click.option("--classes", multiple=True, metavar="NAMES", help="Classes, by name or id (comma or repeated).")
+@click.option("--target", "targets", multiple=True, metavar="TARGET", help="coreml, onnx, executorch or all.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder [the shipped sample].")
 @click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
 @click.option("--sampler", metavar="NAME", help="ddim, dpmpp or, for flow models, euler [the checkpoint's].")
@@ -29,7 +29,9 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 @click.version_option(package_name="kind-diffusion")
 @click.pass_context
 @report_errors
-def main(context: click.Context, classes: tuple[str, ...], targets: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def main(
+    context: click.Context, /, classes: tuple[str, ...], targets: tuple[str, ...], as_json: bool, **options: Any
+) -> None:
     """Export some classes of a decomposable model to phones: verified Core ML, ONNX and ExecuTorch programs.
 
     \b

@@ -61,7 +61,7 @@ class Matrix:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Embedders:
-    """Conditioning as trained: timestep MLP, label embeddings (classes + 1, hidden), the null label last, adaLN layers."""
+    """Conditioning as trained: timestep MLP, labels (classes + 1, hidden) with the null label last, adaLN layers."""
 
     timestep_mlp: nn.Module
     label_embeddings: Tensor
@@ -136,7 +136,9 @@ class StepProgram(nn.Module):
     position_embedding: Tensor
     null_offset: Tensor
 
-    def __init__(self, model: CompactModel, *, style: GraphStyle = GraphStyle(), dtype: torch.dtype = torch.float32) -> None:  # noqa: B008 - frozen
+    def __init__(
+        self, model: CompactModel, *, style: GraphStyle = GraphStyle(), dtype: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
         config, table = model.config, model.sampler
         self.config = config
@@ -144,8 +146,8 @@ class StepProgram(nn.Module):
         self.num_labels = model.num_classes + 1
         self.num_outputs = model.num_outputs
         self.has_history = table.has_history
-        coefficients = (table.latents, table.output, table.history, table.history_from_latents, table.history_from_output)
-        self.register_buffer("sampler_table", torch.stack([torch.from_numpy(c) for c in coefficients], dim=1))
+        columns = (table.latents, table.output, table.history, table.history_from_latents, table.history_from_output)
+        self.register_buffer("sampler_table", torch.stack([torch.from_numpy(c) for c in columns], dim=1))
         self.register_buffer("null_offset", torch.tensor([model.num_classes], dtype=torch.int32))
         self.register_buffer("position_embedding", model.position_embedding.to(dtype))
         self.patch = _conv(model.patch_weight, model.patch_bias, config.patch_size).to(dtype)
@@ -171,7 +173,9 @@ class StepProgram(nn.Module):
         guided = halves[1:] + guidance * (halves[:1] - halves[1:])
         return self._advance(latents, history, self._unpatchify(guided), step_index)
 
-    def _advance(self, latents: Tensor, history: Tensor | None, output: Tensor, step_index: Tensor) -> tuple[Tensor, ...]:
+    def _advance(
+        self, latents: Tensor, history: Tensor | None, output: Tensor, step_index: Tensor
+    ) -> tuple[Tensor, ...]:
         row = self.sampler_table.index_select(0, step_index)
         a, b, c, p, q = (row[:, i : i + 1].reshape(1, 1, 1, 1) for i in range(5))
         advanced = latents * a + output * b
@@ -195,7 +199,10 @@ class CompactBlock(nn.Module):
         self.num_heads = model.config.num_heads
         self.attention_scale = model.attention_scale
         self.matrices = nn.ModuleDict(
-            {name: PairLinear(matrix, f"{index}.{name}", is_dynamic=is_dynamic) for name, matrix in model.blocks[index].items()}
+            {
+                name: PairLinear(matrix, f"{index}.{name}", is_dynamic=is_dynamic)
+                for name, matrix in model.blocks[index].items()
+            }
         )
         self.norm1 = Norm(model.config.hidden_size, style.norm)
         self.norm2 = Norm(model.config.hidden_size, style.norm)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from kind_core.noise import picture_seed
 from kind_export.reference import Reference, Trajectory
@@ -30,7 +30,8 @@ def write_golden(file: Path, trajectories: Sequence[Trajectory], reference: Refe
         tensors[f"{prefix}.latents"] = np.concatenate(trajectory.latents)
         if trajectory.noise.shape[1] == 3:
             tensors[f"{prefix}.image"] = reference.image(trajectory)
-    save_file({name: np.ascontiguousarray(t) for name, t in tensors.items()}, file)
+    # through Python, so that a full disk is the OSError that callers know
+    file.write_bytes(save({name: np.ascontiguousarray(t) for name, t in tensors.items()}))
 
 
 def write_preview(folder: Path, manifest: Manifest) -> None:

@@ -24,9 +24,9 @@ from kind_export.golden import write_golden, write_preview
 from kind_export.programs import latents_shape, make_decode, make_step
 from kind_export.reference import Reference
 from kind_export.report import write_report
-from kind_export.request import ExportRequest
+from kind_export.request import ExportRequest, parse_targets
 from kind_export.rewrites import RewriteOptions, describe_rewrites, rewrite
-from kind_export.targets import TargetOptions, choose_precision, load_target, parse_targets
+from kind_export.targets import TargetOptions, choose_precision, load_target
 from kind_export.verify import Parity, Verifier
 from kind_runtimes.bundle import MANIFEST_NAME, hash_file, list_files, open_bundle
 from kind_runtimes.manifest import (
@@ -76,17 +76,17 @@ def export_bundle(request: ExportRequest, on_stage: OnStage = lambda stage: None
     """Export, verify and publish; raises a KindError and leaves nothing behind when anything fails."""
     plan = _plan(request)
     check_output(plan.output, force=request.force)
+    sampler = read_sampler_table(read_config(request.checkpoint).diffusion, plan.sampler, plan.steps)
     on_stage("reading the checkpoint")
     checkpoint = load_checkpoint(request.checkpoint, [c.index for c in plan.classes])
-    sampler = read_sampler_table(checkpoint.config.diffusion, plan.sampler, plan.steps)
+    on_stage("running the eager model")
+    reference = Reference(checkpoint=checkpoint, sampler=plan.sampler, steps=plan.steps, guidance=plan.guidance)
+    verifier = Verifier(reference)  # first, because it refuses what no check could tell from nothing
     on_stage("composing and rewriting")
     compact = rewrite(checkpoint.model, sampler, RewriteOptions(baking=request.baking))
     with staged(plan.output, force=request.force) as folder:
         folder.mkdir()
         lowered = {name: _lower(name, compact, plan, folder, on_stage) for name in plan.targets}
-        on_stage("running the eager model")
-        reference = Reference(checkpoint=checkpoint, sampler=plan.sampler, steps=plan.steps, guidance=plan.guidance)
-        verifier = Verifier(reference)
         draft = _draft_manifest(plan, checkpoint, compact, sampler, lowered)
         parities = {}
         for name, (target, _) in lowered.items():

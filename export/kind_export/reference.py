@@ -92,7 +92,8 @@ class Reference:
         std = float(trajectory.latents[-1].std())
         if not np.isfinite(std) or std < MIN_STD:
             raise VerificationError(
-                f"the eager model's picture of {name!r} is flat: standard deviation {std:.3g}, expected {MIN_STD} or more",
+                f"the eager model's picture of {name!r} is flat: "
+                f"standard deviation {std:.3g}, expected {MIN_STD} or more",
                 "an untrained checkpoint answers zero and proves nothing; train it or randomise its zero layers",
             )
         if max(self.checkpoint.config.dit.ranks) == 0:

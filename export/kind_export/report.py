@@ -1,18 +1,23 @@
-"""report.json and report.html: what is in the bundle, how big, how much work, how fast here, how close to the model."""
+"""report.json and report.html: what is in the bundle, how big, how much work, how fast here, how close to the model.
+
+The page is made from report.json and preview.png alone, see `report_page`.
+"""
 
 from __future__ import annotations
 
-import base64
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from kind_core.checkpoint import Checkpoint
 from kind_core.config import DiTConfig
 from kind_core.flops import count_flops, count_parameters
-from kind_export.compact import CompactModel, Factors, StepProgram
-from kind_export.verify import Parity
+from kind_export.compact import CompactModel, ConditioningTable, Factors, Matrix, StepProgram
+from kind_export.report_page import render_page
+from kind_export.rewrites.pad_ranks import padded
+from kind_export.verify import DECODE_DB, STEP_DB, Parity
 from kind_runtimes.manifest import Manifest, check_schema
 from kind_runtimes.timing import Timing
 
@@ -33,8 +38,8 @@ def write_report(
     check_schema(data, "report", "report.json")
     (folder / "report.json").write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     preview = folder / "preview.png"
-    picture = base64.b64encode(preview.read_bytes()).decode() if preview.exists() else ""
-    (folder / "report.html").write_text(render_html(data, picture), encoding="utf-8")
+    page = render_page(data, preview.read_bytes() if preview.exists() else None)
+    (folder / "report.html").write_text(page, encoding="utf-8")
 
 
 def collect_report(
@@ -46,51 +51,69 @@ def collect_report(
     timings: dict[str, Timing],
 ) -> dict[str, Any]:
     """Everything the report says, as JSON."""
-    sizes = {
-        name: sum(e["size_bytes"] for file, e in manifest.data["files"].items() if file.startswith(f"{name}/"))
-        for name in manifest.targets
-    }
+    measured = json.loads((folder / "measured.json").read_text(encoding="utf-8"))
+    profiles = measured.get("delegation", {})
     return {
         "format_version": REPORT_VERSION,
         "name": manifest.data["name"],
         "classes": manifest.data["classes"],
+        "latents_shape": list(manifest.latents_shape),
         "sampling": {
             "sampler": manifest.sampler, "steps": manifest.steps, "guidance_scale": manifest.guidance_scale,
-            "passes_per_step": PASSES_PER_STEP,
+            "passes_per_step": PASSES_PER_STEP, "initial_noise_scale": manifest.initial_noise_scale,
         },
         "model": _describe_model(checkpoint.config.dit, compact),
         "rewrites": manifest.data["rewrites"],
         "targets": {
-            name: {
-                "precision": target.precision,
-                "size_bytes": sizes[name],
-                "parity": parities[name].to_dict(),
-                "lowering": manifest.data["targets"][name]["lowering"],
-                "measured": asdict(timings[name]) if name in timings else None,
-            }
-            for name, target in manifest.targets.items()
+            name: _describe_target(manifest, name, parities[name], timings.get(name), profiles.get(name))
+            for name in manifest.targets
         },
-        "host": json.loads((folder / "measured.json").read_text())["host"],
+        "host": measured["host"],
         "source": manifest.data["source"],
         "tools": manifest.data["tools"],
     }  # fmt: skip
 
 
+def _describe_target(
+    manifest: Manifest, name: str, parity: Parity, timing: Timing | None, profile: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    entry, precision = manifest.data["targets"][name], manifest.targets[name].precision
+    return {
+        "precision": precision,
+        "size_bytes": _size_under(manifest, f"{name}/"),
+        "programs": {
+            program: spec | {"size_bytes": _size_under(manifest, spec["file"])}
+            for program, spec in entry["programs"].items()
+        },
+        "parity": parity.to_dict() | {"step_threshold_db": STEP_DB[precision], "decode_threshold_db": DECODE_DB},
+        "lowering": entry["lowering"],
+        "delegation": profile,
+        "measured": asdict(timing) if timing else None,
+    }
+
+
+def _size_under(manifest: Manifest, prefix: str) -> int:
+    # a program is a file or, for Core ML, a folder
+    return sum(entry["size_bytes"] for file, entry in manifest.data["files"].items() if file.startswith(prefix))
+
+
 def _describe_model(config: DiTConfig, compact: CompactModel) -> dict[str, Any]:
-    dense = DiTConfig(
-        **{**asdict(config), "learngene_rank": None, "tailor_rank": 0, "tailor_ranks": None}
-    )  # the same DiT without decomposition
+    dense = replace(config, learngene_rank=None, tailor_rank=0, tailor_ranks=None)  # the same DiT, not decomposed
     program = StepProgram(compact)
-    stored = sum(t.numel() for t in (*program.parameters(), *program.buffers()))
-    live_rank = None if config.is_dense else (config.learngene_rank or 0) + max(config.ranks)
+    parameters = count_parameters(config)
     return {
         "num_tokens": config.num_tokens,
-        "live_rank": live_rank,
+        "live_rank": None if config.learngene_rank is None else config.learngene_rank + max(config.ranks),
         "parameters": {
             "dense_twin": round(count_parameters(dense).total),
-            "composed": round(count_parameters(config).total),
-            "stored_in_step": stored,
+            "composed": round(parameters.total),
+            "stored_in_step": _count_numbers(program),
         },
+        "conditioning": {
+            "stored": _count_numbers(program.conditioner),
+            "replaces": round(parameters.timestep_embedder + parameters.label_embedding + parameters.adaln),
+        },
+        "matrices_of_a_block": {name: _describe_matrix(name, m, config) for name, m in compact.blocks[0].items()},
         "flops_per_pass": {
             convention: {
                 "dense_twin": round(count_flops(dense, convention=convention).total),
@@ -102,32 +125,50 @@ def _describe_model(config: DiTConfig, compact: CompactModel) -> dict[str, Any]:
     }
 
 
+def _count_numbers(module: Any) -> int:
+    return sum(tensor.numel() for tensor in (*module.parameters(), *module.buffers()))
+
+
+def _describe_matrix(name: str, matrix: Matrix, config: DiTConfig) -> dict[str, Any]:
+    """The form and, per token, the multiplications that it was chosen by: null where the model is not decomposed."""
+    joined = 3 if name == "qkv" else 1  # the choice was made for each before they were joined
+    out_features, in_features = matrix.shape[0] // joined, matrix.shape[1]
+    costs = None
+    if config.learngene_rank is not None:
+        tailor_rank = matrix.rank - config.learngene_rank if config.num_classes == 1 else 0  # it rides along, see choose_forms
+        thin, rank = in_features + out_features, config.learngene_rank + tailor_rank
+        costs = {
+            "rank": padded(rank),
+            "factored": padded(rank) * thin,
+            "dense": out_features * in_features + tailor_rank * thin,
+        }
+    return {
+        "form": "dense" if matrix.is_dense else "factored",
+        "joined": joined,
+        "shape": [out_features, in_features],
+        "live_rank": None if config.learngene_rank is None else matrix.rank,
+        "products_per_token": costs,
+    }
+
+
 def count_step_flops(model: CompactModel) -> int:
-    """2 x multiplications of the linear layers and attention products that one step runs, both halves, unpadded ranks."""
+    """2 x multiplications of linear layers and attention products that one step runs, both halves, unpadded ranks."""
     config, halves = model.config, PASSES_PER_STEP
     tokens = config.num_tokens
     block = sum(_matrix_products(matrix) for matrix in model.blocks[0].values()) * tokens * halves
     attention = 2 * tokens * tokens * config.hidden_size * halves
-    patch = model.patch_weight.numel() * tokens
+    patch = model.patch_weight.numel() * tokens  # both halves start from the same tokens
     final = model.final_weight.numel() * tokens * halves
-    return 2 * (config.depth * (block + attention) + patch + final)
+    baked = model.conditioning
+    adaln = baked.weight.numel() * halves if isinstance(baked, ConditioningTable) else 0
+    return 2 * (config.depth * (block + attention) + patch + final + adaln)
 
 
-def _matrix_products(matrix: Any) -> int:
+def _matrix_products(matrix: Matrix) -> int:
     out_features, in_features = matrix.shape
     tailor_rank = matrix.tailors[0].rank if matrix.tailors else 0
     apart = tailor_rank * (out_features + in_features)
     if isinstance(matrix.learngene, Factors):
         rank = matrix.rank - (tailor_rank if matrix.gate is None else 0)
-        return int(rank * (out_features + in_features) + apart)
-    return int(out_features * in_features + apart)
-
-
-def render_html(data: dict[str, Any], preview_base64: str) -> str:
-    """One self-contained page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("kind_export"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("report.html").render(report=data, preview=preview_base64)
+        return rank * (out_features + in_features) + apart
+    return out_features * in_features + apart

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from kind_export.request import ExportRequest
-from kind_export.targets import parse_targets
+from kind_export.request import ExportRequest, parse_targets
 
 
 def run_export(request: ExportRequest, *, as_json: bool) -> None:
@@ -45,7 +44,8 @@ def run_export(request: ExportRequest, *, as_json: bool) -> None:
 def _summary(report: dict) -> Table:  # type: ignore[type-arg]
     names = ", ".join(c["names"][0] for c in report["classes"])
     sampling = report["sampling"]
-    table = Table(title=f"{names}: {sampling['steps']} {sampling['sampler']} steps at guidance {sampling['guidance_scale']:g}")
+    settings = f"{sampling['steps']} {sampling['sampler']} steps at guidance {sampling['guidance_scale']:g}"
+    table = Table(title=f"{names}: {settings}")
     for heading in ("target", "precision", "size", "vs eager", "gate", "step here", "image here"):
         table.add_column(heading, justify="left" if heading == "target" else "right")
     for name, target in report["targets"].items():

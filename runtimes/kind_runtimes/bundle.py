@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from kind_core.errors import BundleError
 from kind_runtimes.manifest import Manifest, parse_manifest
@@ -24,22 +24,30 @@ class Bundle:
 
 def open_bundle(path: Path) -> Bundle:
     """Open a bundle and check the hash of every file; raises BundleError naming the first that does not match."""
+    manifest = read_manifest(path)
+    for name, expected in manifest.files.items():
+        _check_file(path, name, expected)
+    for target in manifest.targets.values():
+        for program in target.programs.values():
+            if not any(_is_part(name, program.file) for name in manifest.files):
+                raise BundleError(
+                    f"{path / MANIFEST_NAME} has no sha256 of the program {program.file}", "export the bundle again"
+                )
+    return Bundle(path=path, manifest=manifest)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a bundle folder, whose files are not looked at."""
     file = path / MANIFEST_NAME
+    if not path.exists():
+        raise BundleError(f"there is no bundle {path}", "make one with kind-export")
     if not file.is_file():
         raise BundleError(f"{path} is not a bundle: it has no {MANIFEST_NAME}", "make one with kind-export")
-    manifest = parse_manifest(file.read_text(encoding="utf-8"), str(file))
-    for name, expected in manifest.files.items():
-        if not _stays_inside(name):
-            raise BundleError(f"{file} lists {name!r}, which is outside the bundle", "export the bundle again")
-        if not (path / name).is_file():
-            raise BundleError(f"{path} has no file {name}", "copy the whole bundle or export it again")
-        actual = hash_file(path / name)
-        if actual != expected:
-            raise BundleError(
-                f"{path / name} has sha256 {actual[:12]}..., the manifest expects {expected[:12]}...",
-                "the file was changed or damaged; copy or export the bundle again",
-            )
-    return Bundle(path=path, manifest=manifest)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"cannot read {file}: {error}", "copy or export the bundle again") from error
+    return parse_manifest(text, str(file))
 
 
 def list_files(path: Path) -> list[str]:
@@ -54,6 +62,28 @@ def hash_file(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _check_file(path: Path, name: str, expected: str) -> None:
+    if not _stays_inside(name):
+        raise BundleError(f"{path / MANIFEST_NAME} lists {name!r}, which is outside the bundle", "export it again")
+    if not (path / name).is_file():
+        raise BundleError(f"{path} has no file {name}", "copy the whole bundle or export it again")
+    try:
+        actual = hash_file(path / name)
+    except OSError as error:
+        raise BundleError(f"cannot read {path / name}: {error.strerror}", "copy the bundle again") from error
+    if actual != expected:
+        raise BundleError(
+            f"{path / name} has sha256 {actual[:12]}..., the manifest expects {expected[:12]}...",
+            "the file was changed or damaged; copy or export the bundle again",
+        )
+
+
+def _is_part(name: str, program: str) -> bool:
+    """Whether file `name` is the program or, where that is a folder, in it."""
+    return name == program or name.startswith(f"{program}/")
+
+
 def _stays_inside(name: str) -> bool:
-    parts = Path(name).parts
-    return bool(parts) and ".." not in parts and not Path(name).is_absolute()
+    return bool(name) and not any(
+        ".." in pure.parts or pure.is_absolute() or pure.anchor for pure in (PurePosixPath(name), PureWindowsPath(name))
+    )

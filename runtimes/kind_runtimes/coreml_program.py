@@ -11,8 +11,8 @@ import numpy as np
 
 from kind_runtimes.coreml.evaluator import Evaluator
 from kind_runtimes.coreml.package import CoreMLPackage
-from kind_runtimes.quiet import import_coremltools
 from kind_runtimes.manifest import ProgramSpec
+from kind_runtimes.quiet import import_coremltools
 from kind_runtimes.runtime import Arrays, check_inputs
 
 

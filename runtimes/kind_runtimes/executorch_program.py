@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import os
+import re
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from executorch.runtime import Runtime, Verification
 
 from kind_core.errors import BundleError
 from kind_runtimes.manifest import ProgramSpec
+from kind_runtimes.quiet import without_import_noise
 from kind_runtimes.runtime import Arrays, check_inputs
+
+with without_import_noise():
+    from executorch.runtime import Runtime, Verification
+
+# What XNNPACK's start writes on x86: it looks for files that only ARM boards have.
+_CPUINFO_LINE = re.compile(rb"\[cpuinfo_utils\.cpp:\d+\] [^\n]*\n")
+# Where ExecuTorch says why it refuses a file; its exceptions hold a number only.
+_REASON_LINE = re.compile(rb"\[\w+\.cpp:\d+\] (?P<reason>[^\n]*)\n")
 
 
 class ExecutorchProgram:
     """The `forward` method of a .pte file."""
 
     def __init__(self, file: Path, spec: ProgramSpec) -> None:
-        try:
-            with _hushed_cpuinfo():
-                # the program must outlive its method
-                self._program = Runtime.get().load_program(file, verification=Verification.Minimal)
-                self._method = self._program.load_method("forward")
-        except RuntimeError as error:
-            raise BundleError(f"ExecuTorch cannot load {file}: {error}", "export the bundle again") from error
+        # the program must outlive its method
+        self._program, self._method = _load(file)
         self._spec = spec
         self.engine = f"ExecuTorch {version('executorch')} with XNNPACK on CPU"
 
@@ -38,27 +44,41 @@ class ExecutorchProgram:
 
 
 def open_program(file: Path, spec: ProgramSpec) -> ExecutorchProgram:
-    """Open a .pte file."""
+    """Open a .pte file; raises BundleError with ExecuTorch's reason when it cannot."""
     return ExecutorchProgram(file, spec)
 
 
-@contextmanager
-def _hushed_cpuinfo() -> Iterator[None]:
-    """Drop what cpuinfo writes to stderr while XNNPACK starts on x86: it looks for files that only ARM boards have."""
-    import sys
-    import tempfile
-
-    sys.stderr.flush()
-    saved = os.dup(2)
+def _load(file: Path) -> tuple[Any, Any]:
+    reasons: list[str] = []
     try:
-        with tempfile.TemporaryFile() as log:
-            os.dup2(log.fileno(), 2)
-            try:
+        with hushed_cpuinfo(reasons):
+            program = Runtime.get().load_program(file, verification=Verification.InternalConsistency)
+            return program, program.load_method("forward")
+    except (RuntimeError, KeyError) as error:  # KeyError: a program without `forward`
+        reason = "; ".join([*reasons, str(error)])
+        raise BundleError(f"ExecuTorch cannot load {file}: {reason}", "export the bundle again") from error
+
+
+@contextmanager
+def hushed_cpuinfo(reasons: list[str] | None = None) -> Iterator[None]:
+    """Hold back what native code writes to stderr in the body, then write it, less the lines of cpuinfo.
+
+    Where the body fails, ExecuTorch's own lines go to `reasons`, if given, instead: they belong into the error.
+    """
+    saved = os.dup(2)
+    failed = True
+    with tempfile.TemporaryFile() as log, open(log.fileno(), "w", buffering=1, closefd=False) as text:
+        os.dup2(log.fileno(), 2)
+        try:
+            with redirect_stderr(text):  # ExecuTorch writes to sys.stderr, its backends to the file descriptor
                 yield
-            finally:
-                os.dup2(saved, 2)
-                log.seek(0)
-                kept = [line for line in log.read().splitlines(keepends=True) if b"cpuinfo_utils.cpp" not in line]
-                os.write(2, b"".join(kept))
-    finally:
-        os.close(saved)
+            failed = False
+        finally:
+            os.dup2(saved, 2)
+            log.seek(0)
+            written = _CPUINFO_LINE.sub(b"", log.read())
+            if failed and reasons is not None:
+                reasons += [found["reason"].decode(errors="replace") for found in _REASON_LINE.finditer(written)]
+                written = _REASON_LINE.sub(b"", written)
+            with open(saved, "wb") as stderr:
+                stderr.write(written)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from kind_core.noise import start_noise
-
 from kind_runtimes.manifest import Manifest
 from kind_runtimes.runtime import Program, open_program
 
@@ -60,8 +59,12 @@ class Generator:
         self, class_index: int, seed: int, guidance: float | None = None, on_step: OnStep | None = None
     ) -> np.ndarray:
         """One picture, uint8 (height, width, 3)."""
+        return self.decode_picture(self.latents(class_index, seed, guidance, on_step))
+
+    def decode_picture(self, latents: np.ndarray) -> np.ndarray:
+        """The picture of latents, uint8 (height, width, 3)."""
         assert self.decode is not None, "the bundle has no decode program"
-        return to_pixels(self.decode({"latents": self.latents(class_index, seed, guidance, on_step)})["image"])
+        return to_pixels(self.decode({"latents": latents})["image"])
 
     @property
     def input_names(self) -> set[str]:
@@ -83,4 +86,5 @@ def to_pixels(image: np.ndarray) -> np.ndarray:
     """A decoded image, float (1, 3, height, width) in [0, 1] or already uint8, as uint8 (height, width, 3)."""
     if image.dtype == np.uint8:
         return image
-    return np.rint(np.clip(image[0], 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+    pixels: np.ndarray = np.rint(np.clip(image[0], 0, 1) * 255).astype(np.uint8)
+    return pixels.transpose(1, 2, 0)

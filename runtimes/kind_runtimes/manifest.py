@@ -76,9 +76,9 @@ def load_schema(name: str) -> dict[str, Any]:
 def parse_manifest(text: str, where: str) -> Manifest:
     """Check `manifest.json` against its schema and parse it; raises BundleError naming the field that does not fit."""
     try:
-        data = json.loads(text)
+        data = json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:
-        raise BundleError(f"{where} is not JSON: {error}") from error
+        raise BundleError(f"{where} is not JSON: {error}", "copy or export the bundle again") from error
     version = data.get("format_version") if isinstance(data, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise BundleError(
@@ -116,6 +116,10 @@ def describe_program(program: ProgramSpec) -> dict[str, Any]:
         "inputs": [_describe_tensor(spec) for spec in program.inputs],
         "outputs": [_describe_tensor(spec) for spec in program.outputs],
     }
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _describe_tensor(spec: TensorSpec) -> dict[str, Any]:

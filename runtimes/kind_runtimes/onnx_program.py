@@ -7,10 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from kind_core.errors import BundleError
 from kind_runtimes.manifest import ProgramSpec
 from kind_runtimes.runtime import Arrays, check_inputs
+
+# All that loading a file can raise; they have no common class but Exception.
+_LOAD_ERRORS = (
+    errors.Fail,
+    errors.InvalidArgument,
+    errors.InvalidGraph,
+    errors.InvalidProtobuf,
+    errors.NoSuchFile,
+    errors.NotImplemented,
+    errors.RuntimeException,
+)
 
 
 class OnnxProgram:
@@ -22,8 +34,9 @@ class OnnxProgram:
         options.log_severity_level = 3  # errors; version warnings are not the user's to mend
         try:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has no common exception class of its own
-            raise BundleError(f"onnxruntime cannot load {file}: {error}", "export the bundle again") from error
+        except _LOAD_ERRORS as error:
+            reason = " ".join(str(error).split())
+            raise BundleError(f"onnxruntime cannot load {file}: {reason}", "export the bundle again") from error
         self._spec = spec
         self.engine = f"onnxruntime {onnxruntime.__version__} on CPU"
 
@@ -34,5 +47,5 @@ class OnnxProgram:
 
 
 def open_program(file: Path, spec: ProgramSpec) -> OnnxProgram:
-    """Open an .onnx file."""
+    """Open an .onnx file; raises BundleError with onnxruntime's reason when it cannot."""
     return OnnxProgram(file, spec)

@@ -1,11 +1,16 @@
-"""Pictures side by side."""
+"""Pictures side by side, and their file."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from kind_core.errors import OutputError
+from kind_core.staging import staged
 
 
 def make_grid(pictures: Sequence[np.ndarray], columns: int, gap: int = 2) -> Image.Image:
@@ -17,3 +22,21 @@ def make_grid(pictures: Sequence[np.ndarray], columns: int, gap: int = 2) -> Ima
     for i, picture in enumerate(pictures):
         canvas.paste(Image.fromarray(picture), (i % columns * width, i // columns * height))
     return canvas
+
+
+def check_format(path: Path) -> str:
+    """The image format of a file name, as Pillow calls it; raises OutputError where it cannot write one."""
+    image_format = Image.registered_extensions().get(path.suffix.lower(), "")
+    try:
+        Image.new("RGB", (1, 1)).save(io.BytesIO(), image_format)
+    except (KeyError, OSError, ValueError) as error:  # no such format, only read, or without colours
+        given = f"the ending {path.suffix!r}" if path.suffix else "no ending"
+        raise OutputError(f"{path} has {given}, expected an image type such as .png or .jpg") from error
+    return image_format
+
+
+def write_picture(path: Path, picture: Image.Image, *, force: bool) -> None:
+    """Write a whole file or none; raises OutputError."""
+    image_format = check_format(path)
+    with staged(path, force=force) as file:
+        picture.save(file, image_format)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -38,13 +40,26 @@ _RUNTIMES = {
     "coreml": _Runtime(module="kind_runtimes.coreml_program", package="coremltools"),
 }
 RUNTIMES = tuple(_RUNTIMES)
+# Core ML itself runs on Apple's systems only; its evaluator, elsewhere, is the slowest and comes last.
+_PREFERENCE = ("coreml", "onnx", "executorch") if sys.platform == "darwin" else ("onnx", "executorch", "coreml")
+
+
+def check_runtime(name: str) -> str:
+    """`name`; raises TargetError when there is no such runtime."""
+    if name not in _RUNTIMES:
+        raise TargetError(f"unknown runtime {name!r}, expected one of {', '.join(RUNTIMES)}")
+    return name
+
+
+def choose_runtime(targets: Collection[str]) -> str:
+    """The best installed one of a bundle's targets; if none is installed, the best: opening it says what is missing."""
+    held = [name for name in _PREFERENCE if name in targets]
+    return next((name for name in held if find_spec(_RUNTIMES[name].package)), held[0])
 
 
 def open_program(runtime: str, file: Path, spec: ProgramSpec) -> Program:
     """Open one program in the runtime of its target; raises TargetError when that is unknown or not installed."""
-    if runtime not in _RUNTIMES:
-        raise TargetError(f"unknown runtime {runtime!r}, expected one of {', '.join(RUNTIMES)}")
-    entry = _RUNTIMES[runtime]
+    entry = _RUNTIMES[check_runtime(runtime)]
     try:
         module = import_module(entry.module)
         return module.open_program(file, spec)  # type: ignore[no-any-return]

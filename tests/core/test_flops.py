@@ -158,7 +158,7 @@ def test_parameters_by_part_are_those_of_the_modules() -> None:
 
 
 def test_uneven_ranks_count_without_their_padding() -> None:
-    config = tiny_config(tailor_ranks=(4, 0, 1, 3))
+    config = tiny_config(tailor_ranks=(0, 4, 1, 3))
     even = tiny_config(tailor_rank=2)
     assert count_parameters(config).total == count_parameters(even).total
     assert count_live_rank(config, 1) == count_live_rank(even, 1) == 10

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from importlib.resources import files
 from typing import Any
 
@@ -8,7 +9,14 @@ import numpy as np
 import pytest
 
 from kind_core.errors import ConfigError
-from kind_core.noise import draw_words, format_test_vectors, philox4x32, picture_seed, start_noise
+from kind_core.noise import (
+    draw_words,
+    format_test_vectors,
+    philox4x32,
+    picture_seed,
+    start_noise,
+    words_to_normals,
+)
 
 SHIPPED = (files("kind_core") / "data" / "noise_vectors.json").read_text(encoding="utf-8")
 VECTORS = json.loads(SHIPPED)["vectors"]
@@ -37,13 +45,16 @@ def test_words_follow_the_documented_counter_and_key() -> None:
         assert np.array_equal(words[4 * block : 4 * block + 4], alone[0])
 
 
-def test_normals_follow_the_documented_formula() -> None:
-    a, b, c, d = (int(word) for word in draw_words(3, 1))
-    expected = []
-    for first, second in ((a, b), (c, d)):
-        r = np.sqrt(-2 * np.log((first + 1) / 2**32))
-        expected += [r * np.cos(2 * np.pi * second / 2**32), r * np.sin(2 * np.pi * second / 2**32)]
-    np.testing.assert_allclose(start_noise(3, (4,)), expected, rtol=1e-6)
+@pytest.mark.parametrize("a", [0, 1, 12345, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("b", [0, 2**29, 2**31, 2**32 - 1])
+def test_normals_follow_the_documented_formula_at_its_ends_too(a: int, b: int) -> None:
+    r, angle = math.sqrt(-2 * math.log((a + 1) / 2**32)), 2 * math.pi * b / 2**32
+    normals = words_to_normals(np.array([a, b], dtype=np.uint32))
+    np.testing.assert_allclose(normals, [r * math.cos(angle), r * math.sin(angle)], rtol=1e-6, atol=1e-12)
+
+
+def test_noise_is_the_normals_of_the_words() -> None:
+    assert np.array_equal(start_noise(3, (8,)), words_to_normals(draw_words(3, 2)))
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["seed"])

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_model, tiny_model_config
 
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.errors import CheckpointError, ConfigError
 from kind_train.convert import convert_checkpoint
+from tiny import tiny_model, tiny_model_config
 
 
 @pytest.fixture

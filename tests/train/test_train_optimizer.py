@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_training import TINY_DIT, open_zero_layers
+from tiny_training import TINY_DIT
 from torch import Tensor
 
 from kind_core.dit import KindDiT
 from kind_train.optimizer import BETAS, EPS, DivertedAdamW
+from tiny import tiny_model
 
 BANK = "tailors.weight"
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make_model() -> KindDiT:
-    torch.manual_seed(0)
-    model = KindDiT(TINY_DIT)
-    open_zero_layers(model)
-    return model
+    return tiny_model(TINY_DIT)
 
 
 def draw_gradients(model: KindDiT, seed: int) -> dict[str, Tensor]:

@@ -14,14 +14,11 @@ from torch import Tensor
 
 from kind_core.classes import ClassInfo
 from kind_core.config import DiffusionConfig, DiTConfig
-from kind_core.dit import KindDiT
 from kind_train.config import TrainConfig
 from kind_train.data import PhotoSet
+from tiny import tiny_config
 
-TINY_DIT = DiTConfig(
-    sample_size=8, patch_size=4, in_channels=3, hidden_size=32, depth=2, num_heads=2, num_classes=3,
-    learngene_rank=12, tailor_rank=2,
-)  # fmt: skip
+TINY_DIT = tiny_config(patch_size=4, num_classes=3, learngene_rank=12)
 TINY_DIFFUSION = DiffusionConfig(noise_schedule="squaredcos_cap_v2", prediction_type="sample", sampler="ddim", steps=2)
 
 
@@ -32,10 +29,8 @@ def tiny_preset(name: str) -> tuple[DiTConfig, DiffusionConfig]:
 
 def make_config(output: Path, **options: Any) -> TrainConfig:
     """Options of a run of 12 steps of 4 photos, saved every 5 steps."""
-    defaults: dict[str, Any] = {"images": 48, "batch_size": 4, "save_every": 20, "sample_every": 10**9}
-    return TrainConfig(
-        data="photos", output=str(output), **{"device": "cpu", "learning_rate": 1e-2, **defaults, **options}
-    )
+    tiny: dict[str, Any] = {"data": "photos", "device": "cpu", "images": 48, "batch_size": 4, "learning_rate": 1e-2}
+    return TrainConfig(output=str(output), **{**tiny, "save_every": 20, "sample_every": 10**9, **options})
 
 
 def make_photos(num_photos: int = 10, num_classes: int = 3, size: int = 8, seed: int = 0) -> PhotoSet:
@@ -46,15 +41,6 @@ def make_photos(num_photos: int = 10, num_classes: int = 3, size: int = 8, seed:
     colours = 160 * torch.eye(3, dtype=torch.long)[torch.arange(num_classes) % 3][:, :, None, None]
     classes = tuple(ClassInfo(id=f"class_{i}", names=(f"class {i}",)) for i in range(num_classes))
     return PhotoSet(images=(noise + colours[labels]).byte(), labels=labels, classes=classes)
-
-
-@torch.no_grad()
-def open_zero_layers(model: KindDiT) -> None:
-    """Give the layers that start at zero some weights: a fresh adaLN-Zero model answers zero and trains no tailor."""
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        if not parameter.any():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
 
 
 def encode(pixels: Tensor, kind: str = "PNG") -> bytes:

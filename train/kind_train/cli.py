@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kind_core.cli import report_errors
+from kind_core.cli import report_errors, split_names
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -62,10 +62,9 @@ def fit(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> No
       kind-train fit --data photos/ --output run
       kind-train fit --config sample.yaml --images 500000 --resume
     """
-    from kind_train.config import split_names
     from kind_train.session import fit_model
 
-    flags["classes"] = tuple(name for given in flags["classes"] for name in split_names(given))
+    flags["classes"] = split_names(flags["classes"])
     try:
         result = fit_model(config_file, flags, resume=resume, force=force)
     except KeyboardInterrupt:
@@ -80,7 +79,9 @@ def fit(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> No
 @click.option("--val-data", type=click.Path(path_type=Path), required=True, help="Held-out photos of the same classes.")
 @click.option("--classes", multiple=True, help="Measure these classes only (comma or repeated).")
 @click.option("--count", type=int, default=200, show_default=True, help="Pictures a class.")
-@click.option("--cross-count", type=int, default=50, show_default=True, help="Pictures a pair of the cross-class check.")
+@click.option(
+    "--cross-count", type=int, default=50, show_default=True, help="Pictures a pair of the cross-class check."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the first picture of each class.")
 @click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
 @click.option("--guidance", type=float, help="Guidance scale [the checkpoint's].")
@@ -95,7 +96,6 @@ def evaluate(classes: tuple[str, ...], output: Path | None, force: bool, as_json
     Example:
       kind-train evaluate --checkpoint run/best --data train.parquet --val-data val.parquet
     """
-    from kind_core.cli import split_names
     from kind_core.staging import check_output
     from kind_train.evaluate.session import run_evaluation
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from kind_core.cli import split_names
 from kind_core.errors import ConfigError
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -105,11 +106,6 @@ def load_options(path: Path | None, flags: Mapping[str, Any]) -> TrainConfig:
     return TrainConfig(**{name: _from_yaml(value, known[name]) for name, value in options.items()})
 
 
-def split_names(text: str) -> tuple[str, ...]:
-    """The names in a comma-separated list."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
 def _from_yaml(value: Any, kind: str) -> Any:
     """`value` as YAML means it: 1e-4 is text to YAML 1.1, and one name may stand without a list."""
     if kind == "float" and isinstance(value, str):
@@ -118,7 +114,7 @@ def _from_yaml(value: Any, kind: str) -> Any:
         except ValueError:
             return value  # TrainConfig names it
     if kind == "tuple[str, ...]":
-        return split_names(value) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+        return split_names((value,)) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
     return value
 
 

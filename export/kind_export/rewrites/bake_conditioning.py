@@ -15,15 +15,14 @@ from torch.nn import functional as F
 
 from kind_core.errors import ConfigError
 from kind_export.compact import CompactModel, ConditioningTable, Embedders, ModulationTable, scale_offset
-
-MODES = ("auto", "on", "off")
+from kind_export.request import BAKING_MODES
 
 
 @torch.no_grad()
 def bake_conditioning(model: CompactModel, mode: str = "auto") -> CompactModel:
     """Bake the modulations (`on`), the conditioning vectors only (`off`), or whichever is smaller (`auto`)."""
-    if mode not in MODES:
-        raise ConfigError(f"baking is {mode!r}, expected one of {', '.join(MODES)}")
+    if mode not in BAKING_MODES:
+        raise ConfigError(f"baking is {mode!r}, expected one of {', '.join(BAKING_MODES)}")
     source = model.conditioning
     assert isinstance(source, Embedders), "conditioning is baked once"
     vectors = _conditioning_vectors(source, torch.from_numpy(model.sampler.timesteps))

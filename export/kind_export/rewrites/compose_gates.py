@@ -46,7 +46,8 @@ def _compose_block(model: KindDiT, index: int) -> dict[str, Matrix]:
 def _compose_matrix(model: KindDiT, name: str) -> Matrix:
     layer = model.get_submodule(name)
     if isinstance(layer, DenseLinear):
-        return Matrix(learngene=_frozen(layer.weight), tailors=(), bias=_frozen(layer.bias), rank=min(layer.weight.shape))
+        weight = _frozen(layer.weight)
+        return Matrix(learngene=weight, tailors=(), bias=_frozen(layer.bias), rank=min(weight.shape))
     learngene = Factors(up=_frozen(layer.U), scale=_frozen(layer.s), down=_frozen(layer.V.T))  # type: ignore[arg-type,union-attr,operator]
     bank = model.tailors
     tailors = []

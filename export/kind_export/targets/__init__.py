@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from kind_core.errors import ConfigError, TargetError
+from kind_core.errors import ExportError, KindError, TargetError
 from kind_export.compact import GraphStyle
+from kind_export.request import TARGETS, Precision
 from kind_runtimes.manifest import TensorSpec
 
-Precision = Literal["fp32", "fp16"]
+__all__ = ["Lowering", "Precision", "Target", "TargetOptions", "choose_precision", "load_target", "one_line_errors"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,24 +55,11 @@ class TargetOptions:
     min_ios: int = 17
 
 
-_MODULES = {"coreml": "coreml", "onnx": "onnx", "executorch": "executorch"}
-TARGETS = tuple(_MODULES)
-PRECISIONS = ("fp32", "fp16")
-MIN_IOS = (17, 18)
-
-
-def parse_targets(names: Sequence[str]) -> list[str]:
-    """`all` or target names, each once and in a fixed order; raises TargetError for an unknown one."""
-    for name in names:
-        if name not in (*TARGETS, "all"):
-            raise TargetError(f"unknown target {name!r}, expected {', '.join(TARGETS)} or all")
-    return [target for target in TARGETS if target in names or "all" in names]
-
-
 def load_target(name: str) -> Target:
-    """Import a target; raises TargetError when its package is not installed."""
+    """Import one of `request.TARGETS`; raises TargetError when its package is not installed."""
+    assert name in TARGETS, name
     try:
-        return import_module(f"kind_export.targets.{_MODULES[name]}")  # type: ignore[return-value]
+        return import_module(f"kind_export.targets.{name}")  # type: ignore[return-value]
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("kind_"):
             raise
@@ -79,10 +68,22 @@ def load_target(name: str) -> Target:
         ) from error
 
 
-def choose_precision(target: Target, asked: str | None) -> Precision:
+def choose_precision(target: Target, asked: Precision | None) -> Precision:
     """The asked precision or the target's default."""
-    if asked is None:
-        return target.DEFAULT_PRECISION
-    if asked not in PRECISIONS:
-        raise ConfigError(f"precision is {asked!r}, expected one of {', '.join(PRECISIONS)}")
-    return asked  # type: ignore[return-value]  # one of PRECISIONS
+    return target.DEFAULT_PRECISION if asked is None else asked
+
+
+@contextmanager
+def one_line_errors(tool: str, lowering: Lowering) -> Iterator[None]:
+    """Turn whatever `tool` raises in the body into an ExportError of one line."""
+    try:
+        yield
+    except (KindError, OSError, MemoryError):
+        raise
+    except Exception as error:  # exporters raise what they run into: KeyError, AssertionError, classes of their own
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[0] if lines else type(error).__name__
+        raise ExportError(
+            f"{tool} cannot lower {lowering.name}: {reason}",
+            "try another --target, and please report it with this command",
+        ) from error

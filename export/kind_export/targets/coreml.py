@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from kind_core.errors import ConfigError, ExportError
 from kind_export.compact import GraphStyle
-from kind_export.targets import MIN_IOS, Lowering, Precision, TargetOptions
+from kind_export.targets import Lowering, Precision, TargetOptions, one_line_errors
 from kind_runtimes.quiet import import_coremltools
 
 SUFFIX = ".mlpackage"
@@ -32,23 +31,18 @@ _NAMESPACE = uuid.UUID("8b0f6c0e-4a55-4d3c-9d5a-9f2f7c1f5c61")
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
     """Convert `lowering`; the same program gives the same bytes."""
     ct = import_coremltools()
-    if options.min_ios not in MIN_IOS:
-        raise ConfigError(f"min-ios is {options.min_ios}, expected one of {', '.join(map(str, MIN_IOS))}")
-    with _quiet(), torch.no_grad():
-        try:
-            exported = torch.export.export(lowering.module, lowering.example, strict=False).run_decompositions({})
-            model = ct.convert(
-                exported,
-                convert_to="mlprogram",
-                inputs=[ct.TensorType(s.name, s.shape, np.dtype(s.dtype)) for s in lowering.inputs],
-                outputs=[_output_type(ct, s.name, s.dtype) for s in lowering.outputs],
-                minimum_deployment_target=getattr(ct.target, f"iOS{options.min_ios}"),
-                compute_precision=ct.precision.FLOAT16 if options.precision == "fp16" else ct.precision.FLOAT32,
-                compute_units=ct.ComputeUnit.ALL,
-                skip_model_load=True,
-            )
-        except (RuntimeError, ValueError, NotImplementedError) as error:
-            raise ExportError(f"coremltools cannot convert {lowering.name}: {error}") from error
+    with _quiet(), torch.no_grad(), one_line_errors("coremltools", lowering):
+        exported = torch.export.export(lowering.module, lowering.example, strict=False).run_decompositions({})
+        model = ct.convert(
+            exported,
+            convert_to="mlprogram",
+            inputs=[ct.TensorType(s.name, s.shape, np.dtype(s.dtype)) for s in lowering.inputs],
+            outputs=[_output_type(ct, s.name, s.dtype) for s in lowering.outputs],
+            minimum_deployment_target=getattr(ct.target, f"iOS{options.min_ios}"),
+            compute_precision=ct.precision.FLOAT16 if options.precision == "fp16" else ct.precision.FLOAT32,
+            compute_units=ct.ComputeUnit.ALL,
+            skip_model_load=True,
+        )
         model.user_defined_metadata.clear()
         model.save(str(file))
     _normalise(file)
@@ -67,8 +61,9 @@ def _normalise(package: Path) -> None:
 
     manifest_file = package / "Manifest.json"
     manifest = json.loads(manifest_file.read_text())
-    names = {old: str(uuid.uuid5(_NAMESPACE, item["path"])).upper() for old, item in manifest["itemInfoEntries"].items()}
-    manifest["itemInfoEntries"] = {names[old]: item for old, item in sorted(manifest["itemInfoEntries"].items())}
+    items = manifest["itemInfoEntries"]
+    names = {old: str(uuid.uuid5(_NAMESPACE, item["path"])).upper() for old, item in items.items()}
+    manifest["itemInfoEntries"] = {names[old]: item for old, item in items.items()}
     manifest["rootModelIdentifier"] = names[manifest["rootModelIdentifier"]]
     manifest_file.write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n")
     spec_file = next(package.glob("Data/com.apple.CoreML/*.mlmodel"))

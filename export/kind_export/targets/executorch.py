@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from kind_core.errors import ExportError
 from kind_export.compact import GraphStyle
-from kind_export.targets import Lowering, Precision, TargetOptions
+from kind_export.targets import Lowering, Precision, TargetOptions, one_line_errors
 from kind_runtimes.quiet import without_import_noise
 
 with without_import_noise():
@@ -29,16 +28,13 @@ CASTS_MODULE = True
 
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
     """Lower `lowering` to XNNPACK and report what was left to the portable kernels."""
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), one_line_errors("ExecuTorch", lowering):
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
         logging.getLogger("executorch").setLevel(logging.ERROR)
-        try:
-            exported = torch.export.export(lowering.module, lowering.example, strict=False)
-            edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
-            program = edge.to_executorch()
-        except (RuntimeError, ValueError) as error:
-            raise ExportError(f"ExecuTorch cannot lower {lowering.name}: {error}") from error
+        exported = torch.export.export(lowering.module, lowering.example, strict=False)
+        edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+        program = edge.to_executorch()
     file.write_bytes(program.buffer)
     return describe_delegation(edge)
 

@@ -13,9 +13,8 @@ from typing import Any
 import onnx
 import torch
 
-from kind_core.errors import ExportError
 from kind_export.compact import GraphStyle
-from kind_export.targets import Lowering, Precision, TargetOptions
+from kind_export.targets import Lowering, Precision, TargetOptions, one_line_errors
 
 SUFFIX = ".onnx"
 DEFAULT_PRECISION: Precision = "fp32"  # onnxruntime's CPU kernels are fp32; fp16 halves the file and adds casts
@@ -27,19 +26,16 @@ OPSET = 20  # the first with Gelu
 
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
     """Export `lowering` with named inputs and outputs and nothing in the file that depends on this machine."""
-    try:
-        with _quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                lowering.module,
-                lowering.example,
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=[s.name for s in lowering.inputs],
-                output_names=[s.name for s in lowering.outputs],
-                verbose=False,
-            )
-    except torch.onnx.errors.OnnxExporterError as error:
-        raise ExportError(f"torch.onnx cannot export {lowering.name}: {error}") from error
+    with _quiet(), torch.no_grad(), one_line_errors("torch.onnx", lowering):
+        program = torch.onnx.export(
+            lowering.module,
+            lowering.example,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[s.name for s in lowering.inputs],
+            output_names=[s.name for s in lowering.outputs],
+            verbose=False,
+        )
     assert program is not None
     model = program.model_proto
     _strip(model)

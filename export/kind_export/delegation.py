@@ -1,0 +1,40 @@
+"""The gate against silent fallback: an ExecuTorch step must spend its time inside the delegate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from kind_core.errors import VerificationError
+from kind_runtimes.manifest import TargetSpec
+
+MIN_SHARE = 0.95
+# Below this the look-ups before the delegate, some tens of microseconds, weigh too much to say anything.
+MIN_RUN_MS = 2.0
+
+
+def check_delegation(folder: Path, target: TargetSpec) -> dict[str, object]:
+    """Measure the delegate's share of a step; raises VerificationError below 95 %, naming the slowest op left over.
+
+    Returns the figures for `measured.json`. Other targets than ExecuTorch have no such trace and return nothing.
+    """
+    if target.target != "executorch":
+        return {}
+    from kind_runtimes.executorch_profile import profile_delegation
+
+    spec = target.programs["step"]
+    inputs = {s.name: np.zeros(s.shape, s.dtype) for s in spec.inputs}
+    profile = profile_delegation(folder / spec.file, spec, inputs)
+    if profile.run_ms >= MIN_RUN_MS and profile.delegate_share < MIN_SHARE:
+        op, op_ms = max(profile.portable_ms.items(), key=lambda item: item[1])
+        raise VerificationError(
+            f"executorch: {profile.delegate_share:.0%} of a step's time is spent in XNNPACK, expected {MIN_SHARE:.0%} "
+            f"or more; {op} takes {op_ms:.2f} of {profile.run_ms:.2f} ms on a portable kernel",
+            "--precision fp32 keeps the program whole",
+        )
+    return {
+        "delegate_share": round(profile.delegate_share, 4),
+        "run_ms": round(profile.run_ms, 3),
+        "portable_ms": dict(profile.portable_ms),
+    }

@@ -1,0 +1,185 @@
+"""The page of a report: one self-contained HTML file from report.json's data and the preview picture.
+
+Words and layout are in `templates/`, numbers as words in `report_words`; here the data is brought into the page's order.
+"""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from kind_export.report_words import (
+    TARGET_NAMES,
+    compare_share,
+    explain_form,
+    format_bytes,
+    format_count,
+    format_db,
+    format_ms,
+    join_words,
+)
+
+Report = Mapping[str, Any]
+_PREVIEW_WIDTH = 512
+_GRID_GAP = 2  # of kind_runtimes.pictures.make_grid
+_MAX_TITLE_NAMES = 3
+
+
+def render_page(report: Report, preview: bytes | None) -> str:
+    """One page without scripts and without anything to load; `preview` is a PNG file."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("kind_export"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"bytes": format_bytes, "count": format_count, "ms": format_ms, "db": format_db}
+    return environment.get_template("report.html").render(
+        report=report,
+        names=[info["names"][0] for info in report["classes"]],
+        title=_title(report),
+        preview=None if preview is None else _describe_preview(report, preview),
+        headlines=_headlines(report),
+        charts=_charts(report),
+        target_names=TARGET_NAMES,
+        programs=next(iter(report["targets"].values()))["programs"],
+        forms={name: explain_form(m) for name, m in report["model"]["matrices_of_a_block"].items()},
+        loop_text=_loop(report),  # `loop` is Jinja's own
+        command=_command(report),
+    )
+
+
+def _title(report: Report) -> str:
+    names = [info["names"][0] for info in report["classes"]]
+    if len(names) > _MAX_TITLE_NAMES:
+        names = [*names[: _MAX_TITLE_NAMES - 1], f"{len(names) - _MAX_TITLE_NAMES + 1} more classes"]
+    return join_words(names)
+
+
+def _describe_preview(report: Report, png: bytes) -> dict[str, Any]:
+    """Source, size and words of the preview; a PNG file says its width and height in bytes 16 to 24."""
+    width, height = (int.from_bytes(png[i : i + 4]) for i in (16, 20))
+    num_rows = (height + _GRID_GAP) // (report["latents_shape"][-1] + _GRID_GAP)
+    shown = [info["names"][0] for info in report["classes"][: max(1, num_rows)]]
+    makers = [target["parity"]["verified_by"] for target in report["targets"].values()]
+    return {
+        "source": f"data:image/png;base64,{base64.b64encode(png).decode()}",
+        "width": width * max(1, _PREVIEW_WIDTH // width),  # whole multiples keep pixels square
+        "rows": join_words(shown) if len(shown) == 1 else f"one row a class, from the top: {join_words(shown)}",
+        "maker": f"the exported program, run by {makers[0]}" if len(makers) == 1 else "the exported programs",
+    }
+
+
+def _headlines(report: Report) -> list[dict[str, str]]:
+    """Four figures: a label, a value and what to know about it."""
+    targets, parameters = report["targets"], report["model"]["parameters"]
+    smallest = min(targets, key=lambda name: targets[name]["size_bytes"])
+    closest = min(targets, key=lambda name: _margin_db(targets[name]))
+    parity = targets[closest]["parity"]
+    others = "" if len(targets) == 1 else ", the smallest"
+    return [
+        {
+            "label": "To ship",
+            "value": format_bytes(targets[smallest]["size_bytes"]),
+            "note": f"{TARGET_NAMES[smallest]}, {targets[smallest]['precision']}{others}",
+        },
+        {
+            "label": "Parameters",
+            "value": format_count(parameters["stored_in_step"]),
+            "note": f"{compare_share(parameters['stored_in_step'], parameters['dense_twin'])} than its dense twin "
+            f"({format_count(parameters['dense_twin'])})",
+        },
+        _headline_step(report),
+        {
+            "label": "Closeness to the original",
+            "value": format_db(parity["trajectory_psnr_db"]),
+            "note": f"{TARGET_NAMES[closest]}; {format_db(parity['threshold_db'])} needed"
+            + ("" if len(targets) == 1 else ", the narrowest pass"),
+        },
+    ]
+
+
+def _headline_step(report: Report) -> dict[str, str]:
+    measured = {name: t["measured"] for name, t in report["targets"].items() if t["measured"]}
+    if not measured:
+        return {"label": "One step here", "value": "not measured", "note": "Core ML is timed on a Mac only"}
+    fastest = min(measured, key=lambda name: measured[name]["step_ms"])
+    others = "" if len(measured) == 1 else ", the fastest"
+    note = f"{TARGET_NAMES[fastest]} on this host{others}; no phone forecast"
+    return {"label": "One step here", "value": format_ms(measured[fastest]["step_ms"]), "note": note}
+
+
+def _margin_db(target: Mapping[str, Any]) -> float:
+    return float(target["parity"]["trajectory_psnr_db"] - target["parity"]["threshold_db"])
+
+
+def _charts(report: Report) -> list[dict[str, Any]]:
+    model, passes = report["model"], report["sampling"]["passes_per_step"]
+    parameters, flops = model["parameters"], model["flops_per_pass"]["full"]
+    return [
+        _chart(
+            "Parameters",
+            {
+                "Dense twin": parameters["dense_twin"],
+                "Composed": parameters["composed"],
+                "Exported": parameters["stored_in_step"],
+            },
+        ),
+        _chart(
+            "FLOPs of one guided step, full count",
+            {
+                "Dense twin": flops["dense_twin"] * passes,
+                "Composed": flops["composed"] * passes,
+                "Exported": model["flops_per_step_executed"],
+            },
+        ),
+    ]
+
+
+def _chart(title: str, values: dict[str, int]) -> dict[str, Any]:
+    top = max(values.values())
+    bars = [
+        {"label": label, "value": format_count(value), "percent": round(100 * value / top, 2)}
+        for label, value in values.items()
+    ]
+    summary = ", ".join(f"{bar['label']} {bar['value']}" for bar in bars)
+    return {"title": title, "bars": bars, "summary": f"{title}: {summary}"}
+
+
+def _loop(report: Report) -> str:
+    """The loop of an app, with the names of this bundle's inputs and outputs; lines short enough for a phone."""
+    programs, sampling = next(iter(report["targets"].values()))["programs"], report["sampling"]
+    step, decode = programs["step"], programs.get("decode")
+    shape = tuple(report["latents_shape"])
+    state = [spec["name"] for spec in step["inputs"] if spec["name"] in ("latents", "history")]
+    lines = [f"latents = start_noise(seed, {shape})", f"latents *= {sampling['initial_noise_scale']:g}"]
+    lines += [f"history = zeros({shape})"] if "history" in state else []
+    lines += [f"for i in range({sampling['steps']}):", "    out = step("]
+    lines += [f"        {name}={name}," for name in state]
+    lines += ["        step_index=i, class_index=0,", f"        guidance={sampling['guidance_scale']:g})"]
+    lines += [f'    {name} = out["next_{name}"]' for name in state]
+    if decode is not None:
+        lines.append(f'image = decode(latents=latents)["{decode["outputs"][0]["name"]}"]')
+    return "\n".join(lines)
+
+
+def _command(report: Report) -> str:
+    sampling, targets, bundle = report["sampling"], report["targets"], f"{report['name']}.kind"
+    precisions = {target["precision"] for target in targets.values()}
+    options = {
+        "--checkpoint": "CHECKPOINT",
+        "--classes": ",".join(info["id"] for info in report["classes"]),
+        "--target": ",".join(targets),
+        "--sampler": sampling["sampler"],
+        "--steps": str(sampling["steps"]),
+        "--guidance": f"{sampling['guidance_scale']:g}",
+        "--baking": "on" if report["rewrites"]["conditioning"] == "modulation table" else "off",
+    }
+    if len(precisions) == 1:  # where they differ, they are the targets' defaults
+        options["--precision"] = precisions.pop()
+    min_ios = targets.get("coreml", {}).get("lowering", {}).get("step", {}).get("min_ios")
+    if min_ios is not None:
+        options["--min-ios"] = str(min_ios)
+    options["--output"] = bundle
+    return " \\\n  ".join(["kind-export", *(f"{option} {shlex.quote(value)}" for option, value in options.items())])

@@ -1,0 +1,69 @@
+"""Numbers and choices of a report as words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kind_export.verify import MAX_DB
+
+TARGET_NAMES = {"coreml": "Core ML", "onnx": "ONNX", "executorch": "ExecuTorch"}
+_SPACE = "\u00a0"  # a figure and its unit stay on one line
+
+
+def format_bytes(size_bytes: int) -> str:
+    """Decimal units, as app stores count."""
+    return _scale(size_bytes, ("B", "kB", "MB", "GB"))
+
+
+def format_count(number: float) -> str:
+    """Thousands as K, then M, G and T."""
+    return _scale(number, ("", "K", "M", "G", "T"))
+
+
+def format_ms(milliseconds: float) -> str:
+    """Milliseconds, or seconds from one thousand."""
+    if milliseconds >= 1000:
+        return f"{milliseconds / 1000:.2f}{_SPACE}s"
+    return f"{milliseconds:.1f}{_SPACE}ms" if milliseconds >= 1 else f"{milliseconds:.2f}{_SPACE}ms"
+
+
+def format_db(decibels: float | None) -> str:
+    """A PSNR; `identical` where no bit differs."""
+    if decibels is None:
+        return "none"
+    return "identical" if decibels >= MAX_DB else f"{decibels:.1f}".removesuffix(".0") + f"{_SPACE}dB"
+
+
+def compare_share(number: float, other: float) -> str:
+    """`29 % fewer`, `3 % more`."""
+    percent = round(100 * (1 - number / other))
+    return f"{abs(percent)}{_SPACE}% {'fewer' if percent >= 0 else 'more'}"
+
+
+def join_words(words: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def explain_form(matrix: Mapping[str, Any]) -> str:
+    """Why a matrix of a block is dense or factored."""
+    costs = matrix["products_per_token"]
+    if costs is None:
+        return "the checkpoint is not decomposed"
+    factored, dense = f"{costs['factored']:,}", f"{costs['dense']:,}"
+    if matrix["form"] == "factored":
+        return f"two thin products of rank {costs['rank']} take {factored} multiplications a token, one dense matrix {dense}"
+    return (
+        f"rank {costs['rank']} is not small enough: two thin products would take {factored} multiplications a token, "
+        f"one dense matrix takes {dense}"
+    )
+
+
+def _scale(number: float, units: Sequence[str]) -> str:
+    """Three significant digits or whole numbers, in the largest unit that leaves one digit before the point."""
+    index = 0
+    while number >= 999.5 and index < len(units) - 1:
+        number, index = number / 1000, index + 1
+    digits = 0 if index == 0 or number >= 99.95 else 1 if number >= 9.995 else 2
+    return f"{number:.{digits}f}{_SPACE}{units[index]}".rstrip(_SPACE)

@@ -1,0 +1,90 @@
+"""`kind-run`: the command line of the runtimes. It parses, calls one library function and prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kind_core.cli import report_errors
+
+if TYPE_CHECKING:
+    from kind_runtimes.session import Progress, RunResult
+
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+@click.command(context_settings=_CONTEXT)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--class", "class_name", metavar="NAME", help="Class to draw, by name or id [the bundle's only one].")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the first picture, then counted up.")
+@click.option("--count", type=int, default=1, show_default=True, help="Number of pictures.")
+@click.option("--runtime", metavar="NAME", help="onnx, executorch or coreml [the first that runs here].")
+@click.option("--guidance", type=float, help="Guidance scale [the bundle's].")
+@click.option("--columns", type=int, help="Pictures a row [as square as it gets].")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Image to write [<class>.png].")
+@click.option("--force", is_flag=True, help="Replace an existing image.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.version_option(package_name="kind-diffusion")
+@report_errors
+def main(as_json: bool, **options: Any) -> None:
+    """Draw pictures with the programs of BUNDLE, after checking that its files are the ones that were verified.
+
+    Core ML programs run in Core ML on macOS; elsewhere the saved package is evaluated op by op, which is slow.
+
+    \b
+    Examples:
+      kind-run panda.kind
+      kind-run panda.kind --class panda --seed 7 --count 4 -o panda.png
+      kind-run panda.kind --runtime executorch --guidance 2.5 -o panda.png --force
+    """
+    from kind_runtimes.session import RunRequest, run_bundle
+
+    with _progress() as show:
+        result = run_bundle(RunRequest(**options), show)
+    if result.note:
+        click.echo(result.note, err=True)
+    _print(result, as_json)
+
+
+def _print(result: RunResult, as_json: bool) -> None:
+    if as_json:
+        fields = {
+            "path": str(result.path), "class": {"id": result.info.id, "name": result.info.name},
+            "seeds": result.seeds, "guidance": result.guidance, "runtime": result.runtime,
+            "engine": result.engine, "seconds": round(result.seconds, 3),
+        }  # fmt: skip
+        click.echo(json.dumps(fields))
+        return
+    first, last = result.seeds[0], result.seeds[-1]
+    click.echo(f"class    {result.info.name} ({result.info.id}), guidance {result.guidance:g}")
+    click.echo(f"seed     {first}" if first == last else f"seeds    {first} to {last}")
+    click.echo(f"runtime  {result.engine}, {result.seconds:.1f} s")
+    click.echo(f"picture  {result.path}")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Progress], None]]:
+    """A bar on stderr; where that is no terminal, a line a stage."""
+    from rich.console import Console
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("checking the bundle")
+        stages: list[str] = []
+
+        def show(progress: Progress) -> None:
+            bar.update(task, description=progress.stage, completed=progress.done, total=progress.total)
+            if progress.stage not in stages[-1:]:
+                stages.append(progress.stage)
+                if not console.is_terminal:
+                    click.echo(progress.stage, err=True)
+
+        yield show

@@ -1,0 +1,143 @@
+"""A run of `kind-run`: open a verified bundle, draw pictures in one runtime, write them as one image."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kind_core.classes import ClassInfo, ResolvedClass, resolve_class
+from kind_core.errors import BundleError, ClassNameError, ConfigError, OutputError
+from kind_core.noise import picture_seed
+from kind_core.staging import check_output
+from kind_runtimes.bundle import open_bundle
+from kind_runtimes.generator import Generator, open_generator
+from kind_runtimes.manifest import Manifest
+from kind_runtimes.runtime import check_runtime, choose_runtime
+
+MAX_GUIDANCE = 100.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRequest:
+    """One run. None means: the bundle's only class, the best runtime here, the bundle's guidance, a square grid."""
+
+    bundle: Path
+    class_name: str | None = None
+    seed: int = 0
+    count: int = 1
+    runtime: str | None = None
+    guidance: float | None = None
+    columns: int | None = None
+    output: Path | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("count", "columns"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}, expected 1 or more")
+        if self.guidance is not None and not abs(self.guidance) <= MAX_GUIDANCE:  # also of NaN
+            raise ConfigError(f"guidance is {self.guidance}, expected a finite number up to {MAX_GUIDANCE:g}")
+        if self.runtime is not None:
+            check_runtime(self.runtime)
+        picture_seed(self.seed, self.count - 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunResult:
+    """What was drawn. `seconds` is the time of drawing, without opening; `note` says how an unclear class was read."""
+
+    path: Path
+    info: ClassInfo
+    seeds: tuple[int, ...]
+    guidance: float
+    runtime: str
+    engine: str
+    seconds: float
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """Where a run stands: `done` of `total` sampler steps of all pictures."""
+
+    stage: str
+    done: int
+    total: int
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: None) -> RunResult:
+    """Draw the pictures of `request` and write them; raises a KindError and writes nothing when anything fails."""
+    from kind_runtimes.pictures import make_grid, write_picture
+
+    manifest = open_bundle(request.bundle).manifest
+    found = _find_class(request.class_name, manifest)
+    output = _check_output(request, found.info)
+    runtime = choose_runtime(manifest.targets) if request.runtime is None else request.runtime
+    total = request.count * manifest.steps
+    on_progress(Progress(stage=f"opening the {runtime} programs", done=0, total=total))
+    generator = open_generator(request.bundle, manifest, runtime)
+    guidance = manifest.guidance_scale if request.guidance is None else request.guidance
+    seeds = tuple(picture_seed(request.seed, i) for i in range(request.count))
+    start = time.perf_counter()
+    pictures = _draw(generator, found.index, seeds, guidance, on_progress)
+    seconds = time.perf_counter() - start
+    columns = request.columns or math.ceil(math.sqrt(request.count))
+    write_picture(output, make_grid(pictures, columns), force=request.force)
+    return RunResult(
+        path=output, info=found.info, seeds=seeds, guidance=guidance, runtime=runtime,
+        engine=generator.step.engine, seconds=seconds, note=found.note,
+    )  # fmt: skip
+
+
+def _draw(
+    generator: Generator, class_index: int, seeds: tuple[int, ...], guidance: float, on_progress: OnProgress
+) -> list[np.ndarray]:
+    if generator.decode is None:
+        raise BundleError("the bundle has no decode program: it makes latents, not pictures")
+    pictures = []
+    for i, seed in enumerate(seeds):
+
+        def show(step: int, steps: int, i: int = i) -> None:
+            stage = f"picture {i + 1} of {len(seeds)}"
+            on_progress(Progress(stage=stage, done=i * steps + step, total=len(seeds) * steps))
+
+        latents = generator.latents(class_index, seed, guidance, show)
+        if not np.isfinite(latents).all():
+            raise ConfigError(f"seed {seed} gives numbers that are not finite at guidance {guidance:g}", "lower it")
+        pictures.append(generator.decode_picture(latents))
+    return pictures
+
+
+def _find_class(name: str | None, manifest: Manifest) -> ResolvedClass:
+    classes = manifest.classes
+    held = f"the bundle holds {', '.join(c.name for c in classes)}"
+    if name is None:
+        if len(classes) > 1:
+            raise ClassNameError(f"no class was asked for, and there are {len(classes)}", f"add --class; {held}")
+        return ResolvedClass(index=0, info=classes[0])
+    try:
+        return resolve_class(name, classes)
+    except ClassNameError as error:
+        raise ClassNameError(error.message, held) from error
+
+
+def _check_output(request: RunRequest, info: ClassInfo) -> Path:
+    """The output, checked before long work."""
+    from kind_runtimes.pictures import check_format
+
+    output = request.output or Path(re.sub(r"[^a-z0-9]+", "-", info.name.lower()).strip("-") + ".png")
+    check_format(output)
+    if output.is_dir():
+        raise OutputError(f"{output} is a folder", "choose another --output")
+    check_output(output, force=request.force)
+    return output

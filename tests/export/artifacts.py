@@ -1,0 +1,148 @@
+"""Lowered programs of tiny models, and faults seeded into them: what the mutation tests run the verifier on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kind_core.checkpoint import Checkpoint
+from kind_core.schedule import SamplerTable, read_sampler_table
+from kind_export.compact import CompactModel
+from kind_export.programs import latents_shape, make_decode, make_step
+from kind_export.reference import Reference
+from kind_export.rewrites import RewriteOptions, rewrite
+from kind_export.targets import Lowering, Target, TargetOptions, load_target
+from kind_export.verify import Parity, Verifier
+from kind_runtimes.manifest import Manifest, ProgramSpec, TargetSpec
+from tiny import tiny_config, tiny_model, tiny_model_config
+
+STEPS = 4
+GUIDANCE = 2.5
+
+
+def make_reference(num_classes: int) -> Reference:
+    """A sane trajectory: a cosine schedule and clean-image prediction, multistep."""
+    dit = tiny_config(num_classes=num_classes, depth=1)
+    config = tiny_model_config(dit, noise_schedule="squaredcos_cap_v2", prediction_type="sample")
+    checkpoint = Checkpoint(config=config, model=tiny_model(dit), sha256="")
+    return Reference(checkpoint=checkpoint, sampler="dpmpp", steps=STEPS, guidance=GUIDANCE)
+
+
+def sampler_of(reference: Reference) -> SamplerTable:
+    return read_sampler_table(reference.checkpoint.config.diffusion, reference.sampler, reference.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """The right programs of a model for one target, lowered once; `verify` runs the gate on them or on a copy."""
+
+    name: str
+    target: Target
+    options: TargetOptions
+    reference: Reference
+    verifier: Verifier
+    compact: CompactModel
+    folder: Path
+
+    @classmethod
+    def lower(cls, name: str, reference: Reference, folder: Path) -> Artifact:
+        target = load_target(name)
+        compact = rewrite(reference.checkpoint.model, sampler_of(reference), RewriteOptions())
+        options = TargetOptions(precision=target.DEFAULT_PRECISION)
+        artifact = cls(
+            name=name, target=target, options=options, reference=reference, verifier=Verifier(reference),
+            compact=compact, folder=folder,
+        )  # fmt: skip
+        for lowering in artifact.lowerings():
+            target.lower(lowering, artifact.file(lowering, folder), options)
+        return artifact
+
+    def lowerings(self, compact: CompactModel | None = None) -> Iterator[Lowering]:
+        """`step`, then `decode`."""
+        yield make_step(compact or self.compact, self.target, self.options)
+        decode = make_decode(compact or self.compact, self.target)
+        assert decode is not None
+        yield decode
+
+    def file(self, lowering: Lowering, folder: Path) -> Path:
+        return folder / f"{lowering.name}{self.target.SUFFIX}"
+
+    def verify(self, folder: Path | None = None) -> Parity:
+        """The real gate on the programs in `folder`."""
+        folder = folder or self.folder
+        programs = {
+            lowering.name: ProgramSpec(
+                name=lowering.name, file=self.file(lowering, folder).name, inputs=lowering.inputs, outputs=lowering.outputs
+            )
+            for lowering in self.lowerings()
+        }
+        spec = TargetSpec(target=self.name, precision=self.options.precision, programs=programs)
+        return self.verifier.verify(folder, self._manifest(spec), spec)
+
+    def _manifest(self, spec: TargetSpec) -> Manifest:
+        return Manifest(
+            classes=self.reference.checkpoint.config.classes, steps=STEPS, sampler=self.reference.sampler,
+            guidance_scale=GUIDANCE, initial_noise_scale=self.compact.sampler.initial_noise_scale,
+            latents_shape=latents_shape(self.compact), targets={self.name: spec}, files={}, data={},
+        )  # fmt: skip
+
+    def seed_constants(self, wrong: CompactModel, folder: Path) -> None:
+        """A copy of the programs that holds the numbers of `wrong`, put into the lowered step file in place.
+
+        Where the file holds a changed tensor in another form than the module does, the wrong step is lowered anew.
+        """
+        shutil.copytree(self.folder, folder)
+        right, altered = next(self.lowerings()), next(self.lowerings(wrong))
+        if not overwrite_constants(self.file(right, folder), right.module, altered.module):
+            self.seed_lowering(altered, folder)
+
+    def seed_lowering(self, wrong: Lowering, folder: Path) -> None:
+        """A copy of the programs in which `wrong` takes the place of the one of its name."""
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        file = self.file(wrong, folder)
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+        self.target.lower(wrong, file, self.options)
+
+    def seed_module(self, index: int, fault: object, folder: Path) -> None:
+        """Lower program `index` with `fault` applied to its module."""
+        lowering = list(self.lowerings())[index]
+        self.seed_lowering(replace(lowering, module=fault(lowering.module).eval()), folder)  # type: ignore[operator]
+
+
+def overwrite_constants(file: Path, right: nn.Module, wrong: nn.Module) -> bool:
+    """Replace in `file` the bytes of every tensor of `right` that differs in `wrong`; False if one is not found."""
+    files = [path for path in file.rglob("*") if path.is_file()] if file.is_dir() else [file]
+    before = {path: path.read_bytes() for path in files}
+    after = {path: bytearray(content) for path, content in before.items()}
+    state, changed = wrong.state_dict(), 0
+    for name, tensor in right.state_dict().items():
+        if torch.equal(tensor, state[name]):
+            continue
+        changed += 1
+        if not any(_overwrite(before[path], after[path], tensor, state[name]) for path in files):
+            return False
+    assert changed, "the fault changes no number"
+    for path, content in after.items():
+        path.write_bytes(content)
+    return True
+
+
+def _overwrite(before: bytes, after: bytearray, right: Tensor, wrong: Tensor) -> bool:
+    for old, new in zip(_encodings(right), _encodings(wrong), strict=True):
+        offset = before.find(old)
+        if offset >= 0:
+            after[offset : offset + len(new)] = new
+            return True
+    return False
+
+
+def _encodings(tensor: Tensor) -> list[bytes]:
+    """The forms in which a file may hold a tensor: as it is, transposed or channels last, in fp32 or fp16."""
+    layouts = [tensor]
+    layouts += [tensor.T] if tensor.dim() == 2 else [tensor.permute(0, 2, 3, 1)] if tensor.dim() == 4 else []
+    return [t.to(dtype).contiguous().numpy().tobytes() for t in layouts for dtype in (torch.float32, torch.float16)]

@@ -1,0 +1,62 @@
+"""The gate catches faults: each is seeded into a lowered program of each target, and verification must refuse it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from artifacts import Artifact, make_reference
+from faults import CONSTANT_FAULTS, DECODE_FAULTS, MODULE_FAULTS
+from kind_core.errors import VerificationError
+from kind_export.request import TARGETS
+
+
+@pytest.fixture(scope="module", params=TARGETS)
+def target(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def pair(target: str, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """Two classes, whose tailors are rows of a table."""
+    return Artifact.lower(target, make_reference(2), tmp_path_factory.mktemp(target))
+
+
+@pytest.fixture(scope="module")
+def single(target: str, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """One class, whose tailor is merged into the learngene's factors."""
+    return Artifact.lower(target, make_reference(1), tmp_path_factory.mktemp(target))
+
+
+@pytest.mark.slow
+def test_right_programs_pass(pair: Artifact, single: Artifact) -> None:
+    for artifact in (pair, single):
+        parity = artifact.verify()
+        assert parity.trajectory_psnr_db >= parity.threshold_db
+
+
+def test_faults_are_many(target: str) -> None:
+    assert len(CONSTANT_FAULTS) + len(MODULE_FAULTS) + len(DECODE_FAULTS) >= 20
+
+
+@pytest.mark.parametrize("fault", CONSTANT_FAULTS)
+def test_wrong_number_is_refused(pair: Artifact, fault: str, tmp_path: Path) -> None:
+    pair.seed_constants(CONSTANT_FAULTS[fault](pair.compact), tmp_path / "wrong")
+    with pytest.raises(VerificationError, match="nothing was published"):
+        pair.verify(tmp_path / "wrong")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", MODULE_FAULTS)
+def test_wrong_graph_is_refused(single: Artifact, fault: str, tmp_path: Path) -> None:
+    single.seed_module(0, MODULE_FAULTS[fault], tmp_path / "wrong")
+    with pytest.raises(VerificationError, match="nothing was published"):
+        single.verify(tmp_path / "wrong")
+
+
+@pytest.mark.parametrize("fault", DECODE_FAULTS)
+def test_wrong_decoder_is_refused(single: Artifact, fault: str, tmp_path: Path) -> None:
+    single.seed_module(1, DECODE_FAULTS[fault], tmp_path / "wrong")
+    with pytest.raises(VerificationError, match="decode"):
+        single.verify(tmp_path / "wrong")

@@ -1,0 +1,64 @@
+"""Grids and image files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kind_core.errors import OutputError
+from kind_runtimes.pictures import check_format, make_grid, write_picture
+
+
+def flat(value: int) -> np.ndarray:
+    return np.full((4, 6, 3), value, np.uint8)
+
+
+def test_pictures_lie_row_by_row_with_white_between() -> None:
+    grid = np.asarray(make_grid([flat(10), flat(20), flat(30)], columns=2, gap=1))
+    assert grid.shape == (2 * 4 + 1, 2 * 6 + 1, 3)
+    assert (grid[:4, :6] == 10).all()
+    assert (grid[:4, 7:] == 20).all()
+    assert (grid[5:, :6] == 30).all()
+    assert (grid[5:, 7:] == 255).all()
+    assert (grid[4] == 255).all()
+    assert (grid[:, 6] == 255).all()
+
+
+def test_one_picture_is_itself() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (4, 6, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(np.asarray(make_grid([picture], columns=8)), picture)
+
+
+def test_a_written_png_has_the_same_pixels(tmp_path: Path) -> None:
+    grid = make_grid([flat(10), flat(20)], columns=2)
+    write_picture(tmp_path / "a.PNG", grid, force=False)
+    with Image.open(tmp_path / "a.PNG") as image:
+        assert image.format == "PNG"
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(grid))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.PNG"]
+
+
+def test_an_existing_picture_is_replaced_only_by_force(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    write_picture(path, make_grid([flat(1)], columns=1), force=False)
+    before = path.read_bytes()
+    with pytest.raises(OutputError, match="already exists"):
+        write_picture(path, make_grid([flat(2)], columns=1), force=False)
+    assert path.read_bytes() == before
+    write_picture(path, make_grid([flat(2)], columns=1), force=True)
+    assert path.read_bytes() != before
+
+
+@pytest.mark.parametrize(("name", "expected"), [("a.png", "PNG"), ("a.JPG", "JPEG"), ("a.webp", "WEBP"), ("a.bmp", "BMP")])
+def test_the_ending_says_the_format(name: str, expected: str) -> None:
+    assert check_format(Path(name)) == expected
+
+
+# .cur is an image type that Pillow reads but does not write, .xbm one without colours
+@pytest.mark.parametrize("name", ["panda", "panda.kind", "panda.png.txt", "a.cur", "a.xbm"])
+def test_other_endings_are_refused(name: str) -> None:
+    with pytest.raises(OutputError, match="expected an image type such as .png"):
+        check_format(Path(name))

@@ -1,0 +1,56 @@
+"""The shipped checkpoint and the sample programs."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import tiny_model, tiny_model_config
+
+from kind_core.checkpoint import load_checkpoint, read_config, save_checkpoint
+from kind_core.noise import start_noise
+from kind_export.pipeline import export_bundle
+from kind_export.request import ExportRequest
+from kind_runtimes.generator import open_generator
+from kind_samples import sample_checkpoint
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_sample_checkpoint_ships_whole_and_small() -> None:
+    folder = sample_checkpoint()
+    checkpoint = load_checkpoint(folder)
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 20e6
+    assert "giant panda" in [info.name for info in read_config(folder).classes]
+    assert all(parameter.isfinite().all() for parameter in checkpoint.model.parameters())
+
+
+def test_the_onnx_loop_makes_the_picture_of_kind_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    config = tiny_model_config(
+        model.config, noise_schedule="squaredcos_cap_v2", prediction_type="sample", sampler="dpmpp", steps=4
+    )
+    save_checkpoint(tmp_path / "checkpoint", config, model)
+    bundle = tmp_path / "two.kind"
+    request = ExportRequest(
+        classes=("lemon", "seashore"), targets=("onnx",), checkpoint=tmp_path / "checkpoint", output=bundle
+    )
+    manifest = export_bundle(request).manifest
+    program = ROOT / "samples" / "onnx_loop.py"
+    monkeypatch.setattr(sys, "argv", [str(program), str(bundle), str(tmp_path / "picture.png"), "1", "7"])
+    runpy.run_path(str(program), run_name="__main__")
+    with Image.open(tmp_path / "picture.png") as picture:
+        pixels = np.asarray(picture)
+    expected = open_generator(bundle, manifest, "onnx").picture(class_index=1, seed=7)
+    assert np.abs(pixels.astype(int) - expected).max() <= 1
+    assert pixels.std() > 5
+
+
+def test_the_onnx_loop_starts_from_the_documented_noise() -> None:
+    sample = runpy.run_path(str(ROOT / "samples" / "onnx_loop.py"))
+    for seed in (0, 7, 2**40 + 3):
+        np.testing.assert_allclose(sample["start_noise"](seed, 11), start_noise(seed, (11,)), rtol=1e-6)
