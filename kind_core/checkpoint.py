@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from kind_core.config import ModelConfig
@@ -21,6 +21,7 @@ from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError
 from kind_core.staging import staged
 from kind_core.tailors import class_shapes
+from kind_core.tensor_files import write_tensors
 
 CONFIG_NAME = "config.json"
 LEARNGENE_NAME = "learngene.safetensors"
@@ -84,9 +85,9 @@ def save_checkpoint(
         (folder / TAILORS_NAME).mkdir(parents=True)
         text = json.dumps(config.to_dict(), indent=2, ensure_ascii=False)
         (folder / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
-        _write_tensors(folder / LEARNGENE_NAME, model.learngene_state(), dtype)
+        write_tensors(folder / LEARNGENE_NAME, _cast(model.learngene_state(), dtype))
         for index, info in enumerate(config.classes):
-            _write_tensors(tailor_path(folder, info.id), model.tailors.state_of(index), dtype)
+            write_tensors(tailor_path(folder, info.id), _cast(model.tailors.state_of(index), dtype))
 
 
 def subset_config(config: ModelConfig, classes: Sequence[int]) -> ModelConfig:
@@ -127,8 +128,8 @@ def _read_tensors(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
     return {name: tensors[name].float() for name in shapes}
 
 
-def _write_tensors(file: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    save_file({name: t.detach().to("cpu", dtype).contiguous() for name, t in tensors.items()}, file)
+def _cast(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    return {name: tensor.to(dtype) for name, tensor in tensors.items()}
 
 
 def _sha256(file: Path) -> str:

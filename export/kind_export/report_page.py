@@ -39,6 +39,7 @@ def render_page(report: Report, preview: bytes | None) -> str:
         report=report,
         names=[info["names"][0] for info in report["classes"]],
         title=_title(report),
+        runtimes=join_words([TARGET_NAMES[name] for name in report["targets"]]),
         preview=None if preview is None else _describe_preview(report, preview),
         headlines=_headlines(report),
         charts=_charts(report),
@@ -65,7 +66,7 @@ def _describe_preview(report: Report, png: bytes) -> dict[str, Any]:
     makers = [target["parity"]["verified_by"] for target in report["targets"].values()]
     return {
         "source": f"data:image/png;base64,{base64.b64encode(png).decode()}",
-        "width": width * max(1, _PREVIEW_WIDTH // width),  # whole multiples keep pixels square
+        "width": min(width * max(1, _PREVIEW_WIDTH // width), _PREVIEW_WIDTH),  # whole multiples keep pixels square
         "rows": join_words(shown) if len(shown) == 1 else f"one row a class, from the top: {join_words(shown)}",
         "maker": f"the exported program, run by {makers[0]}" if len(makers) == 1 else "the exported programs",
     }
@@ -103,7 +104,7 @@ def _headlines(report: Report) -> list[dict[str, str]]:
 def _headline_step(report: Report) -> dict[str, str]:
     measured = {name: t["measured"] for name, t in report["targets"].items() if t["measured"]}
     if not measured:
-        return {"label": "One step here", "value": "not measured", "note": "Core ML is timed on a Mac only"}
+        return {"label": "One step here", "value": "needs a Mac", "note": "not measured: Core ML runs on Apple hardware"}
     fastest = min(measured, key=lambda name: measured[name]["step_ms"])
     others = "" if len(measured) == 1 else ", the fastest"
     note = f"{TARGET_NAMES[fastest]} on this host{others}; no phone forecast"

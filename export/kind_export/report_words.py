@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,13 +52,11 @@ def explain_form(matrix: Mapping[str, Any]) -> str:
     costs = matrix["products_per_token"]
     if costs is None:
         return "the checkpoint is not decomposed"
-    factored, dense = f"{costs['factored']:,}", f"{costs['dense']:,}"
+    thin, dense = f"{costs['factored']:,}", f"{costs['dense']:,}"
+    whole = "one dense matrix" if costs["dense"] == math.prod(matrix["shape"]) else "a dense matrix and its tailor"
     if matrix["form"] == "factored":
-        return f"two thin products of rank {costs['rank']} take {factored} multiplications a token, one dense matrix {dense}"
-    return (
-        f"rank {costs['rank']} is not small enough: two thin products would take {factored} multiplications a token, "
-        f"one dense matrix takes {dense}"
-    )
+        return f"two thin products of rank {costs['rank']}: {thin} multiplications a token; {whole}: {dense}"
+    return f"rank {costs['rank']} is not small enough: {whole}: {dense} multiplications a token; two thin products: {thin}"
 
 
 def _scale(number: float, units: Sequence[str]) -> str:

@@ -76,9 +76,7 @@ class Generator:
 def open_generator(folder: Path, manifest: Manifest, runtime: str) -> Generator:
     """Open the programs of a bundle folder in `runtime`."""
     target = manifest.target(runtime)
-    programs = {
-        name: open_program(runtime, folder / spec.file, spec) for name, spec in target.programs.items()
-    }
+    programs = {name: open_program(runtime, folder / spec.file, spec) for name, spec in target.programs.items()}
     return Generator(manifest=manifest, step=programs["step"], decode=programs.get("decode"))
 
 

@@ -51,8 +51,7 @@ def time_bundle(bundle: Bundle, file: Path) -> dict[str, Timing]:
 
 def _time_generator(name: str, generator: Generator, load_ms: float) -> Timing:
     inputs = {
-        spec.name: np.zeros(spec.shape, spec.dtype)
-        for spec in generator.manifest.targets[name].programs["step"].inputs
+        spec.name: np.zeros(spec.shape, spec.dtype) for spec in generator.manifest.targets[name].programs["step"].inputs
     }
     steps = _repeat(lambda: generator.step(inputs))
     decode_ms = 0.0

@@ -187,7 +187,7 @@ def test_output_below_a_file(checkpoint: Path) -> None:
 
 
 def test_unwritable_output(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     _require_refused(_export(checkpoint), checkpoint, "cannot write", "no permission")
 
 

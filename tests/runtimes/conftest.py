@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small_bundles import SUFFIXES, lower_programs, write_placeholders
 
 from kind_runtimes.bundle import Bundle, open_bundle
-from small_bundles import SUFFIXES, lower_programs, write_placeholders
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class SmallStep(nn.Module):
         generator = torch.Generator().manual_seed(0)
         self.weights = nn.Parameter(torch.randn(3, 3, generator=generator) / 3)
         self.shares = nn.Parameter(torch.linspace(0.3, 0.9, STEPS)[:, None])
-        self.pictures = nn.Parameter(torch.rand(len(CLASSES), SHAPE[1] * SHAPE[2] * SHAPE[3], generator=generator) - 0.5)
+        self.pictures = nn.Parameter(torch.rand(len(CLASSES), math.prod(SHAPE), generator=generator) - 0.5)
 
     def forward(
         self, latents: Tensor, history: Tensor, step_index: Tensor, class_index: Tensor, guidance: Tensor
@@ -108,7 +109,7 @@ def write_placeholders(folder: Path, **changes: Any) -> None:
     """A bundle with every kind of file, none of which can be run."""
     package = ("Manifest.json", "Data/com.apple.CoreML/model.mlmodel", "Data/com.apple.CoreML/weights/weight.bin")
     programs = [f"coreml/{name}.mlpackage/{part}" for name in ("step", "decode") for part in package]
-    programs += [f"{target}/{name}{SUFFIXES[target]}" for target in ("onnx", "executorch") for name in ("step", "decode")]
+    programs += [f"{t}/{name}{SUFFIXES[t]}" for t in ("onnx", "executorch") for name in ("step", "decode")]
     for name in (*programs, "golden.safetensors", "preview.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(f"what is in {name}".encode() * 20)

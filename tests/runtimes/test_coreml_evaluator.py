@@ -13,8 +13,8 @@ from coreml_programs import GRID, PATCH, STEPS, SmallDiT, run_one, save_module, 
 from kind_core.errors import TargetError
 from kind_runtimes.coreml.evaluator import Evaluator
 from kind_runtimes.coreml.package import CoreMLPackage, TensorSpec
-from kind_runtimes.quiet import import_coremltools
 from kind_runtimes.coreml.steps import bind_function
+from kind_runtimes.quiet import import_coremltools
 
 
 @pytest.fixture(scope="module")

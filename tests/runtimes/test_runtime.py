@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_bundles import SHAPE, SUFFIXES, eager_latents, psnr_db
 
 from kind_core.errors import BundleError, TargetError
 from kind_core.noise import start_noise
 from kind_runtimes.bundle import Bundle
 from kind_runtimes.generator import Generator, open_generator
 from kind_runtimes.runtime import RUNTIMES, Program, choose_runtime, open_program
-from small_bundles import SHAPE, SUFFIXES, eager_latents, psnr_db
 
 PACKAGES = {"onnx": "onnxruntime", "executorch": "executorch", "coreml": "coremltools"}
 THRESHOLD_DB = {"onnx": 60, "executorch": 60, "coreml": 35}
@@ -185,7 +185,11 @@ def truncate(data: bytes) -> bytes:
     ids=["truncated", "empty", "another file", "without its head"],
 )
 def test_a_file_that_is_no_program_is_refused_in_one_line(
-    small_bundle: Bundle, tmp_path: Path, capfd: pytest.CaptureFixture[str], runtime: str, damage: Callable[[bytes], bytes]
+    small_bundle: Bundle,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    runtime: str,
+    damage: Callable[[bytes], bytes],
 ) -> None:
     program = small_bundle.manifest.target(runtime).programs["step"]
     file = tmp_path / f"damaged{SUFFIXES[runtime]}"

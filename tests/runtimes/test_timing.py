@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_bundles import STEPS
 
 from kind_runtimes import timing
 from kind_runtimes.bundle import Bundle
 from kind_runtimes.timing import Timing, time_bundle
-from small_bundles import STEPS
 
 
 @pytest.fixture(scope="module")

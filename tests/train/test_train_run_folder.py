@@ -12,6 +12,7 @@ import pytest
 from safetensors import SafetensorError
 from tiny_training import make_config, make_photos
 
+from kind_core import tensor_files
 from kind_core.errors import CheckpointError, ConfigError, KindError, OutputError
 from kind_train import run_folder
 from kind_train.run_folder import append_metrics, check_run_folder, start_run_folder
@@ -62,7 +63,7 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before(
         file.write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr(run_folder, "save_file", fail)
+    monkeypatch.setattr(tensor_files, "save_file", fail)
     trainer.step += 1
     with pytest.raises(OutputError, match=words):
         trainer.save()

@@ -33,8 +33,13 @@ def convert_checkpoint(
     largest = max(float(parameter.detach().abs().max()) for parameter in checkpoint.model.parameters())
     if dtype == "fp16" and largest > torch.finfo(torch.float16).max:
         raise CheckpointError(f"{source} holds a weight of {largest:.3g}, fp16 ends at 65504", "use --dtype fp32")
-    given = {"sampler": sampler, "steps": steps, "guidance_scale": guidance}
-    changes = {name: value for name, value in given.items() if value is not None}
-    config = replace(checkpoint.config, diffusion=replace(checkpoint.config.diffusion, **changes))
+    defaults = checkpoint.config.diffusion
+    diffusion = replace(
+        defaults,
+        sampler=defaults.sampler if sampler is None else sampler,
+        steps=defaults.steps if steps is None else steps,
+        guidance_scale=defaults.guidance_scale if guidance is None else guidance,
+    )
+    config = replace(checkpoint.config, diffusion=diffusion)
     save_checkpoint(output, config, checkpoint.model, dtype=DTYPES[dtype], force=force)
     return sum(file.stat().st_size for file in output.rglob("*") if file.is_file())

@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from kind_core.errors import CheckpointError, ConfigError, OutputError
 from kind_core.staging import check_output, staged
+from kind_core.tensor_files import write_tensors
 from kind_train.config import TrainConfig
 
 OPTIONS_NAME = "options.yaml"
@@ -84,12 +85,7 @@ def write_state(folder: Path, state: TrainingState) -> None:
     numbers = {"format_version": STATE_VERSION, "step": state.step, "best_loss": state.best_loss, **state.identity}
     with staged(folder / STATE_NAME, force=True) as temporary:
         temporary.mkdir()
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
-        try:
-            save_file(tensors, temporary / _TENSORS_NAME)
-        except SafetensorError as error:
-            # this is how safetensors reports a full disk
-            raise OSError(str(error)) from error
+        write_tensors(temporary / _TENSORS_NAME, state.tensors)
         (temporary / _NUMBERS_NAME).write_text(json.dumps(numbers), encoding="utf-8")
 
 

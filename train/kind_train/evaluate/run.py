@@ -138,7 +138,7 @@ def generate_pictures(
     shape = (config.dit.in_channels, config.dit.sample_size, config.dit.sample_size)
     noise = torch.from_numpy(np.stack([start_noise(picture_seed(seed, i), shape) for i in range(count)]))
     parts: list[Tensor] = []
-    for part in noise.split(_BATCH):
+    for part in torch.split(noise, _BATCH):
         latents = sample_latents(
             checkpoint.model, diffusion, part, torch.full((len(part),), label), torch.full((len(part),), gate),
             sampler=diffusion.sampler, steps=steps or diffusion.steps,
