@@ -279,7 +279,7 @@ class PairLinear(nn.Module):
             down, up = tailors[self.name]  # (2, in, rank) and (2, rank, out); zeros for the null half
             return y + torch.bmm(torch.bmm(x, down), up)
         if self.tailor_down is not None and self.tailor_up is not None:
-            return y + self.tailor_up(self.tailor_down(x) * self.tailor_gate)
+            y = y + self.tailor_up(self.tailor_down(x) * self.tailor_gate)
         return y
 
 

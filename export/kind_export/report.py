@@ -135,7 +135,8 @@ def _describe_matrix(name: str, matrix: Matrix, config: DiTConfig) -> dict[str, 
     out_features, in_features = matrix.shape[0] // joined, matrix.shape[1]
     costs = None
     if config.learngene_rank is not None:
-        tailor_rank = matrix.rank - config.learngene_rank if config.num_classes == 1 else 0  # it rides along, see choose_forms
+        # the tailor of a single class rides along in the factors, see choose_forms
+        tailor_rank = matrix.rank - config.learngene_rank if config.num_classes == 1 else 0
         thin, rank = in_features + out_features, config.learngene_rank + tailor_rank
         costs = {
             "rank": padded(rank),

@@ -1,6 +1,6 @@
 """The page of a report: one self-contained HTML file from report.json's data and the preview picture.
 
-Words and layout are in `templates/`, numbers as words in `report_words`; here the data is brought into the page's order.
+Words and layout are in `templates/`, numbers as words in `report_words`; here the data is put into the page's order.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ def render_page(report: Report, preview: bytes | None) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("kind_export"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("kind_export"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"bytes": format_bytes, "count": format_count, "ms": format_ms, "db": format_db}
     return environment.get_template("report.html").render(
@@ -104,7 +108,8 @@ def _headlines(report: Report) -> list[dict[str, str]]:
 def _headline_step(report: Report) -> dict[str, str]:
     measured = {name: t["measured"] for name, t in report["targets"].items() if t["measured"]}
     if not measured:
-        return {"label": "One step here", "value": "needs a Mac", "note": "not measured: Core ML runs on Apple hardware"}
+        note = "not measured: Core ML runs on Apple hardware"
+        return {"label": "One step here", "value": "needs a Mac", "note": note}
     fastest = min(measured, key=lambda name: measured[name]["step_ms"])
     others = "" if len(measured) == 1 else ", the fastest"
     note = f"{TARGET_NAMES[fastest]} on this host{others}; no phone forecast"
@@ -152,16 +157,16 @@ def _loop(report: Report) -> str:
     """The loop of an app, with the names of this bundle's inputs and outputs; lines short enough for a phone."""
     programs, sampling = next(iter(report["targets"].values()))["programs"], report["sampling"]
     step, decode = programs["step"], programs.get("decode")
-    shape = tuple(report["latents_shape"])
+    scale = "" if sampling["initial_noise_scale"] == 1 else f" * {sampling['initial_noise_scale']:g}"
     state = [spec["name"] for spec in step["inputs"] if spec["name"] in ("latents", "history")]
-    lines = [f"latents = start_noise(seed, {shape})", f"latents *= {sampling['initial_noise_scale']:g}"]
-    lines += [f"history = zeros({shape})"] if "history" in state else []
+    lines = [f"shape = {tuple(report['latents_shape'])}", f"latents = start_noise(seed, shape){scale}"]
+    lines += ["history = zeros(shape)"] if "history" in state else []
     lines += [f"for i in range({sampling['steps']}):", "    out = step("]
     lines += [f"        {name}={name}," for name in state]
-    lines += ["        step_index=i, class_index=0,", f"        guidance={sampling['guidance_scale']:g})"]
+    lines += ["        step_index=i,", "        class_index=0,", f"        guidance={sampling['guidance_scale']:g})"]
     lines += [f'    {name} = out["next_{name}"]' for name in state]
     if decode is not None:
-        lines.append(f'image = decode(latents=latents)["{decode["outputs"][0]["name"]}"]')
+        lines.append(f'image = decode(latents)["{decode["outputs"][0]["name"]}"]')
     return "\n".join(lines)
 
 

@@ -53,10 +53,10 @@ def explain_form(matrix: Mapping[str, Any]) -> str:
     if costs is None:
         return "the checkpoint is not decomposed"
     thin, dense = f"{costs['factored']:,}", f"{costs['dense']:,}"
-    whole = "one dense matrix" if costs["dense"] == math.prod(matrix["shape"]) else "a dense matrix and its tailor"
+    beside = "" if costs["dense"] == math.prod(matrix["shape"]) else " with the tailor beside it"
     if matrix["form"] == "factored":
-        return f"two thin products of rank {costs['rank']}: {thin} multiplications a token; {whole}: {dense}"
-    return f"rank {costs['rank']} is not small enough: {whole}: {dense} multiplications a token; two thin products: {thin}"
+        return f"{thin} multiplications a token at rank {costs['rank']}, {dense} dense{beside}"
+    return f"rank {costs['rank']} is not small enough: {dense} multiplications a token dense{beside}, {thin} factored"
 
 
 def _scale(number: float, units: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ with without_import_noise():
 # What XNNPACK's start writes on x86: it looks for files that only ARM boards have.
 _CPUINFO_LINE = re.compile(rb"\[cpuinfo_utils\.cpp:\d+\] [^\n]*\n")
 # Where ExecuTorch says why it refuses a file; its exceptions hold a number only.
-_REASON_LINE = re.compile(rb"\[\w+\.cpp:\d+\] (?P<reason>[^\n]*)\n")
+_REASON_LINE = re.compile(rb"\[\w+\.(?:cpp|h):\d+\] (?P<reason>[^\n]*)\n")
 
 
 class ExecutorchProgram:

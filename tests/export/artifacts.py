@@ -76,10 +76,8 @@ class Artifact:
         """The real gate on the programs in `folder`."""
         folder = folder or self.folder
         programs = {
-            lowering.name: ProgramSpec(
-                name=lowering.name, file=self.file(lowering, folder).name, inputs=lowering.inputs, outputs=lowering.outputs
-            )
-            for lowering in self.lowerings()
+            x.name: ProgramSpec(name=x.name, file=self.file(x, folder).name, inputs=x.inputs, outputs=x.outputs)
+            for x in self.lowerings()
         }
         spec = TargetSpec(target=self.name, precision=self.options.precision, programs=programs)
         return self.verifier.verify(folder, self._manifest(spec), spec)

@@ -192,7 +192,7 @@ class _LooseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         centred = x - x.mean(dim=-1, keepdim=True)
-        return centred * ((centred * centred).mean(dim=-1, keepdim=True) + 1e-2).rsqrt()
+        return centred * ((centred * centred).mean(dim=-1, keepdim=True) + 0.1).rsqrt()
 
 
 def _replaced(child: str, new: nn.Module) -> ModuleFault:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from artifacts import Artifact, make_reference
 from faults import CONSTANT_FAULTS, DECODE_FAULTS, MODULE_FAULTS
+
 from kind_core.errors import VerificationError
 from kind_export.request import TARGETS
 
@@ -57,6 +57,8 @@ def test_wrong_graph_is_refused(single: Artifact, fault: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("fault", DECODE_FAULTS)
 def test_wrong_decoder_is_refused(single: Artifact, fault: str, tmp_path: Path) -> None:
+    if single.target.IMAGE_OUTPUT and fault == "decode without the clamp":
+        pytest.skip("an image output saturates by itself: without the clamp it is the same program")
     single.seed_module(1, DECODE_FAULTS[fault], tmp_path / "wrong")
     with pytest.raises(VerificationError, match="decode"):
         single.verify(tmp_path / "wrong")

@@ -14,7 +14,6 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 from safetensors.numpy import load_file
-from tiny import CLASSES, tiny_config, tiny_model, tiny_model_config
 
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.noise import start_noise
@@ -25,6 +24,7 @@ from kind_export.verify import TRAJECTORY_DB, psnr_db
 from kind_runtimes.bundle import Bundle, hash_file, list_files, open_bundle
 from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import check_schema
+from tiny import CLASSES, tiny_config, tiny_model, tiny_model_config
 
 STEPS = 4
 OPTIONS = ["--classes", "panda", "--target", "all", "--steps", str(STEPS), "--sampler", "dpmpp", "--guidance", "2"]

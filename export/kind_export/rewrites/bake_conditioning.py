@@ -42,5 +42,5 @@ def _conditioning_vectors(source: Embedders, timesteps: Tensor) -> Tensor:
 
 def _modulations(vectors: Tensor, weight: Tensor, bias: Tensor, model: CompactModel) -> Tensor:
     # (steps, classes + 1, 6 * depth + 2, hidden)
-    values = F.linear(vectors, weight, bias).unflatten(-1, (-1, model.config.hidden_size))
+    values = F.linear(vectors, weight, bias).reshape(*vectors.shape[:2], -1, model.config.hidden_size)
     return values + scale_offset(model.config.depth)

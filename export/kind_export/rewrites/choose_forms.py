@@ -3,7 +3,7 @@ Result: each learngene matrix in the cheaper of two forms, two thin products or 
 
 The cost is the multiplications of a token, which is also the number of weights to read: rank * (in + out) against
 in * out. A square matrix is cheaper factored below rank = size / 2, an MLP matrix below 4/5 of the hidden size. With
-one class the tailor rides along in the factors (see merge_tailor), so its rank counts; otherwise it costs both the same.
+one class the tailor rides along in the factors (see merge_tailor), so its rank counts; otherwise both pay for it.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kind_core.diverted import DenseLinear
 from kind_core.dit import Block, KindDiT
+from kind_core.diverted import DenseLinear
 from kind_core.schedule import SamplerTable
 from kind_export.compact import CompactModel, Embedders, Factors, Matrix
 

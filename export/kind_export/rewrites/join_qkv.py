@@ -37,4 +37,5 @@ def _join_block(block: dict[str, Matrix]) -> dict[str, Matrix]:
 
 def _join_factors(parts: tuple[Factors, ...]) -> Factors:
     assert all(part.scale is None for part in parts), "fold_scales comes first"
-    return Factors(up=torch.block_diag(*(p.up for p in parts)), scale=None, down=torch.cat([p.down for p in parts]))
+    up: Tensor = torch.block_diag(*(p.up for p in parts))  # type: ignore[no-untyped-call]
+    return Factors(up=up, scale=None, down=torch.cat([p.down for p in parts]))

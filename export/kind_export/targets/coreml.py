@@ -80,7 +80,7 @@ def _normalise(package: Path) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep coremltools' own progress bars and version warnings out of ours."""
-    from tqdm import tqdm
+    from tqdm import tqdm  # type: ignore[import-untyped]
 
     logger = logging.getLogger("coremltools")
     level, draw = logger.level, tqdm.__init__
