@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import replace
-from html.parser import HTMLParser
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -16,158 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_up_reports import PROFILE, Page, Report, make_compact, write_reports
 from torch.utils.flop_counter import FlopCounterMode
 
-from kind_core.checkpoint import Checkpoint
-from kind_core.classes import ClassInfo
 from kind_core.errors import BundleError
-from kind_core.schedule import read_sampler_table
 from kind_export.cli import main
-from kind_export.compact import CompactModel, StepProgram
-from kind_export.programs import latents_shape, make_decode, make_step
-from kind_export.report import count_step_flops, write_report
+from kind_export.compact import StepProgram
+from kind_export.programs import latents_shape
+from kind_export.report import count_step_flops
 from kind_export.report_words import compare_share, format_bytes, format_count, format_db, format_ms, join_words
-from kind_export.rewrites import RewriteOptions, describe_rewrites, rewrite
-from kind_export.targets import TargetOptions, load_target
-from kind_export.verify import Parity
-from kind_runtimes.manifest import FORMAT_VERSION, NOISE_GENERATOR, check_schema, parse_manifest
-from kind_runtimes.pictures import make_grid
-from kind_runtimes.timing import Timing
-from tiny import tiny_config, tiny_model, tiny_model_config
-
-TARGETS = ("coreml", "onnx", "executorch")
-LOWERING: dict[str, dict[str, Any]] = {
-    "coreml": {"step": {"min_ios": 17}, "decode": {"min_ios": 17}},
-    "onnx": {"step": {"opset": 20, "num_ops": 500}, "decode": {"opset": 20, "num_ops": 3}},
-    "executorch": {
-        "step": {"num_delegates": 1, "portable_ops": {"aten::index_select": 3, "aten::add": 1}},
-        "decode": {"num_delegates": 1, "portable_ops": {}},
-    },
-}
-PROFILE = {"delegate_share": 0.971, "run_ms": 4.5, "portable_ms": {"aten::index_select": 0.06}}
-HOST = {"system": "Linux-6.1", "processor": "A Processor", "num_cpus": 2}
-
-Report = dict[str, Any]
-
-
-def _compact(baking: str = "auto", sampler: str = "dpmpp", **changes: Any) -> tuple[Checkpoint, CompactModel]:
-    dit = tiny_config(**changes)
-    checkpoint = Checkpoint(config=tiny_model_config(dit), model=tiny_model(dit), sha256="0" * 64)
-    table = read_sampler_table(checkpoint.config.diffusion, sampler, 4)
-    return checkpoint, rewrite(checkpoint.model, table, RewriteOptions(baking=baking))
-
-
-def _write(
-    folder: Path,
-    *,
-    num_classes: int = 2,
-    targets: tuple[str, ...] = TARGETS,
-    timed: bool = True,
-    preview: bool = True,
-    names: tuple[str, ...] = (),
-    profile: Report | None = None,
-    baking: str = "auto",
-    sampler: str = "dpmpp",
-    **changes: Any,
-) -> tuple[Report, str]:
-    """Both reports of a model that was never lowered: sizes, parity and timings are made up."""
-    checkpoint, compact = _compact(baking, sampler, num_classes=num_classes, **changes)
-    classes = [replace(c, names=(n, *c.names)) for c, n in zip(checkpoint.config.classes, names, strict=False)]
-    classes += checkpoint.config.classes[len(classes) :]
-    manifest = parse_manifest(json.dumps(_manifest(compact, classes, targets, sampler)), "the manifest")
-    if preview:
-        pictures = [np.full((8, 8, 3), 8 * i, np.uint8) for i in range(4 * num_classes)]
-        make_grid(pictures, 4).save(folder / "preview.png")
-    measured = {"kind": "measured", "host": HOST, "timings": {}} | ({"delegation": profile} if profile else {})
-    (folder / "measured.json").write_text(json.dumps(measured))
-    parities = {name: _parity(name, num_classes) for name in targets}
-    timings = {name: _timing(name) for name in targets if timed and name != "coreml"}
-    write_report(folder, manifest, checkpoint, compact, parities, timings)
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    return json.loads((folder / "report.json").read_text(encoding="utf-8")), page
-
-
-def _manifest(compact: CompactModel, classes: list[ClassInfo], targets: tuple[str, ...], sampler: str) -> Report:
-    programs, made = {}, load_target("onnx")
-    for lowering in (make_step(compact, made, TargetOptions(precision="fp32")), make_decode(compact, made)):
-        assert lowering is not None
-        tensors = {"inputs": lowering.inputs, "outputs": lowering.outputs}
-        programs[lowering.name] = {key: [_describe_tensor(t) for t in value] for key, value in tensors.items()}
-    return {
-        "format_version": FORMAT_VERSION, "name": "tiny", "steps": 4, "sampler": sampler, "guidance_scale": 2.0,
-        "classes": [{"id": c.id, "names": list(c.names)} for c in classes],
-        "initial_noise_scale": 1.5, "latents_shape": list(latents_shape(compact)),
-        "noise_generator": NOISE_GENERATOR, "source": {"checkpoint_sha256": "0" * 64},
-        "tools": {"torch": "2.13.0"}, "rewrites": describe_rewrites(compact),
-        "targets": {
-            name: {
-                "precision": "fp16" if name == "coreml" else "fp32",
-                "programs": {key: spec | {"file": f"{name}/{key}.bin"} for key, spec in programs.items()},
-                "lowering": LOWERING[name],
-                "parity": _parity(name, len(classes)).to_dict(),
-            }
-            for name in targets
-        },
-        "files": {
-            f"{name}/{key}.bin": {"sha256": "0" * 64, "size_bytes": 4_321_000 if key == "step" else 1_000}
-            for name in targets
-            for key in programs
-        },
-    }  # fmt: skip
-
-
-def _describe_tensor(spec: Any) -> Report:
-    return {"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype}
-
-
-def _parity(name: str, num_classes: int) -> Parity:
-    is_half = name == "coreml"
-    return Parity(
-        verified_by=f"runner of {name}", threshold_db=35.0 if is_half else 60.0,
-        trajectory_psnr_db=65.47 if is_half else 81.2, trajectory_max_error=0.001, step_psnr_db=89.7,
-        decode_psnr_db=200.0, num_classes=num_classes, step_indices=(0, 1, 3), guidance_scales=(2.0, 3.5),
-    )  # fmt: skip
-
-
-def _timing(name: str) -> Timing:
-    return Timing(
-        runtime=name, engine=f"runner of {name}", step_ms=25.561, step_min_ms=18.141, step_max_ms=29.952,
-        image_ms=1511.3, load_ms=44.1, repeats=15,
-    )  # fmt: skip
-
-
-VOID = {"meta", "link", "img", "br", "hr", "input"}
-
-
-class Page(HTMLParser):
-    """What a page holds: its elements in order, its headings and its text; raises on tags that do not nest."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(page)
-        self.close()
-        assert self._open == [], f"left open: {self._open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert len(attrs) == len(dict(attrs)), f"an attribute twice: {tag} {attrs}"
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open, f"</{tag}> closes nothing"
-        assert self._open.pop() == tag, f"</{tag}> closes another element"
-
-    def handle_data(self, data: str) -> None:
-        if self._open[-1:] != ["style"]:
-            self.text += data.replace("\xa0", " ")
-
-    def attributes(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
+from kind_runtimes.manifest import check_schema
 
 CASES: dict[str, Report] = {
     "one class": {"num_classes": 1, "targets": ("coreml",)},
@@ -184,7 +39,7 @@ CASES: dict[str, Report] = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_page_is_whole_offline_and_accessible(tmp_path: Path, case: Report) -> None:
-    _, text = _write(tmp_path, **case)
+    _, text = write_reports(tmp_path, **case)
     page = Page(text)
     assert text.lower().count("<!doctype html>") == 1
     _require_offline(page, text)
@@ -213,7 +68,7 @@ def _require_offline(page: Page, text: str) -> None:
 
 
 def test_page_says_what_the_report_says(tmp_path: Path) -> None:
-    report, text = _write(tmp_path, profile={"executorch": PROFILE})
+    report, text = write_reports(tmp_path, profile={"executorch": PROFILE})
     words = Page(text).text
     parameters = report["model"]["parameters"]
     for number in (*parameters.values(), report["model"]["flops_per_step_executed"]):
@@ -228,7 +83,7 @@ def test_page_says_what_the_report_says(tmp_path: Path) -> None:
 
 
 def test_nothing_timed_is_said_and_not_invented(tmp_path: Path) -> None:
-    report, text = _write(tmp_path, targets=("coreml",))
+    report, text = write_reports(tmp_path, targets=("coreml",))
     words = Page(text).text
     assert report["targets"]["coreml"]["measured"] is None
     assert "Nothing was timed on this host" in words
@@ -236,7 +91,7 @@ def test_nothing_timed_is_said_and_not_invented(tmp_path: Path) -> None:
 
 
 def test_preview_is_embedded_and_its_rows_are_named(tmp_path: Path) -> None:
-    _, text = _write(tmp_path)
+    _, text = write_reports(tmp_path)
     (image,) = Page(text).attributes("img")
     assert (image["src"] or "").startswith("data:image/png;base64,")
     assert image["alt"] == "Generated pictures, one row a class, from the top: giant panda and lesser panda"
@@ -245,18 +100,18 @@ def test_preview_is_embedded_and_its_rows_are_named(tmp_path: Path) -> None:
 
 
 def test_preview_of_a_single_target_names_its_runner(tmp_path: Path) -> None:
-    _, text = _write(tmp_path, num_classes=1, targets=("onnx",))
+    _, text = write_reports(tmp_path, num_classes=1, targets=("onnx",))
     assert "Generated pictures, giant panda. Made by the exported program, run by runner of onnx." in Page(text).text
 
 
 def test_no_preview_no_picture(tmp_path: Path) -> None:
-    _, text = _write(tmp_path, preview=False)
+    _, text = write_reports(tmp_path, preview=False)
     assert Page(text).attributes("img") == []
 
 
 def test_class_names_are_escaped(tmp_path: Path) -> None:
     name = """<b>Tom & "Jerry's"</b><script>alert(1)</script>"""
-    report, text = _write(tmp_path, names=(name,))
+    report, text = write_reports(tmp_path, names=(name,))
     page = Page(text)  # a tag that slipped through would be an element
     assert report["classes"][0]["names"][0] == name
     assert not page.attributes("script")
@@ -266,13 +121,13 @@ def test_class_names_are_escaped(tmp_path: Path) -> None:
 
 
 def test_many_classes_shorten_the_title_only(tmp_path: Path) -> None:
-    _, text = _write(tmp_path, num_classes=4)
+    _, text = write_reports(tmp_path, num_classes=4)
     assert "<h1>giant panda, lesser panda and 2 more classes</h1>" in text
     assert "seashore" in Page(text).text
 
 
 def test_bars_are_in_proportion(tmp_path: Path) -> None:
-    report, text = _write(tmp_path)
+    report, text = write_reports(tmp_path)
     widths = [
         float((a["width"] or "").rstrip("%")) for a in Page(text).attributes("rect") if "bar" in (a["class"] or "")
     ]
@@ -283,7 +138,7 @@ def test_bars_are_in_proportion(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sampler", ["dpmpp", "ddim"])
 def test_loop_calls_step_with_every_input_of_the_manifest(tmp_path: Path, sampler: str) -> None:
-    report, text = _write(tmp_path, sampler=sampler)
+    report, text = write_reports(tmp_path, sampler=sampler)
     programs = report["targets"]["onnx"]["programs"]
     calls: list[Report] = []
 
@@ -303,7 +158,7 @@ def test_loop_calls_step_with_every_input_of_the_manifest(tmp_path: Path, sample
 
 
 def test_command_is_one_that_the_command_line_takes(tmp_path: Path) -> None:
-    report, text = _write(tmp_path, targets=("coreml",))
+    report, text = write_reports(tmp_path, targets=("coreml",))
     program, *arguments = shlex.split(_code(text, "Export command").replace("\\\n", ""))
     given = main.make_context(program, arguments).params
     assert given["classes"] == ("n02510455,n02509815",)
@@ -323,7 +178,7 @@ def _code(page: str, label: str) -> str:
 @pytest.mark.parametrize("num_classes", [1, 2])
 @pytest.mark.parametrize("rank", [2, 7, 8, 13, 16, 23, 25, 30])
 def test_reason_of_every_form_agrees_with_the_form(tmp_path: Path, rank: int, num_classes: int) -> None:
-    report, text = _write(tmp_path, learngene_rank=rank, num_classes=num_classes, targets=("onnx",))
+    report, text = write_reports(tmp_path, learngene_rank=rank, num_classes=num_classes, targets=("onnx",))
     for name, matrix in report["model"]["matrices_of_a_block"].items():
         costs = matrix["products_per_token"]
         assert matrix["form"] == report["rewrites"]["matrices_of_a_block"][name]["form"]
@@ -336,7 +191,7 @@ def test_reason_of_every_form_agrees_with_the_form(tmp_path: Path, rank: int, nu
 @pytest.mark.parametrize("ranks", [(8, 8), (24, 8), (None, 0)])
 def test_step_flops_are_those_that_torch_counts(ranks: tuple[int | None, int], num_classes: int, baking: str) -> None:
     # multiples of 8, which padding leaves alone
-    checkpoint, model = _compact(baking, learngene_rank=ranks[0], tailor_rank=ranks[1], num_classes=num_classes)
+    checkpoint, model = make_compact(baking, learngene_rank=ranks[0], tailor_rank=ranks[1], num_classes=num_classes)
     assert checkpoint.config.dit.num_classes == num_classes
     latents, index = torch.zeros(latents_shape(model)), torch.zeros(1, dtype=torch.int32)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -370,7 +225,7 @@ def _drop(*path: str) -> Callable[[Report], object]:
     ],
 )
 def test_schema_refuses_a_damaged_report(tmp_path: Path, damage: Callable[[Report], object]) -> None:
-    report, _ = _write(tmp_path)
+    report, _ = write_reports(tmp_path)
     check_schema(report, "report", "report.json")
     damage(report)
     with pytest.raises(BundleError, match=r"report\.json: \$"):
