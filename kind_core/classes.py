@@ -128,8 +128,11 @@ def _is_tail(form: str, info: ClassInfo) -> bool:
 
 
 def _nearest(query: str, classes: Sequence[ClassInfo]) -> str:
-    names = {_normalise(name): c.name for c in classes for name in (*c.names, c.id)}
-    words = {word: c.name for c in classes for name in c.names for word in _normalise(name).split()}
-    close = get_close_matches(_normalise(query), [*names, *words], n=3, cutoff=0.6)
-    nearest = list(dict.fromkeys((names | words)[c] if c in words and c not in names else names[c] for c in close))
+    known: dict[str, list[str]] = {}  # what can be typed -> the classes it may mean
+    for info in classes:
+        for name in (*info.names, info.id):
+            for word in (_normalise(name), *_normalise(name).split()):
+                known.setdefault(word, []).append(info.name)
+    close = get_close_matches(_normalise(query), known, n=3, cutoff=0.6)
+    nearest = list(dict.fromkeys(name for word in close for name in known[word]))[:3]
     return f", nearest: {', '.join(map(repr, nearest))}" if nearest else ""

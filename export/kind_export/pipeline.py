@@ -20,6 +20,7 @@ from kind_core.errors import ConfigError
 from kind_core.schedule import SamplerTable, read_sampler_table
 from kind_core.staging import check_output, staged
 from kind_export.compact import CompactModel
+from kind_export.delegation import check_delegation
 from kind_export.golden import write_golden, write_preview
 from kind_export.programs import latents_shape, make_decode, make_step
 from kind_export.reference import Reference
@@ -88,16 +89,17 @@ def export_bundle(request: ExportRequest, on_stage: OnStage = lambda stage: None
         folder.mkdir()
         lowered = {name: _lower(name, compact, plan, folder, on_stage) for name in plan.targets}
         draft = _draft_manifest(plan, checkpoint, compact, sampler, lowered)
-        parities = {}
+        parities, profiles = {}, {}
         for name, (target, _) in lowered.items():
             on_stage(f"verifying {name}")
             parities[name] = verifier.verify(folder, draft, target)
+            profiles[name] = check_delegation(folder, target)
         on_stage("drawing previews")
         write_golden(folder / "golden.safetensors", verifier.trajectories, reference)
         write_preview(folder, draft)
         manifest = _write_manifest(folder, draft, parities)
         on_stage("measuring")
-        timings = time_bundle(open_bundle(folder), folder / "measured.json")
+        timings = time_bundle(open_bundle(folder), folder / "measured.json", profiles)
         write_report(folder, manifest, checkpoint, compact, parities, timings)
         open_bundle(folder)
     notes = tuple(c.note for c in plan.classes if c.note)
@@ -131,9 +133,7 @@ def _lower(
     name: str, compact: CompactModel, plan: _Plan, folder: Path, on_stage: OnStage
 ) -> tuple[TargetSpec, dict[str, Any]]:
     target = load_target(name)
-    options = TargetOptions(
-        precision=choose_precision(target, plan.request.precision), min_ios=plan.request.min_ios
-    )
+    options = TargetOptions(precision=choose_precision(target, plan.request.precision), min_ios=plan.request.min_ios)
     (folder / name).mkdir()
     programs, facts = {}, {}
     for lowering in (make_step(compact, target, options), make_decode(compact, target)):

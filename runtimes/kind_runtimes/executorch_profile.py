@@ -48,8 +48,8 @@ def profile_delegation(file: Path, spec: ProgramSpec, inputs: Mapping[str, np.nd
 
 
 def _summarise(events: list[Any]) -> DelegationProfile:
-    # the first run loads caches
-    medians = [(event.name, statistics.median(event.perf_data.raw[1:])) for event in events]
+    # the first run loads caches; what happens once, such as loading the method, is not a run
+    medians = [(e.name, statistics.median(e.perf_data.raw[1:])) for e in events if len(e.perf_data.raw) > 1]
     run_ms = sum(ms for name, ms in medians if name == "Method::execute")
     delegate_ms = sum(ms for name, ms in medians if name == "DELEGATE_CALL")
     portable: dict[str, float] = {}

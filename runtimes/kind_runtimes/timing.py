@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,8 +34,11 @@ class Timing:
     repeats: int
 
 
-def time_bundle(bundle: Bundle, file: Path) -> dict[str, Timing]:
-    """Time every target that really runs here and write `measured.json`; an evaluated program is not timed."""
+def time_bundle(bundle: Bundle, file: Path, profiles: Mapping[str, object] | None = None) -> dict[str, Timing]:
+    """Time every target that really runs here and write `measured.json`, with `profiles` of delegation by target.
+
+    An evaluated program is not timed.
+    """
     timings = {}
     for name in bundle.manifest.targets:
         start = time.perf_counter()
@@ -44,7 +47,12 @@ def time_bundle(bundle: Bundle, file: Path) -> dict[str, Timing]:
         if not hasattr(generator.step, "without_rounding"):
             timings[name] = _time_generator(name, generator, load_ms)
     host = {"system": platform.platform(terse=True), "processor": _processor(), "num_cpus": os.cpu_count()}
-    data = {"kind": "measured", "host": host, "timings": {name: asdict(t) for name, t in timings.items()}}
+    data = {
+        "kind": "measured",
+        "host": host,
+        "timings": {name: asdict(t) for name, t in timings.items()},
+        "delegation": {name: profile for name, profile in (profiles or {}).items() if profile},
+    }
     file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     return timings
 

@@ -129,3 +129,11 @@ def test_every_imagenet_class_is_found_by_its_name_or_is_ambiguous_by_nature() -
         except ClassNameError:
             ambiguous.add(info.name)
     assert ambiguous == {"crane", "maillot", "Cardigan", "cardigan"}
+
+
+def test_a_typo_of_a_shared_word_names_every_class_that_has_it() -> None:
+    classes = [ClassInfo(id="a", names=("giant panda",)), ClassInfo(id="b", names=("lesser panda",))]
+    with pytest.raises(ClassNameError) as caught:
+        resolve_class("pand", classes)
+    assert "'giant panda'" in caught.value.message
+    assert "'lesser panda'" in caught.value.message
