@@ -23,9 +23,11 @@ def format_count(number: float) -> str:
 
 
 def format_ms(milliseconds: float) -> str:
-    """Milliseconds, or seconds from one thousand."""
+    """Milliseconds; seconds from one thousand, microseconds below a tenth."""
     if milliseconds >= 1000:
         return f"{milliseconds / 1000:.2f}{_SPACE}s"
+    if milliseconds < 0.1:
+        return f"{milliseconds * 1000:.0f}{_SPACE}\N{MICRO SIGN}s"
     return f"{milliseconds:.1f}{_SPACE}ms" if milliseconds >= 1 else f"{milliseconds:.2f}{_SPACE}ms"
 
 

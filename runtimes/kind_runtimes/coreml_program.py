@@ -29,6 +29,11 @@ class EvaluatedProgram:
         check_inputs(inputs, self._spec)
         return self._evaluator.run(dict(inputs))
 
+    def before_saturation(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        """The outputs with images as the program's own floats (1, 3, height, width), 0 to 255, before uint8 clips them."""
+        check_inputs(inputs, self._spec)
+        return self._evaluator.run(dict(inputs), raw_images=True)
+
     def without_rounding(self) -> EvaluatedProgram:
         """The same package with activations kept in fp32, which tells a wrong graph from rounding."""
         other = EvaluatedProgram.__new__(EvaluatedProgram)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,8 +58,8 @@ def test_wrong_graph_is_refused(single: Artifact, fault: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("fault", DECODE_FAULTS)
 def test_wrong_decoder_is_refused(single: Artifact, fault: str, tmp_path: Path) -> None:
-    if single.target.IMAGE_OUTPUT and fault == "decode without the clamp":
-        pytest.skip("an image output saturates by itself: without the clamp it is the same program")
+    if sys.platform == "darwin" and single.target.IMAGE_OUTPUT and fault == "decode without the clamp":
+        pytest.skip("predict gives pictures that are clipped already; off macOS the evaluator sees before that")
     single.seed_module(1, DECODE_FAULTS[fault], tmp_path / "wrong")
     with pytest.raises(VerificationError, match="decode"):
         single.verify(tmp_path / "wrong")
