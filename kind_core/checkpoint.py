@@ -1,6 +1,6 @@
 """The decomposed checkpoint: config.json, learngene.safetensors and one file a tailor. safetensors only, no pickle.
 
-    config.json   learngene.safetensors   tailors/<class id>.safetensors
+config.json   learngene.safetensors   tailors/<class id>.safetensors
 """
 
 from __future__ import annotations
@@ -93,9 +93,7 @@ def save_checkpoint(
 def subset_config(config: ModelConfig, classes: Sequence[int]) -> ModelConfig:
     """The config of a model that knows only `classes`, in that order."""
     ranks = tuple(config.dit.ranks[i] for i in classes)
-    dit = replace(
-        config.dit, num_classes=len(classes), tailor_ranks=None if config.dit.tailor_ranks is None else ranks
-    )
+    dit = replace(config.dit, num_classes=len(classes), tailor_ranks=None if config.dit.tailor_ranks is None else ranks)
     return replace(config, dit=dit, classes=tuple(config.classes[i] for i in classes))
 
 

@@ -264,7 +264,7 @@ _SAMPLE = DiTConfig(
     learngene_rank=80, tailor_rank=4,
 )  # fmt: skip
 _SAMPLE_DIFFUSION = DiffusionConfig(
-    noise_schedule="squaredcos_cap_v2", prediction_type="sample", sampler="dpmpp", steps=20, guidance_scale=2.0
+    noise_schedule="squaredcos_cap_v2", prediction_type="sample", sampler="dpmpp", steps=20, guidance_scale=2.5
 )
 
 

@@ -69,9 +69,7 @@ def count_live_rank(config: DiTConfig, classes: float = 1) -> float:
     return config.learngene_rank + sum(config.ranks) * classes / config.num_classes
 
 
-def count_parameters(
-    config: DiTConfig, *, classes: float | None = None, labels: float | None = None
-) -> Count:
+def count_parameters(config: DiTConfig, *, classes: float | None = None, labels: float | None = None) -> Count:
     """Parameters of a model that holds the learngene and the tailors of `classes` classes, by default of all.
 
     `labels` is the number of label embeddings, the null label's among them; by default every class and null.
@@ -92,9 +90,7 @@ def count_trainable_parameters(config: DiTConfig, classes: float) -> float:
     return adapted - base
 
 
-def count_flops(
-    config: DiTConfig, *, live_rank: float | None = None, convention: Convention = "paper"
-) -> Count:
+def count_flops(config: DiTConfig, *, live_rank: float | None = None, convention: Convention = "paper") -> Count:
     """FLOPs of one pass with `live_rank` components a matrix, by default N_G and the widest tailor's.
 
     `paper`: 2 x MAC of linear and convolution layers, plus one per bias add, per LayerNorm element and per

@@ -27,8 +27,15 @@ def predict_guided(
 
 @torch.no_grad()
 def sample_latents(
-    model: KindDiT, config: DiffusionConfig, noise: Tensor, labels: Tensor, gates: Tensor, *,
-    sampler: str, steps: int, guidance: float,
+    model: KindDiT,
+    config: DiffusionConfig,
+    noise: Tensor,
+    labels: Tensor,
+    gates: Tensor,
+    *,
+    sampler: str,
+    steps: int,
+    guidance: float,
 ) -> Tensor:
     """Latents after the whole trajectory, from start `noise` (batch, channels, size, size) of unit variance."""
     return sample_trajectory(
@@ -38,8 +45,15 @@ def sample_latents(
 
 @torch.no_grad()
 def sample_trajectory(
-    model: KindDiT, config: DiffusionConfig, noise: Tensor, labels: Tensor, gates: Tensor, *,
-    sampler: str, steps: int, guidance: float,
+    model: KindDiT,
+    config: DiffusionConfig,
+    noise: Tensor,
+    labels: Tensor,
+    gates: Tensor,
+    *,
+    sampler: str,
+    steps: int,
+    guidance: float,
 ) -> list[Tensor]:
     """All latents of the trajectory: `steps + 1` tensors, the scaled start noise first."""
     scheduler: Any = make_scheduler(config, sampler, steps)

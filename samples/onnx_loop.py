@@ -1,6 +1,6 @@
 """The whole of what an app does, without this project's packages: numpy, onnxruntime and Pillow.
 
-    python samples/onnx_loop.py panda.kind panda.png [class_index] [seed]
+python samples/onnx_loop.py panda.kind panda.png [class_index] [seed]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from PIL import Image
 
 
 def start_noise(seed: int, count: int) -> np.ndarray:
-    """Philox4x32-10 words, two normals from each pair by Box-Muller; port this to your language with its test vectors."""
+    """Philox4x32-10 words, two normals from each pair by Box-Muller; test vectors for a port are in kind_core/data."""
     blocks = -(-count // 4)
     a, b, c, d = np.arange(blocks, dtype=np.uint64), *(np.zeros(blocks, np.uint64) for _ in range(3))
     key0, key1, mask, half = seed & 0xFFFFFFFF, seed >> 32, np.uint64(0xFFFFFFFF), np.uint64(32)
@@ -35,7 +35,9 @@ def generate(bundle: Path, class_index: int, seed: int) -> Image.Image:
     programs = manifest["targets"]["onnx"]["programs"]
     step, decode = (onnxruntime.InferenceSession(bundle / programs[name]["file"]) for name in ("step", "decode"))
     shape = manifest["latents_shape"]
-    state = {"latents": start_noise(seed, int(np.prod(shape))).reshape(shape) * np.float32(manifest["initial_noise_scale"])}
+    state = {
+        "latents": start_noise(seed, int(np.prod(shape))).reshape(shape) * np.float32(manifest["initial_noise_scale"])
+    }
     if "history" in [spec["name"] for spec in programs["step"]["inputs"]]:
         state["history"] = np.zeros(shape, np.float32)
     for index in range(manifest["steps"]):

@@ -119,4 +119,3 @@ class Reference:
     def _predict(self, latents: Tensor, timestep: Tensor, class_index: int, guidance: float) -> Tensor:
         label = torch.tensor([class_index])
         return predict_guided(self.checkpoint.model, latents, timestep, label, label, guidance)
-

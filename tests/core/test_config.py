@@ -167,9 +167,7 @@ def _changed(path: str, value: Any) -> dict[str, Any]:
         ("classes.2.names", [], ClassNameError, "class 'n07749582' has no name"),
     ],
 )
-def test_a_wrong_config_file_is_one_clear_error(
-    path: str, value: Any, error: type[KindError], message: str
-) -> None:
+def test_a_wrong_config_file_is_one_clear_error(path: str, value: Any, error: type[KindError], message: str) -> None:
     with pytest.raises(error, match=message):
         ModelConfig.from_dict(_changed(path, value))
 

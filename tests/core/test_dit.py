@@ -126,9 +126,7 @@ def test_rows_of_the_batch_stand_for_the_whole_bank(model: KindDiT) -> None:
     places = torch.tensor([1, 0, 1, -1])
     assert torch.equal(_run(model, places, places, rows), _run(model, classes, classes))
     one_hot = torch.tensor([[0.0, 1], [1, 0], [0, 1], [0, 0]])
-    torch.testing.assert_close(
-        _run(model, one_hot, one_hot, rows), _run(model, classes, classes), rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(_run(model, one_hot, one_hot, rows), _run(model, classes, classes), rtol=1e-5, atol=1e-5)
 
 
 def test_a_fresh_model_answers_zero_and_trains_from_there() -> None:

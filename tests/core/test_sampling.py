@@ -29,26 +29,20 @@ def _guided(model: KindDiT, latents: Tensor, labels: Tensor, gates: Tensor, guid
 
 @torch.no_grad()
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 1.5, 3.0])
-def test_guidance_leads_away_from_the_learngene_alone(
-    model: KindDiT, latents: Tensor, guidance: float
-) -> None:
+def test_guidance_leads_away_from_the_learngene_alone(model: KindDiT, latents: Tensor, guidance: float) -> None:
     timesteps = torch.full((2,), 500.0)
     conditional = model(latents, timesteps, CHOICE, CHOICE)
     null = model(latents, timesteps, CLOSED, CLOSED)
     assert (conditional - null).abs().max() > 1e-2
     expected = null + guidance * (conditional - null)
-    torch.testing.assert_close(
-        _guided(model, latents, CHOICE, CHOICE, guidance), expected, rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(_guided(model, latents, CHOICE, CHOICE, guidance), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_mixtures_are_taken_as_labels_and_as_gates(model: KindDiT, latents: Tensor) -> None:
     by_index = _guided(model, latents, CHOICE, CHOICE, 2.0)
     mixture = torch.nn.functional.one_hot(CHOICE, 4).float()
     for labels, gates in ((mixture, CHOICE), (CHOICE, mixture), (mixture, mixture)):
-        torch.testing.assert_close(
-            _guided(model, latents, labels, gates, 2.0), by_index, rtol=1e-5, atol=1e-5
-        )
+        torch.testing.assert_close(_guided(model, latents, labels, gates, 2.0), by_index, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
@@ -78,9 +72,7 @@ def test_a_learned_sigma_is_left_out() -> None:
         (DiffusionConfig(noise_schedule="flow", prediction_type="flow_prediction"), "euler"),
     ],
 )
-def test_the_trajectory_is_that_of_the_sampler_table(
-    model: KindDiT, diffusion: DiffusionConfig, sampler: str
-) -> None:
+def test_the_trajectory_is_that_of_the_sampler_table(model: KindDiT, diffusion: DiffusionConfig, sampler: str) -> None:
     # the programs that are exported step by the table, the reference by the scheduler
     noise = torch.from_numpy(start_noise(1, (2, 3, 8, 8)))
     settings = {"sampler": sampler, "steps": 6, "guidance": 2.0}

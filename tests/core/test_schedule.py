@@ -52,9 +52,7 @@ def test_the_table_gives_the_schedulers_trajectory(
 
 
 @pytest.mark.parametrize(("noise_schedule", "prediction_type", "sampler"), COMBINATIONS)
-def test_only_the_multistep_sampler_carries_history(
-    noise_schedule: str, prediction_type: str, sampler: str
-) -> None:
+def test_only_the_multistep_sampler_carries_history(noise_schedule: str, prediction_type: str, sampler: str) -> None:
     table = read_sampler_table(_config(noise_schedule, prediction_type), sampler, 10)
     assert table.has_history is (sampler == "dpmpp")
     assert table.history[0] == 0
@@ -116,9 +114,7 @@ def test_flow_levels_are_those_that_the_sampler_asks_about(sampler: str) -> None
 def test_a_sampler_that_does_not_fit_is_named_with_those_that_do(
     noise_schedule: str, prediction_type: str, sampler: str, allowed: str
 ) -> None:
-    with pytest.raises(
-        ConfigError, match=f"sampler {sampler!r} does not go with .*{noise_schedule!r}"
-    ) as caught:
+    with pytest.raises(ConfigError, match=f"sampler {sampler!r} does not go with .*{noise_schedule!r}") as caught:
         read_sampler_table(_config(noise_schedule, prediction_type), sampler, 4)
     assert allowed in caught.value.hint
 

@@ -140,17 +140,13 @@ def test_a_file_that_the_body_cannot_read_is_named(tmp_path: Path) -> None:
         (tmp_path / "photos.parquet").read_bytes()
 
 
-def test_a_parent_without_permission_is_named_before_any_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_parent_without_permission_is_named_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kind_core.staging.os.access", lambda *_: False)  # root may write anywhere
     with pytest.raises(OutputError, match=f"no permission in {tmp_path}"):
         check_output(tmp_path / "a" / "out", force=False)
 
 
-def test_a_temporary_that_cannot_be_made_is_an_output_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_temporary_that_cannot_be_made_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: object) -> str:
         raise PermissionError(errno.EACCES, "Permission denied")
 

@@ -43,9 +43,7 @@ class Cut(Whole):
 
 def lower(module: nn.Module, folder: Path) -> tuple[TargetSpec, dict[str, Any]]:
     x, y = (TensorSpec(name=name, shape=SHAPE, dtype="float32") for name in ("x", "y"))
-    lowering = Lowering(
-        name="step", module=module.eval(), example=(torch.zeros(SHAPE),), inputs=(x,), outputs=(y,)
-    )
+    lowering = Lowering(name="step", module=module.eval(), example=(torch.zeros(SHAPE),), inputs=(x,), outputs=(y,))
     facts = load_target("executorch").lower(lowering, folder / "step.pte", TargetOptions(precision="fp32"))
     program = ProgramSpec(name="step", file="step.pte", inputs=(x,), outputs=(y,))
     return TargetSpec(target="executorch", precision="fp32", programs={"step": program}), facts

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import tiny_model, tiny_model_config
 
 from kind_core.checkpoint import load_checkpoint, read_config, save_checkpoint
 from kind_core.noise import start_noise
@@ -17,6 +16,7 @@ from kind_export.pipeline import export_bundle
 from kind_export.request import ExportRequest
 from kind_runtimes.generator import open_generator
 from kind_samples import sample_checkpoint
+from tiny import tiny_model, tiny_model_config
 
 ROOT = Path(__file__).parents[2]
 

@@ -31,9 +31,7 @@ def test_share_counts_the_images_called_the_asked_class() -> None:
     # Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
-def test_wilson_interval_is_the_published_one(
-    num_hits: int, num_trials: int, low: float, high: float
-) -> None:
+def test_wilson_interval_is_the_published_one(num_hits: int, num_trials: int, low: float, high: float) -> None:
     assert wilson_interval(num_hits, num_trials) == pytest.approx((low, high), abs=5e-5)
 
 

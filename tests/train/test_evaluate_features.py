@@ -96,9 +96,7 @@ def test_making_images_smaller_averages() -> None:
 
 def test_progress_is_told_after_every_batch() -> None:
     told: list[tuple[int, int]] = []
-    EfficientNetLite0(batch_size=2).classify(
-        make_images(3), progress=lambda done, total: told.append((done, total))
-    )
+    EfficientNetLite0(batch_size=2).classify(make_images(3), progress=lambda done, total: told.append((done, total)))
     assert told == [(2, 3), (3, 3)]
 
 

@@ -30,9 +30,7 @@ def test_nearest_equals_brute_force_for_any_chunk(chunk_rows: int) -> None:
 def test_pixels_are_read_as_zero_to_one() -> None:
     rows, references = make_images(5, 1), make_images(9, 2)
     every = np.linalg.norm((rows[:, None] / 255.0 - references[None] / 255.0).reshape(5, 9, -1), axis=-1)
-    np.testing.assert_allclose(
-        find_nearest(rows, references, chunk_rows=4).distances, every.min(1), rtol=1e-12
-    )
+    np.testing.assert_allclose(find_nearest(rows, references, chunk_rows=4).distances, every.min(1), rtol=1e-12)
     black, white = np.zeros((1, 2, 2, 3), np.uint8), np.full((1, 2, 2, 3), 255, np.uint8)
     assert find_nearest(black, white).distances[0] == pytest.approx(12**0.5)
 

@@ -59,6 +59,8 @@ def _normalise(package: Path) -> None:
     """Give the package the same bytes at every export: its identifiers are random, its spec holds a date."""
     from coremltools.proto import Model_pb2
 
+    # a table for ExecuTorch's debugger, which the package's own manifest does not list
+    (package / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
     manifest_file = package / "Manifest.json"
     manifest = json.loads(manifest_file.read_text())
     items = manifest["itemInfoEntries"]

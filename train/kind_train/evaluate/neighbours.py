@@ -128,9 +128,7 @@ def _count_identical(distances: NDArray[np.float64], references: NDArray[Any]) -
     return int(np.sum(distances <= _ROUNDING * norm))
 
 
-def _find_in_block(
-    rows: NDArray[np.float64], references: NDArray[np.float64]
-) -> tuple[NDArray[Any], NDArray[Any]]:
+def _find_in_block(rows: NDArray[np.float64], references: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any]]:
     """(distance, position) of each row's nearest reference, (N, d) against (M, d)."""
     # |row|^2 is left out, being the same for every reference.
     squared = np.sum(references**2, axis=1) - 2 * rows @ references.T
@@ -156,13 +154,9 @@ def _check_pair(rows: NDArray[Any], references: NDArray[Any]) -> None:
         )
 
 
-def _check_space(
-    space: Space, generated: NDArray[Any], held_out: NDArray[Any], training: NDArray[Any]
-) -> None:
+def _check_space(space: Space, generated: NDArray[Any], held_out: NDArray[Any], training: NDArray[Any]) -> None:
     for array in (generated, held_out, training):
         if (array.dtype == np.uint8) != (space == "pixels"):
             raise ValueError(f"{space} are {array.dtype}, expected uint8 for pixels, float for features")
     if min(len(generated), len(held_out)) < 2:
-        raise ValueError(
-            f"{len(generated)} generated, {len(held_out)} held-out rows, expected 2 or more of each"
-        )
+        raise ValueError(f"{len(generated)} generated, {len(held_out)} held-out rows, expected 2 or more of each")

@@ -78,7 +78,7 @@ class CrossClass:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """The whole report. `overall` and `overall_floor` pool all classes; `statistics` are those of the paper's table 5."""
+    """The whole report. `overall` and its floor pool all classes; `statistics` are those of the paper's table 5."""
 
     checkpoint_sha256: str
     sampler: str
@@ -104,7 +104,9 @@ def evaluate_checkpoint(request: EvaluationRequest, on_work: OnWork = lambda wha
     asked = [_require_index(info.id, info.name) for info in checkpoint.config.classes]
     names = tuple(info.id for info in checkpoint.config.classes)
     size = config.dit.sample_size
-    held_out = _classify_photos(evaluator, load_photos(request.val_data, size, classes=names), "held-out photos", on_work)
+    held_out = _classify_photos(
+        evaluator, load_photos(request.val_data, size, classes=names), "held-out photos", on_work
+    )
     training = _classify_photos(evaluator, load_photos(request.data, size, classes=names), "training photos", on_work)
     generated = _classify_generated(evaluator, checkpoint, request, on_work)
     diffusion = checkpoint.config.diffusion
@@ -132,7 +134,7 @@ def evaluate_checkpoint(request: EvaluationRequest, on_work: OnWork = lambda wha
 def generate_pictures(
     checkpoint: Checkpoint, label: int, gate: int, count: int, *, seed: int, steps: int | None, guidance: float | None
 ) -> np.ndarray:
-    """Pictures of one label under one gate, uint8 (count, size, size, 3); picture i starts from the noise of seed + i."""
+    """Pictures of one label under one gate, uint8 (count, size, size, 3); picture i starts from noise `seed + i`."""
     config = checkpoint.config
     diffusion = config.diffusion
     shape = (config.dit.in_channels, config.dit.sample_size, config.dit.sample_size)
@@ -165,7 +167,11 @@ def _evaluate_class(
 
 
 def _cross_classes(
-    evaluator: EfficientNetLite0, checkpoint: Checkpoint, asked: Sequence[int], request: EvaluationRequest, on_work: OnWork
+    evaluator: EfficientNetLite0,
+    checkpoint: Checkpoint,
+    asked: Sequence[int],
+    request: EvaluationRequest,
+    on_work: OnWork,
 ) -> tuple[CrossClass, ...]:
     infos = checkpoint.config.classes
     if request.cross_count == 0 or len(infos) < 2:
@@ -174,7 +180,13 @@ def _cross_classes(
     results = []
     for done, (tailor, label) in enumerate(pairs):
         pictures = generate_pictures(
-            checkpoint, label, tailor, request.cross_count, seed=request.seed, steps=request.steps, guidance=request.guidance
+            checkpoint,
+            label,
+            tailor,
+            request.cross_count,
+            seed=request.seed,
+            steps=request.steps,
+            guidance=request.guidance,
         )
         logits = evaluator.classify(pictures).logits
         results.append(
