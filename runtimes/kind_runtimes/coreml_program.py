@@ -30,7 +30,7 @@ class EvaluatedProgram:
         return self._evaluator.run(dict(inputs))
 
     def before_saturation(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        """The outputs, images as the program's own floats (1, 3, height, width) from 0 to 255 before uint8 clips them."""
+        """The outputs, images as the program's own floats (1, 3, height, width), 0 to 255 before uint8 clips."""
         check_inputs(inputs, self._spec)
         return self._evaluator.run(dict(inputs), raw_images=True)
 
