@@ -6,6 +6,7 @@ import json
 import time
 
 import click
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -45,7 +46,7 @@ def _summary(report: dict) -> Table:  # type: ignore[type-arg]
     names = ", ".join(c["names"][0] for c in report["classes"])
     sampling = report["sampling"]
     settings = f"{sampling['steps']} {sampling['sampler']} steps at guidance {sampling['guidance_scale']:g}"
-    table = Table(title=f"{names}: {settings}")
+    table = Table(box=box.SIMPLE_HEAD, title=f"{names}: {settings}")
     for heading in ("target", "precision", "size", "vs eager", "gate", "step here", "image here"):
         table.add_column(heading, justify="left" if heading == "target" else "right")
     for name, target in report["targets"].items():

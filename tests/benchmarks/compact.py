@@ -59,7 +59,7 @@ def make_peer(folder: Path) -> tuple[int, Call]:
     outputs = (TensorSpec(name="sample", shape=(2, 8, 32, 32), dtype="float32"),)
     example = (torch.zeros(2, 4, 32, 32), torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64))
     return _lower(
-        Lowering(name="peer", module=_Peer(model), example=example, inputs=inputs, outputs=outputs),
+        Lowering(name="peer", module=_Peer(model).eval(), example=example, inputs=inputs, outputs=outputs),
         folder / "peer.onnx",
     )
 
