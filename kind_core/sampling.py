@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,6 +68,11 @@ def sample_trajectory(
 def to_images(latents: Tensor) -> Tensor:
     """Pixel-space latents in [-1, 1] to RGB in [0, 1], clamped."""
     return (latents * 0.5 + 0.5).clamp(0, 1)
+
+
+def to_pixels(latents: Tensor) -> np.ndarray:
+    """Pixel-space latents (batch, 3, height, width) to RGB pixels, uint8 (batch, height, width, 3)."""
+    return (to_images(latents) * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def _with_null(choice: Tensor) -> Tensor:

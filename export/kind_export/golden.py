@@ -10,10 +10,10 @@ from PIL import Image
 from safetensors.numpy import save
 
 from kind_core.noise import picture_seed
+from kind_core.pictures import make_grid
 from kind_export.reference import Reference, Trajectory
 from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import Manifest
-from kind_runtimes.pictures import make_grid
 
 _PREVIEW_CLASSES = 8
 _PREVIEW_COLUMNS = 4

@@ -23,7 +23,7 @@ from kind_export.report_words import (
 
 Report = Mapping[str, Any]
 _PREVIEW_WIDTH = 512
-_GRID_GAP = 2  # of kind_runtimes.pictures.make_grid
+_GRID_GAP = 2  # of kind_core.pictures.make_grid
 _MAX_TITLE_NAMES = 3
 
 

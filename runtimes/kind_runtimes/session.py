@@ -77,7 +77,7 @@ OnProgress = Callable[[Progress], None]
 
 def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: None) -> RunResult:
     """Draw the pictures of `request` and write them; raises a KindError and writes nothing when anything fails."""
-    from kind_runtimes.pictures import make_grid, write_picture
+    from kind_core.pictures import make_grid, write_picture
 
     manifest = open_bundle(request.bundle).manifest
     found = _find_class(request.class_name, manifest)
@@ -133,7 +133,7 @@ def _find_class(name: str | None, manifest: Manifest) -> ResolvedClass:
 
 def _check_output(request: RunRequest, info: ClassInfo) -> Path:
     """The output, checked before long work."""
-    from kind_runtimes.pictures import check_format
+    from kind_core.pictures import check_format
 
     output = request.output or Path(re.sub(r"[^a-z0-9]+", "-", info.name.lower()).strip("-") + ".png")
     check_format(output)

@@ -12,6 +12,7 @@ import numpy as np
 
 from kind_core.checkpoint import Checkpoint
 from kind_core.classes import ClassInfo
+from kind_core.pictures import make_grid
 from kind_core.schedule import read_sampler_table
 from kind_export.compact import CompactModel
 from kind_export.programs import latents_shape, make_decode, make_step
@@ -20,7 +21,6 @@ from kind_export.rewrites import RewriteOptions, describe_rewrites, rewrite
 from kind_export.targets import TargetOptions, load_target
 from kind_export.verify import Parity
 from kind_runtimes.manifest import FORMAT_VERSION, NOISE_GENERATOR, parse_manifest
-from kind_runtimes.pictures import make_grid
 from kind_runtimes.timing import Timing
 from tiny import tiny_config, tiny_model, tiny_model_config
 

@@ -13,10 +13,10 @@ from PIL import Image
 from small_bundles import GUIDANCE, SHAPE, STEPS, write_manifest
 
 from kind_core.errors import BundleError, ClassNameError, ConfigError, KindError, OutputError, TargetError
+from kind_core.pictures import make_grid
 from kind_runtimes import session
 from kind_runtimes.bundle import Bundle
 from kind_runtimes.generator import open_generator
-from kind_runtimes.pictures import make_grid
 from kind_runtimes.session import Progress, RunRequest, run_bundle
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from PIL import Image
-from torch import Tensor
 
 from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
-from kind_core.sampling import sample_latents, to_images
+from kind_core.pictures import make_grid
+from kind_core.sampling import sample_latents, to_pixels
 from kind_core.staging import staged
 
 _MAX_ROWS = 12
@@ -29,15 +28,4 @@ def save_sample_grid(model: KindDiT, config: ModelConfig, file: Path, *, columns
         sampler=diffusion.sampler, steps=diffusion.steps, guidance=diffusion.guidance_scale,
     )  # fmt: skip
     with staged(file, force=True) as temporary:
-        make_grid(to_images(latents), columns).save(temporary, format="PNG")
-
-
-def make_grid(images: Tensor, columns: int, gap: int = 2) -> Image.Image:
-    """images (n, 3, height, width) in [0, 1] -> one picture with `columns` a row."""
-    pixels = (images.cpu() * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    height, width = pixels.shape[1] + gap, pixels.shape[2] + gap
-    rows = -(-len(pixels) // columns)
-    canvas = Image.new("RGB", (columns * width - gap, rows * height - gap), "white")
-    for i, picture in enumerate(pixels):
-        canvas.paste(Image.fromarray(picture), (i % columns * width, i // columns * height))
-    return canvas
+        make_grid(to_pixels(latents), columns).save(temporary, format="PNG")

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
 from kind_core.classes import resolve_classes
 from kind_core.errors import ConfigError, DataError
 from kind_core.noise import picture_seed, start_noise
-from kind_core.sampling import sample_latents, to_images
+from kind_core.sampling import sample_latents, to_pixels
 from kind_train.data import PhotoSet, load_photos
 from kind_train.evaluate.classification import (
     AskedClassShare,
@@ -139,16 +138,15 @@ def generate_pictures(
     diffusion = config.diffusion
     shape = (config.dit.in_channels, config.dit.sample_size, config.dit.sample_size)
     noise = torch.from_numpy(np.stack([start_noise(picture_seed(seed, i), shape) for i in range(count)]))
-    parts: list[Tensor] = []
+    parts: list[np.ndarray] = []
     for part in torch.split(noise, _BATCH):
         latents = sample_latents(
             checkpoint.model, diffusion, part, torch.full((len(part),), label), torch.full((len(part),), gate),
             sampler=diffusion.sampler, steps=steps or diffusion.steps,
             guidance=diffusion.guidance_scale if guidance is None else guidance,
         )  # fmt: skip
-        parts.append(to_images(latents))
-    pixels = (torch.cat(parts) * 255).round().byte()
-    return pixels.permute(0, 2, 3, 1).contiguous().numpy()
+        parts.append(to_pixels(latents))
+    return np.concatenate(parts)
 
 
 def _evaluate_class(

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from kind_core.errors import OutputError
-from kind_runtimes.pictures import check_format, make_grid, write_picture
+from kind_core.pictures import check_format, make_grid, write_picture
 
 
 def flat(value: int) -> np.ndarray:
