@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 from tiny_training import make_config, make_photos
+from torch import Tensor
 
 from kind_core.checkpoint import load_checkpoint
+from kind_core.tensor_files import write_tensors
 from kind_train import run_folder
 from kind_train.interrupts import hold_interrupts
 from kind_train.trainer import Trainer
@@ -70,11 +71,11 @@ def test_another_thread_than_the_main_one_is_left_alone() -> None:
 
 @pytest.mark.usefixtures("tiny")
 def test_a_checkpoint_that_is_being_written_is_finished_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def save_and_interrupt(tensors: dict[str, object], file: Path) -> None:
+    def interrupt_and_write(file: Path, tensors: Mapping[str, Tensor]) -> None:
         signal.raise_signal(signal.SIGINT)
-        safetensors.torch.save_file(tensors, file)
+        write_tensors(file, tensors)
 
-    monkeypatch.setattr(run_folder, "save_file", save_and_interrupt)
+    monkeypatch.setattr(run_folder, "write_tensors", interrupt_and_write)
     photos = make_photos()
     with pytest.raises(KeyboardInterrupt):
         Trainer(make_config(tmp_path), photos, photos).run()
