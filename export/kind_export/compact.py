@@ -143,7 +143,6 @@ class StepProgram(nn.Module):
         config, table = model.config, model.sampler
         self.config = config
         self.dtype = dtype
-        self.num_labels = model.num_classes + 1
         self.num_outputs = model.num_outputs
         self.has_history = table.has_history
         columns = (table.latents, table.output, table.history, table.history_from_latents, table.history_from_output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import click
 from rich import box
@@ -42,7 +43,7 @@ def run_export(request: ExportRequest, *, as_json: bool) -> None:
     click.echo(f"report  {result.path / 'report.html'}")
 
 
-def _summary(report: dict) -> Table:  # type: ignore[type-arg]
+def _summary(report: dict[str, Any]) -> Table:
     names = ", ".join(c["names"][0] for c in report["classes"])
     sampling = report["sampling"]
     settings = f"{sampling['steps']} {sampling['sampler']} steps at guidance {sampling['guidance_scale']:g}"

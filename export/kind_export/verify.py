@@ -7,7 +7,7 @@ the whole trajectory, no NaN, and the decoder. PSNR is in dB on unclamped latent
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,6 @@ DECODE_DB = 50.0
 # A step that returns its latents untouched would look close late in a trajectory: the change is compared as well.
 UPDATE_DB = {"fp32": 50.0, "fp16": 25.0}
 MAX_DB = 200.0
-
-OnCheck = Callable[[], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,26 +75,19 @@ def guidance_scales(guidance: float) -> tuple[float, ...]:
 class Verifier:
     """Holds the reference's trajectories of all classes, computed once for all targets."""
 
-    def __init__(self, reference: Reference, on_check: OnCheck = lambda: None) -> None:
+    def __init__(self, reference: Reference) -> None:
         self.reference = reference
-        self.on_check = on_check
         self.trajectories: list[Trajectory] = []
         for index in range(reference.checkpoint.config.dit.num_classes):
             trajectory = reference.run(index)
             reference.require_testable(trajectory)
             self.trajectories.append(trajectory)
-            on_check()
         self._steps = {
             (t.class_index, i, scale): reference.step(t, i, scale)
             for t in self.trajectories
             for i in step_indices(reference.steps)
             for scale in guidance_scales(reference.guidance)
         }
-
-    @staticmethod
-    def count_checks(num_classes: int, num_targets: int) -> int:
-        """How often `on_check` is called, for a progress bar."""
-        return num_classes * (1 + 2 * num_targets)
 
     def verify(self, folder: Path, manifest: Manifest, target: TargetSpec) -> Parity:
         """Check the programs of `target` in a bundle folder; raises VerificationError at the first that fails."""
@@ -135,7 +126,6 @@ class Verifier:
                             f"{part.name}{where}", part.expected, part.actual, limit, class_index=trajectory.class_index
                         )
                         worst = worst if part.is_update else min(worst, measured)
-            self.on_check()
         return worst
 
     def _compare_step(self, trajectory: Trajectory, index: int, guidance: float, outputs: Arrays) -> Iterator[_Part]:
@@ -157,7 +147,6 @@ class Verifier:
             index = trajectory.class_index
             worst = min(worst, check.require("trajectory", expected, final, threshold_db, class_index=index))
             error = max(error, float(np.abs(expected - final).max()))
-            self.on_check()
         return worst, error
 
     def _check_decode(self, generator: Generator, check: _Gate) -> float | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kind_runtimes.coreml.evaluator import Evaluator
+from kind_runtimes.coreml.evaluator import Arithmetic, Evaluator
 from kind_runtimes.coreml.package import CoreMLPackage
 from kind_runtimes.manifest import ProgramSpec
 from kind_runtimes.quiet import import_coremltools
@@ -19,10 +19,10 @@ from kind_runtimes.runtime import Arrays, check_inputs
 class EvaluatedProgram:
     """A saved package, evaluated op by op with the rounding of its own types. Checks results; says nothing of speed."""
 
-    def __init__(self, file: Path, spec: ProgramSpec) -> None:
+    def __init__(self, file: Path, spec: ProgramSpec, arithmetic: Arithmetic = "saved") -> None:
         self._file = file
-        self._evaluator = Evaluator(CoreMLPackage.open(file))
         self._spec = spec
+        self._evaluator = Evaluator(CoreMLPackage.open(file), arithmetic)
         self.engine = "op-by-op evaluation of the saved Core ML package (no Apple hardware)"
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
@@ -36,10 +36,7 @@ class EvaluatedProgram:
 
     def without_rounding(self) -> EvaluatedProgram:
         """The same package with activations kept in fp32, which tells a wrong graph from rounding."""
-        other = EvaluatedProgram.__new__(EvaluatedProgram)
-        other._file, other._spec, other.engine = self._file, self._spec, f"{self.engine}, activations in fp32"
-        other._evaluator = Evaluator(CoreMLPackage.open(self._file), arithmetic="fp32")
-        return other
+        return EvaluatedProgram(self._file, self._spec, arithmetic="fp32")
 
 
 class PredictedProgram:

@@ -28,4 +28,4 @@ def save_sample_grid(model: KindDiT, config: ModelConfig, file: Path, *, columns
         sampler=diffusion.sampler, steps=diffusion.steps, guidance=diffusion.guidance_scale,
     )  # fmt: skip
     with staged(file, force=True) as temporary:
-        make_grid(to_pixels(latents), columns).save(temporary, format="PNG")
+        make_grid(list(to_pixels(latents)), columns).save(temporary, format="PNG")
