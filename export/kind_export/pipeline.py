@@ -133,7 +133,7 @@ def _lower(
     name: str, compact: CompactModel, plan: _Plan, folder: Path, on_stage: OnStage
 ) -> tuple[TargetSpec, dict[str, Any]]:
     target = load_target(name)
-    options = TargetOptions(precision=choose_precision(target, plan.request.precision), min_ios=plan.request.min_ios)
+    options = TargetOptions(precision=choose_precision(name, target, plan.request.precision), min_ios=plan.request.min_ios)
     (folder / name).mkdir()
     programs, facts = {}, {}
     for lowering in (make_step(compact, target, options), make_decode(compact, target)):

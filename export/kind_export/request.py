@@ -10,11 +10,11 @@ from typing import Literal
 
 from kind_core.errors import ConfigError, TargetError
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8", "int4", "palette6", "palette4"]
 
 MAX_GUIDANCE = 100.0
 TARGETS = ("coreml", "onnx", "executorch")
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8", "int4", "palette6", "palette4")
 MIN_IOS = (17, 18)
 BAKING_MODES = ("auto", "on", "off")
 SAMPLERS = ("ddim", "dpmpp", "euler")  # those of kind_core.schedule, which imports torch

@@ -23,12 +23,12 @@ from kind_runtimes.runtime import Arrays, open_program
 # Trajectories: the contract of the project. Steps: one step has the error of one pass, not of twenty, so it is held
 # tighter. A Core ML package is also evaluated without its activation rounding, where only the fp16 of its weights is
 # left and a wrong graph has nowhere to hide.
-TRAJECTORY_DB = {"fp32": 60.0, "fp16": 35.0}
-STEP_DB = {"fp32": 70.0, "fp16": 40.0}
+TRAJECTORY_DB = {"fp32": 60.0, "fp16": 35.0, "int8": 30.0, "int4": 25.0, "palette6": 25.0, "palette4": 25.0}
+STEP_DB = {"fp32": 70.0, "fp16": 40.0, "int8": 30.0, "int4": 25.0, "palette6": 25.0, "palette4": 25.0}
 GRAPH_DB = 50.0
 DECODE_DB = 50.0
 # A step that returns its latents untouched would look close late in a trajectory: the change is compared as well.
-UPDATE_DB = {"fp32": 50.0, "fp16": 25.0}
+UPDATE_DB = {"fp32": 50.0, "fp16": 25.0, "int8": 15.0, "int4": 10.0, "palette6": 10.0, "palette4": 10.0}
 MAX_DB = 200.0
 
 

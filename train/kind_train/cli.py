@@ -31,6 +31,7 @@ def main() -> None:
 @click.option("--val-fraction", type=float, help="Share held out when there is no --val-data [0.05].")
 @click.option("--output", help="Run folder.")
 @click.option("--preset", help="sample, kind-mobile, kind-b/2, kind-l/2, dit-b/2 ... [sample].")
+@click.option("--start-from", metavar="CHECKPOINT", help="Start from these weights; classes it lacks start at random.")
 @click.option("--classes", multiple=True, help="Train these classes only (comma or repeated).")
 @click.option("--images", type=int, help="Training images to see [250000].")
 @click.option("--batch-size", type=int, help="[64]")

@@ -33,6 +33,7 @@ class TrainConfig:
     data: str
     output: str
     preset: str = "sample"
+    start_from: str | None = None
     val_data: str | None = None
     val_fraction: float = 0.05
     classes: tuple[str, ...] = ()

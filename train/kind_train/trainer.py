@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kind_core.checkpoint import save_checkpoint
+from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.config import DiffusionConfig, DiTConfig, ModelConfig, preset
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError
@@ -69,6 +69,8 @@ class Trainer:
         self.model_config = make_model_config(*preset(config.preset), train)
         torch.manual_seed(config.seed)
         self.model = KindDiT(self.model_config.dit).to(self.device)
+        if config.start_from is not None and not resume:
+            load_start(self.model, self.model_config, Path(config.start_from))
         self.optimizer = DivertedAdamW(self.model, weight_decay=config.weight_decay, ema_decay=config.ema_decay)
         self.objective = Objective(self.model_config.diffusion, self.device)
         self.train = replace(train, images=train.images.to(self.device))  # labels stay on the host, see draw_batch
@@ -236,6 +238,26 @@ def make_model_config(dit: DiTConfig, diffusion: DiffusionConfig, photos: PhotoS
     """The config of a preset for the classes of a data set."""
     check_pixel_space(dit)
     return ModelConfig(dit=replace(dit, num_classes=len(photos.classes)), diffusion=diffusion, classes=photos.classes)
+
+
+def load_start(model: KindDiT, config: ModelConfig, path: Path) -> None:
+    """Load the learngene and the tailors of the classes that the checkpoint at `path` knows too, by id.
+
+    Raises ConfigError where the checkpoint is of another architecture or predicts something else.
+    """
+    source = load_checkpoint(path)
+    if replace(source.config.dit, num_classes=config.dit.num_classes, tailor_ranks=None) != config.dit:
+        raise ConfigError(f"{path} has another architecture than the preset", "start from a checkpoint of this preset")
+    ours, theirs = (replace(c.diffusion, sampler="", steps=1, guidance_scale=0.0) for c in (config, source.config))
+    if ours != theirs:
+        raise ConfigError(f"{path} was trained with {theirs.prediction_type} on {theirs.noise_schedule} noise, "
+                          f"not with {ours.prediction_type} on {ours.noise_schedule}")  # fmt: skip
+    model.load_state_dict(source.model.learngene_state(), strict=False)
+    known = {info.id: index for index, info in enumerate(source.config.classes)}
+    with torch.no_grad():
+        for index, info in enumerate(config.classes):
+            if info.id in known:
+                model.tailors.weight[index] = source.model.tailors.weight[known[info.id]]
 
 
 def check_pixel_space(dit: DiTConfig) -> None:

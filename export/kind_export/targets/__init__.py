@@ -38,6 +38,7 @@ class Target(Protocol):
 
     SUFFIX: str
     DEFAULT_PRECISION: Precision
+    PRECISIONS: tuple[Precision, ...]
     STYLE: GraphStyle
     IMAGE_OUTPUT: bool
     CASTS_MODULE: bool
@@ -49,10 +50,15 @@ class Target(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TargetOptions:
-    """Options of all targets; each reads its own."""
+    """Options of all targets; each reads its own.
+
+    `keep` names the linear layers of the lowered module (`blocks.0.matrices.qkv.last`) that are too sensitive for the
+    asked precision: they stay at 8 bit where that is below 8 bit, and in floating point where it is 8 bit.
+    """
 
     precision: Precision
     min_ios: int = 17
+    keep: frozenset[str] = frozenset()
 
 
 def load_target(name: str) -> Target:
@@ -68,8 +74,13 @@ def load_target(name: str) -> Target:
         ) from error
 
 
-def choose_precision(target: Target, asked: Precision | None) -> Precision:
-    """The asked precision or the target's default."""
+def choose_precision(name: str, target: Target, asked: Precision | None) -> Precision:
+    """The asked precision or the target's default; raises TargetError where the target has no such precision."""
+    if asked is not None and asked not in target.PRECISIONS:
+        raise TargetError(
+            f"target {name!r} has no precision {asked!r}, expected one of {', '.join(target.PRECISIONS)}",
+            "choose another --precision, or export this target alone",
+        )
     return target.DEFAULT_PRECISION if asked is None else asked
 
 

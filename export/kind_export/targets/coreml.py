@@ -21,6 +21,7 @@ from kind_runtimes.quiet import import_coremltools
 
 SUFFIX = ".mlpackage"
 DEFAULT_PRECISION: Precision = "fp16"  # what the Neural Engine computes in
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int4", "palette6", "palette4")
 # coremltools 9 takes the tanh-GELU of an exported program for the exact one; written out, it finds the right one
 STYLE = GraphStyle(gelu="expanded")
 IMAGE_OUTPUT = True

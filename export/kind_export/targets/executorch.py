@@ -20,6 +20,7 @@ with without_import_noise():
 
 SUFFIX = ".pte"
 DEFAULT_PRECISION: Precision = "fp32"  # XNNPACK's fp16 is native on ARM only, and cuts the graph elsewhere
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int4")
 # XNNPACK has no LayerNorm: as an operator it would cut the graph at every block
 STYLE = GraphStyle(norm="matmul")
 IMAGE_OUTPUT = False

@@ -18,6 +18,7 @@ from kind_export.targets import Lowering, Precision, TargetOptions, one_line_err
 
 SUFFIX = ".onnx"
 DEFAULT_PRECISION: Precision = "fp32"  # onnxruntime's CPU kernels are fp32; fp16 halves the file and adds casts
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int4")
 STYLE = GraphStyle()
 IMAGE_OUTPUT = False
 CASTS_MODULE = True
