@@ -14,12 +14,14 @@ import onnx
 import torch
 
 from kind_export.compact import GraphStyle
+from kind_export.quantization import quantizable_layers
 from kind_export.targets import Lowering, Precision, TargetOptions, one_line_errors
+from kind_export.targets.onnx_quantization import find_products, quantize
 
 SUFFIX = ".onnx"
 DEFAULT_PRECISION: Precision = "fp32"  # onnxruntime's CPU kernels are fp32; fp16 halves the file and adds casts
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int4")
-STYLE = GraphStyle()
+STYLE = GraphStyle(attention="fused")
 IMAGE_OUTPUT = False
 CASTS_MODULE = True
 OPSET = 20  # the first with Gelu
@@ -37,12 +39,15 @@ def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, A
             output_names=[s.name for s in lowering.outputs],
             verbose=False,
         )
-    assert program is not None
-    model = program.model_proto
+        assert program is not None
+        model, facts = program.model_proto, dict[str, Any]()
+        if options.precision in ("int8", "int4"):
+            products = find_products(model, quantizable_layers(lowering.module))
+            model, facts = quantize(model, products, options.precision, options.keep)
     _strip(model)
     onnx.checker.check_model(model)
     file.write_bytes(model.SerializeToString(deterministic=True))
-    return {"opset": OPSET, "num_ops": len(model.graph.node)}
+    return {"opset": OPSET, "num_ops": len(model.graph.node), **facts}
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -1,0 +1,17 @@
+"""Which layers of a program are held in fewer bits, the same for every target."""
+
+from __future__ import annotations
+
+from torch import nn
+
+# A tailor's factors are a few rows: their bytes are nothing beside the learngene's, and every class hangs on them.
+MIN_SIDE = 32
+
+
+def quantizable_layers(module: nn.Module) -> dict[str, nn.Linear]:
+    """The linear layers of `module` by name that are worth quantising, in order."""
+    return {
+        name: layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear) and min(layer.weight.shape) >= MIN_SIDE
+    }
