@@ -1,0 +1,72 @@
+"""Given: a model with s folded, and a rank or a share of energy to keep.
+Result: each learngene matrix at the lowest rank that holds that share, at most that rank. Not exact.
+
+The singular values of the composed matrix say what is lost: `energy` 0.99 keeps 99 % of the sum of their squares
+(Eckart-Young). Tailors are left as they are. `truncation_error` is the relative error of the matrices together.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from kind_export.compact import CompactModel, Factors, Matrix
+
+
+@torch.no_grad()
+def truncate_ranks(model: CompactModel, max_rank: int | None, energy: float | None) -> CompactModel:
+    """Cut every learngene matrix; with neither limit the model is left as it is."""
+    if max_rank is None and energy is None:
+        return model
+    blocks = tuple({name: _truncate(matrix, max_rank, energy) for name, matrix in b.items()} for b in model.blocks)
+    return replace(model, blocks=blocks)
+
+
+def truncation_error(before: CompactModel, after: CompactModel) -> float:
+    """Norm of the difference of all learngene matrices over their norm, from 0 to 1."""
+    lost = total = 0.0
+    for old, new in zip(before.blocks, after.blocks, strict=True):
+        for name, matrix in old.items():
+            weight = _product(matrix)
+            lost += float((weight - _product(new[name])).square().sum())
+            total += float(weight.square().sum())
+    return math.sqrt(lost / total) if total else 0.0
+
+
+def _truncate(matrix: Matrix, max_rank: int | None, energy: float | None) -> Matrix:
+    U, s, Vh = _decompose(matrix.learngene)
+    rank = min(_rank_of_energy(s, energy), max_rank or len(s))
+    root = s[:rank].sqrt()  # shared out evenly, so that neither factor outgrows fp16
+    factors = Factors(up=U[:, :rank] * root, scale=None, down=root[:, None] * Vh[:rank])
+    tailor_rank = 0 if matrix.is_dense else matrix.rank - _live_rank(matrix.learngene)
+    return replace(matrix, learngene=factors, rank=rank + tailor_rank)
+
+
+def _rank_of_energy(s: Tensor, energy: float | None) -> int:
+    if energy is None:
+        return len(s)
+    share = s.double().square().cumsum(0) / s.double().square().sum().clamp(min=1e-300)
+    return min(len(s), int((share < energy).sum()) + 1)
+
+
+def _decompose(learngene: Factors | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The thin SVD; of factors by way of their small core."""
+    if isinstance(learngene, Tensor):
+        return torch.linalg.svd(learngene, full_matrices=False)  # type: ignore[no-any-return]
+    assert learngene.scale is None, "fold_scales comes first"
+    Q_up, R_up = torch.linalg.qr(learngene.up)
+    Q_down, R_down = torch.linalg.qr(learngene.down.T)
+    U, s, Vh = torch.linalg.svd(R_up @ R_down.T, full_matrices=False)
+    return Q_up @ U, s, Vh @ Q_down.T
+
+
+def _product(matrix: Matrix) -> Tensor:
+    learngene = matrix.learngene
+    return learngene if isinstance(learngene, Tensor) else learngene.up @ learngene.down
+
+
+def _live_rank(learngene: Factors | Tensor) -> int:
+    return min(learngene.shape) if isinstance(learngene, Tensor) else learngene.rank
