@@ -37,10 +37,12 @@ def sample_latents(
     sampler: str,
     steps: int,
     guidance: float,
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
 ) -> Tensor:
     """Latents after the whole trajectory, from start `noise` (batch, channels, size, size) of unit variance."""
     return sample_trajectory(
-        model, config, noise, labels, gates, sampler=sampler, steps=steps, guidance=guidance
+        model, config, noise, labels, gates, sampler=sampler, steps=steps, guidance=guidance,
+        guidance_interval=guidance_interval,
     )[-1]  # fmt: skip
 
 
@@ -55,14 +57,25 @@ def sample_trajectory(
     sampler: str,
     steps: int,
     guidance: float,
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
 ) -> list[Tensor]:
     """All latents of the trajectory: `steps + 1` tensors, the scaled start noise first."""
     scheduler: Any = make_scheduler(config, sampler, steps)
     trajectory = [noise * float(getattr(scheduler, "init_noise_sigma", 1.0))]
-    for timestep in scheduler.timesteps:
-        output = predict_guided(model, trajectory[-1], timestep, labels, gates, guidance)
+    for timestep, is_guided in zip(scheduler.timesteps, guided_steps(steps, guidance_interval), strict=True):
+        scale = guidance if is_guided else 1.0
+        output = predict_guided(model, trajectory[-1], timestep, labels, gates, scale)
         trajectory.append(scheduler.step(output, timestep, trajectory[-1]).prev_sample)
     return trajectory
+
+
+def guided_steps(steps: int, interval: tuple[float, float]) -> tuple[bool, ...]:
+    """Whether step i of a trajectory is guided: lo <= i / steps < hi (https://arxiv.org/abs/2404.07724).
+
+    The other steps predict the class alone, which is guidance 1 and half of the work.
+    """
+    low, high = interval
+    return tuple(low <= index / steps < high for index in range(steps))
 
 
 def to_images(latents: Tensor) -> Tensor:

@@ -23,6 +23,8 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 @click.option("--precision", metavar="NAME", help="fp32 or fp16 [coreml fp16, onnx and executorch fp32].")
 @click.option("--min-ios", type=int, default=17, show_default=True, help="Oldest iOS that runs the package: 17 or 18.")
 @click.option("--baking", default="auto", show_default=True, help="Modulation table: auto, on or off.")
+@click.option("--packs", is_flag=True, help="One base without classes, and a pack a class to download.")
+@click.option("--base", type=click.Path(path_type=Path), help="With --packs: only write packs that fit this base.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle to write [<classes>.kind].")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -38,6 +40,8 @@ def main(
     Examples:
       kind-export --classes panda --target coreml
       kind-export --classes panda,koala --target all --steps 20 --guidance 2
+      kind-export --classes panda,koala --target all --packs -o base.kind
+      kind-export --classes lemon --packs --base base.kind
       kind-export classes
     """
     if context.invoked_subcommand is not None:
@@ -48,9 +52,9 @@ def main(
     request = ExportRequest(
         classes=split_names(classes), targets=split_names(targets), checkpoint=checkpoint, **options
     )
-    from kind_export.session import run_export
+    from kind_export.session import run_export, run_packs
 
-    run_export(request, as_json=as_json)
+    (run_packs if request.base is not None else run_export)(request, as_json=as_json)
 
 
 @main.command()

@@ -14,6 +14,7 @@ from kind_core.pictures import make_grid
 from kind_export.reference import Reference, Trajectory
 from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import Manifest
+from kind_runtimes.packs import read_pack
 
 _PREVIEW_CLASSES = 8
 _PREVIEW_COLUMNS = 4
@@ -22,7 +23,10 @@ _PREVIEW_RUNTIMES = ("onnx", "executorch", "coreml")
 
 
 def write_golden(file: Path, trajectories: Sequence[Trajectory], reference: Reference) -> None:
-    """For class index c: `c.noise`, `c.latents` (steps + 1, ...), the scaled noise first, and `c.image` in [0, 1]."""
+    """For class index c: `c.noise`, `c.latents` (steps + 1, ...), the scaled noise first, and `c.image` in [0, 1].
+
+    Of a base c counts the packs of the manifest, and the number after the last is the learngene alone.
+    """
     tensors: dict[str, np.ndarray] = {}
     for trajectory in trajectories:
         prefix = str(trajectory.class_index)
@@ -40,10 +44,9 @@ def write_preview(folder: Path, manifest: Manifest) -> None:
     generator = open_generator(folder, manifest, runtime)
     if generator.decode is None:
         return
-    pictures = [
-        generator.picture(index, picture_seed(0, i))
-        for index in range(min(_PREVIEW_CLASSES, len(manifest.classes)))
-        for i in range(_PREVIEW_COLUMNS)
-    ]
+    chosen = [(generator, index) for index in range(min(_PREVIEW_CLASSES, len(manifest.classes)))]
+    if manifest.packs:
+        chosen = [(generator.with_pack(read_pack(folder / pack.file)), 0) for pack in manifest.packs[:_PREVIEW_CLASSES]]
+    pictures = [drawer.picture(index, picture_seed(0, i)) for drawer, index in chosen for i in range(_PREVIEW_COLUMNS)]
     grid: Image.Image = make_grid(pictures, _PREVIEW_COLUMNS)
     grid.save(folder / "preview.png")

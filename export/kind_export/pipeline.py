@@ -22,11 +22,13 @@ from kind_core.staging import check_output, staged
 from kind_export.compact import CompactModel
 from kind_export.delegation import check_delegation
 from kind_export.golden import write_golden, write_preview
+from kind_export.packs import hash_base, require_tailors, write_packs
 from kind_export.programs import latents_shape, make_decode, make_step
 from kind_export.reference import Reference
 from kind_export.report import write_report
 from kind_export.request import ExportRequest, parse_targets
-from kind_export.rewrites import RewriteOptions, describe_rewrites, rewrite
+from kind_export.rewrites import RewriteOptions, describe_rewrites, rewrite, rewrite_base
+from kind_export.rewrites.detach_classes import DetachedClass
 from kind_export.targets import TargetOptions, choose_precision, load_target
 from kind_export.verify import Parity, Verifier
 from kind_runtimes.bundle import MANIFEST_NAME, hash_file, list_files, open_bundle
@@ -84,18 +86,20 @@ def export_bundle(request: ExportRequest, on_stage: OnStage = lambda stage: None
     reference = Reference(checkpoint=checkpoint, sampler=plan.sampler, steps=plan.steps, guidance=plan.guidance)
     verifier = Verifier(reference)  # first, because it refuses what no check could tell from nothing
     on_stage("composing and rewriting")
-    compact = rewrite(checkpoint.model, sampler, RewriteOptions(baking=request.baking))
+    compact, detached = _rewrite(plan, checkpoint, sampler)
     with staged(plan.output, force=request.force) as folder:
         folder.mkdir()
         lowered = {name: _lower(name, compact, plan, folder, on_stage) for name in plan.targets}
-        draft = _draft_manifest(plan, checkpoint, compact, sampler, lowered)
+        packs = _write_packs(folder, plan, checkpoint, compact, sampler, detached)
+        draft = _draft_manifest(plan, checkpoint, compact, sampler, lowered, packs)
         parities, profiles = {}, {}
         for name, (target, _) in lowered.items():
             on_stage(f"verifying {name}")
             parities[name] = verifier.verify(folder, draft, target)
             profiles[name] = check_delegation(folder, target)
         on_stage("drawing previews")
-        write_golden(folder / "golden.safetensors", verifier.trajectories, reference)
+        alone = [verifier.learngene] if request.packs else []
+        write_golden(folder / "golden.safetensors", [*verifier.trajectories, *alone], reference)
         write_preview(folder, draft)
         manifest = _write_manifest(folder, draft, parities)
         on_stage("measuring")
@@ -115,6 +119,8 @@ def _plan(request: ExportRequest) -> _Plan:
             f"the checkpoint decodes with {config.autoencoder.kind}, which is not exported yet",
             "export a pixel-space checkpoint",
         )
+    if request.packs:
+        require_tailors(config)
     name = "-".join(re.sub(r"[^a-z0-9]+", "-", query.lower()).strip("-") for query in request.classes[:3])
     if len(request.classes) > 3:
         name += f"-and-{len(request.classes) - 3}-more"
@@ -125,8 +131,33 @@ def _plan(request: ExportRequest) -> _Plan:
         steps=defaults.steps if request.steps is None else request.steps,
         sampler=defaults.sampler if request.sampler is None else request.sampler,
         guidance=defaults.guidance_scale if request.guidance is None else request.guidance,
-        output=Path(f"{name}.kind") if request.output is None else request.output,
+        output=Path("base.kind" if request.packs else f"{name}.kind") if request.output is None else request.output,
     )
+
+
+def _rewrite(
+    plan: _Plan, checkpoint: Checkpoint, sampler: SamplerTable
+) -> tuple[CompactModel, tuple[DetachedClass, ...]]:
+    """The model with its classes built in, or a base and the classes apart."""
+    request = plan.request
+    if not request.packs:
+        return rewrite(checkpoint.model, sampler, RewriteOptions(baking=request.baking)), ()
+    return rewrite_base(checkpoint.model, sampler, require_tailors(read_config(request.checkpoint)))
+
+
+def _write_packs(
+    folder: Path,
+    plan: _Plan,
+    checkpoint: Checkpoint,
+    compact: CompactModel,
+    sampler: SamplerTable,
+    detached: tuple[DetachedClass, ...],
+) -> dict[str, Any]:
+    """The packs of a base, and what the manifest says of them; nothing where the classes are built in."""
+    if not plan.request.packs:
+        return {}
+    base = hash_base(plan.request.checkpoint, checkpoint.config, plan.sampler, sampler, compact)
+    return {"pack_base": base, "packs": write_packs(folder, checkpoint.config.classes, detached, base)}
 
 
 def _lower(
@@ -154,6 +185,7 @@ def _draft_manifest(
     compact: CompactModel,
     sampler: SamplerTable,
     lowered: dict[str, tuple[TargetSpec, dict[str, Any]]],
+    packs: dict[str, Any],
 ) -> Manifest:
     """The manifest without parity and hashes, which come from running what it describes."""
     tools = sorted({tool for name in lowered for tool in _TOOLS[name]} | {"diffusers"})
@@ -162,6 +194,7 @@ def _draft_manifest(
         "format_version": FORMAT_VERSION,
         "name": plan.output.name.removesuffix(".kind") or plan.output.name,
         "classes": [{"id": c.id, "names": list(c.names)} for c in config.classes],
+        **packs,
         "steps": plan.steps,
         "sampler": plan.sampler,
         "guidance_scale": plan.guidance,
@@ -189,6 +222,8 @@ def _write_manifest(folder: Path, draft: Manifest, parities: dict[str, Parity]) 
     data = json.loads(json.dumps(draft.data))
     for name, parity in parities.items():
         data["targets"][name]["parity"] = parity.to_dict()
+        for pack, psnr_db in zip(data.get("packs", ()), parity.class_psnr_db, strict=False):
+            pack.setdefault("trajectory_psnr_db", {})[name] = round(psnr_db, 2)
     data["files"] = {
         name: {"sha256": hash_file(folder / name), "size_bytes": (folder / name).stat().st_size}
         for name in list_files(folder)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kind_core.errors import ExportError
-from kind_export.compact import CompactModel, StepProgram
+from kind_export.compact import CompactModel, LowRankTable, StepProgram, TailorLayout
 from kind_export.targets import Lowering, Target, TargetOptions
 from kind_runtimes.manifest import TensorSpec
 
@@ -23,18 +23,35 @@ class DecodeProgram(nn.Module):
         return (latents * 0.5 + 0.5).clamp(0, 1) * self.peak
 
 
-def make_step(model: CompactModel, target: Target, options: TargetOptions) -> Lowering:
-    """The step program of `model` in the form that suits a target."""
+def make_step(model: CompactModel, target: Target, options: TargetOptions, *, is_guided: bool = True) -> Lowering:
+    """The step program of `model` in the form that suits a target; unguided it has no input `guidance`."""
     is_half = options.precision == "fp16" and target.CASTS_MODULE
-    module = StepProgram(model, style=target.STYLE, dtype=torch.float16 if is_half else torch.float32).eval()
+    dtype = torch.float16 if is_half else torch.float32
+    module = StepProgram(model, style=target.STYLE, dtype=dtype, is_guided=is_guided).eval()
     shape = latents_shape(model)
     state = [TensorSpec(name=name, shape=shape, dtype="float32") for name in ("latents", "history")]
     state = state if model.sampler.has_history else state[:1]
-    indices = [TensorSpec(name=name, shape=(1,), dtype="int32") for name in ("step_index", "class_index")]
-    inputs = (*state, *indices, TensorSpec(name="guidance", shape=(1,), dtype="float32"))
+    inputs = (*state, *(one for one in _choices(model) if is_guided or one.name != "guidance"))
     # an output may not have the name of an input
     outputs = tuple(TensorSpec(name=f"next_{s.name}", shape=s.shape, dtype=s.dtype) for s in state)
-    return Lowering(name="step", module=module, example=_example(inputs), inputs=inputs, outputs=outputs)
+    name = "step" if is_guided else "step_unguided"
+    return Lowering(name=name, module=module, example=_example(inputs), inputs=inputs, outputs=outputs)
+
+
+def _choices(model: CompactModel) -> tuple[TensorSpec, ...]:
+    """Step, class and guidance; the class as an index, or as what a pack holds."""
+    step, index = (TensorSpec(name=name, shape=(1,), dtype="int32") for name in ("step_index", "class_index"))
+    guidance = TensorSpec(name="guidance", shape=(1,), dtype="float32")
+    if model.pack_rank is None:
+        return step, index, guidance
+    table = model.conditioning
+    assert isinstance(table, LowRankTable), "a base has its table from detach_classes"
+    shapes = {
+        "tailor": (1, TailorLayout(model.config, model.pack_rank).width),
+        "modulation_basis": (table.rank, table.null[0].numel()),
+        "modulation_coefficients": (table.null.shape[0], table.rank),
+    }
+    return step, guidance, *(TensorSpec(name=n, shape=shape, dtype="float32") for n, shape in shapes.items())
 
 
 def make_decode(model: CompactModel, target: Target) -> Lowering | None:

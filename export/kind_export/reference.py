@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from kind_core.checkpoint import Checkpoint
+from kind_core.classes import ClassInfo
 from kind_core.errors import VerificationError
 from kind_core.noise import start_noise
-from kind_core.sampling import predict_guided, to_images
+from kind_core.sampling import guided_steps, predict_guided, to_images
 from kind_core.schedule import make_scheduler
+from kind_export.blending import blend_info, blend_inputs
 
 MIN_STD = 0.05
 MIN_GATE_EFFECT = 1e-4
@@ -36,12 +38,29 @@ class Trajectory:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reference:
-    """The gated model of a checkpoint with the sampling settings of an export."""
+    """The gated model of a checkpoint with the sampling settings of an export.
+
+    Classes from the checkpoint's `num_classes` on are `blends` of its classes. Guidance is on in the steps of
+    `guidance_interval` (see `kind_core.sampling.guided_steps`); in the others the class is predicted alone.
+    """
 
     checkpoint: Checkpoint
     sampler: str
     steps: int
     guidance: float
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    blends: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def classes(self) -> tuple[ClassInfo, ...]:
+        """The classes of the checkpoint, then the blends."""
+        own = self.checkpoint.config.classes
+        return own + tuple(blend_info([own[i] for i in blend]) for blend in self.blends)
+
+    @property
+    def is_guided(self) -> tuple[bool, ...]:
+        """Whether guidance is on, step by step."""
+        return guided_steps(self.steps, self.guidance_interval)
 
     @torch.no_grad()
     def run(self, class_index: int, seed: int = 0) -> Trajectory:
@@ -52,8 +71,8 @@ class Reference:
         scheduler = make_scheduler(config.diffusion, self.sampler, self.steps)
         latents = [torch.from_numpy(noise) * float(getattr(scheduler, "init_noise_sigma", 1.0))]
         denoised: list[Tensor] = []
-        for timestep in scheduler.timesteps:
-            output = self._predict(latents[-1], timestep, class_index, self.guidance)
+        for index, timestep in enumerate(scheduler.timesteps):
+            output = self._predict(latents[-1], timestep, class_index, self._scale_at(index, self.guidance))
             latents.append(scheduler.step(output, timestep, latents[-1]).prev_sample)
             if hasattr(scheduler, "model_outputs"):
                 denoised.append(scheduler.model_outputs[-1])
@@ -72,11 +91,12 @@ class Reference:
         scheduler.set_begin_index(start) if hasattr(scheduler, "set_begin_index") else None
         for i in range(start, index):
             before = torch.from_numpy(trajectory.latents[i])
-            output = self._predict(before, scheduler.timesteps[i], trajectory.class_index, self.guidance)
+            scale = self._scale_at(i, self.guidance)
+            output = self._predict(before, scheduler.timesteps[i], trajectory.class_index, scale)
             scheduler.step(output, scheduler.timesteps[i], before)
         latents = torch.from_numpy(trajectory.latents[index])
         timestep = scheduler.timesteps[index]
-        output = self._predict(latents, timestep, trajectory.class_index, guidance)
+        output = self._predict(latents, timestep, trajectory.class_index, self._scale_at(index, guidance))
         advanced = scheduler.step(output, timestep, latents).prev_sample
         kept = scheduler.model_outputs[-1].numpy() if hasattr(scheduler, "model_outputs") else None
         return advanced.numpy(), kept
@@ -88,7 +108,7 @@ class Reference:
     @torch.no_grad()
     def require_testable(self, trajectory: Trajectory) -> None:
         """Raise VerificationError where equality would prove nothing: a flat picture, or a gate without effect."""
-        name = self.checkpoint.config.classes[trajectory.class_index].name
+        name = self.classes[trajectory.class_index].name
         std = float(trajectory.latents[-1].std())
         if not np.isfinite(std) or std < MIN_STD:
             raise VerificationError(
@@ -111,11 +131,21 @@ class Reference:
         latents = torch.from_numpy(trajectory.latents[middle])
         scheduler = make_scheduler(self.checkpoint.config.diffusion, self.sampler, self.steps)
         t = scheduler.timesteps[middle].float().reshape(1)
-        label = torch.tensor([trajectory.class_index])
+        label, gate = self._open(trajectory.class_index)
         model = self.checkpoint.model
-        difference = model(latents, t, label, label) - model(latents, t, label, torch.tensor([-1]))
+        difference = model(latents, t, label, gate) - model(latents, t, label, torch.tensor([-1]))
         return float(difference.abs().max())
 
     def _predict(self, latents: Tensor, timestep: Tensor, class_index: int, guidance: float) -> Tensor:
+        return predict_guided(self.checkpoint.model, latents, timestep, *self._open(class_index), guidance)
+
+    def _open(self, class_index: int) -> tuple[Tensor, Tensor]:
+        """Label and gate of a class, (1,); of a blend, (1, classes)."""
+        num_classes = self.checkpoint.config.dit.num_classes
+        if num_classes <= class_index < num_classes + len(self.blends):
+            return blend_inputs(num_classes, self.blends[class_index - num_classes])
         label = torch.tensor([class_index])
-        return predict_guided(self.checkpoint.model, latents, timestep, label, label, guidance)
+        return label, label
+
+    def _scale_at(self, index: int, guidance: float) -> float:
+        return guidance if self.is_guided[index] else 1.0

@@ -14,7 +14,7 @@ from typing import Any
 from kind_core.checkpoint import Checkpoint
 from kind_core.config import DiTConfig
 from kind_core.flops import count_flops, count_parameters
-from kind_export.compact import CompactModel, ConditioningTable, Factors, Matrix, StepProgram
+from kind_export.compact import CompactModel, ConditioningTable, Factors, LowRankTable, Matrix, StepProgram
 from kind_export.report_page import render_page
 from kind_export.rewrites.pad_ranks import padded
 from kind_export.verify import DECODE_DB, STEP_DB, Parity
@@ -156,19 +156,24 @@ def count_step_flops(model: CompactModel) -> int:
     """2 x multiplications of linear layers and attention products that one step runs, both halves, unpadded ranks."""
     config, halves = model.config, PASSES_PER_STEP
     tokens = config.num_tokens
-    block = sum(_matrix_products(matrix) for matrix in model.blocks[0].values()) * tokens * halves
+    block = sum(_matrix_products(model, name, m) for name, m in model.blocks[0].items()) * tokens * halves
     attention = 2 * tokens * tokens * config.hidden_size * halves
     patch = model.patch_weight.numel() * tokens  # both halves start from the same tokens
     final = model.final_weight.numel() * tokens * halves
     baked = model.conditioning
     adaln = baked.weight.numel() * halves if isinstance(baked, ConditioningTable) else 0
+    if isinstance(baked, LowRankTable):
+        adaln = baked.rank * baked.null[0].numel()
     return 2 * (config.depth * (block + attention) + patch + final + adaln)
 
 
-def _matrix_products(matrix: Matrix) -> int:
+def _matrix_products(model: CompactModel, name: str, matrix: Matrix) -> int:
     out_features, in_features = matrix.shape
-    tailor_rank = matrix.tailors[0].rank if matrix.tailors else 0
-    apart = tailor_rank * (out_features + in_features)
+    joined = 3 if name == "qkv" else 1
+    tailor_rank = matrix.tailors[0].rank if matrix.tailors else (model.pack_rank or 0) * joined
+    # as a constant the tailor of a joined matrix is block-diagonal on the way up; as a row it is three matrices
+    blocks = joined if model.num_classes > 1 or model.pack_rank else 1
+    apart = tailor_rank * (in_features + out_features // blocks)
     if isinstance(matrix.learngene, Factors):
         rank = matrix.rank - (tailor_rank if matrix.gate is None else 0)
         return rank * (out_features + in_features) + apart

@@ -34,12 +34,16 @@ class ExportRequest:
     precision: Precision | None = None
     min_ios: int = 17
     baking: str = "auto"
+    packs: bool = False
+    base: Path | None = None
     force: bool = False
 
     def __post_init__(self) -> None:
         if not self.classes:
             raise ConfigError("no class was asked for", "add --classes NAME; kind-export classes lists them")
-        if not self.targets:
+        if self.base is not None:
+            self._check_packs_only()
+        elif not self.targets:
             raise ConfigError("no target was asked for", "add --target coreml, onnx, executorch or all")
         parse_targets(self.targets)
         if self.precision is not None:
@@ -52,6 +56,15 @@ class ExportRequest:
             raise ConfigError(f"steps is {self.steps}, expected 1 or more")
         if self.guidance is not None and not (math.isfinite(self.guidance) and abs(self.guidance) <= MAX_GUIDANCE):
             raise ConfigError(f"guidance is {self.guidance}, expected a finite number up to {MAX_GUIDANCE:g}")
+
+    def _check_packs_only(self) -> None:
+        """Packs for an existing base: it has its targets and its sampling already."""
+        if not self.packs:
+            raise ConfigError("a base was given, but no packs were asked for", "add --packs")
+        given = {"target": self.targets, "steps": self.steps, "sampler": self.sampler, "precision": self.precision}
+        name = next((name for name, value in given.items() if value), None)
+        if name is not None:
+            raise ConfigError(f"--{name} goes with a new base only; this one has its own", "leave it out")
 
 
 def parse_targets(names: Sequence[str]) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -18,17 +20,7 @@ from kind_export.request import ExportRequest, parse_targets
 def run_export(request: ExportRequest, *, as_json: bool) -> None:
     """Export and print the bundle's path and a summary table, or everything as JSON."""
     console = Console(stderr=True)
-    start = time.perf_counter()
-    num_stages = 6 + 3 * len(parse_targets(request.targets))
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("loading torch", total=num_stages)
-
-        def show(stage: str) -> None:
-            bar.update(task, description=stage, advance=1)
-            if not console.is_terminal:
-                console.print(f"[{time.perf_counter() - start:5.1f} s] {stage}", markup=False, highlight=False)
-
+    with _progress(console, num_stages=6 + 3 * len(parse_targets(request.targets))) as show:
         from kind_export.pipeline import export_bundle
 
         result = export_bundle(request, show)
@@ -40,7 +32,50 @@ def run_export(request: ExportRequest, *, as_json: bool) -> None:
         return
     Console().print(_summary(report))
     click.echo(f"bundle  {result.path}")
+    for pack in result.manifest.packs:
+        click.echo(f"pack    {result.path / pack.file}  {pack.size_bytes / 1e6:.2f} MB")
     click.echo(f"report  {result.path / 'report.html'}")
+
+
+def run_packs(request: ExportRequest, *, as_json: bool) -> None:
+    """Write packs for an existing base and print a line for each, or everything as JSON."""
+    console = Console(stderr=True)
+    with _progress(console, num_stages=5) as show:
+        from kind_export.later_packs import export_packs
+
+        result = export_packs(request, show)
+    for note in result.notes:
+        console.print(note, style="yellow")
+    packs: list[dict[str, Any]] = [
+        {
+            "file": str(file),
+            "size_bytes": file.stat().st_size,
+            "trajectory_psnr_db": {name: round(p.class_psnr_db[i], 2) for name, p in result.parities.items()},
+        }
+        for i, file in enumerate(result.files)
+    ]
+    if as_json:
+        click.echo(json.dumps({"packs": packs}))
+        return
+    for pack in packs:
+        measured = ", ".join(f"{name} {psnr:.0f} dB" for name, psnr in pack["trajectory_psnr_db"].items())
+        click.echo(f"pack  {pack['file']}  {pack['size_bytes'] / 1e6:.2f} MB  {measured}")
+
+
+@contextmanager
+def _progress(console: Console, num_stages: int) -> Iterator[Callable[[str], None]]:
+    """A bar; where that is no terminal, a line a stage."""
+    start = time.perf_counter()
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("loading torch", total=num_stages)
+
+        def show(stage: str) -> None:
+            bar.update(task, description=stage, advance=1)
+            if not console.is_terminal:
+                console.print(f"[{time.perf_counter() - start:5.1f} s] {stage}", markup=False, highlight=False)
+
+        yield show
 
 
 def _summary(report: dict[str, Any]) -> Table:

@@ -7,8 +7,9 @@ the whole trajectory, no NaN, and the decoder. PSNR is in dB on unclamped latent
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from kind_core.errors import VerificationError
 from kind_export.reference import Reference, Trajectory
 from kind_runtimes.generator import Generator
 from kind_runtimes.manifest import Manifest, TargetSpec
+from kind_runtimes.packs import Pack, read_pack
 from kind_runtimes.runtime import Arrays, open_program
 
 # Trajectories: the contract of the project. Steps: one step has the error of one pass, not of twenty, so it is held
@@ -45,9 +47,15 @@ class Parity:
     num_classes: int
     step_indices: tuple[int, ...]
     guidance_scales: tuple[float, ...]
+    class_psnr_db: tuple[float, ...] = ()
+    detached_psnr_db: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        rounded = {k: round(v, 2) if k.endswith("_db") and v is not None else v for k, v in asdict(self).items()}
+        """For manifest and report; of a base also the trajectory without a pack."""
+        rounded = {k: round(v, 2) if k.endswith("_db") and isinstance(v, float) else v for k, v in asdict(self).items()}
+        del rounded["class_psnr_db"]
+        if self.detached_psnr_db is None:
+            del rounded["detached_psnr_db"]
         return rounded | {"step_indices": list(self.step_indices), "guidance_scales": list(self.guidance_scales)}
 
 
@@ -92,33 +100,69 @@ class Verifier:
     def verify(self, folder: Path, manifest: Manifest, target: TargetSpec) -> Parity:
         """Check the programs of `target` in a bundle folder; raises VerificationError at the first that fails."""
         programs = {name: open_program(target.target, folder / p.file, p) for name, p in target.programs.items()}
+        packs = tuple(read_pack(folder / pack.file) for pack in manifest.packs)
         generator = Generator(manifest=manifest, step=programs["step"], decode=programs.get("decode"))
+        return self.check(generator, target, packs)
+
+    def check(self, generator: Generator, target: TargetSpec, packs: Sequence[Pack] = ()) -> Parity:
+        """The same for opened programs. Of a base the classes are `packs`, in order."""
         check = _Gate(target=target.target, config=self.reference)
-        step_db = self._check_steps(generator, check, STEP_DB[target.precision], UPDATE_DB[target.precision])
-        trajectory_db, error = self._check_trajectories(generator, check, TRAJECTORY_DB[target.precision])
-        if hasattr(programs["step"], "without_rounding"):
-            exact = Generator(manifest=manifest, step=programs["step"].without_rounding(), decode=None)
+        # a pack is rounded to fp16 whatever its base computes in
+        precision = target.precision if not packs or target.precision != "fp32" else "fp16"
+        subject = _Subject(generator=generator, packs=tuple(packs))
+        detached = self._run_detached(generator) if packs else None
+        step_db = self._check_steps(subject, check, STEP_DB[precision], UPDATE_DB[precision])
+        class_db, error = self._check_trajectories(subject, check, TRAJECTORY_DB[precision])
+        step = generator.step
+        if hasattr(step, "without_rounding"):
+            exact = replace(subject, generator=replace(generator, step=step.without_rounding(), decode=None))
             self._check_steps(exact, check, GRAPH_DB, UPDATE_DB["fp32"] - 10, what="step without rounding")
         return Parity(
-            verified_by=programs["step"].engine,
-            threshold_db=TRAJECTORY_DB[target.precision],
-            trajectory_psnr_db=trajectory_db,
+            verified_by=step.engine,
+            threshold_db=TRAJECTORY_DB[precision],
+            trajectory_psnr_db=min(class_db),
             trajectory_max_error=error,
             step_psnr_db=step_db,
             decode_psnr_db=self._check_decode(generator, check),
             num_classes=len(self.trajectories),
             step_indices=step_indices(self.reference.steps),
             guidance_scales=guidance_scales(self.reference.guidance),
+            class_psnr_db=class_db,
+            detached_psnr_db=None if detached is None else self._check_detached(generator, check, detached, target),
         )
 
+    @cached_property
+    def learngene(self) -> Trajectory:
+        """The trajectory of no class: the null label and no open gate in both halves."""
+        return self.reference.run(self.reference.checkpoint.config.dit.num_classes)
+
+    def _run_detached(self, generator: Generator) -> list[np.ndarray]:
+        return list(generator.without_pack().trajectory(self.learngene.noise, 0, self.reference.guidance))
+
+    def _check_detached(
+        self, generator: Generator, check: _Gate, before: list[np.ndarray], target: TargetSpec
+    ) -> float:
+        """Without a pack the base is the learngene alone, with the bits that it had before packs were attached."""
+        limit = TRAJECTORY_DB[target.precision]
+        measured = check.require("trajectory", self.learngene.latents[-1], before[-1], limit, class_index=None)
+        after = self._run_detached(generator)
+        if not all(np.array_equal(a, b) for a, b in zip(before, after, strict=True)):
+            raise VerificationError(
+                f"{target.target}: the base without a pack gives other bits than before packs were attached; "
+                "nothing was published",
+                "please report it with this command",
+            )
+        return measured
+
     def _check_steps(
-        self, generator: Generator, check: _Gate, threshold_db: float, update_db: float, what: str = "step"
+        self, subject: _Subject, check: _Gate, threshold_db: float, update_db: float, what: str = "step"
     ) -> float:
         worst = MAX_DB
         for trajectory in self.trajectories:
+            generator, class_index = subject.choose(trajectory.class_index)
             for i in step_indices(self.reference.steps):
                 for scale in guidance_scales(self.reference.guidance):
-                    outputs = generator.step(_step_inputs(generator, trajectory, i, scale))
+                    outputs = generator.step(_step_inputs(generator, class_index, trajectory, i, scale))
                     where = f"{what} {i} at guidance {scale:g}"
                     for part in self._compare_step(trajectory, i, scale, outputs):
                         limit = update_db if part.is_update else threshold_db
@@ -139,15 +183,19 @@ class Verifier:
         if denoised is not None and "next_history" in outputs and index + 2 < self.reference.steps:
             yield _Part(name="history of ", expected=denoised, actual=outputs["next_history"])
 
-    def _check_trajectories(self, generator: Generator, check: _Gate, threshold_db: float) -> tuple[float, float]:
-        worst, error = MAX_DB, 0.0
+    def _check_trajectories(
+        self, subject: _Subject, check: _Gate, threshold_db: float
+    ) -> tuple[tuple[float, ...], float]:
+        """PSNR of each class, and the largest error of all."""
+        measured, error = [], 0.0
         for trajectory in self.trajectories:
-            *_, final = generator.trajectory(trajectory.noise, trajectory.class_index, self.reference.guidance)
-            expected = trajectory.latents[-1]
             index = trajectory.class_index
-            worst = min(worst, check.require("trajectory", expected, final, threshold_db, class_index=index))
+            generator, class_index = subject.choose(index)
+            *_, final = generator.trajectory(trajectory.noise, class_index, self.reference.guidance)
+            expected = trajectory.latents[-1]
+            measured.append(check.require("trajectory", expected, final, threshold_db, class_index=index))
             error = max(error, float(np.abs(expected - final).max()))
-        return worst, error
+        return tuple(measured), error
 
     def _check_decode(self, generator: Generator, check: _Gate) -> float | None:
         if generator.decode is None:
@@ -168,6 +216,20 @@ class Verifier:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _Subject:
+    """Opened programs, and the packs of the classes where the programs hold none."""
+
+    generator: Generator
+    packs: tuple[Pack, ...]
+
+    def choose(self, class_index: int) -> tuple[Generator, int]:
+        """What draws a class, and the index that it has there."""
+        if not self.packs:
+            return self.generator, class_index
+        return self.generator.with_pack(self.packs[class_index]), 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Part:
     """One pair of arrays to compare. An update is a difference of latents, which has a threshold of its own."""
 
@@ -183,26 +245,29 @@ class _Gate:
     config: Reference
 
     def require(
-        self, what: str, expected: np.ndarray, actual: np.ndarray, threshold_db: float, *, class_index: int
+        self, what: str, expected: np.ndarray, actual: np.ndarray, threshold_db: float, *, class_index: int | None
     ) -> float:
-        """The PSNR, or VerificationError below the threshold."""
+        """The PSNR, or VerificationError below the threshold. Without a class it is the learngene alone."""
         measured = psnr_db(expected, actual)
         if not measured >= threshold_db:
-            name = self.config.checkpoint.config.classes[class_index].name
+            classes = self.config.checkpoint.config.classes
+            name = "the learngene alone" if class_index is None else f"class {classes[class_index].name!r}"
             result = "NaN or infinity" if measured == -MAX_DB else f"{measured:.1f} dB"
             raise VerificationError(
-                f"{self.target}: {what} of class {name!r} has {result} against the eager model, "
+                f"{self.target}: {what} of {name} has {result} against the eager model, "
                 f"expected {threshold_db:g} dB or more; nothing was published",
                 "try --precision fp32; if that fails too, please report it with this command",
             )
         return measured
 
 
-def _step_inputs(generator: Generator, trajectory: Trajectory, index: int, guidance: float) -> Mapping[str, np.ndarray]:
+def _step_inputs(
+    generator: Generator, class_index: int, trajectory: Trajectory, index: int, guidance: float
+) -> Mapping[str, np.ndarray]:
     inputs = {
+        **generator.choose_class(class_index),
         "latents": trajectory.latents[index],
         "step_index": np.array([index], np.int32),
-        "class_index": np.array([trajectory.class_index], np.int32),
         "guidance": np.array([guidance], np.float32),
     }
     if "history" in generator.input_names:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from kind_core.errors import BundleError
-from kind_runtimes.manifest import Manifest, parse_manifest
+from kind_runtimes.manifest import PACKS_FOLDER, Manifest, parse_manifest
 
 MANIFEST_NAME = "manifest.json"
 # Written beside the manifest but not hashed: they hold timings, which differ from run to run.
@@ -23,9 +23,13 @@ class Bundle:
 
 
 def open_bundle(path: Path) -> Bundle:
-    """Open a bundle and check the hash of every file; raises BundleError naming the first that does not match."""
+    """Open a bundle and check the hash of every file; raises BundleError naming the first that does not match.
+
+    Packs need not be there: an app downloads them later.
+    """
     manifest = read_manifest(path)
-    for name, expected in manifest.files.items():
+    held = {pack.file: pack.sha256 for pack in manifest.packs if (path / pack.file).exists()}
+    for name, expected in {**manifest.files, **held}.items():
         _check_file(path, name, expected)
     for target in manifest.targets.values():
         for program in target.programs.values():
@@ -53,7 +57,7 @@ def read_manifest(path: Path) -> Manifest:
 def list_files(path: Path) -> list[str]:
     """All files below a bundle folder that the manifest lists, as sorted relative POSIX paths."""
     found = (p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
-    return sorted(name for name in found if name not in UNHASHED)
+    return sorted(name for name in found if name not in UNHASHED and not name.startswith(f"{PACKS_FOLDER}/"))
 
 
 def hash_file(file: Path) -> str:

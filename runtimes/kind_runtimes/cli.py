@@ -21,6 +21,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 @click.command(context_settings=_CONTEXT)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--class", "class_name", metavar="NAME", help="Class to draw, by name or id [the bundle's only one].")
+@click.option("--pack", type=click.Path(path_type=Path), help="Pack to attach, where the bundle is a base.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the first picture, then counted up.")
 @click.option("--count", type=int, default=1, show_default=True, help="Number of pictures.")
 @click.option("--runtime", metavar="NAME", help="onnx, executorch or coreml [the first that runs here].")
@@ -40,6 +41,7 @@ def main(as_json: bool, **options: Any) -> None:
     Examples:
       kind-run panda.kind
       kind-run panda.kind --class panda --seed 7 --count 4 -o panda.png
+      kind-run base.kind --pack panda.pack
       kind-run panda.kind --runtime executorch --guidance 2.5 -o panda.png --force
     """
     from kind_runtimes.session import RunRequest, run_bundle

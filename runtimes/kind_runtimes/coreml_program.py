@@ -19,10 +19,13 @@ from kind_runtimes.runtime import Arrays, check_inputs
 class EvaluatedProgram:
     """A saved package, evaluated op by op with the rounding of its own types. Checks results; says nothing of speed."""
 
-    def __init__(self, file: Path, spec: ProgramSpec, arithmetic: Arithmetic = "saved") -> None:
+    def __init__(
+        self, file: Path, spec: ProgramSpec, arithmetic: Arithmetic = "saved", function: str | None = None
+    ) -> None:
         self._file = file
         self._spec = spec
-        self._evaluator = Evaluator(CoreMLPackage.open(file), arithmetic)
+        self._function = function
+        self._evaluator = Evaluator(CoreMLPackage.open(file, function), arithmetic)
         self.engine = "op-by-op evaluation of the saved Core ML package (no Apple hardware)"
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
@@ -36,14 +39,14 @@ class EvaluatedProgram:
 
     def without_rounding(self) -> EvaluatedProgram:
         """The same package with activations kept in fp32, which tells a wrong graph from rounding."""
-        return EvaluatedProgram(self._file, self._spec, arithmetic="fp32")
+        return EvaluatedProgram(self._file, self._spec, "fp32", self._function)
 
 
 class PredictedProgram:
     """Core ML itself, on macOS."""
 
-    def __init__(self, file: Path, spec: ProgramSpec) -> None:
-        self._model: Any = import_coremltools().models.MLModel(str(file))
+    def __init__(self, file: Path, spec: ProgramSpec, function: str | None = None) -> None:
+        self._model: Any = import_coremltools().models.MLModel(str(file), function_name=function)
         self._spec = spec
         self.engine = "Core ML predict"
 
@@ -53,9 +56,11 @@ class PredictedProgram:
         return {s.name: _to_array(outputs[s.name], s.dtype) for s in self._spec.outputs}
 
 
-def open_program(file: Path, spec: ProgramSpec) -> EvaluatedProgram | PredictedProgram:
-    """Open an .mlpackage."""
-    return PredictedProgram(file, spec) if sys.platform == "darwin" else EvaluatedProgram(file, spec)
+def open_program(file: Path, spec: ProgramSpec, function: str | None = None) -> EvaluatedProgram | PredictedProgram:
+    """Open an .mlpackage; `function` picks one of a multifunction package, else its default one."""
+    if sys.platform == "darwin":
+        return PredictedProgram(file, spec, function)
+    return EvaluatedProgram(file, spec, function=function)
 
 
 def _to_array(value: Any, dtype: str) -> np.ndarray:

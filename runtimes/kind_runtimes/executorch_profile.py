@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kind_runtimes.executorch_program import hushed_cpuinfo
+from kind_runtimes.executorch_program import DEFAULT_METHOD, hushed_cpuinfo
 from kind_runtimes.manifest import ProgramSpec
 from kind_runtimes.quiet import without_import_noise
 from kind_runtimes.runtime import check_inputs
@@ -29,8 +29,10 @@ class DelegationProfile:
     portable_ms: Mapping[str, float]
 
 
-def profile_delegation(file: Path, spec: ProgramSpec, inputs: Mapping[str, np.ndarray]) -> DelegationProfile:
-    """Run a .pte file under the event tracer."""
+def profile_delegation(
+    file: Path, spec: ProgramSpec, inputs: Mapping[str, np.ndarray], function: str | None = None
+) -> DelegationProfile:
+    """Run a method of a .pte file, `forward` unless given, under the event tracer."""
     with without_import_noise():
         from executorch.devtools import Inspector
         from executorch.extension.pybindings import portable_lib
@@ -41,7 +43,7 @@ def profile_delegation(file: Path, spec: ProgramSpec, inputs: Mapping[str, np.nd
         with hushed_cpuinfo():
             module = portable_lib._load_for_executorch(str(file), enable_etdump=True)
             for _ in range(_RUNS):
-                module.forward(tensors)
+                module.run_method(function or DEFAULT_METHOD, tensors)
         module.write_etdump_result_to_file(str(trace))
         events = [e for block in Inspector(etdump_path=str(trace)).event_blocks for e in block.events]
     return _summarise([event for event in events if not event.is_delegated_op and event.perf_data is not None])

@@ -28,12 +28,15 @@ _CPUINFO_LINE = re.compile(rb"\[cpuinfo_utils\.cpp:\d+\] [^\n]*\n")
 _REASON_LINE = re.compile(rb"\[\w+\.(?:cpp|h):\d+\] (?P<reason>[^\n]*)\n")
 
 
-class ExecutorchProgram:
-    """The `forward` method of a .pte file."""
+DEFAULT_METHOD = "forward"
 
-    def __init__(self, file: Path, spec: ProgramSpec) -> None:
+
+class ExecutorchProgram:
+    """A method of a .pte file: `function`, or the first, which is `forward`."""
+
+    def __init__(self, file: Path, spec: ProgramSpec, function: str | None = None) -> None:
         # the program must outlive its method
-        self._program, self._method = _load(file)
+        self._program, self._method = _load(file, function or DEFAULT_METHOD)
         self._spec = spec
         self.engine = f"ExecuTorch {version('executorch')} with XNNPACK on CPU"
 
@@ -43,18 +46,18 @@ class ExecutorchProgram:
         return {s.name: o.numpy().copy() for s, o in zip(self._spec.outputs, outputs, strict=True)}
 
 
-def open_program(file: Path, spec: ProgramSpec) -> ExecutorchProgram:
-    """Open a .pte file; raises BundleError with ExecuTorch's reason when it cannot."""
-    return ExecutorchProgram(file, spec)
+def open_program(file: Path, spec: ProgramSpec, function: str | None = None) -> ExecutorchProgram:
+    """Open a method of a .pte file; raises BundleError with ExecuTorch's reason when it cannot."""
+    return ExecutorchProgram(file, spec, function)
 
 
-def _load(file: Path) -> tuple[Any, Any]:
+def _load(file: Path, method: str) -> tuple[Any, Any]:
     reasons: list[str] = []
     try:
         with hushed_cpuinfo(reasons):
             program = Runtime.get().load_program(file, verification=Verification.InternalConsistency)
-            return program, program.load_method("forward")
-    except (RuntimeError, KeyError) as error:  # KeyError: a program without `forward`
+            return program, program.load_method(method)
+    except (RuntimeError, KeyError) as error:  # KeyError: a program without that method
         reason = "; ".join([*reasons, str(error)])
         raise BundleError(f"ExecuTorch cannot load {file}: {reason}", "export the bundle again") from error
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from kind_core.noise import start_noise
-from kind_runtimes.manifest import Manifest
+from kind_runtimes.manifest import Manifest, TensorSpec
+from kind_runtimes.packs import Pack, check_pack, pack_inputs
 from kind_runtimes.runtime import Program, open_program
 
 OnStep = Callable[[int, int], None]
@@ -17,11 +18,30 @@ OnStep = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Generator:
-    """The opened programs of a bundle for one runtime."""
+    """The opened programs of a bundle for one runtime.
+
+    `class_index` counts the classes that the programs hold. A base holds none: `with_pack` attaches one, which is then
+    class 0; without a pack, 0 is the learngene alone. Nothing is opened or built anew, and the base stays as it is.
+    """
 
     manifest: Manifest
     step: Program
     decode: Program | None
+    pack: Pack | None = None
+    attached: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # in the dtype of the program's inputs, once: every step takes them
+        object.__setattr__(self, "attached", pack_inputs(self.pack, self._specs))
+
+    def with_pack(self, pack: Pack) -> Generator:
+        """The same programs with `pack` attached; raises BundleError when it was made for another base."""
+        check_pack(pack, self.manifest)
+        return replace(self, pack=pack)
+
+    def without_pack(self) -> Generator:
+        """The same programs with no class attached: the learngene alone."""
+        return replace(self, pack=None)
 
     def latents(
         self, class_index: int, seed: int, guidance: float | None = None, on_step: OnStep | None = None
@@ -44,8 +64,8 @@ class Generator:
             outputs = self.step(
                 {
                     **state,
+                    **self.choose_class(class_index),
                     "step_index": np.array([index], np.int32),
-                    "class_index": np.array([class_index], np.int32),
                     "guidance": np.array([scale], np.float32),
                 }
             )
@@ -54,6 +74,14 @@ class Generator:
             if on_step is not None:
                 on_step(index + 1, steps)
             yield state["latents"]
+
+    def choose_class(self, class_index: int) -> Mapping[str, np.ndarray]:
+        """The inputs of `step` that say which class is drawn."""
+        if "class_index" in self.input_names:
+            return {"class_index": np.array([class_index], np.int32)}
+        if class_index != 0:
+            raise ValueError(f"class_index is {class_index}, but a base has one class at a time: 0")
+        return self.attached
 
     def picture(
         self, class_index: int, seed: int, guidance: float | None = None, on_step: OnStep | None = None
@@ -69,8 +97,12 @@ class Generator:
     @property
     def input_names(self) -> set[str]:
         """Names of the inputs of `step`; the same for every target."""
+        return {spec.name for spec in self._specs}
+
+    @property
+    def _specs(self) -> tuple[TensorSpec, ...]:
         target = next(iter(self.manifest.targets.values()))
-        return {spec.name for spec in target.programs["step"].inputs}
+        return target.programs["step"].inputs
 
 
 def open_generator(folder: Path, manifest: Manifest, runtime: str) -> Generator:

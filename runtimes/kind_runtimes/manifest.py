@@ -13,6 +13,7 @@ from kind_core.classes import ClassInfo
 from kind_core.errors import BundleError, TargetError
 
 FORMAT_VERSION = 1
+PACKS_FOLDER = "packs"  # its files are listed apart
 NOISE_GENERATOR = "philox4x32-10+box-muller/1"
 
 
@@ -45,8 +46,22 @@ class TargetSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PackSpec:
+    """A class that was exported as a pack. A bundle may be shipped without the file."""
+
+    info: ClassInfo
+    file: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """`manifest.json`, parsed. `data` is the whole document."""
+    """`manifest.json`, parsed. `data` is the whole document.
+
+    A base holds no class in its programs: `pack_base` is the hash that its packs carry, and `classes` are those of the
+    packs exported with it.
+    """
 
     classes: tuple[ClassInfo, ...]
     steps: int
@@ -57,6 +72,8 @@ class Manifest:
     targets: Mapping[str, TargetSpec]
     files: Mapping[str, str]
     data: Mapping[str, Any]
+    pack_base: str | None = None
+    packs: tuple[PackSpec, ...] = ()
 
     def target(self, name: str) -> TargetSpec:
         """The programs of target `name`; raises TargetError with what the bundle holds."""
@@ -96,6 +113,8 @@ def parse_manifest(text: str, where: str) -> Manifest:
         targets={name: _parse_target(name, target) for name, target in data["targets"].items()},
         files={name: entry["sha256"] for name, entry in data["files"].items()},
         data=data,
+        pack_base=data.get("pack_base"),
+        packs=tuple(_parse_pack(entry) for entry in data.get("packs", ())),
     )
 
 
@@ -137,6 +156,11 @@ def _parse_target(name: str, data: Mapping[str, Any]) -> TargetSpec:
         for program, entry in data["programs"].items()
     }
     return TargetSpec(target=name, precision=data["precision"], programs=programs)
+
+
+def _parse_pack(data: Mapping[str, Any]) -> PackSpec:
+    info = ClassInfo(id=data["id"], names=tuple(data["names"]))
+    return PackSpec(info=info, file=data["file"], sha256=data["sha256"], size_bytes=data["size_bytes"])
 
 
 def _parse_tensor(data: Mapping[str, Any]) -> TensorSpec:

@@ -18,17 +18,23 @@ from kind_core.staging import check_output
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.generator import Generator, open_generator
 from kind_runtimes.manifest import Manifest
+from kind_runtimes.packs import Pack, check_pack, find_packs, read_pack
 from kind_runtimes.runtime import check_runtime, choose_runtime
 
 MAX_GUIDANCE = 100.0
+_LEARNGENE = ClassInfo(id="learngene", names=("learngene",))  # what a base draws without a pack
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRequest:
-    """One run. None means: the bundle's only class, the best runtime here, the bundle's guidance, a square grid."""
+    """One run. None means: the bundle's only class, the best runtime here, the bundle's guidance, a square grid.
+
+    Of a base, `pack` is the class, or `class_name` that of a pack in its folder; with neither, the learngene alone.
+    """
 
     bundle: Path
     class_name: str | None = None
+    pack: Path | None = None
     seed: int = 0
     count: int = 1
     runtime: str | None = None
@@ -38,6 +44,8 @@ class RunRequest:
     force: bool = False
 
     def __post_init__(self) -> None:
+        if self.pack is not None and self.class_name is not None:
+            raise ConfigError(f"both a class, {self.class_name!r}, and a pack, {self.pack}, were asked for", "give one")
         for name in ("count", "columns"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -80,12 +88,13 @@ def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: N
     from kind_core.pictures import make_grid, write_picture
 
     manifest = open_bundle(request.bundle).manifest
-    found = _find_class(request.class_name, manifest)
+    pack, found = _find_pack(request, manifest)
     output = _check_output(request, found.info)
     runtime = choose_runtime(manifest.targets) if request.runtime is None else request.runtime
     total = request.count * manifest.steps
     on_progress(Progress(stage=f"opening the {runtime} programs", done=0, total=total))
     generator = open_generator(request.bundle, manifest, runtime)
+    generator = generator if pack is None else generator.with_pack(pack)
     guidance = manifest.guidance_scale if request.guidance is None else request.guidance
     seeds = tuple(picture_seed(request.seed, i) for i in range(request.count))
     start = time.perf_counter()
@@ -118,8 +127,30 @@ def _draw(
     return pictures
 
 
-def _find_class(name: str | None, manifest: Manifest) -> ResolvedClass:
-    classes = manifest.classes
+def _find_pack(request: RunRequest, manifest: Manifest) -> tuple[Pack | None, ResolvedClass]:
+    """The class to draw and, of a base, its pack: class 0 once it is attached."""
+    if request.pack is not None:
+        pack = read_pack(request.pack)
+        check_pack(pack, manifest)
+        return pack, ResolvedClass(index=0, info=pack.info)
+    if manifest.pack_base is None:
+        return None, _find_class(request.class_name, manifest.classes)
+    held = find_packs(request.bundle)
+    if request.class_name is None:
+        note = "no pack is attached: the picture is the learngene's alone; add --pack FILE or --class NAME"
+        return None, ResolvedClass(index=0, info=_LEARNGENE, note=note)
+    known = {info.id: info for info in (*held.values(), *manifest.classes)}
+    found = _find_class(request.class_name, tuple(known.values()))
+    file = next((file for file, info in held.items() if info.id == found.info.id), None)
+    if file is None:
+        missing = next(pack.file for pack in manifest.packs if pack.info.id == found.info.id)
+        raise BundleError(f"{request.bundle} has no {missing}", "download it, or give it with --pack")
+    pack = read_pack(file)
+    check_pack(pack, manifest)
+    return pack, ResolvedClass(index=0, info=found.info, note=found.note)
+
+
+def _find_class(name: str | None, classes: tuple[ClassInfo, ...]) -> ResolvedClass:
     held = f"the bundle holds {', '.join(c.name for c in classes)}"
     if name is None:
         if len(classes) > 1:

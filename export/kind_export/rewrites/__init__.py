@@ -10,11 +10,13 @@ from typing import Any
 
 from kind_core.dit import KindDiT
 from kind_core.schedule import SamplerTable
-from kind_export.compact import CompactModel, ModulationTable
+from kind_export.compact import CompactModel, LowRankTable, Matrix, ModulationTable
 from kind_export.rewrites.bake_conditioning import bake_conditioning
 from kind_export.rewrites.choose_forms import choose_forms
 from kind_export.rewrites.compose_gates import compose_gates
+from kind_export.rewrites.detach_classes import DetachedClass, detach_classes
 from kind_export.rewrites.drop_sigma import drop_sigma
+from kind_export.rewrites.factor_modulations import factor_modulations
 from kind_export.rewrites.fold_scales import fold_scales
 from kind_export.rewrites.join_qkv import join_qkv
 from kind_export.rewrites.merge_tailor import merge_tailor
@@ -37,7 +39,22 @@ def rewrite(model: KindDiT, sampler: SamplerTable, options: RewriteOptions) -> C
     compact = join_qkv(compact)
     compact = merge_tailor(compact)
     compact = pad_ranks(compact)
-    return bake_conditioning(compact, options.baking)
+    compact = bake_conditioning(compact, options.baking)
+    return compact if options.baking == "off" else factor_modulations(compact)
+
+
+def rewrite_base(
+    model: KindDiT, sampler: SamplerTable, tailor_rank: int, table_rank: int | None = None
+) -> tuple[CompactModel, tuple[DetachedClass, ...]]:
+    """The base that classes attach to at run time, and those of `model`; ranks are `detach_classes`'s."""
+    compact = compose_gates(model, sampler)
+    compact = drop_sigma(compact)
+    compact = fold_scales(compact)
+    compact = bake_conditioning(compact, "on")
+    compact, classes = detach_classes(compact, tailor_rank, table_rank)
+    compact = choose_forms(compact)
+    compact = join_qkv(compact)
+    return pad_ranks(compact), classes
 
 
 def describe_rewrites(model: CompactModel) -> dict[str, Any]:
@@ -47,12 +64,21 @@ def describe_rewrites(model: CompactModel) -> dict[str, Any]:
             "form": "dense" if matrix.is_dense else "factored",
             "shape": list(matrix.shape),
             "live_rank": None if matrix.is_dense else matrix.rank,
-            "tailor": "merged" if matrix.gate is not None else "apart" if matrix.tailors else "none",
+            "tailor": _describe_tailor(model, matrix),
         }
         for name, matrix in model.blocks[0].items()
     }
-    baked = isinstance(model.conditioning, ModulationTable)
+    table = model.conditioning
+    is_baked = isinstance(table, ModulationTable | LowRankTable)
+    rank = {"rank": table.rank, "error_db": round(table.error_db, 1)} if isinstance(table, LowRankTable) else None
     return {
-        "conditioning": "modulation table" if baked else "conditioning table and adaLN layers",
+        "conditioning": "modulation table" if is_baked else "conditioning table and adaLN layers",
+        "low_rank_modulations": rank,
         "matrices_of_a_block": forms,
     }
+
+
+def _describe_tailor(model: CompactModel, matrix: Matrix) -> str:
+    if model.pack_rank:
+        return "pack"
+    return "merged" if matrix.gate is not None else "apart" if matrix.tailors else "none"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partialmethod
 from pathlib import Path
@@ -15,8 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from kind_core.errors import TargetError
 from kind_export.compact import GraphStyle
 from kind_export.targets import Lowering, Precision, TargetOptions, one_line_errors
+from kind_export.targets.coreml_compression import COMPRESSED, check_options, compress
 from kind_runtimes.quiet import import_coremltools
 
 SUFFIX = ".mlpackage"
@@ -32,6 +35,8 @@ _NAMESPACE = uuid.UUID("8b0f6c0e-4a55-4d3c-9d5a-9f2f7c1f5c61")
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
     """Convert `lowering`; the same program gives the same bytes."""
     ct = import_coremltools()
+    check_options(options)
+    facts: dict[str, Any] = {"min_ios": options.min_ios}
     with _quiet(), torch.no_grad(), one_line_errors("coremltools", lowering):
         exported = torch.export.export(lowering.module, lowering.example, strict=False).run_decompositions({})
         model = ct.convert(
@@ -40,14 +45,41 @@ def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, A
             inputs=[ct.TensorType(s.name, s.shape, np.dtype(s.dtype)) for s in lowering.inputs],
             outputs=[_output_type(ct, s.name, s.dtype) for s in lowering.outputs],
             minimum_deployment_target=getattr(ct.target, f"iOS{options.min_ios}"),
-            compute_precision=ct.precision.FLOAT16 if options.precision == "fp16" else ct.precision.FLOAT32,
+            compute_precision=ct.precision.FLOAT32 if options.precision == "fp32" else ct.precision.FLOAT16,
             compute_units=ct.ComputeUnit.ALL,
             skip_model_load=True,
         )
+        if options.precision in COMPRESSED:
+            model, compression = compress(model, lowering, options)
+            facts |= compression
         model.user_defined_metadata.clear()
         model.save(str(file))
     _normalise(file)
-    return {"min_ios": options.min_ios}
+    return facts
+
+
+def lower_functions(lowerings: Mapping[str, Lowering], file: Path, options: TargetOptions) -> dict[str, Any]:
+    """Write one package with a function per name, equal weights stored once; the first function is the default.
+
+    Needs iOS 18 (TargetError). The facts of each function are under `functions`.
+    """
+    if options.min_ios < 18:
+        raise TargetError(
+            f"a Core ML package of several functions needs iOS 18, min-ios is {options.min_ios}", "add --min-ios 18"
+        )
+    ct = import_coremltools()
+    descriptor = ct.utils.MultiFunctionDescriptor()
+    with tempfile.TemporaryDirectory() as folder:
+        facts: dict[str, Any] = {}
+        for name, lowering in lowerings.items():
+            one = Path(folder) / f"{len(facts)}.mlpackage"
+            facts[name] = lower(lowering, one, options)
+            descriptor.add_function(str(one), "main", name)
+        descriptor.default_function_name = next(iter(lowerings))
+        with _quiet(), one_line_errors("coremltools", next(iter(lowerings.values()))):
+            ct.utils.save_multifunction(descriptor, str(file))
+    _normalise(file)
+    return {"min_ios": options.min_ios, "functions": facts}
 
 
 def _output_type(ct: Any, name: str, dtype: str) -> Any:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from kind_core.errors import ExportError
 from kind_export.compact import GraphStyle
 from kind_export.targets import Lowering, Precision, TargetOptions, one_line_errors
+from kind_export.targets.executorch_quantization import quantize
 from kind_runtimes.quiet import without_import_noise
 
 with without_import_noise():
@@ -25,27 +28,72 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int4")
 STYLE = GraphStyle(norm="matmul")
 IMAGE_OUTPUT = False
 CASTS_MODULE = True
+_QUANTIZATION_OPS = ("torchao::", "quantized_decomposed::")
+
+
+# The method that programs of one method have, and the first of those that have several.
+DEFAULT_METHOD = "forward"
 
 
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
     """Lower `lowering` to XNNPACK and report what was left to the portable kernels."""
-    with warnings.catch_warnings(), torch.no_grad(), one_line_errors("ExecuTorch", lowering):
+    methods, quantization = _lower_methods({DEFAULT_METHOD: lowering}, file, options)
+    return methods[DEFAULT_METHOD] | quantization
+
+
+def lower_functions(lowerings: Mapping[str, Lowering], file: Path, options: TargetOptions) -> dict[str, Any]:
+    """Lower several programs into one file, a method each: the first is `forward`, the others have their names.
+
+    XNNPACK names weights by their hash, so what the methods have in common is stored once. `keep` names layers of the
+    first program and counts for those of the same name in the others.
+    """
+    first, *others = lowerings
+    if DEFAULT_METHOD in others:
+        raise ExportError(f"function {DEFAULT_METHOD!r} comes after {first!r}, expected it first", "name it otherwise")
+    methods, quantization = _lower_methods(
+        {DEFAULT_METHOD: lowerings[first], **{name: lowerings[name] for name in others}}, file, options
+    )
+    return {"functions": {first: methods[DEFAULT_METHOD], **{name: methods[name] for name in others}}} | quantization
+
+
+def _lower_methods(
+    lowerings: Mapping[str, Lowering], file: Path, options: TargetOptions
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Write one file; returns the delegation of each method, and the quantisation of the first."""
+    first = lowerings[DEFAULT_METHOD]
+    with warnings.catch_warnings(), torch.no_grad(), one_line_errors("ExecuTorch", first):
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
         logging.getLogger("executorch").setLevel(logging.ERROR)
-        exported = torch.export.export(lowering.module, lowering.example, strict=False)
+        quantized = {name: quantize(lowering, options) for name, lowering in lowerings.items()}
+        exported = {
+            name: torch.export.export(lowering.module, lowering.example, strict=False)
+            for name, (lowering, _) in quantized.items()
+        }
         edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+        methods = {name: describe_delegation(edge, name) for name in lowerings}
+        _require_delegated(methods, first)
         program = edge.to_executorch()
     file.write_bytes(program.buffer)
-    return describe_delegation(edge)
+    return methods, quantized[DEFAULT_METHOD][1]
 
 
-def describe_delegation(edge: EdgeProgramManager) -> dict[str, Any]:
+def describe_delegation(edge: EdgeProgramManager, method: str = DEFAULT_METHOD) -> dict[str, Any]:
     """Number of delegates and the ops outside them."""
-    calls = [n for n in edge.exported_program().graph.nodes if n.op == "call_function"]
+    calls = [n for n in edge.exported_program(method).graph.nodes if n.op == "call_function"]
     names = [_op_name(node.target) for node in calls]
     left = Counter(name for name in names if name not in ("executorch_call_delegate", "getitem"))
     return {"num_delegates": names.count("executorch_call_delegate"), "portable_ops": dict(sorted(left.items()))}
+
+
+def _require_delegated(methods: Mapping[str, Mapping[str, Any]], lowering: Lowering) -> None:
+    """Raise ExportError where XNNPACK left out what has no portable kernel: the arithmetic of quantisation."""
+    left = {op for facts in methods.values() for op in facts["portable_ops"] if op.startswith(_QUANTIZATION_OPS)}
+    if left:
+        raise ExportError(
+            f"XNNPACK leaves {', '.join(sorted(left))} of {lowering.name} outside its delegate, expected none",
+            "--precision fp32 keeps the program whole, and please report it with this command",
+        )
 
 
 def _op_name(target: Any) -> str:

@@ -67,11 +67,20 @@ class CoreMLPackage:
         from coremltools.converters.mil.frontend.milproto.load import load
 
         weights = self.path / "Data" / "com.apple.CoreML" / "weights"
+        spec = self._copy_spec()
         try:
-            program = load(self.spec, self.spec.specificationVersion, file_weights_dir=str(weights))
+            program = load(spec, spec.specificationVersion, file_weights_dir=str(weights))
         except (RuntimeError, OSError, ValueError) as error:  # a weight file that is missing, empty or short
             raise BundleError(f"the program of {self.path} cannot be loaded: {error}", _REWRITE_HINT) from error
         return program.functions[self.function]
+
+    def _copy_spec(self) -> Any:
+        """The spec without the other functions, whose weights would be read as well."""
+        spec = type(self.spec)()
+        spec.CopyFrom(self.spec)
+        for name in set(spec.mlProgram.functions) - {self.function}:
+            del spec.mlProgram.functions[name]
+        return spec
 
 
 def _find_model_file(path: Path) -> Path:

@@ -66,13 +66,17 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steps:
-    """The whole function. Slots number the values that change from run to run."""
+    """The whole function. Slots number the values that change from run to run.
+
+    `weights` has the constant tensors by their saved names, compressed ones expanded.
+    """
 
     inputs: dict[str, Value]
     outputs: dict[str, int | Tensor]
     output_dtypes: dict[str, str]
     steps: tuple[Step, ...]
     num_slots: int
+    weights: dict[str, Tensor]
 
 
 def bind_function(function: Any) -> Steps:
@@ -102,15 +106,13 @@ class _Binder:
             output_dtypes={var.name: _name_dtype(var) for var in function.outputs},
             steps=steps,
             num_slots=len(self._slots),
+            weights={str(var.name): tensor for var, tensor in self._tensors.items()},
         )
 
     def _bind_op(self, op: Any) -> Step | None:
         """The step of `op`; None for a constant, whose value is kept instead."""
         if op.op_type == "const":
             self._constants[op.outputs[0]] = op.outputs[0].val
-            return None
-        if op.op_type.startswith("constexpr_"):
-            self._decompress(op)
             return None
         name = str(op.outputs[0].name)
         if op.blocks:
@@ -121,6 +123,9 @@ class _Binder:
         arguments = {name: one for name, one in op.inputs.items() if one is not None}
         if unknown := sorted(set(arguments) - rule.parameters):
             raise TargetError(f"op {name!r} of type {op.op_type} has an unknown input {unknown[0]!r}", _REPORT_HINT)
+        if op.op_type.startswith("constexpr_"):
+            self._expand(op, rule, arguments)
+            return None
         return self._make_step(op, name, rule, arguments)
 
     def _make_step(self, op: Any, name: str, rule: Rule, arguments: dict[str, Any]) -> Step:
@@ -158,11 +163,32 @@ class _Binder:
             self._tensors[var] = _to_tensor(self._constants[var])
         return self._tensors[var]
 
-    def _decompress(self, op: Any) -> None:
-        """The values of a compressed constant, as coremltools itself expands it."""
-        values = op.materialized_val_inference()
-        for var, value in zip(op.outputs, values if isinstance(values, tuple) else (values,), strict=True):
-            self._constants[var] = value
+    def _expand(self, op: Any, rule: Rule, arguments: dict[str, Any]) -> None:
+        """Keep the values of a compressed constant, rounded to its type: for a device they are its weights as well."""
+        values = {
+            name: self._read_part(var, is_tensor=name in rule.tensor_parameters) for name, var in arguments.items()
+        }
+        (var,) = op.outputs
+        try:
+            result = rule.function(**values)
+        except (RuntimeError, ValueError, LookupError, TypeError) as error:
+            raise TargetError(
+                f"constant {var.name!r} of type {op.op_type} cannot be expanded: {error}", _REPORT_HINT
+            ) from error
+        assert isinstance(result, Tensor)
+        if tuple(result.shape) != tuple(var.shape):
+            raise TargetError(
+                f"constant {var.name!r} of type {op.op_type} has shape {tuple(result.shape)}, "
+                f"the program says {tuple(var.shape)}",
+                _REPORT_HINT,
+            )
+        self._tensors[var] = result.half().float() if _name_dtype(var) == "fp16" else result
+
+    def _read_part(self, var: Any, *, is_tensor: bool) -> Any:
+        """An input of a compressed constant: another one, expanded before it, or plain data that nothing else needs."""
+        if var in self._tensors:
+            return self._tensors[var]
+        return _to_tensor(self._constants[var]) if is_tensor else _to_plain(self._constants[var])
 
 
 def _plan_releases(steps: tuple[Step, ...], kept: set[int]) -> None:

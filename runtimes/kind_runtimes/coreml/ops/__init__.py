@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kind_runtimes.coreml.ops import (
     activation,
+    compression,
     convolution,
     elementwise,
     generation,
@@ -21,6 +22,7 @@ from kind_runtimes.coreml.ops.registry import Rule, find_rule
 __all__ = [
     "Rule",
     "activation",
+    "compression",
     "convolution",
     "elementwise",
     "find_rule",

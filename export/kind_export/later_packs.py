@@ -1,0 +1,88 @@
+"""Packs of further classes for a base that is already out.
+
+Nothing is lowered; every pack is verified in the base's own runtimes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
+from kind_core.classes import resolve_classes
+from kind_core.errors import BundleError
+from kind_core.schedule import SamplerTable, read_sampler_table
+from kind_core.staging import check_output, staged
+from kind_export.packs import hash_base, pack_names, require_tailors, write_pack
+from kind_export.reference import Reference
+from kind_export.request import ExportRequest
+from kind_export.rewrites import rewrite_base
+from kind_export.rewrites.detach_classes import DetachedClass
+from kind_export.verify import Parity, Verifier
+from kind_runtimes.bundle import open_bundle
+from kind_runtimes.generator import open_generator
+from kind_runtimes.manifest import PACKS_FOLDER, Manifest
+from kind_runtimes.packs import read_pack
+
+OnStage = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PacksResult:
+    """The packs written, in the order of the classes, and what was measured of each, by target."""
+
+    files: tuple[Path, ...]
+    parities: dict[str, Parity]
+    notes: tuple[str, ...]
+
+
+def export_packs(request: ExportRequest, on_stage: OnStage = lambda stage: None) -> PacksResult:
+    """Write a pack a class that fits `request.base`; raises a KindError and leaves nothing behind otherwise."""
+    assert request.base is not None
+    manifest = open_bundle(request.base).manifest
+    config = read_config(request.checkpoint)
+    resolved = resolve_classes(request.classes, config.classes)
+    folder = request.output or request.base / PACKS_FOLDER
+    files = tuple(folder / name for name in pack_names([c.info for c in resolved]))
+    for file in files:
+        check_output(file, force=request.force)
+    on_stage("reading the checkpoint")
+    checkpoint = load_checkpoint(request.checkpoint, [c.index for c in resolved])
+    sampler = read_sampler_table(config.diffusion, manifest.sampler, manifest.steps)
+    base, classes = _detach(request, checkpoint, sampler, manifest, require_tailors(config))
+    on_stage("running the eager model")
+    reference = Reference(
+        checkpoint=checkpoint, sampler=manifest.sampler, steps=manifest.steps, guidance=manifest.guidance_scale
+    )
+    verifier = Verifier(reference)
+    with ExitStack() as stack:
+        drafts = [stack.enter_context(staged(file, force=request.force)) for file in files]
+        for draft, info, detached in zip(drafts, checkpoint.config.classes, classes, strict=True):
+            write_pack(draft, info, detached, base)
+        packs = [read_pack(draft) for draft in drafts]
+        parities = {}
+        for name, target in manifest.targets.items():
+            on_stage(f"verifying {name}")
+            parities[name] = verifier.check(open_generator(request.base, manifest, name), target, packs)
+    return PacksResult(files=files, parities=parities, notes=tuple(c.note for c in resolved if c.note))
+
+
+def _detach(
+    request: ExportRequest, checkpoint: Checkpoint, sampler: SamplerTable, manifest: Manifest, tailor_rank: int
+) -> tuple[str, tuple[DetachedClass, ...]]:
+    """The hash of the base and the classes in its form; raises BundleError where the checkpoint is another's."""
+    if manifest.pack_base is None:
+        raise BundleError(f"{request.base} takes no packs: its classes are built in", "make a base with --packs")
+    inputs = next(iter(manifest.targets.values())).programs["step"].inputs
+    table_rank = next(spec.shape[0] for spec in inputs if spec.name == "modulation_basis")
+    compact, classes = rewrite_base(checkpoint.model, sampler, tailor_rank, table_rank)
+    base = hash_base(request.checkpoint, checkpoint.config, manifest.sampler, sampler, compact)
+    if base != manifest.pack_base:
+        raise BundleError(
+            f"the checkpoint {request.checkpoint} gives base {base[:12]}..., {request.base} is base "
+            f"{manifest.pack_base[:12]}...",
+            "give the checkpoint that the base was exported from: the same learngene and architecture",
+        )
+    return base, classes

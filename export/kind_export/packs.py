@@ -1,0 +1,103 @@
+"""Packs of a base: what ties them to it, and their files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from kind_core.checkpoint import LEARNGENE_NAME
+from kind_core.classes import ClassInfo
+from kind_core.config import ModelConfig
+from kind_core.errors import ConfigError, ExportError
+from kind_core.schedule import SamplerTable
+from kind_export.compact import CompactModel, LowRankTable
+from kind_export.rewrites.detach_classes import DetachedClass
+from kind_runtimes.bundle import hash_file
+from kind_runtimes.manifest import PACKS_FOLDER
+from kind_runtimes.packs import PACK_SUFFIX, PACK_TENSORS, encode_metadata
+
+_LAYOUT = "kind-pack/1"  # of the tensors of a pack: another layout is another base
+_CLASS_FIELDS = ("num_classes", "tailor_rank", "tailor_ranks")
+
+
+def hash_base(checkpoint: Path, config: ModelConfig, sampler: str, table: SamplerTable, base: CompactModel) -> str:
+    """sha256 of all that a pack depends on: learngene, architecture, sampling and shapes; no class and no target."""
+    assert isinstance(base.conditioning, LowRankTable), "a base has its table from detach_classes"
+    architecture = {name: value for name, value in asdict(config.dit).items() if name not in _CLASS_FIELDS}
+    data = {
+        "layout": _LAYOUT,
+        "learngene": hash_file(checkpoint / LEARNGENE_NAME),
+        "architecture": architecture,
+        "sampler": sampler,
+        "timesteps": table.timesteps.tolist(),
+        "tailor_rank": base.pack_rank,
+        "table_rank": base.conditioning.rank,
+    }
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def require_tailors(config: ModelConfig) -> int:
+    """The rank that holds every tailor of a checkpoint; raises ConfigError where there are none to put into packs."""
+    rank = 0 if config.dit.learngene_rank is None else max(config.dit.ranks)
+    if rank == 0:
+        raise ConfigError("the checkpoint has no tailors, so it has no packs", "export it without --packs")
+    return rank
+
+
+def write_packs(
+    bundle: Path, infos: Sequence[ClassInfo], classes: Sequence[DetachedClass], base: str
+) -> list[dict[str, Any]]:
+    """Write a pack a class into a bundle folder and describe them for its manifest."""
+    (bundle / PACKS_FOLDER).mkdir()
+    entries: list[dict[str, Any]] = []
+    for info, detached, name in zip(infos, classes, pack_names(infos), strict=True):
+        file = bundle / PACKS_FOLDER / name
+        write_pack(file, info, detached, base)
+        entries.append(
+            {
+                "id": info.id,
+                "names": list(info.names),
+                "file": f"{PACKS_FOLDER}/{name}",
+                "sha256": hash_file(file),
+                "size_bytes": file.stat().st_size,
+                "modulations_error_db": round(detached.error_db, 1),
+            }
+        )
+    return entries
+
+
+def write_pack(file: Path, info: ClassInfo, detached: DetachedClass, base: str) -> None:
+    """Write one pack; raises ExportError for a number that fp16 cannot hold."""
+    file.write_bytes(save(_tensors(info, detached), metadata=encode_metadata(info, base)))
+
+
+def pack_names(infos: Sequence[ClassInfo]) -> list[str]:
+    """A file name for each class: its name, with its id where two classes would have the same."""
+    names: list[str] = []
+    for info in infos:
+        slug = _slug(info.name, taken=names) or _slug(f"{info.name} {info.id}", taken=names)
+        names.append(slug or f"{info.id}{PACK_SUFFIX}")
+    return names
+
+
+def _slug(text: str, taken: Collection[str]) -> str:
+    slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    name = f"{slug}{PACK_SUFFIX}"
+    return "" if not slug or name in taken else name
+
+
+def _tensors(info: ClassInfo, detached: DetachedClass) -> dict[str, Tensor]:
+    tensors = {name: getattr(detached, name).to(torch.float16).contiguous() for name in PACK_TENSORS}
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ExportError(f"{name} of class {info.name!r} does not fit into fp16", "export it without --packs")
+    return tensors

@@ -1,0 +1,127 @@
+"""Packs: one class as a download, a safetensors file that attaches to the base it was made for.
+
+`tailor` (1, width), `modulation_basis` (rank, rows * hidden) and `modulation_coefficients` (steps, rank), all float16;
+in the file's metadata, under `pack`, JSON: format_version, base, class id and names. `base` is the hash that the
+manifest of the bundle holds as `pack_base`. A step program takes the tensors as inputs; all zero is no class.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from kind_core.classes import ClassInfo
+from kind_core.errors import BundleError, ClassNameError
+from kind_runtimes.manifest import PACKS_FOLDER, Manifest, TensorSpec
+
+PACK_VERSION = 1
+PACK_SUFFIX = ".pack"
+PACK_TENSORS = ("tailor", "modulation_basis", "modulation_coefficients")
+_METADATA_KEY = "pack"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pack:
+    """A class as its file holds it. `name` is the file's, for errors."""
+
+    name: str
+    info: ClassInfo
+    base: str
+    tensors: Mapping[str, np.ndarray]
+
+
+def read_pack(file: Path) -> Pack:
+    """Read a pack; raises BundleError for what is missing, damaged, newer or no pack."""
+    data, tensors = _read(file, PACK_TENSORS)
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise BundleError(f"{file}: {name!r} holds NaN or infinity, expected finite numbers", "download it again")
+    return Pack(name=str(file), info=_parse_info(data, file), base=data["base"], tensors=tensors)
+
+
+def read_pack_info(file: Path) -> ClassInfo:
+    """The class of a pack, without its tensors."""
+    data, _ = _read(file, ())
+    return _parse_info(data, file)
+
+
+def encode_metadata(info: ClassInfo, base: str) -> dict[str, str]:
+    """The metadata of a pack file. One key: safetensors writes several in no fixed order."""
+    data = {"format_version": PACK_VERSION, "base": base, "class": {"id": info.id, "names": list(info.names)}}
+    return {_METADATA_KEY: json.dumps(data, ensure_ascii=False)}
+
+
+def check_pack(pack: Pack, manifest: Manifest) -> None:
+    """Raise BundleError unless `pack` was made for the base of this bundle."""
+    if manifest.pack_base is None:
+        held = ", ".join(c.name for c in manifest.classes)
+        raise BundleError(f"the bundle takes no packs: {held} is built in", "export a base with kind-export --packs")
+    if pack.base != manifest.pack_base:
+        raise BundleError(
+            f"{pack.name} is a pack for base {pack.base[:12]}..., this bundle is base {manifest.pack_base[:12]}...",
+            "take the pack that was exported for this base, or update the base with the app",
+        )
+
+
+def pack_inputs(pack: Pack | None, specs: Sequence[TensorSpec]) -> dict[str, np.ndarray]:
+    """The inputs of `specs` that a pack fills, in their dtype; zeros where there is none, the learngene alone."""
+    wanted = [spec for spec in specs if spec.name in PACK_TENSORS]
+    if pack is None:
+        return {spec.name: np.zeros(spec.shape, spec.dtype) for spec in wanted}
+    for spec in wanted:
+        shape = pack.tensors[spec.name].shape
+        if shape != spec.shape:
+            raise BundleError(
+                f"{pack.name}: {spec.name!r} has shape {list(shape)}, the base takes {list(spec.shape)}",
+                "download the pack again",
+            )
+    return {spec.name: pack.tensors[spec.name].astype(spec.dtype) for spec in wanted}
+
+
+def find_packs(folder: Path) -> dict[Path, ClassInfo]:
+    """The packs that lie in a bundle folder, by file name."""
+    return {file: read_pack_info(file) for file in sorted((folder / PACKS_FOLDER).glob(f"*{PACK_SUFFIX}"))}
+
+
+def _read(file: Path, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    if not file.is_file():
+        raise BundleError(f"there is no pack {file}", "download it, or make one with kind-export --packs")
+    try:
+        with safe_open(file, framework="numpy") as opened:  # type: ignore[no-untyped-call]
+            data = _parse_metadata(opened.metadata(), file)
+            missing = next((name for name in names if name not in opened.keys()), None)  # noqa: SIM118
+            if missing is not None:
+                raise BundleError(f"{file} has no tensor {missing!r}", "download it again")
+            return data, {name: opened.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{file} is not a whole pack: {error}", "download it again") from error
+
+
+def _parse_metadata(metadata: Mapping[str, str] | None, file: Path) -> dict[str, Any]:
+    try:
+        data = json.loads((metadata or {})[_METADATA_KEY])
+        version = data["format_version"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"{file} is not a pack: its metadata says nothing of one", "make one with kind-export"
+        ) from error
+    if isinstance(version, int) and version > PACK_VERSION:
+        raise BundleError(
+            f"{file} has format_version {version}, this program reads up to {PACK_VERSION}", "upgrade kind-diffusion"
+        )
+    if not isinstance(data.get("base"), str):
+        raise BundleError(f"{file} does not say which base it fits", "export it again")
+    return dict(data)
+
+
+def _parse_info(data: Mapping[str, Any], file: Path) -> ClassInfo:
+    try:
+        return ClassInfo(id=data["class"]["id"], names=tuple(data["class"]["names"]))
+    except (KeyError, TypeError, ClassNameError) as error:
+        raise BundleError(f"{file} does not say which class it holds", "export it again") from error

@@ -1,0 +1,105 @@
+"""Core ML packages of several functions: each computes its own program, equal weights are stored once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kind_core.errors import BundleError, TargetError
+from kind_export.targets import Lowering, Precision, TargetOptions
+from kind_export.targets.coreml import lower, lower_functions
+from kind_export.targets.coreml_compression import restore_module
+from kind_runtimes.coreml_program import EvaluatedProgram
+from kind_runtimes.manifest import ProgramSpec, TensorSpec
+
+INPUTS = (TensorSpec(name="x", shape=(2, 128), dtype="float32"),)
+OUTPUTS = (TensorSpec(name="y", shape=(2, 128), dtype="float32"),)
+SPEC = ProgramSpec(name="step", file="", inputs=INPUTS, outputs=OUTPUTS)
+X = np.random.default_rng(0).standard_normal((2, 128)).astype(np.float32)
+
+
+class Scaled(nn.Module):
+    """Two layers whose output is scaled; twice, which two of these have in common, or not."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.first, self.second = nn.Linear(128, 384), nn.Linear(384, 128)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.second(torch.tanh(self.first(x))) * self.scale
+        return y
+
+
+def make_lowerings() -> dict[str, Lowering]:
+    return {
+        name: Lowering(
+            name=name, module=Scaled(scale).eval(), example=(torch.zeros(2, 128),), inputs=INPUTS, outputs=OUTPUTS
+        )
+        for name, scale in (("guided", 3.0), ("plain", 1.5))
+    }
+
+
+def run(file: Path, function: str | None = None) -> np.ndarray:
+    return EvaluatedProgram(file, SPEC, function=function)({"x": X})["y"]
+
+
+def size_bytes(package: Path, name: str = "*") -> int:
+    return sum(x.stat().st_size for x in package.rglob(name) if x.is_file())
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int4", "palette4"])
+def test_functions_share_their_weights(precision: Precision, tmp_path: Path) -> None:
+    options = TargetOptions(precision=precision, min_ios=18)
+    lowerings, both, one = make_lowerings(), tmp_path / "both.mlpackage", tmp_path / "one.mlpackage"
+    facts = lower_functions(lowerings, both, options)
+    lower(lowerings["plain"], one, options)
+    assert list(facts["functions"]) == ["guided", "plain"]
+    assert size_bytes(both, "weight.bin") < 1.01 * size_bytes(one, "weight.bin")
+    np.testing.assert_array_equal(run(both, "plain"), run(one))
+    np.testing.assert_array_equal(run(both), run(both, "guided"))
+    np.testing.assert_allclose(run(both, "guided"), 2 * run(both, "plain"), rtol=2**-10)
+    restored = [restore_module(lowerings["plain"], file, name) for file, name in ((both, "plain"), (one, None))]
+    assert torch.equal(restored[0].first.weight, restored[1].first.weight)  # type: ignore[union-attr]
+
+
+def test_weights_that_differ_are_not_shared(tmp_path: Path) -> None:
+    lowerings, both = make_lowerings(), tmp_path / "both.mlpackage"
+    other = Scaled(1.5).eval()
+    other.second.weight.data.mul_(-1)
+    lowerings["plain"] = replace(lowerings["plain"], module=other)
+    lower_functions(lowerings, both, TargetOptions(precision="fp16", min_ios=18))
+    weight_bytes = 2 * 128 * 384
+    assert 3 * weight_bytes < size_bytes(both, "weight.bin") < 3.1 * weight_bytes
+    with torch.no_grad():
+        np.testing.assert_allclose(run(both, "plain"), other(torch.from_numpy(X)).numpy(), atol=0.01)
+
+
+def test_bytes_are_the_same_each_time(tmp_path: Path) -> None:
+    contents = []
+    for index in range(2):
+        file = tmp_path / f"{index}.mlpackage"
+        lower_functions(make_lowerings(), file, TargetOptions(precision="palette4", min_ios=18))
+        contents.append({x.name: x.read_bytes() for x in file.rglob("*") if x.is_file()})
+    assert contents[0] == contents[1]
+    assert not any(str(tmp_path).encode() in content for content in contents[0].values())
+
+
+def test_functions_need_ios_18(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="needs iOS 18, min-ios is 17"):
+        lower_functions(make_lowerings(), tmp_path / "both.mlpackage", TargetOptions(precision="fp16", min_ios=17))
+
+
+def test_unknown_function_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "both.mlpackage"
+    lower_functions(make_lowerings(), file, TargetOptions(precision="fp16", min_ios=18))
+    with pytest.raises(BundleError, match="has no function 'third'") as caught:
+        run(file, "third")
+    assert "guided, plain" in caught.value.hint
