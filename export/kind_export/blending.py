@@ -1,6 +1,8 @@
 """Blends: a class of its own that opens the gates of several classes at once, with the mean of their label embeddings.
 
-W = U_G diag(s_G) V_G^T + sum over the blended classes c of U_c diag(s_c) V_c^T
+    W = U_G diag(s_G) V_G^T + sum over the blended classes c of U_c diag(s_c) V_c^T
+
+An opening is the classes of a checkpoint that one class of an export opens: one for a plain class, several for a blend.
 """
 
 from __future__ import annotations
@@ -16,39 +18,51 @@ from kind_core.classes import ClassInfo
 from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
 
+Opening = tuple[int, ...]
+
 
 @torch.no_grad()
-def add_blends(checkpoint: Checkpoint, blends: Sequence[tuple[int, ...]]) -> Checkpoint:
-    """`checkpoint` with a further class for each blend of class indices: the tailors side by side, the mean label."""
-    if not blends:
+def open_together(checkpoint: Checkpoint, openings: Sequence[Opening]) -> Checkpoint:
+    """A checkpoint with a class for each opening: the tailors side by side, the mean label."""
+    if list(openings) == plain_openings(checkpoint.config):
         return checkpoint
     source = checkpoint.model
-    config = _blended_config(checkpoint.config, blends)
+    config = _blended_config(checkpoint.config, openings)
     model = KindDiT(config.dit)
     model.load_state_dict(source.learngene_state(), strict=False)
     states = [source.tailors.state_of(index) for index in range(source.config.num_classes)]
-    for index, state in enumerate([*states, *(_blend([states[i] for i in blend]) for blend in blends)]):
-        model.tailors.load_class(index, state)
+    for index, opening in enumerate(openings):
+        model.tailors.load_class(index, _blend([states[i] for i in opening]))
     return replace(checkpoint, config=config, model=model.eval())
 
 
-def blend_inputs(num_classes: int, blend: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """(labels, gates), each (1, num_classes), that make the gated model itself blend these classes."""
+def plain_openings(config: ModelConfig) -> list[Opening]:
+    """Every class by itself."""
+    return [(index,) for index in range(config.dit.num_classes)]
+
+
+def opening_inputs(num_classes: int, opening: Opening) -> tuple[Tensor, Tensor]:
+    """(labels, gates) of the gated model: (1,) for one class, each (1, num_classes) for several."""
+    if len(opening) == 1:
+        index = torch.tensor(opening)
+        return index, index
     gates = torch.zeros(1, num_classes)
-    gates[0, list(blend)] = 1
+    gates[0, list(opening)] = 1
     return gates / gates.sum(), gates
 
 
-def blend_info(parts: Sequence[ClassInfo]) -> ClassInfo:
-    """First names joined by a plus; ids by a dash, because an id is a file name."""
+def opening_info(config: ModelConfig, opening: Opening) -> ClassInfo:
+    """The class, or for a blend: first names joined by a plus; ids by a dash, because an id is a file name."""
+    parts = [config.classes[index] for index in opening]
+    if len(parts) == 1:
+        return parts[0]
     return ClassInfo(id="-".join(part.id for part in parts), names=(" + ".join(part.name for part in parts),))
 
 
-def _blended_config(config: ModelConfig, blends: Sequence[tuple[int, ...]]) -> ModelConfig:
-    ranks = config.dit.ranks + tuple(sum(config.dit.ranks[i] for i in blend) for blend in blends)
-    infos = tuple(blend_info([config.classes[i] for i in blend]) for blend in blends)
-    dit = replace(config.dit, num_classes=len(ranks), tailor_ranks=ranks)
-    return replace(config, dit=dit, classes=config.classes + infos)
+def _blended_config(config: ModelConfig, openings: Sequence[Opening]) -> ModelConfig:
+    ranks = tuple(sum(config.dit.ranks[i] for i in opening) for opening in openings)
+    infos = tuple(opening_info(config, opening) for opening in openings)
+    return replace(config, dit=replace(config.dit, num_classes=len(ranks), tailor_ranks=ranks), classes=infos)
 
 
 def _blend(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -20,7 +20,16 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 @click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
 @click.option("--sampler", metavar="NAME", help="ddim, dpmpp or, for flow models, euler [the checkpoint's].")
 @click.option("--guidance", type=float, help="Default guidance scale [the checkpoint's].")
-@click.option("--precision", metavar="NAME", help="fp32 or fp16 [coreml fp16, onnx and executorch fp32].")
+@click.option(
+    "--precision", metavar="NAME",
+    help="fp32, fp16, int8 or int4; for Core ML also palette6, palette4 [coreml fp16, onnx and executorch fp32].",
+)  # fmt: skip
+@click.option(
+    "--blend", "blends", multiple=True, metavar="A+B", help="A class that opens several gates at once."
+)
+@click.option("--guidance-interval", metavar="LO,HI", help="Guidance in this share of the steps only [0,1].")
+@click.option("--max-rank", type=int, help="Cut the learngene's matrices to this rank (not exact) [no limit].")
+@click.option("--energy", type=float, help="Cut ranks to this share of the singular values' squares (not exact) [1].")
 @click.option("--min-ios", type=int, default=17, show_default=True, help="Oldest iOS that runs the package: 17 or 18.")
 @click.option("--baking", default="auto", show_default=True, help="Modulation table: auto, on or off.")
 @click.option("--packs", is_flag=True, help="One base without classes, and a pack a class to download.")
@@ -42,12 +51,15 @@ def main(
       kind-export --classes panda,koala --target all --steps 20 --guidance 2
       kind-export --classes panda,koala --target all --packs -o base.kind
       kind-export --classes lemon --packs --base base.kind
+      kind-export --blend panda+koala --target onnx --precision int8 --guidance-interval 0.2,0.8
       kind-export classes
     """
     if context.invoked_subcommand is not None:
         return
-    from kind_export.request import ExportRequest
+    from kind_export.request import ExportRequest, parse_blends, parse_interval
 
+    options |= {"blends": parse_blends(options["blends"])}
+    options |= {"guidance_interval": parse_interval(options["guidance_interval"])}
     checkpoint = options.pop("checkpoint") or _sample_checkpoint()
     request = ExportRequest(
         classes=split_names(classes), targets=split_names(targets), checkpoint=checkpoint, **options

@@ -40,7 +40,7 @@ class Factors:
 class Matrix:
     """One linear map of a block. `learngene` serves both halves, `tailors[c]` the first half for class c.
 
-    `rank` is the live rank before padding. `gate` (2, 1, rank) is there when a tailor was merged into the learngene's
+    `rank` is the live rank, tailor included. `gate` (2, 1, rank) is there when a tailor was merged into the learngene's
     factors: it closes those components for the null half.
     """
 
@@ -114,6 +114,7 @@ class CompactModel:
     """All that a step program needs. `blocks[i]` maps matrix names (q, k, v or qkv; o, up, down) to matrices.
 
     `pack_rank` is there where classes come as packs: the rank of the tailors that a program takes as an input.
+    `truncation_error` is there where ranks were cut: how far the learngene's matrices are off, of their norm.
     """
 
     config: DiTConfig
@@ -127,6 +128,7 @@ class CompactModel:
     final_bias: Tensor
     attention_scale: float
     pack_rank: int | None = None
+    truncation_error: float | None = None
 
     @property
     def num_classes(self) -> int:

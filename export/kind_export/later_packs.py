@@ -54,9 +54,10 @@ def export_packs(request: ExportRequest, on_stage: OnStage = lambda stage: None)
     base, classes = _detach(request, checkpoint, sampler, manifest, require_tailors(config))
     on_stage("running the eager model")
     reference = Reference(
-        checkpoint=checkpoint, sampler=manifest.sampler, steps=manifest.steps, guidance=manifest.guidance_scale
-    )
-    verifier = Verifier(reference)
+        checkpoint=checkpoint, sampler=manifest.sampler, steps=manifest.steps, guidance=manifest.guidance_scale,
+        guidance_interval=tuple(manifest.data.get("guidance_interval", (0.0, 1.0))),
+    )  # fmt: skip
+    verifier = Verifier(reference, is_approximate="rank_truncation_error" in manifest.data.get("rewrites", {}))
     with ExitStack() as stack:
         drafts = [stack.enter_context(staged(file, force=request.force)) for file in files]
         for draft, info, detached in zip(drafts, checkpoint.config.classes, classes, strict=True):

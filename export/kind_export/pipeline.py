@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
-from kind_core.classes import ResolvedClass, resolve_classes
+from kind_core.classes import ClassInfo, ResolvedClass, resolve_classes
 from kind_core.errors import ConfigError
+from kind_core.sampling import guided_steps
 from kind_core.schedule import SamplerTable, read_sampler_table
 from kind_core.staging import check_output, staged
+from kind_export.blending import Opening, open_together
 from kind_export.compact import CompactModel
 from kind_export.delegation import check_delegation
 from kind_export.golden import write_golden, write_preview
+from kind_export.lowering import Lowered
 from kind_export.packs import hash_base, require_tailors, write_packs
-from kind_export.programs import latents_shape, make_decode, make_step
+from kind_export.precision import lower_within_gate
+from kind_export.programs import latents_shape
 from kind_export.reference import Reference
 from kind_export.report import write_report
 from kind_export.request import ExportRequest, parse_targets
@@ -36,8 +40,6 @@ from kind_runtimes.manifest import (
     FORMAT_VERSION,
     NOISE_GENERATOR,
     Manifest,
-    ProgramSpec,
-    TargetSpec,
     describe_program,
     parse_manifest,
 )
@@ -69,6 +71,7 @@ class _Plan:
     request: ExportRequest
     targets: list[str]
     classes: list[ResolvedClass]
+    openings: tuple[Opening, ...]
     steps: int
     sampler: str
     guidance: float
@@ -81,25 +84,30 @@ def export_bundle(request: ExportRequest, on_stage: OnStage = lambda stage: None
     check_output(plan.output, force=request.force)
     sampler = read_sampler_table(read_config(request.checkpoint).diffusion, plan.sampler, plan.steps)
     on_stage("reading the checkpoint")
-    checkpoint = load_checkpoint(request.checkpoint, [c.index for c in plan.classes])
+    source = load_checkpoint(request.checkpoint, [c.index for c in plan.classes])
     on_stage("running the eager model")
-    reference = Reference(checkpoint=checkpoint, sampler=plan.sampler, steps=plan.steps, guidance=plan.guidance)
-    verifier = Verifier(reference)  # first, because it refuses what no check could tell from nothing
+    verifier = _make_verifier(plan, source)  # first, because it refuses what no check could tell from nothing
     on_stage("composing and rewriting")
+    checkpoint = open_together(source, plan.openings)
     compact, detached = _rewrite(plan, checkpoint, sampler)
     with staged(plan.output, force=request.force) as folder:
         folder.mkdir()
-        lowered = {name: _lower(name, compact, plan, folder, on_stage) for name in plan.targets}
         packs = _write_packs(folder, plan, checkpoint, compact, sampler, detached)
-        draft = _draft_manifest(plan, checkpoint, compact, sampler, lowered, packs)
+
+        def draft_of(lowered: Mapping[str, Lowered]) -> Manifest:
+            return _draft_manifest(plan, checkpoint, compact, sampler, lowered, packs)
+
+        lowered: dict[str, Lowered] = {}
         parities, profiles = {}, {}
-        for name, (target, _) in lowered.items():
-            on_stage(f"verifying {name}")
-            parities[name] = verifier.verify(folder, draft, target)
-            profiles[name] = check_delegation(folder, target)
+        for name in plan.targets:
+            lowered[name], parities[name] = lower_within_gate(
+                name, compact, folder, _target_options(name, request), verifier, draft_of, on_stage
+            )
+            profiles[name] = check_delegation(folder, lowered[name].spec)
+        draft = draft_of(lowered)
         on_stage("drawing previews")
         alone = [verifier.learngene] if request.packs else []
-        write_golden(folder / "golden.safetensors", [*verifier.trajectories, *alone], reference)
+        write_golden(folder / "golden.safetensors", [*verifier.trajectories, *alone], verifier.reference)
         write_preview(folder, draft)
         manifest = _write_manifest(folder, draft, parities)
         on_stage("measuring")
@@ -112,7 +120,7 @@ def export_bundle(request: ExportRequest, on_stage: OnStage = lambda stage: None
 
 def _plan(request: ExportRequest) -> _Plan:
     config = read_config(request.checkpoint)
-    classes = resolve_classes(request.classes, config.classes)
+    classes, openings = _resolve(request, config.classes)
     defaults = config.diffusion
     if config.autoencoder is not None:
         raise ConfigError(
@@ -121,13 +129,15 @@ def _plan(request: ExportRequest) -> _Plan:
         )
     if request.packs:
         require_tailors(config)
-    name = "-".join(re.sub(r"[^a-z0-9]+", "-", query.lower()).strip("-") for query in request.classes[:3])
-    if len(request.classes) > 3:
-        name += f"-and-{len(request.classes) - 3}-more"
+    queries = [*request.classes, *("-".join(blend) for blend in request.blends)]
+    name = "-".join(re.sub(r"[^a-z0-9]+", "-", query.lower()).strip("-") for query in queries[:3])
+    if len(queries) > 3:
+        name += f"-and-{len(queries) - 3}-more"
     return _Plan(
         request=request,
         targets=parse_targets(request.targets),
         classes=classes,
+        openings=openings,
         steps=defaults.steps if request.steps is None else request.steps,
         sampler=defaults.sampler if request.sampler is None else request.sampler,
         guidance=defaults.guidance_scale if request.guidance is None else request.guidance,
@@ -135,14 +145,42 @@ def _plan(request: ExportRequest) -> _Plan:
     )
 
 
+def _resolve(request: ExportRequest, known: tuple[ClassInfo, ...]) -> tuple[list[ResolvedClass], tuple[Opening, ...]]:
+    """The classes whose tailors are read, and which of them each class of the bundle opens."""
+    classes = resolve_classes(request.classes, known)
+    openings: list[Opening] = [(position,) for position in range(len(classes))]
+    for blend in request.blends:
+        parts = resolve_classes(blend, known)
+        classes += [part for part in parts if part.index not in {c.index for c in classes}]
+        places = {c.index: position for position, c in enumerate(classes)}
+        openings.append(tuple(places[part.index] for part in parts))
+    return classes, tuple(openings)
+
+
+def _make_verifier(plan: _Plan, source: Checkpoint) -> Verifier:
+    request = plan.request
+    reference = Reference(
+        checkpoint=source, sampler=plan.sampler, steps=plan.steps, guidance=plan.guidance,
+        guidance_interval=request.guidance_interval, openings=plan.openings,
+    )  # fmt: skip
+    return Verifier(reference, is_approximate=request.max_rank is not None or request.energy is not None)
+
+
+def _target_options(name: str, request: ExportRequest) -> TargetOptions:
+    precision = choose_precision(name, load_target(name), request.precision)
+    return TargetOptions(precision=precision, min_ios=request.min_ios)
+
+
 def _rewrite(
     plan: _Plan, checkpoint: Checkpoint, sampler: SamplerTable
 ) -> tuple[CompactModel, tuple[DetachedClass, ...]]:
     """The model with its classes built in, or a base and the classes apart."""
     request = plan.request
+    options = RewriteOptions(baking=request.baking, max_rank=request.max_rank, energy=request.energy)
     if not request.packs:
-        return rewrite(checkpoint.model, sampler, RewriteOptions(baking=request.baking)), ()
-    return rewrite_base(checkpoint.model, sampler, require_tailors(read_config(request.checkpoint)))
+        return rewrite(checkpoint.model, sampler, options), ()
+    tailor_rank = require_tailors(read_config(request.checkpoint))
+    return rewrite_base(checkpoint.model, sampler, tailor_rank, options=options)
 
 
 def _write_packs(
@@ -160,31 +198,12 @@ def _write_packs(
     return {"pack_base": base, "packs": write_packs(folder, checkpoint.config.classes, detached, base)}
 
 
-def _lower(
-    name: str, compact: CompactModel, plan: _Plan, folder: Path, on_stage: OnStage
-) -> tuple[TargetSpec, dict[str, Any]]:
-    target = load_target(name)
-    options = TargetOptions(precision=choose_precision(name, target, plan.request.precision), min_ios=plan.request.min_ios)
-    (folder / name).mkdir()
-    programs, facts = {}, {}
-    for lowering in (make_step(compact, target, options), make_decode(compact, target)):
-        if lowering is None:
-            continue
-        on_stage(f"lowering {lowering.name} to {name}")
-        file = f"{name}/{lowering.name}{target.SUFFIX}"
-        facts[lowering.name] = target.lower(lowering, folder / file, options)
-        programs[lowering.name] = ProgramSpec(
-            name=lowering.name, file=file, inputs=lowering.inputs, outputs=lowering.outputs
-        )
-    return TargetSpec(target=name, precision=options.precision, programs=programs), facts
-
-
 def _draft_manifest(
     plan: _Plan,
     checkpoint: Checkpoint,
     compact: CompactModel,
     sampler: SamplerTable,
-    lowered: dict[str, tuple[TargetSpec, dict[str, Any]]],
+    lowered: Mapping[str, Lowered],
     packs: dict[str, Any],
 ) -> Manifest:
     """The manifest without parity and hashes, which come from running what it describes."""
@@ -198,6 +217,7 @@ def _draft_manifest(
         "steps": plan.steps,
         "sampler": plan.sampler,
         "guidance_scale": plan.guidance,
+        **_describe_interval(plan),
         "initial_noise_scale": sampler.initial_noise_scale,
         "latents_shape": list(latents_shape(compact)),
         "noise_generator": NOISE_GENERATOR,
@@ -206,16 +226,25 @@ def _draft_manifest(
         "rewrites": describe_rewrites(compact),
         "targets": {
             name: {
-                "precision": target.precision,
-                "programs": {key: describe_program(p) for key, p in target.programs.items()},
-                "lowering": facts,
+                "precision": one.spec.precision,
+                "programs": {key: describe_program(p) for key, p in one.spec.programs.items()},
+                "lowering": one.facts,
                 "parity": {"verified_by": "", "threshold_db": 0, "trajectory_psnr_db": 0, "step_psnr_db": 0},
             }
-            for name, (target, facts) in lowered.items()
+            for name, one in lowered.items()
         },
         "files": {},
     }
     return parse_manifest(json.dumps(data), "the manifest draft")
+
+
+def _describe_interval(plan: _Plan) -> dict[str, Any]:
+    """Which steps are guided, where it is not all of them."""
+    interval = plan.request.guidance_interval
+    guided = guided_steps(plan.steps, interval)
+    if all(guided):
+        return {}
+    return {"guidance_interval": list(interval), "guided_steps": [i for i, one in enumerate(guided) if one]}
 
 
 def _write_manifest(folder: Path, draft: Manifest, parities: dict[str, Parity]) -> Manifest:

@@ -17,7 +17,7 @@ from kind_core.errors import VerificationError
 from kind_core.noise import start_noise
 from kind_core.sampling import guided_steps, predict_guided, to_images
 from kind_core.schedule import make_scheduler
-from kind_export.blending import blend_info, blend_inputs
+from kind_export.blending import Opening, opening_info, opening_inputs, plain_openings
 
 MIN_STD = 0.05
 MIN_GATE_EFFECT = 1e-4
@@ -40,8 +40,9 @@ class Trajectory:
 class Reference:
     """The gated model of a checkpoint with the sampling settings of an export.
 
-    Classes from the checkpoint's `num_classes` on are `blends` of its classes. Guidance is on in the steps of
-    `guidance_interval` (see `kind_core.sampling.guided_steps`); in the others the class is predicted alone.
+    `openings` are the classes that are drawn, each of one or several of the checkpoint's; empty means its own classes.
+    Guidance is on in the steps of `guidance_interval` (see `kind_core.sampling.guided_steps`); in the others the class
+    is predicted alone.
     """
 
     checkpoint: Checkpoint
@@ -49,13 +50,16 @@ class Reference:
     steps: int
     guidance: float
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    blends: tuple[tuple[int, ...], ...] = ()
+    openings: tuple[Opening, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.openings:
+            object.__setattr__(self, "openings", tuple(plain_openings(self.checkpoint.config)))
 
     @property
     def classes(self) -> tuple[ClassInfo, ...]:
-        """The classes of the checkpoint, then the blends."""
-        own = self.checkpoint.config.classes
-        return own + tuple(blend_info([own[i] for i in blend]) for blend in self.blends)
+        """What is drawn, in the order of `openings`."""
+        return tuple(opening_info(self.checkpoint.config, opening) for opening in self.openings)
 
     @property
     def is_guided(self) -> tuple[bool, ...]:
@@ -133,19 +137,18 @@ class Reference:
         t = scheduler.timesteps[middle].float().reshape(1)
         label, gate = self._open(trajectory.class_index)
         model = self.checkpoint.model
-        difference = model(latents, t, label, gate) - model(latents, t, label, torch.tensor([-1]))
+        closed = torch.full_like(gate, -1 if gate.dtype == torch.long else 0)
+        difference = model(latents, t, label, gate) - model(latents, t, label, closed)
         return float(difference.abs().max())
 
     def _predict(self, latents: Tensor, timestep: Tensor, class_index: int, guidance: float) -> Tensor:
         return predict_guided(self.checkpoint.model, latents, timestep, *self._open(class_index), guidance)
 
     def _open(self, class_index: int) -> tuple[Tensor, Tensor]:
-        """Label and gate of a class, (1,); of a blend, (1, classes)."""
-        num_classes = self.checkpoint.config.dit.num_classes
-        if num_classes <= class_index < num_classes + len(self.blends):
-            return blend_inputs(num_classes, self.blends[class_index - num_classes])
-        label = torch.tensor([class_index])
-        return label, label
+        """Label and gate of a class, (1,), or of a blend, (1, classes); past the last is the learngene alone."""
+        if class_index == len(self.openings):
+            return torch.tensor([-1]), torch.tensor([-1])
+        return opening_inputs(self.checkpoint.config.dit.num_classes, self.openings[class_index])
 
     def _scale_at(self, index: int, guidance: float) -> float:
         return guidance if self.is_guided[index] else 1.0

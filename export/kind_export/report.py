@@ -16,7 +16,6 @@ from kind_core.config import DiTConfig
 from kind_core.flops import count_flops, count_parameters
 from kind_export.compact import CompactModel, ConditioningTable, Factors, LowRankTable, Matrix, StepProgram
 from kind_export.report_page import render_page
-from kind_export.rewrites.pad_ranks import padded
 from kind_export.verify import DECODE_DB, STEP_DB, Parity
 from kind_runtimes.manifest import Manifest, check_schema
 from kind_runtimes.timing import Timing
@@ -136,11 +135,12 @@ def _describe_matrix(name: str, matrix: Matrix, config: DiTConfig) -> dict[str, 
     costs = None
     if config.learngene_rank is not None:
         # the tailor of a single class rides along in the factors, see choose_forms
-        tailor_rank = matrix.rank - config.learngene_rank if config.num_classes == 1 else 0
-        thin, rank = in_features + out_features, config.learngene_rank + tailor_rank
+        learngene_rank = matrix.rank - max(config.ranks)
+        tailor_rank = max(config.ranks) if config.num_classes == 1 else 0
+        thin, rank = in_features + out_features, learngene_rank + tailor_rank
         costs = {
-            "rank": padded(rank),
-            "factored": padded(rank) * thin,
+            "rank": rank,
+            "factored": rank * thin,
             "dense": out_features * in_features + tailor_rank * thin,
         }
     return {
@@ -153,7 +153,7 @@ def _describe_matrix(name: str, matrix: Matrix, config: DiTConfig) -> dict[str, 
 
 
 def count_step_flops(model: CompactModel) -> int:
-    """2 x multiplications of linear layers and attention products that one step runs, both halves, unpadded ranks."""
+    """2 x multiplications of linear layers and attention products that one step runs, both halves."""
     config, halves = model.config, PASSES_PER_STEP
     tokens = config.num_tokens
     block = sum(_matrix_products(model, name, m) for name, m in model.blocks[0].items()) * tokens * halves

@@ -11,7 +11,7 @@ import numpy as np
 from kind_core.noise import start_noise
 from kind_runtimes.manifest import Manifest, TensorSpec
 from kind_runtimes.packs import Pack, check_pack, pack_inputs
-from kind_runtimes.runtime import Program, open_program
+from kind_runtimes.runtime import Arrays, Program, open_program
 
 OnStep = Callable[[int, int], None]
 
@@ -27,6 +27,7 @@ class Generator:
     manifest: Manifest
     step: Program
     decode: Program | None
+    step_unguided: Program | None = None
     pack: Pack | None = None
     attached: Mapping[str, np.ndarray] = field(default_factory=dict)
 
@@ -61,19 +62,19 @@ class Generator:
         if "history" in self.input_names:
             state["history"] = np.zeros_like(state["latents"])
         for index in range(steps):
-            outputs = self.step(
-                {
-                    **state,
-                    **self.choose_class(class_index),
-                    "step_index": np.array([index], np.int32),
-                    "guidance": np.array([scale], np.float32),
-                }
-            )
+            outputs = self.run_step({**state, **self.choose_class(class_index)}, index, scale)
             # outputs are called next_latents and next_history: no format lets an output share its input's name
             state = {name.removeprefix("next_"): value for name, value in outputs.items()}
             if on_step is not None:
                 on_step(index + 1, steps)
             yield state["latents"]
+
+    def run_step(self, inputs: Mapping[str, np.ndarray], index: int, guidance: float) -> Arrays:
+        """Step `index` from the latents, the history and the class in `inputs`, by the program that it takes."""
+        chosen = {**inputs, "step_index": np.array([index], np.int32)}
+        if self.step_unguided is not None and not self.manifest.is_guided(index):
+            return self.step_unguided(chosen)
+        return self.step({**chosen, "guidance": np.array([guidance], np.float32)})
 
     def choose_class(self, class_index: int) -> Mapping[str, np.ndarray]:
         """The inputs of `step` that say which class is drawn."""
@@ -109,7 +110,12 @@ def open_generator(folder: Path, manifest: Manifest, runtime: str) -> Generator:
     """Open the programs of a bundle folder in `runtime`."""
     target = manifest.target(runtime)
     programs = {name: open_program(runtime, folder / spec.file, spec) for name, spec in target.programs.items()}
-    return Generator(manifest=manifest, step=programs["step"], decode=programs.get("decode"))
+    return Generator(
+        manifest=manifest,
+        step=programs["step"],
+        decode=programs.get("decode"),
+        step_unguided=programs.get("step_unguided"),
+    )
 
 
 def to_pixels(image: np.ndarray) -> np.ndarray:

@@ -28,17 +28,19 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProgramSpec:
-    """One program of a bundle: where it lies and how to call it."""
+    """One program of a bundle: where it lies and how to call it; `function` where its file holds several."""
 
     name: str
     file: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    function: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TargetSpec:
-    """The programs of one target, by name (`step`, and `decode` where the bundle makes pictures)."""
+    """The programs of one target, by name: `step`, `decode` where the bundle makes pictures, and `step_unguided`, for
+    the steps without guidance, where `step` does not choose by itself."""
 
     target: str
     precision: str
@@ -74,6 +76,11 @@ class Manifest:
     data: Mapping[str, Any]
     pack_base: str | None = None
     packs: tuple[PackSpec, ...] = ()
+    guided_steps: tuple[int, ...] | None = None
+
+    def is_guided(self, step_index: int) -> bool:
+        """Whether guidance is on in a step; without it the class is predicted alone."""
+        return self.guided_steps is None or step_index in self.guided_steps
 
     def target(self, name: str) -> TargetSpec:
         """The programs of target `name`; raises TargetError with what the bundle holds."""
@@ -115,6 +122,7 @@ def parse_manifest(text: str, where: str) -> Manifest:
         data=data,
         pack_base=data.get("pack_base"),
         packs=tuple(_parse_pack(entry) for entry in data.get("packs", ())),
+        guided_steps=tuple(data["guided_steps"]) if "guided_steps" in data else None,
     )
 
 
@@ -132,6 +140,7 @@ def describe_program(program: ProgramSpec) -> dict[str, Any]:
     """A program as the manifest writes it."""
     return {
         "file": program.file,
+        **({} if program.function is None else {"function": program.function}),
         "inputs": [_describe_tensor(spec) for spec in program.inputs],
         "outputs": [_describe_tensor(spec) for spec in program.outputs],
     }
@@ -152,6 +161,7 @@ def _parse_target(name: str, data: Mapping[str, Any]) -> TargetSpec:
             file=entry["file"],
             inputs=tuple(_parse_tensor(spec) for spec in entry["inputs"]),
             outputs=tuple(_parse_tensor(spec) for spec in entry["outputs"]),
+            function=entry.get("function"),
         )
         for program, entry in data["programs"].items()
     }

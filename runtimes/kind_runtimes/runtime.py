@@ -62,7 +62,9 @@ def open_program(runtime: str, file: Path, spec: ProgramSpec) -> Program:
     entry = _RUNTIMES[check_runtime(runtime)]
     try:
         module = import_module(entry.module)
-        return module.open_program(file, spec)  # type: ignore[no-any-return]
+        # onnxruntime's files hold one program each
+        name = {} if spec.function is None else {"function": spec.function}
+        return module.open_program(file, spec, **name)  # type: ignore[no-any-return]
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != entry.package:
             raise

@@ -207,18 +207,24 @@ def print_table(runtime: str, cases: list[Case], times: list[list[float]]) -> No
     print(f"{'model':16} {'precision':9} {'MB':>7} {'smaller':>8} {'step ms':>9}   faster (range of rounds)")
     peer = cases[0]
     for case, own in zip(cases, times, strict=True):
-        row = f"{case.model:16} {case.precision:9} {case.size_bytes / 1e6:7.1f} {peer.size_bytes / case.size_bytes:7.2f}x"
+        row = (
+            f"{case.model:16} {case.precision:9} {case.size_bytes / 1e6:7.1f} {peer.size_bytes / case.size_bytes:7.2f}x"
+        )
         if own:
             ratios = [p / o for p, o in zip(times[0], own, strict=True)]
             row += f" {statistics.median(own):9.1f}   {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
         print(row)
     if times[0]:
         step = statistics.median(times[0])
-        print(f"one picture: {PEER} {PEER_STEPS * step / 1e3:.1f} s at {PEER_STEPS} steps, {STEPS * step / 1e3:.1f} s at {STEPS}")
+        print(
+            f"one picture: {PEER} {PEER_STEPS * step / 1e3:.1f} s at {PEER_STEPS} steps, {STEPS * step / 1e3:.1f} s at {STEPS}"
+        )
         for case, own in zip(cases, times, strict=True):
             if own and case.model != PEER:
                 image = STEPS * statistics.median(own)
-                print(f"  {case.model} {case.precision}: {image / 1e3:.2f} s, {PEER_STEPS * step / image:.1f}x ({step * STEPS / image:.1f}x)")
+                print(
+                    f"  {case.model} {case.precision}: {image / 1e3:.2f} s, {PEER_STEPS * step / image:.1f}x ({step * STEPS / image:.1f}x)"
+                )
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kind_core.checkpoint import Checkpoint
-from kind_export.blending import add_blends, blend_inputs
+from kind_export.blending import open_together, opening_inputs, plain_openings
 from tiny import tiny_batch, tiny_config, tiny_model, tiny_model_config
 
 
@@ -22,10 +22,10 @@ def _checkpoint(**changes: Any) -> Checkpoint:
 @torch.no_grad()
 def test_blend_equals_gates_opened_together(changes: dict[str, Any], blend: tuple[int, ...]) -> None:
     checkpoint = _checkpoint(**changes)
-    blended = add_blends(checkpoint, [blend])
+    blended = open_together(checkpoint, [(3,), blend])
     latents, timesteps = tiny_batch(checkpoint.config.dit, 1)
-    expected = checkpoint.model(latents, timesteps, *blend_inputs(4, blend))
-    index = torch.tensor([4])
+    expected = checkpoint.model(latents, timesteps, *opening_inputs(4, blend))
+    index = torch.tensor([1])
     actual = blended.model(latents, timesteps, index, index)
     assert torch.allclose(actual, expected, atol=1e-5)
     alone = checkpoint.model(latents, timesteps, torch.tensor([blend[0]]), torch.tensor([blend[0]]))
@@ -35,7 +35,7 @@ def test_blend_equals_gates_opened_together(changes: dict[str, Any], blend: tupl
 @torch.no_grad()
 def test_other_classes_stay_as_they_are() -> None:
     checkpoint = _checkpoint()
-    blended = add_blends(checkpoint, [(0, 1)])
+    blended = open_together(checkpoint, [*plain_openings(checkpoint.config), (0, 1)])
     latents, timesteps = tiny_batch(checkpoint.config.dit, 4)
     labels = torch.arange(4)
     before, after = (c.model(latents, timesteps, labels, labels) for c in (checkpoint, blended))
@@ -43,11 +43,11 @@ def test_other_classes_stay_as_they_are() -> None:
 
 
 def test_blend_is_named_after_its_parts() -> None:
-    blended = add_blends(_checkpoint(), [(0, 2)])
+    blended = open_together(_checkpoint(), [(0, 2)])
     assert blended.config.classes[-1].id == "n02510455-n07749582"
     assert blended.config.classes[-1].name == "giant panda + lemon"
 
 
 def test_no_blend_leaves_the_checkpoint() -> None:
     checkpoint = _checkpoint()
-    assert add_blends(checkpoint, []) is checkpoint
+    assert open_together(checkpoint, [(0,), (1,), (2,), (3,)]) is checkpoint

@@ -24,7 +24,6 @@ from kind_export.rewrites.drop_sigma import drop_sigma
 from kind_export.rewrites.fold_scales import fold_scales
 from kind_export.rewrites.join_qkv import join_qkv
 from kind_export.rewrites.merge_tailor import merge_tailor
-from kind_export.rewrites.pad_ranks import pad_ranks, padded
 from kind_export.verify import psnr_db
 from tiny import tiny_config, tiny_model
 
@@ -83,8 +82,6 @@ ALONE: dict[str, Rewrite] = {
     "choose_forms": lambda m: choose_forms(fold_scales(m)),
     "join_qkv": lambda m: join_qkv(choose_forms(fold_scales(m))),
     "merge_tailor": lambda m: merge_tailor(fold_scales(m)),
-    "pad_ranks": lambda m: pad_ranks(fold_scales(m)),
-    "pad_ranks after merge_tailor": lambda m: pad_ranks(merge_tailor(fold_scales(m))),
     "bake on": lambda m: bake_conditioning(m, "on"),
     "bake off": lambda m: bake_conditioning(m, "off"),
 }
@@ -124,21 +121,6 @@ def test_scales_are_folded() -> None:
         assert all(tailor.scale is None for tailor in matrix.tailors)
 
 
-def test_ranks_are_padded_to_eight_with_zeros() -> None:
-    model = pad_ranks(merge_tailor(fold_scales(_compose(tiny_config(num_classes=1, learngene_rank=9)))))
-    for matrix in model.blocks[0].values():
-        assert isinstance(matrix.learngene, Factors)
-        assert (matrix.learngene.rank, matrix.rank) == (16, 11)
-        assert not matrix.learngene.up[:, 11:].any()
-        assert matrix.gate is not None
-        assert matrix.gate.shape == (2, 1, 16)
-
-
-@pytest.mark.parametrize(("rank", "expected"), [(1, 8), (8, 8), (9, 16), (154, 160)])
-def test_padded(rank: int, expected: int) -> None:
-    assert padded(rank) == expected
-
-
 def test_merged_gate_closes_the_tailor_of_the_null_half_alone() -> None:
     model = merge_tailor(fold_scales(_compose(tiny_config(num_classes=1))))
     gate = model.blocks[0]["up"].gate
@@ -161,10 +143,10 @@ def test_qkv_are_joined_only_when_dense() -> None:
     assert dense.blocks[0]["qkv"].shape == (96, 32)
 
 
-# hidden 64: a square matrix breaks even at 64 / 2 = 32, an MLP matrix at 4 / 5 * 64 = 51.2, both on padded ranks
+# hidden 64: a square matrix breaks even at 64 / 2 = 32, an MLP matrix at 4 / 5 * 64 = 51.2
 @pytest.mark.parametrize(
     ("rank", "square_dense", "mlp_dense"),
-    [(24, False, False), (25, True, False), (32, True, False), (48, True, False), (49, True, True)],
+    [(31, False, False), (32, True, False), (51, True, False), (52, True, True)],
 )
 def test_form_is_chosen_at_the_break_even(rank: int, square_dense: bool, mlp_dense: bool) -> None:
     config = tiny_config(hidden_size=64, num_classes=2, learngene_rank=rank)

@@ -12,7 +12,7 @@ from kind_core.schedule import read_sampler_table
 from kind_export.compact import CompactModel, Factors, StepProgram
 from kind_export.rewrites.compose_gates import compose_gates
 from kind_export.rewrites.fold_scales import fold_scales
-from kind_export.rewrites.truncate_ranks import truncate_ranks, truncation_error
+from kind_export.rewrites.truncate_ranks import measure_truncation, truncate_ranks
 from tiny import tiny_config, tiny_model
 
 _MODELS: dict[str, dict[str, Any]] = {
@@ -43,7 +43,7 @@ def _ranks(model: CompactModel) -> set[int]:
 def test_nothing_cut_is_exact(folded: CompactModel) -> None:
     assert truncate_ranks(folded, None, None) is folded
     for cut in (truncate_ranks(folded, 1000, None), truncate_ranks(folded, None, 1.0)):
-        assert truncation_error(folded, cut) < 1e-5
+        assert measure_truncation(folded, cut) < 1e-5
         assert torch.allclose(_step(folded), _step(cut), atol=1e-3)
 
 
@@ -52,13 +52,13 @@ def test_rank_is_bounded_and_the_error_grows_as_it_falls(folded: CompactModel) -
     for rank in (6, 4, 2):
         cut = truncate_ranks(folded, rank, None)
         assert _ranks(cut) == {rank}
-        errors.append(truncation_error(folded, cut))
+        errors.append(measure_truncation(folded, cut))
     assert 0 < errors[0] < errors[1] < errors[2] < 1
 
 
 def test_energy_bounds_the_error(folded: CompactModel) -> None:
     cut = truncate_ranks(folded, None, 0.8)
-    assert 0 < truncation_error(folded, cut) <= 0.2**0.5
+    assert 0 < measure_truncation(folded, cut) <= 0.2**0.5
     assert max(_ranks(cut)) < 32
 
 

@@ -20,14 +20,16 @@ from kind_export.rewrites.factor_modulations import factor_modulations
 from kind_export.rewrites.fold_scales import fold_scales
 from kind_export.rewrites.join_qkv import join_qkv
 from kind_export.rewrites.merge_tailor import merge_tailor
-from kind_export.rewrites.pad_ranks import pad_ranks
+from kind_export.rewrites.truncate_ranks import truncate_ranks
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RewriteOptions:
-    """What a user may force."""
+    """What a user may force. The two limits of rank are not exact and off by default."""
 
     baking: str = "auto"
+    max_rank: int | None = None
+    energy: float | None = None
 
 
 def rewrite(model: KindDiT, sampler: SamplerTable, options: RewriteOptions) -> CompactModel:
@@ -35,26 +37,31 @@ def rewrite(model: KindDiT, sampler: SamplerTable, options: RewriteOptions) -> C
     compact = compose_gates(model, sampler)
     compact = drop_sigma(compact)
     compact = fold_scales(compact)
+    compact = truncate_ranks(compact, options.max_rank, options.energy)
     compact = choose_forms(compact)
     compact = join_qkv(compact)
     compact = merge_tailor(compact)
-    compact = pad_ranks(compact)
     compact = bake_conditioning(compact, options.baking)
     return compact if options.baking == "off" else factor_modulations(compact)
 
 
 def rewrite_base(
-    model: KindDiT, sampler: SamplerTable, tailor_rank: int, table_rank: int | None = None
+    model: KindDiT,
+    sampler: SamplerTable,
+    tailor_rank: int,
+    table_rank: int | None = None,
+    options: RewriteOptions = RewriteOptions(),
 ) -> tuple[CompactModel, tuple[DetachedClass, ...]]:
     """The base that classes attach to at run time, and those of `model`; ranks are `detach_classes`'s."""
     compact = compose_gates(model, sampler)
     compact = drop_sigma(compact)
     compact = fold_scales(compact)
+    compact = truncate_ranks(compact, options.max_rank, options.energy)
     compact = bake_conditioning(compact, "on")
     compact, classes = detach_classes(compact, tailor_rank, table_rank)
     compact = choose_forms(compact)
     compact = join_qkv(compact)
-    return pad_ranks(compact), classes
+    return compact, classes
 
 
 def describe_rewrites(model: CompactModel) -> dict[str, Any]:
@@ -74,6 +81,7 @@ def describe_rewrites(model: CompactModel) -> dict[str, Any]:
     return {
         "conditioning": "modulation table" if is_baked else "conditioning table and adaLN layers",
         "low_rank_modulations": rank,
+        **({} if model.truncation_error is None else {"rank_truncation_error": round(model.truncation_error, 6)}),
         "matrices_of_a_block": forms,
     }
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kind_export.compact import CompactModel, Factors, Matrix
-from kind_export.rewrites.pad_ranks import padded
 
 
 def choose_forms(model: CompactModel) -> CompactModel:
@@ -28,7 +27,7 @@ def _choose(matrix: Matrix) -> Matrix:
     thin = in_features + out_features
     tailor_rank = matrix.rank - learngene.rank
     rides_along = len(matrix.tailors) == 1
-    factored_cost = padded(matrix.rank if rides_along else learngene.rank) * thin
+    factored_cost = (matrix.rank if rides_along else learngene.rank) * thin
     dense_cost = out_features * in_features + (tailor_rank * thin if rides_along else 0)
     if factored_cost < dense_cost:
         return matrix

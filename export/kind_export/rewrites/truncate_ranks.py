@@ -2,7 +2,7 @@
 Result: each learngene matrix at the lowest rank that holds that share, at most that rank. Not exact.
 
 The singular values of the composed matrix say what is lost: `energy` 0.99 keeps 99 % of the sum of their squares
-(Eckart-Young). Tailors are left as they are. `truncation_error` is the relative error of the matrices together.
+(Eckart-Young). Tailors are left as they are. The relative error of all matrices together stays in `truncation_error`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ def truncate_ranks(model: CompactModel, max_rank: int | None, energy: float | No
     if max_rank is None and energy is None:
         return model
     blocks = tuple({name: _truncate(matrix, max_rank, energy) for name, matrix in b.items()} for b in model.blocks)
-    return replace(model, blocks=blocks)
+    truncated = replace(model, blocks=blocks)
+    return replace(truncated, truncation_error=measure_truncation(model, truncated))
 
 
-def truncation_error(before: CompactModel, after: CompactModel) -> float:
+def measure_truncation(before: CompactModel, after: CompactModel) -> float:
     """Norm of the difference of all learngene matrices over their norm, from 0 to 1."""
     lost = total = 0.0
     for old, new in zip(before.blocks, after.blocks, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -45,6 +45,15 @@ class Target(Protocol):
 
     def lower(self, lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
         """Write the program to `file`; returns facts for the manifest."""
+        ...
+
+    def lower_pair(
+        self, step: Lowering, unguided: Lowering, is_guided: Sequence[bool], file: Path, options: TargetOptions
+    ) -> tuple[dict[str, Any], dict[str, str | None]]:
+        """Write a guided step and its unguided twin to one file, their weights once.
+
+        Returns facts and the function of each program by name; a target that chooses inside has `step` alone.
+        """
         ...
 
 

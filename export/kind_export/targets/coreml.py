@@ -7,7 +7,7 @@ import logging
 import tempfile
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partialmethod
 from pathlib import Path
@@ -80,6 +80,14 @@ def lower_functions(lowerings: Mapping[str, Lowering], file: Path, options: Targ
             ct.utils.save_multifunction(descriptor, str(file))
     _normalise(file)
     return {"min_ios": options.min_ios, "functions": facts}
+
+
+def lower_pair(
+    step: Lowering, unguided: Lowering, is_guided: Sequence[bool], file: Path, options: TargetOptions
+) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """A guided step and its unguided twin as functions of one package."""
+    lowerings = {lowering.name: lowering for lowering in (step, unguided)}
+    return lower_functions(lowerings, file, options), {name: name for name in lowerings}
 
 
 def _output_type(ct: Any, name: str, dtype: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,15 @@ def lower_functions(lowerings: Mapping[str, Lowering], file: Path, options: Targ
         {DEFAULT_METHOD: lowerings[first], **{name: lowerings[name] for name in others}}, file, options
     )
     return {"functions": {first: methods[DEFAULT_METHOD], **{name: methods[name] for name in others}}} | quantization
+
+
+def lower_pair(
+    step: Lowering, unguided: Lowering, is_guided: Sequence[bool], file: Path, options: TargetOptions
+) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """A guided step and its unguided twin as methods of one file."""
+    facts = lower_functions({step.name: step, unguided.name: unguided}, file, options)
+    # delegation is reported of the step that most of the time goes into
+    return facts["functions"][step.name] | facts, {step.name: DEFAULT_METHOD, unguided.name: unguided.name}
 
 
 def _lower_methods(

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from kind_export.compact import GraphStyle
 from kind_export.quantization import quantizable_layers
 from kind_export.targets import Lowering, Precision, TargetOptions, one_line_errors
+from kind_export.targets.onnx_branches import merge_branches
 from kind_export.targets.onnx_quantization import find_products, quantize
 
 SUFFIX = ".onnx"
@@ -29,6 +30,22 @@ OPSET = 20  # the first with Gelu
 
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
     """Export `lowering` with named inputs and outputs and nothing in the file that depends on this machine."""
+    model, facts = _export(lowering, options)
+    _write(model, file)
+    return {"opset": OPSET, "num_ops": len(model.graph.node), **facts}
+
+
+def lower_pair(
+    step: Lowering, unguided: Lowering, is_guided: Sequence[bool], file: Path, options: TargetOptions
+) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """A guided step and its unguided twin as branches of one graph, which looks up by itself which one runs."""
+    (guided_model, facts), (unguided_model, _) = (_export(one, options) for one in (step, unguided))
+    num_ops = {"num_ops": len(guided_model.graph.node), "num_ops_unguided": len(unguided_model.graph.node)}
+    _write(merge_branches(guided_model, unguided_model, is_guided), file)
+    return {"opset": OPSET, **num_ops, **facts}, {step.name: None}
+
+
+def _export(lowering: Lowering, options: TargetOptions) -> tuple[onnx.ModelProto, dict[str, Any]]:
     with _quiet(), torch.no_grad(), one_line_errors("torch.onnx", lowering):
         program = torch.onnx.export(
             lowering.module,
@@ -45,9 +62,12 @@ def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, A
             products = find_products(model, quantizable_layers(lowering.module))
             model, facts = quantize(model, products, options.precision, options.keep)
     _strip(model)
+    return model, facts
+
+
+def _write(model: onnx.ModelProto, file: Path) -> None:
     onnx.checker.check_model(model)
     file.write_bytes(model.SerializeToString(deterministic=True))
-    return {"opset": OPSET, "num_ops": len(model.graph.node), **facts}
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -1,0 +1,62 @@
+"""From a compact model to the programs of one target in a bundle folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kind_export.compact import CompactModel
+from kind_export.programs import make_decode, make_step
+from kind_export.targets import Lowering, TargetOptions, load_target
+from kind_runtimes.manifest import ProgramSpec, TargetSpec
+
+OnStage = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lowered:
+    """The programs of a target as the manifest describes them, what its tools reported, and what was lowered."""
+
+    spec: TargetSpec
+    facts: dict[str, Any]
+    step: Lowering
+    options: TargetOptions
+
+
+def lower_target(
+    name: str, compact: CompactModel, folder: Path, options: TargetOptions, is_guided: Sequence[bool], on_stage: OnStage
+) -> Lowered:
+    """Write the programs of `compact` into `folder`/`name`, in place of what an attempt before left there."""
+    target = load_target(name)
+    shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / name).mkdir()
+    step = make_step(compact, target, options)
+    on_stage(f"lowering step to {name}")
+    file = f"{name}/step{target.SUFFIX}"
+    facts: dict[str, Any] = {}
+    if all(is_guided):
+        facts["step"] = target.lower(step, folder / file, options)
+        programs = {"step": _describe(step, file)}
+    else:
+        unguided = make_step(compact, target, options, is_guided=False)
+        facts["step"], functions = target.lower_pair(step, unguided, is_guided, folder / file, options)
+        pair = {lowering.name: lowering for lowering in (step, unguided)}
+        programs = {key: _describe(pair[key], file, function) for key, function in functions.items()}
+    decode = make_decode(compact, target)
+    if decode is not None:
+        on_stage(f"lowering decode to {name}")
+        file = f"{name}/decode{target.SUFFIX}"
+        # a few element-wise operators: nothing of it is worth fewer bits
+        facts["decode"] = target.lower(decode, folder / file, replace(options, keep=frozenset()))
+        programs["decode"] = _describe(decode, file)
+    spec = TargetSpec(target=name, precision=options.precision, programs=programs)
+    return Lowered(spec=spec, facts=facts, step=step, options=options)
+
+
+def _describe(lowering: Lowering, file: str, function: str | None = None) -> ProgramSpec:
+    return ProgramSpec(
+        name=lowering.name, file=file, inputs=lowering.inputs, outputs=lowering.outputs, function=function
+    )

@@ -1,0 +1,95 @@
+"""Lower a target in the asked precision and verify it; where that is not close enough, keep the layers to blame higher.
+
+The rule is measured: the artifact says by how many dB it falls short, each layer's noise on the reference's own
+trajectories says which layers carry that much of it (see `sensitivity`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kind_export.compact import CompactModel
+from kind_export.graph_check import SavedStep
+from kind_export.lowering import Lowered, OnStage, lower_target
+from kind_export.sensitivity import LayerCost, choose_kept, describe_costs, measure_costs
+from kind_export.targets import Lowering, TargetOptions
+from kind_export.verify import Parity, ShortfallError, Verifier, step_indices
+from kind_runtimes.generator import Generator, open_generator
+from kind_runtimes.manifest import Manifest
+from kind_runtimes.packs import read_pack
+
+QUANTISED = ("int8", "int4", "palette6", "palette4")
+_MAX_ATTEMPTS = 3
+# A program with most of its layers kept is no program of the asked precision.
+_MAX_KEPT_SHARE = 0.5
+_CALIBRATION_CLASSES = 2
+
+
+def lower_within_gate(
+    name: str,
+    compact: CompactModel,
+    folder: Path,
+    options: TargetOptions,
+    verifier: Verifier,
+    draft_of: Callable[[Mapping[str, Lowered]], Manifest],
+    on_stage: OnStage,
+) -> tuple[Lowered, Parity]:
+    """The programs of a target that pass its gates, and how well; raises VerificationError where none do."""
+    costs: list[LayerCost] = []
+    for attempt in range(_MAX_ATTEMPTS):
+        lowered = lower_target(name, compact, folder, options, verifier.reference.is_guided, on_stage)
+        draft = draft_of({name: lowered})
+        on_stage(f"verifying {name}")
+        try:
+            return lowered, verifier.verify(folder, draft, lowered.spec, _saved_step(folder, lowered, verifier))
+        except ShortfallError as error:
+            if options.precision not in QUANTISED:
+                raise
+            if not costs:
+                on_stage(f"finding what {options.precision} costs")
+                inputs = _calibrate(lowered.step, open_generator(folder, draft, name), folder, verifier)
+                costs = measure_costs(lowered.step.module, inputs, options.precision)
+            keep = choose_kept(costs, options.keep, error.shortfall_db)
+            if attempt + 1 == _MAX_ATTEMPTS or len(keep) > _MAX_KEPT_SHARE * len(costs):
+                raise _blame(error, costs) from error
+            options = replace(options, keep=keep)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _saved_step(folder: Path, lowered: Lowered, verifier: Verifier) -> SavedStep | None:
+    """Where a Core ML package is not the eager model up to rounding, what it should be instead."""
+    differs = verifier.is_approximate or lowered.options.precision in QUANTISED
+    return SavedStep(folder, lowered) if lowered.spec.target == "coreml" and differs else None
+
+
+def _calibrate(lowering: Lowering, generator: Generator, folder: Path, verifier: Verifier) -> list[tuple[Tensor, ...]]:
+    """Arguments of the step at several steps of the reference's trajectories."""
+    reference, calls = verifier.reference, []
+    for trajectory in verifier.trajectories[:_CALIBRATION_CLASSES]:
+        packs = generator.manifest.packs
+        one = generator.with_pack(read_pack(folder / packs[trajectory.class_index].file)) if packs else generator
+        state = one.choose_class(0 if packs else trajectory.class_index)
+        for index in step_indices(reference.steps):
+            inputs = {
+                **state,
+                "latents": trajectory.latents[index],
+                "history": trajectory.denoised[index - 1] if index and trajectory.denoised else trajectory.latents[0],
+                "step_index": np.array([index], np.int32),
+                "guidance": np.array([reference.guidance], np.float32),
+            }
+            calls.append(tuple(torch.from_numpy(inputs[spec.name]) for spec in lowering.inputs))
+    return calls
+
+
+def _blame(error: ShortfallError, costs: list[LayerCost]) -> ShortfallError:
+    return ShortfallError(
+        f"{error.message}; most of the noise comes from {describe_costs(costs)}",
+        "try a higher --precision, --min-ios 18 for Core ML, or more --steps",
+        error.shortfall_db,
+    )
