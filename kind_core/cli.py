@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 import click
 
-from kind_core.errors import KindError
+from kind_core.errors import ConfigError, KindError
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -37,3 +37,17 @@ def report_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
 def split_names(given: tuple[str, ...]) -> tuple[str, ...]:
     """Names given comma-parted, repeated, or both."""
     return tuple(name.strip() for part in given for name in part.split(",") if name.strip())
+
+
+def parse_interval(text: str | None) -> tuple[float, float]:
+    """`lo,hi` as two numbers; all steps where there is no text."""
+    if text is None:
+        return 0.0, 1.0
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"guidance-interval is {text!r}, expected two numbers from 0 to 1 with a comma between",
+            "for example --guidance-interval 0.2,0.8",
+        ) from error
+    return low, high

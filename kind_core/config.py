@@ -201,6 +201,16 @@ class ModelConfig:
             raise CheckpointError(f"config.json has no {error.args[0]!r}") from error
 
 
+def check_interval(interval: tuple[float, float]) -> None:
+    """Raise ConfigError where a guidance interval is not two shares of the steps, the lower first."""
+    low, high = interval
+    if not 0 <= low < high <= 1:
+        raise ConfigError(
+            f"guidance-interval is {low:g},{high:g}, expected two shares of the steps from 0 to 1, the lower first",
+            "for example --guidance-interval 0.2,0.8",
+        )
+
+
 def _build(cls: type[_T], data: object, where: str) -> _T:
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where} in config.json is {data!r}, expected an object")

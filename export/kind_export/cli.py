@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kind_core.cli import report_errors, split_names
+from kind_core.cli import parse_interval, report_errors, split_names
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -24,15 +24,14 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
     "--precision", metavar="NAME",
     help="fp32, fp16, int8 or int4; for Core ML also palette6, palette4 [coreml fp16, onnx and executorch fp32].",
 )  # fmt: skip
-@click.option(
-    "--blend", "blends", multiple=True, metavar="A+B", help="A class that opens several gates at once."
-)
+@click.option("--blend", "blends", multiple=True, metavar="A+B", help="A class that opens several gates at once.")
 @click.option("--guidance-interval", metavar="LO,HI", help="Guidance in this share of the steps only [0,1].")
 @click.option("--max-rank", type=int, help="Cut the learngene's matrices to this rank (not exact) [no limit].")
 @click.option("--energy", type=float, help="Cut ranks to this share of the singular values' squares (not exact) [1].")
 @click.option("--min-ios", type=int, default=17, show_default=True, help="Oldest iOS that runs the package: 17 or 18.")
 @click.option("--baking", default="auto", show_default=True, help="Modulation table: auto, on or off.")
 @click.option("--packs", is_flag=True, help="One base without classes, and a pack a class to download.")
+@click.option("--class-functions", is_flag=True, help="Core ML with iOS 18: a function a class, shared weights.")
 @click.option("--base", type=click.Path(path_type=Path), help="With --packs: only write packs that fit this base.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle to write [<classes>.kind].")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
@@ -56,7 +55,7 @@ def main(
     """
     if context.invoked_subcommand is not None:
         return
-    from kind_export.request import ExportRequest, parse_blends, parse_interval
+    from kind_export.request import ExportRequest, parse_blends
 
     options |= {"blends": parse_blends(options["blends"])}
     options |= {"guidance_interval": parse_interval(options["guidance_interval"])}

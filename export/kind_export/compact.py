@@ -165,7 +165,8 @@ class StepProgram(nn.Module):
     modulation_coefficients), float32 as `TailorLayout` and `LowRankTable` say, one row and one class of them. All zero
     is the learngene alone.
 
-    With `is_guided` false the program evaluates the class's half only and takes no guidance.
+    With `is_guided` false the program evaluates the class's half only and takes no guidance. `table_dtype` is how the
+    tables are stored that a step looks a row up in.
     """
 
     sampler_table: Tensor
@@ -177,6 +178,7 @@ class StepProgram(nn.Module):
         *,
         style: GraphStyle = GraphStyle(),
         dtype: torch.dtype = torch.float32,
+        table_dtype: torch.dtype | None = None,
         is_guided: bool = True,
     ) -> None:
         super().__init__()
@@ -193,6 +195,9 @@ class StepProgram(nn.Module):
         self.patch = _conv(model.patch_weight, model.patch_bias, config.patch_size).to(dtype)
         self.conditioner = make_conditioner(model).to(dtype)
         self.tailors = TailorTable(model).to(dtype)
+        for holder in (self.conditioner, self.tailors):
+            if table_dtype is not None and isinstance(holder, LookupModule):
+                holder.store_as(table_dtype)
         self.blocks = nn.ModuleList(
             CompactBlock(model, i, style=style, num_halves=self.num_halves) for i in range(config.depth)
         ).to(dtype)
@@ -420,13 +425,32 @@ class TailorLayout:
         return torch.cat([piece.reshape(-1) for piece in pieces])
 
 
-class TailorTable(nn.Module):
+class LookupModule(nn.Module):
+    """Buffers of which a call reads one row, computed with in the module's own dtype however they are stored."""
+
+    TABLES: tuple[str, ...] = ()
+    widened_to: torch.dtype | None = None
+
+    def store_as(self, dtype: torch.dtype) -> None:
+        """Store the tables as `dtype` and widen what is read of them."""
+        for name in self.TABLES:
+            table = self.get_buffer(name)
+            self.widened_to = table.dtype
+            self.register_buffer(name, table.to(dtype))
+
+    def look_up(self, table: Tensor, index: Tensor) -> Tensor:
+        row = table.index_select(0, index)
+        return row if self.widened_to is None else row.to(self.widened_to)
+
+
+class TailorTable(LookupModule):
     """The tailors of several classes as rows of one table, so that a program picks a class with a single gather.
 
     Programs of one class hold their tailor as constants and have no table; a base has none either and cuts the row
     that it is given.
     """
 
+    TABLES = ("table",)
     table: Tensor
 
     def __init__(self, model: CompactModel) -> None:
@@ -439,7 +463,7 @@ class TailorTable(nn.Module):
 
     def forward(self, class_index: Tensor) -> list[Tailors]:
         """class_index (1,) -> the tailors of each block; none where they are constants."""
-        return self.cut(self.table.index_select(0, class_index)) if self.layout.width else []
+        return self.cut(self.look_up(self.table, class_index)) if self.layout.width else []
 
     def cut(self, row: Tensor) -> list[Tailors]:
         return self.layout.cut(row)
@@ -471,9 +495,10 @@ class EmbedderConditioner(nn.Module):
         return values.reshape(2, -1, self.hidden_size) + self.offset
 
 
-class TableConditioner(nn.Module):
+class TableConditioner(LookupModule):
     """A `ConditioningTable` or a `ModulationTable` as a module: one gather, and one linear layer in the first case."""
 
+    TABLES = ("table",)
     table: Tensor
     null_label: Tensor
 
@@ -487,14 +512,15 @@ class TableConditioner(nn.Module):
 
     def forward(self, step_index: Tensor, class_index: Tensor) -> Tensor:
         labels = torch.cat([class_index, self.null_label])  # the label of each half
-        rows = self.table.index_select(0, step_index * self.num_labels + labels)
+        rows = self.look_up(self.table, step_index * self.num_labels + labels)
         values = rows if self.layer is None else self.layer(rows)
         return values.reshape(2, -1, self.hidden_size)
 
 
-class LowRankConditioner(nn.Module):
+class LowRankConditioner(LookupModule):
     """A `LowRankTable` as a module: the null row, and the class's distance from it by one product with a basis."""
 
+    TABLES = ("null", "basis")
     null: Tensor
     coefficients: Tensor
     basis: Tensor
@@ -508,12 +534,12 @@ class LowRankConditioner(nn.Module):
 
     def forward(self, step_index: Tensor, class_index: Tensor) -> Tensor:
         row = self.coefficients.index_select(0, class_index * self.num_steps + step_index)
-        basis = self.basis.index_select(0, class_index)
+        basis = self.look_up(self.basis, class_index)
         return self._add(step_index, row, basis)
 
     def _add(self, step_index: Tensor, row: Tensor, basis: Tensor) -> Tensor:
         # row (1, rank), basis of as many rows; reshapes, because XNNPACK takes no axis added or dropped
-        null = self.null.index_select(0, step_index)
+        null = self.look_up(self.null, step_index)
         distance = torch.bmm(row.reshape(1, 1, -1), basis.reshape(1, row.shape[1], -1)).reshape(1, -1)
         return torch.cat([null + distance, null]).reshape(2, -1, self.hidden_size)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from kind_export.class_functions import make_class_steps
 from kind_export.compact import CompactModel
 from kind_export.programs import make_decode, make_step
 from kind_export.targets import Lowering, TargetOptions, load_target
@@ -18,12 +19,16 @@ OnStage = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lowered:
-    """The programs of a target as the manifest describes them, what its tools reported, and what was lowered."""
+    """The programs of a target as the manifest describes them, what its tools reported, and what was lowered.
+
+    `class_steps` are the functions by name where each class has its own; `step` is then that of the first.
+    """
 
     spec: TargetSpec
     facts: dict[str, Any]
     step: Lowering
     options: TargetOptions
+    class_steps: Mapping[str, Lowering] = field(default_factory=dict)
 
 
 def lower_target(
@@ -33,11 +38,17 @@ def lower_target(
     target = load_target(name)
     shutil.rmtree(folder / name, ignore_errors=True)
     (folder / name).mkdir()
-    step = make_step(compact, target, options)
+    class_steps = make_class_steps(compact, options.class_functions, target, options)
+    step = next(iter(class_steps.values()), None) or make_step(compact, target, options)
     on_stage(f"lowering step to {name}")
     file = f"{name}/step{target.SUFFIX}"
     facts: dict[str, Any] = {}
-    if all(is_guided):
+    if class_steps:
+        from kind_export.targets.coreml import lower_functions  # the only target that has them
+
+        facts["step"] = lower_functions(class_steps, folder / file, options)
+        programs = {"step": replace(_describe(step, file), class_functions=options.class_functions)}
+    elif all(is_guided):
         facts["step"] = target.lower(step, folder / file, options)
         programs = {"step": _describe(step, file)}
     else:
@@ -53,7 +64,7 @@ def lower_target(
         facts["decode"] = target.lower(decode, folder / file, replace(options, keep=frozenset()))
         programs["decode"] = _describe(decode, file)
     spec = TargetSpec(target=name, precision=options.precision, programs=programs)
-    return Lowered(spec=spec, facts=facts, step=step, options=options)
+    return Lowered(spec=spec, facts=facts, step=step, options=options, class_steps=class_steps)
 
 
 def _describe(lowering: Lowering, file: str, function: str | None = None) -> ProgramSpec:

@@ -21,6 +21,7 @@ from kind_core.sampling import guided_steps
 from kind_core.schedule import SamplerTable, read_sampler_table
 from kind_core.staging import check_output, staged
 from kind_export.blending import Opening, open_together
+from kind_export.class_functions import name_functions
 from kind_export.compact import CompactModel
 from kind_export.delegation import check_delegation
 from kind_export.golden import write_golden, write_preview
@@ -33,6 +34,7 @@ from kind_export.report import write_report
 from kind_export.request import ExportRequest, parse_targets
 from kind_export.rewrites import RewriteOptions, describe_rewrites, rewrite, rewrite_base
 from kind_export.rewrites.detach_classes import DetachedClass
+from kind_export.rewrites.factor_modulations import table_error_db
 from kind_export.targets import TargetOptions, choose_precision, load_target
 from kind_export.verify import Parity, Verifier
 from kind_runtimes.bundle import MANIFEST_NAME, hash_file, list_files, open_bundle
@@ -101,7 +103,7 @@ def export_bundle(request: ExportRequest, on_stage: OnStage = lambda stage: None
         parities, profiles = {}, {}
         for name in plan.targets:
             lowered[name], parities[name] = lower_within_gate(
-                name, compact, folder, _target_options(name, request), verifier, draft_of, on_stage
+                name, compact, folder, _target_options(name, request, checkpoint), verifier, draft_of, on_stage
             )
             profiles[name] = check_delegation(folder, lowered[name].spec)
         draft = draft_of(lowered)
@@ -166,9 +168,10 @@ def _make_verifier(plan: _Plan, source: Checkpoint) -> Verifier:
     return Verifier(reference, is_approximate=request.max_rank is not None or request.energy is not None)
 
 
-def _target_options(name: str, request: ExportRequest) -> TargetOptions:
+def _target_options(name: str, request: ExportRequest, checkpoint: Checkpoint) -> TargetOptions:
     precision = choose_precision(name, load_target(name), request.precision)
-    return TargetOptions(precision=precision, min_ios=request.min_ios)
+    functions = name_functions(checkpoint.config.classes) if request.class_functions else {}
+    return TargetOptions(precision=precision, min_ios=request.min_ios, class_functions=functions)
 
 
 def _rewrite(
@@ -176,7 +179,10 @@ def _rewrite(
 ) -> tuple[CompactModel, tuple[DetachedClass, ...]]:
     """The model with its classes built in, or a base and the classes apart."""
     request = plan.request
-    options = RewriteOptions(baking=request.baking, max_rank=request.max_rank, energy=request.energy)
+    options = RewriteOptions(
+        baking=request.baking, max_rank=request.max_rank, energy=request.energy,
+        table_error_db=table_error_db(request.precision),
+    )  # fmt: skip
     if not request.packs:
         return rewrite(checkpoint.model, sampler, options), ()
     tailor_rank = require_tailors(read_config(request.checkpoint))
@@ -212,7 +218,9 @@ def _draft_manifest(
     data: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "name": plan.output.name.removesuffix(".kind") or plan.output.name,
-        "classes": [{"id": c.id, "names": list(c.names)} for c in config.classes],
+        "classes": [
+            _describe_class(info, opening, plan) for info, opening in zip(config.classes, plan.openings, strict=True)
+        ],
         **packs,
         "steps": plan.steps,
         "sampler": plan.sampler,
@@ -223,7 +231,7 @@ def _draft_manifest(
         "noise_generator": NOISE_GENERATOR,
         "source": {"checkpoint_sha256": checkpoint.sha256},
         "tools": {tool: version(tool) for tool in (*tools, "kind-diffusion")},
-        "rewrites": describe_rewrites(compact),
+        "rewrites": describe_rewrites(compact) | _describe_cut(plan.request),
         "targets": {
             name: {
                 "precision": one.spec.precision,
@@ -236,6 +244,19 @@ def _draft_manifest(
         "files": {},
     }
     return parse_manifest(json.dumps(data), "the manifest draft")
+
+
+def _describe_class(info: ClassInfo, opening: Opening, plan: _Plan) -> dict[str, Any]:
+    """A class as the manifest writes it; a blend names its parts."""
+    parts = {"blend_of": [plan.classes[position].info.id for position in opening]} if len(opening) > 1 else {}
+    return {"id": info.id, "names": list(info.names), **parts}
+
+
+def _describe_cut(request: ExportRequest) -> dict[str, Any]:
+    """The limits of rank that were asked for."""
+    limits = {"max_rank": request.max_rank, "energy": request.energy}
+    asked = {name: value for name, value in limits.items() if value is not None}
+    return {"cut": asked} if asked else {}
 
 
 def _describe_interval(plan: _Plan) -> dict[str, Any]:

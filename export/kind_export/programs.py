@@ -27,7 +27,9 @@ def make_step(model: CompactModel, target: Target, options: TargetOptions, *, is
     """The step program of `model` in the form that suits a target; unguided it has no input `guidance`."""
     is_half = options.precision == "fp16" and target.CASTS_MODULE
     dtype = torch.float16 if is_half else torch.float32
-    module = StepProgram(model, style=target.STYLE, dtype=dtype, is_guided=is_guided).eval()
+    # beside weights of a byte, tables in fp32 would be what a program is made of
+    table_dtype = torch.float16 if options.precision in ("int8", "int4") and target.CASTS_MODULE else None
+    module = StepProgram(model, style=target.STYLE, dtype=dtype, table_dtype=table_dtype, is_guided=is_guided).eval()
     shape = latents_shape(model)
     state = [TensorSpec(name=name, shape=shape, dtype="float32") for name in ("latents", "history")]
     state = state if model.sampler.has_history else state[:1]

@@ -6,6 +6,8 @@ from torch import nn
 
 # A tailor's factors are a few rows: their bytes are nothing beside the learngene's, and every class hangs on them.
 MIN_SIDE = 32
+# Small, and its error goes straight into the latents: several dB of a trajectory.
+FINAL_LAYER = "final"
 
 
 def quantizable_layers(module: nn.Module) -> dict[str, nn.Linear]:
@@ -13,5 +15,5 @@ def quantizable_layers(module: nn.Module) -> dict[str, nn.Linear]:
     return {
         name: layer
         for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear) and min(layer.weight.shape) >= MIN_SIDE
+        if isinstance(layer, nn.Linear) and min(layer.weight.shape) >= MIN_SIDE and name != FINAL_LAYER
     }

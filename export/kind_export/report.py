@@ -16,7 +16,7 @@ from kind_core.config import DiTConfig
 from kind_core.flops import count_flops, count_parameters
 from kind_export.compact import CompactModel, ConditioningTable, Factors, LowRankTable, Matrix, StepProgram
 from kind_export.report_page import render_page
-from kind_export.verify import DECODE_DB, STEP_DB, Parity
+from kind_export.verify import DECODE_DB, Parity
 from kind_runtimes.manifest import Manifest, check_schema
 from kind_runtimes.timing import Timing
 
@@ -60,7 +60,12 @@ def collect_report(
         "sampling": {
             "sampler": manifest.sampler, "steps": manifest.steps, "guidance_scale": manifest.guidance_scale,
             "passes_per_step": PASSES_PER_STEP, "initial_noise_scale": manifest.initial_noise_scale,
+            "guided_steps": list(range(manifest.steps) if manifest.guided_steps is None else manifest.guided_steps),
+            "guidance_interval": manifest.data.get("guidance_interval", [0, 1]),
         },
+        "packs": [
+            {"name": pack.info.name, "file": pack.file, "size_bytes": pack.size_bytes} for pack in manifest.packs
+        ],
         "model": _describe_model(checkpoint.config.dit, compact),
         "rewrites": manifest.data["rewrites"],
         "targets": {
@@ -84,7 +89,7 @@ def _describe_target(
             program: spec | {"size_bytes": _size_under(manifest, spec["file"])}
             for program, spec in entry["programs"].items()
         },
-        "parity": parity.to_dict() | {"step_threshold_db": STEP_DB[precision], "decode_threshold_db": DECODE_DB},
+        "parity": parity.to_dict() | {"decode_threshold_db": DECODE_DB},
         "lowering": entry["lowering"],
         "delegation": profile,
         "measured": asdict(timing) if timing else None,

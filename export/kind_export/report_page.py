@@ -163,7 +163,10 @@ def _loop(report: Report) -> str:
     lines += ["history = zeros(shape)"] if "history" in state else []
     lines += [f"for i in range({sampling['steps']}):", "    out = step("]
     lines += [f"        {name}={name}," for name in state]
-    lines += ["        step_index=i,", "        class_index=0,", f"        guidance={sampling['guidance_scale']:g})"]
+    lines += ["        step_index=i,", f"        guidance={sampling['guidance_scale']:g},"]
+    others = [s["name"] for s in step["inputs"] if s["name"] not in (*state, "step_index", "guidance")]
+    chosen = [f"{name}={'0' if name == 'class_index' else f'pack.{name}'}" for name in others]
+    lines += [*(f"        {one}," for one in chosen), "    )"]
     lines += [f'    {name} = out["next_{name}"]' for name in state]
     if decode is not None:
         lines.append(f'image = decode(latents)["{decode["outputs"][0]["name"]}"]')
@@ -173,9 +176,11 @@ def _loop(report: Report) -> str:
 def _command(report: Report) -> str:
     sampling, targets, bundle = report["sampling"], report["targets"], f"{report['name']}.kind"
     precisions = {target["precision"] for target in targets.values()}
+    plain = [info["id"] for info in report["classes"] if "blend_of" not in info]
+    blends = ["+".join(info["blend_of"]) for info in report["classes"] if "blend_of" in info]
     options = {
         "--checkpoint": "CHECKPOINT",
-        "--classes": ",".join(info["id"] for info in report["classes"]),
+        **({"--classes": ",".join(plain)} if plain else {}),
         "--target": ",".join(targets),
         "--sampler": sampling["sampler"],
         "--steps": str(sampling["steps"]),
@@ -187,5 +192,12 @@ def _command(report: Report) -> str:
     min_ios = targets.get("coreml", {}).get("lowering", {}).get("step", {}).get("min_ios")
     if min_ios is not None:
         options["--min-ios"] = str(min_ios)
+    if len(sampling["guided_steps"]) < sampling["steps"]:
+        options["--guidance-interval"] = ",".join(f"{share:g}" for share in sampling["guidance_interval"])
+    options |= {
+        f"--{name.replace('_', '-')}": f"{value:g}" for name, value in report["rewrites"].get("cut", {}).items()
+    }
     options["--output"] = bundle
-    return " \\\n  ".join(["kind-export", *(f"{option} {shlex.quote(value)}" for option, value in options.items())])
+    words = [f"{option} {shlex.quote(value)}" for option, value in options.items()]
+    words += [f"--blend {shlex.quote(blend)}" for blend in blends] + (["--packs"] if report["packs"] else [])
+    return " \\\n  ".join(["kind-export", *words])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from kind_core.config import check_interval
 from kind_core.errors import ConfigError, TargetError
 
 Precision = Literal["fp32", "fp16", "int8", "int4", "palette6", "palette4"]
@@ -38,6 +39,7 @@ class ExportRequest:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     max_rank: int | None = None
     energy: float | None = None
+    class_functions: bool = False
     packs: bool = False
     base: Path | None = None
     force: bool = False
@@ -63,20 +65,44 @@ class ExportRequest:
         if self.guidance is not None and not (math.isfinite(self.guidance) and abs(self.guidance) <= MAX_GUIDANCE):
             raise ConfigError(f"guidance is {self.guidance}, expected a finite number up to {MAX_GUIDANCE:g}")
         self._check_shortcuts()
+        if self.class_functions:
+            self._check_class_functions()
 
     def _check_shortcuts(self) -> None:
-        low, high = self.guidance_interval
-        if not 0 <= low < high <= 1:
-            raise ConfigError(
-                f"guidance-interval is {low:g},{high:g}, expected two shares of the steps from 0 to 1, the lower first",
-                "for example --guidance-interval 0.2,0.8",
-            )
+        check_interval(self.guidance_interval)
         if self.max_rank is not None and self.max_rank < 1:
             raise ConfigError(f"max-rank is {self.max_rank}, expected 1 or more")
         if self.energy is not None and not 0 < self.energy <= 1:
             raise ConfigError(f"energy is {self.energy:g}, expected a share above 0 up to 1", "for example 0.99")
+        for blend in self.blends:
+            if len(blend) < 2 or not all(blend):
+                raise ConfigError(
+                    f"blend {'+'.join(blend)!r} does not name two classes", "for example --blend panda+koala"
+                )
         if self.packs and self.blends:
             raise ConfigError("--blend goes with built-in classes, not with --packs", "leave one of them out")
+
+    def _check_class_functions(self) -> None:
+        """A function a class, which only Core ML has, and only from iOS 18 on."""
+        if self.packs:
+            raise ConfigError("--class-functions goes with built-in classes, not with --packs", "leave one of them out")
+        targets = parse_targets(self.targets)
+        if targets != ["coreml"]:
+            raise ConfigError(
+                f"class functions are for target coreml alone, asked for {', '.join(targets)}",
+                "export the other targets without --class-functions",
+            )
+        if self.min_ios < 18:
+            raise ConfigError(f"class functions need iOS 18, min-ios is {self.min_ios}", "add --min-ios 18")
+        if self.guidance_interval != (0.0, 1.0):
+            raise ConfigError(
+                "--class-functions does not go with --guidance-interval, whose steps are functions too",
+                "leave one of them out",
+            )
+        if len(self.classes) + len(self.blends) < 2:
+            raise ConfigError(
+                "class functions are for two or more classes, asked for one", "leave --class-functions out"
+            )
 
     def _check_packs_only(self) -> None:
         """Packs for an existing base: it has its targets and its sampling already."""
@@ -106,26 +132,8 @@ def parse_targets(names: Sequence[str]) -> list[str]:
 
 
 def parse_blends(texts: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """`panda+koala` as class names; raises ConfigError for a blend of fewer than two."""
-    blends = tuple(tuple(part.strip() for part in text.split("+")) for text in texts)
-    for text, names in zip(texts, blends, strict=True):
-        if len(names) < 2 or not all(names):
-            raise ConfigError(f"blend {text!r} does not name two classes", "for example --blend panda+koala")
-    return blends
-
-
-def parse_interval(text: str | None) -> tuple[float, float]:
-    """`lo,hi` as two numbers; all steps where there is no text."""
-    if text is None:
-        return 0.0, 1.0
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise ConfigError(
-            f"guidance-interval is {text!r}, expected two numbers from 0 to 1 with a comma between",
-            "for example --guidance-interval 0.2,0.8",
-        ) from error
-    return low, high
+    """`panda+koala` as class names."""
+    return tuple(tuple(part.strip() for part in text.split("+")) for text in texts)
 
 
 def _require_choice(name: str, value: object, allowed: Collection[object]) -> None:

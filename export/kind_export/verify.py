@@ -54,6 +54,7 @@ class Parity:
     trajectory_psnr_db: float
     trajectory_max_error: float
     step_psnr_db: float
+    step_threshold_db: float
     decode_psnr_db: float | None
     num_classes: int
     step_indices: tuple[int, ...]
@@ -138,6 +139,7 @@ class Verifier:
             trajectory_psnr_db=min(class_db),
             trajectory_max_error=error,
             step_psnr_db=step_db,
+            step_threshold_db=STEP_DB[precision],
             decode_psnr_db=self._check_decode(generator, check),
             num_classes=len(self.trajectories),
             step_indices=step_indices(self.reference.steps),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kind_core.noise import start_noise
-from kind_runtimes.manifest import Manifest, TensorSpec
+from kind_runtimes.manifest import Manifest, ProgramSpec, TensorSpec
 from kind_runtimes.packs import Pack, check_pack, pack_inputs
 from kind_runtimes.runtime import Arrays, Program, open_program
 
@@ -77,8 +77,8 @@ class Generator:
         return self.step({**chosen, "guidance": np.array([guidance], np.float32)})
 
     def choose_class(self, class_index: int) -> Mapping[str, np.ndarray]:
-        """The inputs of `step` that say which class is drawn."""
-        if "class_index" in self.input_names:
+        """The inputs of `step` that say which class is drawn; a program of several functions picks one by it."""
+        if "class_index" in self.input_names or self._step_spec.class_functions is not None:
             return {"class_index": np.array([class_index], np.int32)}
         if class_index != 0:
             raise ValueError(f"class_index is {class_index}, but a base has one class at a time: 0")
@@ -102,8 +102,12 @@ class Generator:
 
     @property
     def _specs(self) -> tuple[TensorSpec, ...]:
+        return self._step_spec.inputs
+
+    @property
+    def _step_spec(self) -> ProgramSpec:
         target = next(iter(self.manifest.targets.values()))
-        return target.programs["step"].inputs
+        return target.programs["step"]
 
 
 def open_generator(folder: Path, manifest: Manifest, runtime: str) -> Generator:

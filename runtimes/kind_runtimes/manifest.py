@@ -28,13 +28,17 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProgramSpec:
-    """One program of a bundle: where it lies and how to call it; `function` where its file holds several."""
+    """One program of a bundle: where it lies and how to call it; `function` where its file holds several.
+
+    `class_functions` is there where each class has a function of its own, by class id, in place of an input.
+    """
 
     name: str
     file: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     function: str | None = None
+    class_functions: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,6 +145,7 @@ def describe_program(program: ProgramSpec) -> dict[str, Any]:
     return {
         "file": program.file,
         **({} if program.function is None else {"function": program.function}),
+        **({} if program.class_functions is None else {"class_functions": dict(program.class_functions)}),
         "inputs": [_describe_tensor(spec) for spec in program.inputs],
         "outputs": [_describe_tensor(spec) for spec in program.outputs],
     }
@@ -162,6 +167,7 @@ def _parse_target(name: str, data: Mapping[str, Any]) -> TargetSpec:
             inputs=tuple(_parse_tensor(spec) for spec in entry["inputs"]),
             outputs=tuple(_parse_tensor(spec) for spec in entry["outputs"]),
             function=entry.get("function"),
+            class_functions=entry.get("class_functions"),
         )
         for program, entry in data["programs"].items()
     }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +27,30 @@ class Program(Protocol):
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Run once. Inputs and outputs have the names, shapes and dtypes of the manifest."""
         ...
+
+
+class ClassPrograms:
+    """Programs that hold one class each, called as one: `class_index` picks, and is 0 where it is not given.
+
+    `openers` open them in the order of the classes: the first at once, the others when they are first called.
+    """
+
+    def __init__(self, openers: Sequence[Callable[[], Program]]) -> None:
+        self._openers = [cache(opener) for opener in openers]
+        self.engine = self._openers[0]().engine
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        """Run the program of `class_index` (1,) once on the other inputs."""
+        index = int(inputs["class_index"][0]) if "class_index" in inputs else 0
+        if not 0 <= index < len(self._openers):
+            raise ValueError(f"class_index is {index}, expected 0 to {len(self._openers) - 1}")
+        return self._openers[index]()({name: value for name, value in inputs.items() if name != "class_index"})
+
+    @property
+    def without_rounding(self) -> Callable[[], ClassPrograms]:
+        """As of an evaluated program; there only where the programs have it."""
+        self._openers[0]().without_rounding  # type: ignore[attr-defined]  # noqa: B018  # an AttributeError is the answer
+        return lambda: ClassPrograms([partial(_open_unrounded, opener) for opener in self._openers])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +83,13 @@ def choose_runtime(targets: Collection[str]) -> str:
 
 
 def open_program(runtime: str, file: Path, spec: ProgramSpec) -> Program:
-    """Open one program in the runtime of its target; raises TargetError when that is unknown or not installed."""
+    """Open one program in the runtime of its target; raises TargetError when that is unknown or not installed.
+
+    Where each class has a function of its own, those after the first are opened when they are called.
+    """
+    if spec.class_functions is not None:
+        specs = [replace(spec, function=one, class_functions=None) for one in spec.class_functions.values()]
+        return ClassPrograms([partial(open_program, runtime, file, one) for one in specs])
     entry = _RUNTIMES[check_runtime(runtime)]
     try:
         module = import_module(entry.module)
@@ -83,3 +114,7 @@ def check_inputs(inputs: Mapping[str, np.ndarray], spec: ProgramSpec) -> list[np
         if array.shape != s.shape or array.dtype != s.dtype:
             raise ValueError(f"{spec.name} takes {s.name} {s.dtype} {s.shape}, was given {array.dtype} {array.shape}")
     return [inputs[s.name] for s in spec.inputs]
+
+
+def _open_unrounded(opener: Callable[[], Program]) -> Program:
+    return opener().without_rounding()  # type: ignore[attr-defined,no-any-return]

@@ -2,13 +2,14 @@
 
     python tests/benchmarks/compact.py [--runtimes onnx executorch coreml] [--rounds 6]
 
-Random weights, one class, 20 steps, 2 threads. The peer is diffusers' `DiTTransformer2DModel` of DiT-B/2, exported in
-each tool's ordinary way and called with a batch of two, as its pipeline does; its scheduler and guidance run outside
-and are not timed, ours are inside. In each round every program runs four steps in a row, as a picture does, and the
-first is not counted; rounds are interleaved. Ratios are those of the medians of a round; the table gives their median
-and range. Core ML programs cannot run on Linux: their size only.
+Random weights (also in the layers that start at zero), one class, 20 steps, 2 threads. The peer is diffusers'
+`DiTTransformer2DModel` of DiT-B/2, exported in each tool's ordinary way and called with a batch of two, as its pipeline
+does; its scheduler and guidance run outside and are not timed, ours are inside. In each round every program runs four
+steps in a row, as a picture does, and the first is not counted; rounds are interleaved. Ratios are those of the medians
+of a round; the table gives their median and range. Core ML programs cannot run on Linux: their size only.
 
-A picture: the peer takes 250 steps (and beside it 20), ours 20, also with guidance in the middle 40 % of the steps.
+A picture: the peer takes 250 steps (and beside it 20), ours 20; also with guidance in the middle of the steps only,
+where the other steps run the half of the class alone.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ import torch
 
 from kind_core.config import preset
 from kind_core.dit import KindDiT
+from kind_core.sampling import guided_steps
 from kind_core.schedule import read_sampler_table
 from kind_export.compact import CompactModel
 from kind_export.programs import make_step
 from kind_export.rewrites import RewriteOptions, rewrite
+from kind_export.rewrites.factor_modulations import table_error_db
 from kind_export.targets import Lowering, TargetOptions, load_target
 from kind_runtimes.manifest import ProgramSpec, TensorSpec
 
@@ -37,6 +40,8 @@ STEPS = 20
 PEER_STEPS = 250
 THREADS = 2
 STEPS_A_ROUND = 4
+INTERVAL = (0.2, 0.6)
+UNGUIDED = " alone"
 PEER = "dense DiT-B/2"
 PRESETS = ("kind-b/2", "kind-mobile")
 PRECISIONS = {"onnx": ("fp32", "fp16", "int8"), "executorch": ("fp32", "int8"), "coreml": ("fp16", "int8")}
@@ -84,11 +89,16 @@ def peer_lowering() -> Lowering:
     return Lowering(name="peer", module=Peer().eval(), example=example, inputs=inputs, outputs=outputs)
 
 
-def kind_model(name: str) -> CompactModel:
+def kind_model(name: str, precision: str) -> CompactModel:
     """A preset with random weights, for one class."""
+    torch.manual_seed(0)
     dit, diffusion = preset(name)
     model = KindDiT(replace(dit, num_classes=1)).eval()
-    return rewrite(model, read_sampler_table(diffusion, "ddim", STEPS), RewriteOptions())
+    for parameter in model.parameters():
+        if not parameter.any():  # adaLN-Zero: the modulations would all be equal
+            torch.nn.init.normal_(parameter, std=0.02)
+    options = RewriteOptions(table_error_db=table_error_db(precision))
+    return rewrite(model, read_sampler_table(diffusion, "ddim", STEPS), options)
 
 
 def build(runtime: str, folder: Path) -> Iterator[Case]:
@@ -96,22 +106,35 @@ def build(runtime: str, folder: Path) -> Iterator[Case]:
     target = load_target(runtime)
     yield from peer_cases(runtime, folder)
     for name in PRESETS:
-        compact = kind_model(name)
         for precision in PRECISIONS[runtime]:
+            compact = kind_model(name, precision)
             options = TargetOptions(precision=precision)  # type: ignore[arg-type]
             lowering = make_step(compact, target, options)
             file = folder / f"{name.replace('/', '-')}-{precision}{target.SUFFIX}"
             target.lower(lowering, file, options)
             call = None if (runtime, precision) in SIZE_ONLY else open_call(runtime, file, lowering)
             yield Case(model=name, precision=precision, size_bytes=size_of(file), call=call)
+            if (runtime, precision) == ("onnx", "int8"):
+                yield unguided_case(name, compact, folder)
+
+
+def unguided_case(name: str, compact: CompactModel, folder: Path) -> Case:
+    """The half of the class alone, as the steps outside a guidance interval run it."""
+    target, options = load_target("onnx"), TargetOptions(precision="int8")
+    lowering = make_step(compact, target, options, is_guided=False)
+    file = folder / f"{name.replace('/', '-')}-unguided.onnx"
+    target.lower(lowering, file, options)
+    call = open_call("onnx", file, lowering)
+    return Case(model=name, precision="int8" + UNGUIDED, size_bytes=size_of(file), call=call)
 
 
 def peer_cases(runtime: str, folder: Path) -> Iterator[Case]:
     """The peer in each tool's ordinary way."""
     lowering, file = peer_lowering(), folder / f"peer{load_target(runtime).SUFFIX}"
     if runtime == "coreml":
-        export_peer_coreml(lowering, file)
-        yield Case(model=PEER, precision="fp16", size_bytes=size_of(file), call=None)
+        for precision in ("fp32", "fp16"):
+            export_peer_coreml(lowering, file, precision)
+            yield Case(model=PEER, precision=precision, size_bytes=size_of(file), call=None)
         return
     if runtime == "executorch":
         export_peer_executorch(lowering, file)
@@ -145,15 +168,19 @@ def export_peer_executorch(lowering: Lowering, file: Path) -> None:
     file.write_bytes(edge.to_executorch().buffer)
 
 
-def export_peer_coreml(lowering: Lowering, file: Path) -> None:
-    """coremltools with its defaults: an ML program in fp16."""
+def export_peer_coreml(lowering: Lowering, file: Path, precision: str) -> None:
+    """coremltools' ML program; its default is fp16."""
     from kind_runtimes.quiet import import_coremltools
 
     ct = import_coremltools()
     exported = torch.export.export(lowering.module, lowering.example, strict=False).run_decompositions({})
-    ct.convert(exported, convert_to="mlprogram", minimum_deployment_target=ct.target.iOS17, skip_model_load=True).save(
-        str(file)
-    )
+    ct.convert(
+        exported,
+        convert_to="mlprogram",
+        minimum_deployment_target=ct.target.iOS17,
+        compute_precision=ct.precision.FLOAT32 if precision == "fp32" else ct.precision.FLOAT16,
+        skip_model_load=True,
+    ).save(str(file))
 
 
 def open_call(runtime: str, file: Path, lowering: Lowering) -> Call:
@@ -204,27 +231,44 @@ def _time_ms(call: Call) -> float:
 def print_table(runtime: str, cases: list[Case], times: list[list[float]]) -> None:
     """One row a program, ratios to the first."""
     print(f"\n{runtime}")
-    print(f"{'model':16} {'precision':9} {'MB':>7} {'smaller':>8} {'step ms':>9}   faster (range of rounds)")
+    print(f"{'model':16} {'precision':14} {'MB':>7} {'smaller':>8} {'step ms':>9}   faster (range of rounds)")
     peer = cases[0]
     for case, own in zip(cases, times, strict=True):
-        row = (
-            f"{case.model:16} {case.precision:9} {case.size_bytes / 1e6:7.1f} {peer.size_bytes / case.size_bytes:7.2f}x"
-        )
-        if own:
-            ratios = [p / o for p, o in zip(times[0], own, strict=True)]
-            row += f" {statistics.median(own):9.1f}   {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(row)
+        smaller = f"{peer.size_bytes / case.size_bytes:7.2f}x"
+        print(f"{case.model:16} {case.precision:14} {case.size_bytes / 1e6:7.1f} {smaller} {_describe(times[0], own)}")
     if times[0]:
-        step = statistics.median(times[0])
-        print(
-            f"one picture: {PEER} {PEER_STEPS * step / 1e3:.1f} s at {PEER_STEPS} steps, {STEPS * step / 1e3:.1f} s at {STEPS}"
-        )
-        for case, own in zip(cases, times, strict=True):
-            if own and case.model != PEER:
-                image = STEPS * statistics.median(own)
-                print(
-                    f"  {case.model} {case.precision}: {image / 1e3:.2f} s, {PEER_STEPS * step / image:.1f}x ({step * STEPS / image:.1f}x)"
-                )
+        print_pictures(cases, times)
+
+
+def _describe(peer: list[float], own: list[float]) -> str:
+    if not own:
+        return "       --"
+    ratios = [p / o for p, o in zip(peer, own, strict=True)]
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    return f"{statistics.median(own):9.1f}   {statistics.median(ratios):.2f}x ({spread})"
+
+
+def print_pictures(cases: list[Case], times: list[list[float]]) -> None:
+    """Seconds of a picture: steps times their median."""
+    step_ms = statistics.median(times[0])
+    print(f"one picture: {PEER} {PEER_STEPS * step_ms / 1e3:.1f} s at {PEER_STEPS} steps, "
+          f"{STEPS * step_ms / 1e3:.2f} s at {STEPS}")  # fmt: skip
+    unguided = {(c.model, c.precision): statistics.median(t) for c, t in zip(cases, times, strict=True) if t}
+    for case, own in zip(cases, times, strict=True):
+        if not own or case.model == PEER or case.precision.endswith(UNGUIDED):
+            continue
+        guided_ms = statistics.median(own)
+        alone_ms = unguided.get((case.model, case.precision + UNGUIDED))
+        _print_picture(f"{case.model} {case.precision}", STEPS * guided_ms, step_ms)
+        if alone_ms is not None:
+            num_guided = sum(guided_steps(STEPS, INTERVAL))
+            image_ms = num_guided * guided_ms + (STEPS - num_guided) * alone_ms
+            _print_picture(f"{case.model} {case.precision}, guided in {num_guided} steps", image_ms, step_ms)
+
+
+def _print_picture(name: str, image_ms: float, peer_step_ms: float) -> None:
+    many, few = (steps * peer_step_ms / image_ms for steps in (PEER_STEPS, STEPS))
+    print(f"  {name}: {image_ms / 1e3:.2f} s, {many:.1f}x as fast ({few:.1f}x at equal steps)")
 
 
 def main() -> None:

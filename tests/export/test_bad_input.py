@@ -97,6 +97,27 @@ OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "sampler of another schedule": (("--sampler", "euler"), ("'euler'", "squaredcos_cap_v2", "ddim or dpmpp")),
     "unknown iOS": (("--min-ios", "12"), ("min-ios is 12", "17, 18")),
     "unknown baking": (("--baking", "maybe"), ("baking is 'maybe'", "auto, on, off")),
+    "guidance interval backwards": (
+        ("--guidance-interval", "0.8,0.2"),
+        ("guidance-interval is 0.8,0.2", "lower first"),
+    ),
+    "empty guidance interval": (("--guidance-interval", "0.5,0.5"), ("guidance-interval is 0.5,0.5", "lower first")),
+    "guidance interval beyond 1": (("--guidance-interval", "0,2"), ("guidance-interval is 0,2", "from 0 to 1")),
+    "NaN guidance interval": (("--guidance-interval", "nan,1"), ("guidance-interval is nan,1", "from 0 to 1")),
+    "guidance interval in words": (("--guidance-interval", "abc"), ("guidance-interval is 'abc'", "two numbers")),
+    "half a guidance interval": (("--guidance-interval", "0.2"), ("guidance-interval is '0.2'", "two numbers")),
+    "no energy": (("--energy", "0"), ("energy is 0", "above 0 up to 1")),
+    "energy in percent": (("--energy", "99"), ("energy is 99", "above 0 up to 1")),
+    "NaN energy": (("--energy", "nan"), ("energy is nan", "above 0 up to 1")),
+    "no rank": (("--max-rank", "0"), ("max-rank is 0", "1 or more")),
+    "negative rank": (("--max-rank", "-3"), ("max-rank is -3", "1 or more")),
+    "palette for ONNX": (("--precision", "palette4"), ("'onnx' has no precision 'palette4'", "fp32", "int4")),
+    "blend of one": (("--blend", "panda"), ("blend 'panda' does not name two classes", "panda+koala")),
+    "blend with a gap": (("--blend", "panda+"), ("blend 'panda+' does not name two classes",)),
+    "blend of an unknown class": (("--blend", "giant panda+leser panda"), ("'leser panda'", "'lesser panda'")),
+    "blend of a class with itself": (("--blend", "giant panda+panda bear"), ("'panda bear'", "'giant panda'")),
+    "class functions for ONNX": (("--class-functions",), ("target coreml alone, asked for onnx",)),
+    "blend in packs": (("--blend", "giant panda+red panda", "--packs"), ("--blend", "not with --packs")),
 }
 CHECKPOINTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "no tailor file": (
@@ -137,6 +158,19 @@ def test_unknown_class_names_the_nearest(checkpoint: Path) -> None:
 
 def test_unknown_target(checkpoint: Path) -> None:
     _require_refused(_export(checkpoint, target="tflite"), checkpoint, "'tflite'", "coreml, onnx, executorch or all")
+
+
+def test_few_bits_for_core_ml_need_ios_18(checkpoint: Path) -> None:
+    result = _export(checkpoint, "--precision", "int4", target="coreml")
+    _require_refused(result, checkpoint, "'int4'", "iOS 18", "--min-ios 18")
+
+
+@pytest.mark.parametrize("options", [("--energy", "much"), ("--max-rank", "1.5")])
+def test_option_that_is_no_number(checkpoint: Path, options: tuple[str, str]) -> None:
+    result = _export(checkpoint, *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1].startswith(f"Error: Invalid value for '{options[0]}'")
+    assert not (checkpoint.parent / "out").exists()
 
 
 def test_no_checkpoint_folder(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from kind_export.targets.coreml_compression import find_layers, restore_module
 from kind_runtimes.coreml.evaluator import Evaluator
 from kind_runtimes.coreml.package import CoreMLPackage
 from kind_runtimes.manifest import TensorSpec
+from tiny import tiny_config, tiny_model
 
 INPUTS = (TensorSpec(name="x", shape=(2, 64), dtype="float32"),)
 OUTPUTS = (TensorSpec(name="y", shape=(2, 64), dtype="float32"),)
@@ -161,7 +162,8 @@ def test_layer_without_a_constant_is_named() -> None:
 @pytest.mark.parametrize("baking", ["on", "off"])
 def test_every_layer_of_a_step_is_found(baking: str, tmp_path: Path) -> None:
     reference = make_reference(1)
-    compact = rewrite(reference.checkpoint.model, sampler_of(reference), RewriteOptions(baking=baking))
+    model = tiny_model(tiny_config(num_classes=1, depth=1, hidden_size=64))
+    compact = rewrite(model, sampler_of(reference), RewriteOptions(baking=baking))
     target, file = load_target("coreml"), tmp_path / "step.mlpackage"
     lowering = make_step(compact, target, TargetOptions(precision="int8"))
     layers = {name: x for name, x in lowering.module.named_modules() if isinstance(x, nn.Linear)}

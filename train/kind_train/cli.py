@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kind_core.cli import report_errors, split_names
+from kind_core.cli import parse_interval, report_errors, split_names
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -86,6 +86,7 @@ def fit(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> No
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the first picture of each class.")
 @click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
 @click.option("--guidance", type=float, help="Guidance scale [the checkpoint's].")
+@click.option("--guidance-interval", metavar="LO,HI", help="Guidance in this share of the steps only [0,1].")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the whole report as JSON.")
 @click.option("--force", is_flag=True, help="Replace an existing --output.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -102,6 +103,7 @@ def evaluate(classes: tuple[str, ...], output: Path | None, force: bool, as_json
 
     if output is not None:
         check_output(output, force=force)
+    options |= {"guidance_interval": parse_interval(options["guidance_interval"])}
     run_evaluation(split_names(classes), options, output, force=force, as_json=as_json)
 
 

@@ -16,7 +16,7 @@ from kind_export.rewrites.choose_forms import choose_forms
 from kind_export.rewrites.compose_gates import compose_gates
 from kind_export.rewrites.detach_classes import DetachedClass, detach_classes
 from kind_export.rewrites.drop_sigma import drop_sigma
-from kind_export.rewrites.factor_modulations import factor_modulations
+from kind_export.rewrites.factor_modulations import MIN_ERROR_DB, factor_modulations
 from kind_export.rewrites.fold_scales import fold_scales
 from kind_export.rewrites.join_qkv import join_qkv
 from kind_export.rewrites.merge_tailor import merge_tailor
@@ -30,6 +30,7 @@ class RewriteOptions:
     baking: str = "auto"
     max_rank: int | None = None
     energy: float | None = None
+    table_error_db: float = MIN_ERROR_DB
 
 
 def rewrite(model: KindDiT, sampler: SamplerTable, options: RewriteOptions) -> CompactModel:
@@ -42,7 +43,7 @@ def rewrite(model: KindDiT, sampler: SamplerTable, options: RewriteOptions) -> C
     compact = join_qkv(compact)
     compact = merge_tailor(compact)
     compact = bake_conditioning(compact, options.baking)
-    return compact if options.baking == "off" else factor_modulations(compact)
+    return compact if options.baking == "off" else factor_modulations(compact, options.table_error_db)
 
 
 def rewrite_base(

@@ -19,6 +19,12 @@ from kind_export.compact import CompactModel, ConditioningTable, LowRankTable, M
 
 # a trajectory of 20 steps, guided, ends 20 to 30 dB below its modulations: well above the gate of 60 dB for fp32
 MIN_ERROR_DB = 100.0
+_ERROR_DB = {"fp16": 80.0, "int8": 70.0, "int4": 70.0, "palette6": 70.0, "palette4": 70.0}
+
+
+def table_error_db(precision: str | None) -> float:
+    """How close a table must be, where the weights beside it lose more than it does."""
+    return MIN_ERROR_DB if precision is None else _ERROR_DB.get(precision, MIN_ERROR_DB)
 
 
 @torch.no_grad()

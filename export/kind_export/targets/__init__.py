@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,11 +63,15 @@ class TargetOptions:
 
     `keep` names the linear layers of the lowered module (`blocks.0.matrices.qkv.last`) that are too sensitive for the
     asked precision: they stay at 8 bit where that is below 8 bit, and in floating point where it is 8 bit.
+
+    `class_functions` asks for a function a class in place of the input `class_index`: their names by class id, in the
+    order of the classes.
     """
 
     precision: Precision
     min_ios: int = 17
     keep: frozenset[str] = frozenset()
+    class_functions: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_target(name: str) -> Target:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from kind_core.errors import ExportError
 from kind_export.compact import PairLinear
+from kind_export.quantization import FINAL_LAYER, MIN_SIDE
 from kind_export.targets import Lowering, TargetOptions
 from kind_runtimes.quiet import without_import_noise
 
@@ -28,10 +29,6 @@ with without_import_noise():
     from torchao.quantization.quantize_.workflows import IntxChooseQParamsAlgorithm
 
 GROUP_SIZE = 32  # the smallest that XNNPACK takes for 4-bit weights
-# What has next to no weights stays in floating point: the way into a tailor of a few components and out of it, ...
-MIN_SIDE = 32
-# ... and the output layer, whose rounding nothing after it evens out: 6 dB of the sample's trajectory at 8 bit.
-OUTPUT_LAYER = "final"
 # Scales that minimise the error of the weights cost nothing at run time: 0.7 dB of the sample's trajectory at 4 bit.
 _ALGORITHMS = {8: IntxChooseQParamsAlgorithm.AFFINE, 4: IntxChooseQParamsAlgorithm.HQQ_SCALE_ONLY}
 _BITS: dict[str, Literal[4, 8]] = {"int8": 8, "int4": 4}
@@ -82,7 +79,7 @@ def quantize(lowering: Lowering, options: TargetOptions) -> tuple[Lowering, dict
 def plan_quantization(module: nn.Module, options: TargetOptions) -> QuantizationPlan:
     """Which linear layer gets how many bits."""
     linears, bits = _linears(module), _BITS[options.precision]
-    small = tuple(k for k, layer in linears.items() if min(layer.weight.shape) < MIN_SIDE or k == OUTPUT_LAYER)
+    small = tuple(k for k, layer in linears.items() if min(layer.weight.shape) < MIN_SIDE or k == FINAL_LAYER)
     chosen: dict[str, Literal[4, 8]] = {}
     for key, layer in linears.items():
         if key in small or (key in options.keep and bits == 8):

@@ -12,6 +12,7 @@ import torch
 
 from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
 from kind_core.classes import resolve_classes
+from kind_core.config import check_interval
 from kind_core.errors import ConfigError, DataError
 from kind_core.noise import picture_seed, start_noise
 from kind_core.sampling import sample_latents, to_pixels
@@ -43,8 +44,10 @@ class EvaluationRequest:
     seed: int = 0
     steps: int | None = None
     guidance: float | None = None
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
+        check_interval(self.guidance_interval)
         if self.count < 2 or self.cross_count < 0:
             raise ConfigError(f"count is {self.count} and cross_count {self.cross_count}, expected 2 and 0 or more")
 
@@ -83,6 +86,7 @@ class Evaluation:
     sampler: str
     steps: int
     guidance_scale: float
+    guidance_interval: tuple[float, float]
     classes: tuple[ClassEvaluation, ...]
     overall: FrechetComparison
     overall_floor: FrechetComparison
@@ -114,6 +118,7 @@ def evaluate_checkpoint(request: EvaluationRequest, on_work: OnWork = lambda wha
         sampler=diffusion.sampler,
         steps=request.steps or diffusion.steps,
         guidance_scale=diffusion.guidance_scale if request.guidance is None else request.guidance,
+        guidance_interval=request.guidance_interval,
         classes=tuple(
             _evaluate_class(info.id, info.name, index, generated[i], held_out[i], training[i])
             for i, (info, index) in enumerate(zip(checkpoint.config.classes, asked, strict=True))
@@ -131,7 +136,15 @@ def evaluate_checkpoint(request: EvaluationRequest, on_work: OnWork = lambda wha
 
 
 def generate_pictures(
-    checkpoint: Checkpoint, label: int, gate: int, count: int, *, seed: int, steps: int | None, guidance: float | None
+    checkpoint: Checkpoint,
+    label: int,
+    gate: int,
+    count: int,
+    *,
+    seed: int,
+    steps: int | None,
+    guidance: float | None,
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
 ) -> np.ndarray:
     """Pictures of one label under one gate, uint8 (count, size, size, 3); picture i starts from noise `seed + i`."""
     config = checkpoint.config
@@ -143,7 +156,7 @@ def generate_pictures(
         latents = sample_latents(
             checkpoint.model, diffusion, part, torch.full((len(part),), label), torch.full((len(part),), gate),
             sampler=diffusion.sampler, steps=steps or diffusion.steps,
-            guidance=diffusion.guidance_scale if guidance is None else guidance,
+            guidance=diffusion.guidance_scale if guidance is None else guidance, guidance_interval=guidance_interval,
         )  # fmt: skip
         parts.append(to_pixels(latents))
     return np.concatenate(parts)
@@ -185,6 +198,7 @@ def _cross_classes(
             seed=request.seed,
             steps=request.steps,
             guidance=request.guidance,
+            guidance_interval=request.guidance_interval,
         )
         logits = evaluator.classify(pictures).logits
         results.append(
@@ -206,8 +220,9 @@ def _classify_generated(
     total = checkpoint.config.dit.num_classes
     for index in range(total):
         pictures = generate_pictures(
-            checkpoint, index, index, request.count, seed=request.seed, steps=request.steps, guidance=request.guidance
-        )
+            checkpoint, index, index, request.count, seed=request.seed, steps=request.steps, guidance=request.guidance,
+            guidance_interval=request.guidance_interval,
+        )  # fmt: skip
         results.append(evaluator.classify(pictures))
         on_work("generated pictures", index + 1, total)
     return results
