@@ -65,8 +65,17 @@ class ExportRequest:
         if self.guidance is not None and not (math.isfinite(self.guidance) and abs(self.guidance) <= MAX_GUIDANCE):
             raise ConfigError(f"guidance is {self.guidance}, expected a finite number up to {MAX_GUIDANCE:g}")
         self._check_shortcuts()
+        self._check_ios()
         if self.class_functions:
             self._check_class_functions()
+
+    def _check_ios(self) -> None:
+        """Refuse what Core ML has from iOS 18 on before any work is done."""
+        if self.min_ios >= 18 or "coreml" not in parse_targets(self.targets):
+            return
+        needs = {"precision 'int4'": self.precision == "int4", "a guidance interval": self.guidance_interval != (0, 1)}
+        for what in (name for name, is_asked in needs.items() if is_asked):
+            raise TargetError(f"{what} of target 'coreml' needs iOS 18, min-ios is {self.min_ios}", "add --min-ios 18")
 
     def _check_shortcuts(self) -> None:
         check_interval(self.guidance_interval)

@@ -129,10 +129,13 @@ def _widen_input(graph: onnx.GraphProto, name: str) -> onnx.NodeProto:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back the tools' advice, which they give on the root logger."""
-    level = logging.root.manager.disable
+    """Hold back the tools' advice, which they give on the root logger, and undo what one of them does to it."""
+    root = logging.getLogger()
+    disabled, level, handlers = root.manager.disable, root.level, list(root.handlers)
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        logging.disable(level)
+        logging.disable(disabled)
+        root.setLevel(level)  # the quantiser of 4 bits configures logging when it is imported
+        root.handlers[:] = handlers
