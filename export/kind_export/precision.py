@@ -17,14 +17,14 @@ from torch import Tensor
 from kind_export.compact import CompactModel
 from kind_export.graph_check import SavedStep
 from kind_export.lowering import Lowered, OnStage, lower_target
+from kind_export.quantization import BITS
 from kind_export.sensitivity import LayerCost, choose_kept, describe_costs, measure_costs
 from kind_export.targets import Lowering, TargetOptions
-from kind_export.verify import Parity, ShortfallError, Verifier, step_indices
+from kind_export.verify import Parity, ShortfallError, Verifier, step_indices, step_inputs
 from kind_runtimes.generator import Generator, open_generator
 from kind_runtimes.manifest import Manifest
 from kind_runtimes.packs import read_pack
 
-QUANTISED = ("int8", "int4", "palette6", "palette4")
 _MAX_ATTEMPTS = 3
 # A program with most of its layers kept is no program of the asked precision.
 _MAX_KEPT_SHARE = 0.5
@@ -49,7 +49,7 @@ def lower_within_gate(
         try:
             return lowered, verifier.verify(folder, draft, lowered.spec, _saved_step(folder, lowered, verifier))
         except ShortfallError as error:
-            if options.precision not in QUANTISED:
+            if options.precision not in BITS:
                 raise
             if not costs:
                 on_stage(f"finding what {options.precision} costs")
@@ -64,7 +64,7 @@ def lower_within_gate(
 
 def _saved_step(folder: Path, lowered: Lowered, verifier: Verifier) -> SavedStep | None:
     """Where a Core ML package is not the eager model up to rounding, what it should be instead."""
-    differs = verifier.is_approximate or lowered.options.precision in QUANTISED
+    differs = verifier.is_approximate or lowered.options.precision in BITS
     return SavedStep(folder, lowered) if lowered.spec.target == "coreml" and differs else None
 
 
@@ -74,12 +74,9 @@ def _calibrate(lowering: Lowering, generator: Generator, folder: Path, verifier:
     for trajectory in verifier.trajectories[:_CALIBRATION_CLASSES]:
         packs = generator.manifest.packs
         one = generator.with_pack(read_pack(folder / packs[trajectory.class_index].file)) if packs else generator
-        state = one.choose_class(0 if packs else trajectory.class_index)
         for index in step_indices(reference.steps):
             inputs = {
-                **state,
-                "latents": trajectory.latents[index],
-                "history": trajectory.denoised[index - 1] if index and trajectory.denoised else trajectory.latents[0],
+                **step_inputs(one, 0 if packs else trajectory.class_index, trajectory, index),
                 "step_index": np.array([index], np.int32),
                 "guidance": np.array([reference.guidance], np.float32),
             }

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
+from kind_export.request import Precision
+
+BITS: dict[Precision, int] = {"int8": 8, "int4": 4, "palette6": 6, "palette4": 4}
+
 # A tailor's factors are a few rows: their bytes are nothing beside the learngene's, and every class hangs on them.
 MIN_SIDE = 32
 # Small, and its error goes straight into the latents: several dB of a trajectory.

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kind_export.quantization import quantizable_layers
+from kind_export.quantization import BITS, quantizable_layers
 from kind_export.request import Precision
 
-_BITS: dict[Precision, int] = {"int8": 8, "int4": 4, "palette6": 6, "palette4": 4}
 _GROUP_SIZE = 32  # inputs that share a scale below 8 bit; above, a whole row does
 # Noise does not add up exactly, and lowering again costs time: aim a little beyond the gate.
 MARGIN_DB = 1.0
@@ -66,7 +65,7 @@ def describe_costs(costs: Sequence[LayerCost], count: int = 4) -> str:
 @contextmanager
 def _quantised(layer: nn.Linear, precision: Precision) -> Iterator[None]:
     weight = layer.weight.data
-    layer.weight.data = round_weight(weight, _BITS[precision])
+    layer.weight.data = round_weight(weight, BITS[precision])
     try:
         yield
     finally:

@@ -172,7 +172,7 @@ class Verifier:
         for trajectory in self.trajectories:
             generator, class_index = unrounded.choose(trajectory.class_index)
             for i in (i for i in step_indices(self.reference.steps) if self.reference.is_guided[i]):
-                inputs = _step_inputs(generator, class_index, trajectory, i)
+                inputs = step_inputs(generator, class_index, trajectory, i)
                 guidance = self.reference.guidance
                 actual = generator.run_step(inputs, i, guidance)["next_latents"]
                 scalars = {"step_index": np.array([i], np.int32), "guidance": np.array([guidance], np.float32)}
@@ -206,7 +206,7 @@ class Verifier:
             generator, class_index = subject.choose(trajectory.class_index)
             for i in step_indices(self.reference.steps):
                 for scale in guidance_scales(self.reference.guidance):
-                    outputs = generator.run_step(_step_inputs(generator, class_index, trajectory, i), i, scale)
+                    outputs = generator.run_step(step_inputs(generator, class_index, trajectory, i), i, scale)
                     where = f"{what} {i} at guidance {scale:g}"
                     for part in self._compare_step(trajectory, i, scale, outputs):
                         limit = update_db if part.is_update else threshold_db
@@ -308,9 +308,8 @@ class _Gate:
         return measured
 
 
-def _step_inputs(
-    generator: Generator, class_index: int, trajectory: Trajectory, index: int
-) -> Mapping[str, np.ndarray]:
+def step_inputs(generator: Generator, class_index: int, trajectory: Trajectory, index: int) -> Mapping[str, np.ndarray]:
+    """What a step takes at step `index` of the reference's trajectory, but the index itself and the guidance."""
     inputs = {**generator.choose_class(class_index), "latents": trajectory.latents[index]}
     if "history" in generator.input_names:
         inputs["history"] = trajectory.denoised[index - 1] if index else np.zeros_like(trajectory.latents[0])

@@ -61,20 +61,20 @@ def _time_generator(name: str, generator: Generator, load_ms: float) -> Timing:
     inputs = {
         spec.name: np.zeros(spec.shape, spec.dtype) for spec in generator.manifest.targets[name].programs["step"].inputs
     }
-    guided = next((index for index in range(generator.manifest.steps) if generator.manifest.is_guided(index)), 0)
-    inputs["step_index"] = np.array([guided], np.int32)
+    indices = range(generator.manifest.steps)
+    unguided = [index for index in indices if not generator.manifest.is_guided(index)]
+    inputs["step_index"] = np.array([next((i for i in indices if i not in unguided), 0)], np.int32)
     state = {name: value for name, value in inputs.items() if name not in ("step_index", "guidance")}
     steps = _repeat(lambda: generator.step(inputs))
-    indices = range(generator.manifest.steps)
-    num_unguided = sum(not generator.manifest.is_guided(index) for index in indices)
-    unguided = next((index for index in indices if not generator.manifest.is_guided(index)), 0)
-    unguided_ms = statistics.median(_repeat(lambda: generator.run_step(state, unguided, 1.0))) if num_unguided else 0.0
+    unguided_ms = 0.0
+    if unguided:
+        unguided_ms = statistics.median(_repeat(lambda: generator.run_step(state, unguided[0], 1.0)))
     decode_ms = 0.0
     if generator.decode is not None:
         decode = generator.decode
         decode_ms = statistics.median(_repeat(lambda: decode({"latents": inputs["latents"]})))
     step_ms = statistics.median(steps)
-    trajectory_ms = step_ms * (len(indices) - num_unguided) + unguided_ms * num_unguided
+    trajectory_ms = step_ms * (len(indices) - len(unguided)) + unguided_ms * len(unguided)
     return Timing(
         runtime=name, engine=generator.step.engine, step_ms=round(step_ms, 3), step_min_ms=round(min(steps), 3),
         step_max_ms=round(max(steps), 3), image_ms=round(trajectory_ms + decode_ms, 3),

@@ -15,6 +15,7 @@ from kind_core.errors import ExportError
 from kind_export.compact import GraphStyle
 from kind_export.targets import Lowering, Precision, TargetOptions, one_line_errors
 from kind_export.targets.executorch_quantization import quantize
+from kind_runtimes.executorch_program import DEFAULT_METHOD
 from kind_runtimes.quiet import without_import_noise
 
 with without_import_noise():
@@ -29,10 +30,6 @@ STYLE = GraphStyle(norm="matmul")
 IMAGE_OUTPUT = False
 CASTS_MODULE = True
 _QUANTIZATION_OPS = ("torchao::", "quantized_decomposed::")
-
-
-# The method that programs of one method have, and the first of those that have several.
-DEFAULT_METHOD = "forward"
 
 
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:

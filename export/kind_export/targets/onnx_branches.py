@@ -21,10 +21,10 @@ def merge_branches(then: onnx.ModelProto, otherwise: onnx.ModelProto, mask: Sequ
     _rename(otherwise.graph, inputs, {t.name: _digest(t) for t in otherwise.graph.initializer}, _by_digest(then.graph))
     known = {tensor.name for tensor in then.graph.initializer}
     weights = [*then.graph.initializer, *(t for t in otherwise.graph.initializer if t.name not in known)]
-    condition, nodes = _choose_branch(mask)
+    look_up = helper.make_node("Gather", ["is_guided", "step_index"], ["is_guided_now"], "look_up_branch")
     branch = helper.make_node(
         "If",
-        [condition],
+        look_up.output,
         [value.name for value in then.graph.output],
         "guided_or_not",
         then_branch=_as_branch(then.graph, "then"),
@@ -33,17 +33,12 @@ def merge_branches(then: onnx.ModelProto, otherwise: onnx.ModelProto, mask: Sequ
     merged = onnx.ModelProto()
     merged.CopyFrom(then)
     del merged.graph.node[:], merged.graph.initializer[:]
-    merged.graph.node.extend([*nodes, branch])
+    merged.graph.node.extend([look_up, branch])
     table = numpy_helper.from_array(np.array(mask, dtype=bool), "is_guided")
     merged.graph.initializer.extend([*weights, table])
     domains = {entry.domain for entry in merged.opset_import}
     merged.opset_import.extend(entry for entry in otherwise.opset_import if entry.domain not in domains)
     return merged
-
-
-def _choose_branch(mask: Sequence[bool]) -> tuple[str, list[onnx.NodeProto]]:
-    look_up = helper.make_node("Gather", ["is_guided", "step_index"], ["is_guided_now"], "look_up_branch")
-    return look_up.output[0], [look_up]
 
 
 def _as_branch(graph: onnx.GraphProto, name: str) -> onnx.GraphProto:
