@@ -1,0 +1,99 @@
+"""What a program does each time it runs, operator by operator: products, bytes, memory, and which backend runs what.
+
+Filled by `counting` from the artifact itself, never from the eager model, so that it holds for what is really shipped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+OpClass = Literal[
+    "linear", "attention", "convolution", "norm", "softmax", "elementwise", "lookup", "layout", "quantize", "other"
+]
+ComputePrecision = Literal["fp32", "fp16", "int8", "int4"]
+Convention = Literal["full", "paper"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpWork:
+    """One operator of a program, as its file holds it.
+
+    `op_class`: `linear` multiplies by weights, `attention` two activations; `layout` only moves (transpose, slice,
+    concatenate), `lookup` reads a row of a table, `quantize` converts between number formats.
+    `precision`: what it computes in. `flops`: 2 x multiply-adds of products and convolutions, 0 for the rest.
+    `elements`: numbers it writes. `bias_elements`: how many of them a bias is added to inside the operator.
+    `weight_bytes`: constants that it reads, as stored; `activation_bytes`: what it reads and writes besides. A
+    reshape that moves nothing has 0.
+    """
+
+    name: str
+    op_type: str
+    op_class: OpClass
+    backend: str
+    precision: ComputePrecision
+    flops: int = 0
+    elements: int = 0
+    bias_elements: int = 0
+    weight_bytes: int = 0
+    activation_bytes: int = 0
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes of memory traffic if nothing stays in a cache."""
+        return self.weight_bytes + self.activation_bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProgramWork:
+    """All operators of one program of `target` in the order of the file.
+
+    `weight_bytes`: constants of the program, each once. `peak_activation_bytes`: the most that is alive at a time
+    when every result is freed after its last reader. `num_delegates`: parts handed to an accelerated backend.
+    """
+
+    target: str
+    program: str
+    ops: tuple[OpWork, ...]
+    weight_bytes: int
+    peak_activation_bytes: int
+    num_delegates: int
+
+    def flops(self, convention: Convention = "full") -> int:
+        """FLOPs of one run.
+
+        `full`: 2 x multiply-adds of linear layers, convolutions and attention products. `paper`: KIND's convention,
+        without the attention products, with one for each bias add and each element that is normalised.
+        """
+        if convention == "full":
+            return sum(op.flops for op in self.ops if op.op_class in ("linear", "convolution", "attention"))
+        layers = sum(op.flops + op.bias_elements for op in self.ops if op.op_class in ("linear", "convolution"))
+        return layers + sum(op.elements for op in self.ops if op.op_class == "norm")
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes of memory traffic of one run if nothing stays in a cache."""
+        return sum(op.bytes_moved for op in self.ops)
+
+    def share_by_backend(self) -> dict[str, BackendShare]:
+        """How much of the program each backend runs, the largest share of operators first."""
+        counts = Counter(op.backend for op in self.ops)
+        total = max(1, sum(op.flops for op in self.ops))
+        return {
+            backend: BackendShare(
+                num_ops=count,
+                op_share=count / len(self.ops),
+                flops_share=sum(op.flops for op in self.ops if op.backend == backend) / total,
+            )
+            for backend, count in counts.most_common()
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackendShare:
+    """One backend's part of a program, shares from 0 to 1."""
+
+    num_ops: int
+    op_share: float
+    flops_share: float
