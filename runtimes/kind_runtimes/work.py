@@ -25,7 +25,7 @@ class OpWork:
     `precision`: what it computes in. `flops`: 2 x multiply-adds of products and convolutions, 0 for the rest.
     `elements`: numbers it writes. `bias_elements`: how many of them a bias is added to inside the operator.
     `weight_bytes`: constants that it reads, as stored; `activation_bytes`: what it reads and writes besides. A
-    reshape that moves nothing has 0.
+    reshape that moves nothing has 0. `obstacle`: why the fast backend does not take it, empty where it does.
     """
 
     name: str
@@ -38,6 +38,7 @@ class OpWork:
     bias_elements: int = 0
     weight_bytes: int = 0
     activation_bytes: int = 0
+    obstacle: str = ""
 
     @property
     def bytes_moved(self) -> int:
