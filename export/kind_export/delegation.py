@@ -1,17 +1,19 @@
-"""The gate against silent fallback: an ExecuTorch step must spend its time inside the delegate."""
+"""The gate against silent fallback: an ExecuTorch step must spend its time inside the delegate; more if asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kind_core.errors import VerificationError
+from kind_runtimes.counting import count_program
+from kind_runtimes.delegation import MIN_RUN_MS, require_fast
 from kind_runtimes.manifest import TargetSpec
 
 MIN_SHARE = 0.95
-# Below this the look-ups before the delegate, some tens of microseconds, weigh too much to say anything.
-MIN_RUN_MS = 2.0
 
 
 def check_delegation(folder: Path, target: TargetSpec) -> dict[str, object]:
@@ -38,3 +40,15 @@ def check_delegation(folder: Path, target: TargetSpec) -> dict[str, object]:
         "run_ms": round(profile.run_ms, 3),
         "portable_ms": dict(profile.portable_ms),
     }
+
+
+def check_strict(folder: Path, target: TargetSpec, profile: Mapping[str, Any]) -> None:
+    """Raise VerificationError where a program leaves the fast path with more than a small share, as `--strict` asks.
+
+    `profile` is what `check_delegation` gave: it has the step's time.
+    """
+    for name, spec in target.programs.items():
+        portable = profile.get("portable_ms", {}) if name == "step" else {}
+        ops = [{"op_type": op, "backend": "portable", "ms": ms} for op, ms in portable.items()]
+        timed = {"run_ms": profile["run_ms"], "ops": ops} if ops else None
+        require_fast(count_program(folder / spec.file, spec, target.target), timed)

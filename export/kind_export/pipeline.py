@@ -23,7 +23,7 @@ from kind_core.staging import check_output, staged
 from kind_export.blending import Opening, open_together
 from kind_export.class_functions import name_functions
 from kind_export.compact import CompactModel
-from kind_export.delegation import check_delegation
+from kind_export.delegation import check_delegation, check_strict
 from kind_export.golden import write_golden, write_preview
 from kind_export.lowering import Lowered
 from kind_export.packs import hash_base, require_tailors, write_packs
@@ -106,6 +106,8 @@ def export_bundle(request: ExportRequest, on_stage: OnStage = lambda stage: None
                 name, compact, folder, _target_options(name, request, checkpoint), verifier, draft_of, on_stage
             )
             profiles[name] = check_delegation(folder, lowered[name].spec)
+            if request.strict:
+                check_strict(folder, lowered[name].spec, profiles[name])
         draft = draft_of(lowered)
         on_stage("drawing previews")
         alone = [verifier.learngene] if request.packs else []

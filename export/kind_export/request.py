@@ -43,6 +43,7 @@ class ExportRequest:
     packs: bool = False
     base: Path | None = None
     force: bool = False
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if not self.classes and not self.blends:

@@ -20,7 +20,7 @@ with without_import_noise():
     from executorch.exir._serialize._program import _get_extended_header
     from executorch.exir.scalar_type import ScalarType
 
-BACKEND = "portable kernels"
+BACKEND = "portable"
 DEFAULT_METHOD = "forward"
 _CLASSES: dict[OpClass, tuple[str, ...]] = {
     "linear": ("bmm", "linear", "mm"),
@@ -180,7 +180,7 @@ class _Walk:
     def _find_obstacle(self, op_type: str, op_class: OpClass, writes: Sequence[str]) -> str:
         """Why XNNPACK's partitioner left an operator to the portable kernels."""
         if op_type in _VIEWS:
-            return "a view, which costs nothing"
+            return ""  # costs nothing
         if any(self._tensor(name).scalar_type not in _FLOATS for name in writes):
             return "integers: XNNPACK computes in floating point, and in integers what was quantised only"
         return _OBSTACLES.get(op_class, "XNNPACK's partitioner left it out")

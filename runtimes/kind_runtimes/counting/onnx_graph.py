@@ -19,7 +19,7 @@ from kind_runtimes.counting.ledger import Ledger, Node, TensorSize
 from kind_runtimes.manifest import ProgramSpec
 from kind_runtimes.work import ComputePrecision, OpClass, ProgramWork
 
-BACKEND = "onnxruntime CPU"
+BACKEND = "CPU"
 _VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 _CLASSES: dict[OpClass, tuple[str, ...]] = {
     "linear": ("MatMul", "Gemm", "MatMulInteger", "MatMulNBits"),
