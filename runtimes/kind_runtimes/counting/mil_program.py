@@ -24,6 +24,7 @@ from kind_runtimes.work import ComputePrecision, OpClass, ProgramWork
 NEURAL_ENGINE = "Neural Engine (by rule)"
 OTHER_UNIT = "CPU or GPU (by rule)"
 _MAX_AXES = 5
+_PARAMETERS = ("axis", "indices", "transpose_x", "transpose_y")  # how an op works, not what on
 _VIEWS = ("reshape", "expand_dims", "squeeze", "identity")
 _CLASSES: dict[OpClass, tuple[str, ...]] = {
     "linear": ("linear", "matmul"),
@@ -77,17 +78,18 @@ class _Walk:
     def add_op(self, op: Any) -> None:
         if op.type == "const":
             return self._add_constant(op.outputs[0], op.attributes["val"])
-        operands = {parameter: list(_names(argument)) for parameter, argument in op.inputs.items()}
+        operands = {parameter: list(self._operands(op, parameter, one)) for parameter, one in op.inputs.items()}
         reads = [name for names in operands.values() for name in names]
         if op.type.startswith("constexpr_"):
-            return self._expand(op, reads)
+            parts = [self._add_part(op, name, value) for name, value in op.attributes.items() if _is_stored(value)]
+            return self.ledger.fold(op.outputs[0].name, self._read_type(op.outputs[0]), [*reads, *parts])
         sizes = [self._read_type(value) for value in op.outputs]
         writes = [value.name for value in op.outputs]
         obstacle = self._find_obstacle(op, operands, writes)
         self.ledger.add(
             Node(
                 name=writes[0], op_type=op.type, op_class=self._classify(op, operands),
-                reads=_tensor_operands(op.type, operands), writes=writes,
+                reads=_tensor_operands(operands), writes=writes,
                 backend=OTHER_UNIT if obstacle else NEURAL_ENGINE, precision=self._precision(writes),
                 flops=self._count_flops(op, operands, sizes[0].elements), has_bias=bool(operands.get("bias")),
                 is_view=op.type in _VIEWS, obstacle=obstacle,
@@ -98,26 +100,30 @@ class _Walk:
 
     def _add_constant(self, output: Any, value: Any) -> None:
         """A tensor in the weight file; numbers in the program's text are parameters of their operators, not weights."""
-        kind = value.WhichOneof("value")
         if value.type.tensorType.dataType == _data_types().STRING:
             self.ledger.add_constant(output.name, TensorSize(shape=(), bits=0))
             return
         size = self._read_type(output)
-        if kind == "immediateValue" and value.immediateValue.tensor.bools.values:
+        is_stored = _is_stored(value)
+        if not is_stored and value.immediateValue.tensor.bools.values:
             self.flags[output.name] = bool(value.immediateValue.tensor.bools.values[0])
-        is_stored = kind == "blobFileValue"
         identity = f"blob at {value.blobFileValue.offset}" if is_stored else output.name
         self.ledger.add_constant(output.name, size, identity=identity, stored=None if is_stored else 0)
 
-    def _expand(self, op: Any, reads: list[str]) -> None:
-        """A compressed weight: it stands for what is stored, given as inputs or, before iOS 18, as attributes."""
-        parts = list(reads)
-        for name, value in op.attributes.items():
-            if value.WhichOneof("value") == "blobFileValue":
-                parts.append(f"{op.outputs[0].name}/{name}")
-                identity = f"blob at {value.blobFileValue.offset}"
-                self.ledger.add_constant(parts[-1], _size_of(value.type.tensorType), identity=identity)
-        self.ledger.fold(op.outputs[0].name, self._read_type(op.outputs[0]), parts)
+    def _operands(self, op: Any, parameter: str, argument: Any) -> Iterator[str]:
+        """The names of the tensors that an operand is; those of compressed weights are written where they are read."""
+        for binding in argument.arguments:
+            if binding.WhichOneof("binding") == "name":
+                yield binding.name
+            elif _is_stored(binding.value):
+                yield self._add_part(op, parameter, binding.value)
+
+    def _add_part(self, op: Any, parameter: str, value: Any) -> str:
+        """A constant without a name of its own: an input of an op or, before iOS 18, an attribute."""
+        name = f"{op.outputs[0].name}/{parameter}"
+        identity = f"blob at {value.blobFileValue.offset}"
+        self.ledger.add_constant(name, _size_of(value.type.tensorType), identity=identity)
+        return name
 
     def _classify(self, op: Any, operands: dict[str, list[str]]) -> OpClass:
         op_class = _CLASS_OF.get(op.type)
@@ -154,7 +160,7 @@ class _Walk:
         kinds = {self.types[name] for name in writes}
         if "INT32" in kinds:
             return "32-bit integers"
-        tensors = [*_tensor_operands(op.type, operands), *writes]
+        tensors = [*_tensor_operands(operands), *writes]
         if "FLOAT32" in {self.types.get(name) for name in tensors}:
             return "fp32"
         axes = max(len(self.ledger[name].shape) for name in tensors if name in self.ledger)
@@ -166,16 +172,16 @@ class _Walk:
         return _size_of(tensor)
 
 
-def _tensor_operands(op_type: str, operands: dict[str, list[str]]) -> list[str]:
-    """The operands that are tensors of the program; of a product that a matrix is multiplied by the first ones."""
-    skipped = ("transpose_x", "transpose_y", "indices", "axis")
-    return [name for parameter, names in operands.items() if parameter not in skipped for name in names]
+def _tensor_operands(operands: dict[str, list[str]]) -> list[str]:
+    """The operands that an op reads numbers from, what is looked up in or multiplied first."""
+    first = [parameter for parameter in ("x", "y", "weight", "bias") if parameter in operands]
+    rest = [parameter for parameter in operands if parameter not in first and parameter not in _PARAMETERS]
+    return [name for parameter in (*first, *rest) for name in operands[parameter]]
 
 
-def _names(argument: Any) -> Iterator[str]:
-    for binding in argument.arguments:
-        if binding.WhichOneof("binding") == "name":
-            yield binding.name
+def _is_stored(value: Any) -> bool:
+    """Whether a value lies in the weight file."""
+    return bool(value.WhichOneof("value") == "blobFileValue")
 
 
 def _size_of(tensor: Any) -> TensorSize:
