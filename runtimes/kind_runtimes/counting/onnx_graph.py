@@ -59,42 +59,42 @@ def count(file: Path, spec: ProgramSpec, *, is_guided: bool = True) -> ProgramWo
         raise BundleError(f"{file} cannot be read as an ONNX model: {error}", "export the bundle again") from error
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
-    walk = _Walk(graph=model.graph, types=_infer_types(model), is_guided=is_guided)
-    outputs = walk.run()
-    return walk.ledger.finish("onnx", spec.name, outputs)
+    nodes = list(_flatten(model.graph, is_guided))
+    walk = _Walk(types=_infer_types(model, nodes))
+    walk.add_graph(model.graph, nodes)
+    return walk.ledger.finish("onnx", spec.name, [value.name for value in model.graph.output])
+
+
+def _flatten(graph: Any, is_guided: bool) -> Iterator[Any]:
+    """The nodes of a graph, those of the chosen branch in the place of an `If`."""
+    for node in graph.node:
+        if node.op_type != "If":
+            yield node
+            continue
+        branch = next(one.g for one in node.attribute if one.name == ("then_branch" if is_guided else "else_branch"))
+        names = {value.name: outer for value, outer in zip(branch.output, node.output, strict=True)}
+        for inner in _flatten(branch, is_guided):
+            inner.input[:] = [names.get(name, name) for name in inner.input]
+            inner.output[:] = [names.get(name, name) for name in inner.output]
+            yield inner
 
 
 @dataclass(kw_only=True, slots=True)
 class _Walk:
-    graph: Any
     types: dict[str, Any]
-    is_guided: bool
     ledger: Ledger = field(default_factory=Ledger)
     makers: dict[str, Any] = field(default_factory=dict)
 
-    def run(self) -> list[str]:
-        """Enter everything into the ledger; returns the names of the outputs."""
-        constants = {tensor.name for tensor in self.graph.initializer}
-        for tensor in self.graph.initializer:
+    def add_graph(self, graph: Any, nodes: Sequence[Any]) -> None:
+        """Enter the constants and inputs of `graph`, and `nodes`."""
+        constants = {tensor.name for tensor in graph.initializer}
+        for tensor in graph.initializer:
             self.ledger.add_constant(tensor.name, _size_of(tensor))
-        for value in self.graph.input:
+        for value in graph.input:
             if value.name not in constants:
                 self.ledger.add_input(value.name, self._size(value.name))
-        return self._add_graph(self.graph)
-
-    def _add_graph(self, graph: Any) -> list[str]:
-        renamed = {}
-        for node in graph.node:
-            if node.op_type == "If":
-                branch = self._choose(node)
-                renamed |= dict(zip(node.output, self._add_graph(branch), strict=True))
-            else:
-                self._add_node(node)
-        return [renamed.get(value.name, value.name) for value in graph.output]
-
-    def _choose(self, node: Any) -> Any:
-        branches = {one.name: one.g for one in node.attribute}
-        return branches["then_branch" if self.is_guided else "else_branch"]
+        for node in nodes:
+            self._add_node(node)
 
     def _add_node(self, node: Any) -> None:
         if node.op_type == "Constant":
@@ -177,7 +177,7 @@ class _Walk:
         return TensorSize(shape=tuple(one.dim_value for one in kind.shape.dim), bits=_bits(kind.elem_type, name))
 
 
-def _infer_types(model: Any) -> dict[str, Any]:
+def _infer_types(model: Any, nodes: Sequence[Any]) -> dict[str, Any]:
     """The tensor types of all names, inferred on a copy of the nodes without the large constants."""
     stripped = onnx.ModelProto()
     kept = [one for one in model.graph.initializer if math.prod(one.dims) <= _MAX_SHAPE_ELEMENTS]
@@ -185,19 +185,14 @@ def _infer_types(model: Any) -> dict[str, Any]:
     stripped.ir_version = model.ir_version
     stripped.opset_import.extend(model.opset_import)
     stripped.graph.name = "shapes"
-    stripped.graph.node.extend(model.graph.node)
+    stripped.graph.node.extend(nodes)
     stripped.graph.input.extend(model.graph.input)
     stripped.graph.output.extend(model.graph.output)
     stripped.graph.initializer.extend(kept)
     stripped.graph.input.extend(helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in large)
-    for graph in list(_graphs(stripped.graph)):
-        stripped.graph.input.extend(made for node in graph.node for made in _stand_in(node))
-    inferred = onnx.shape_inference.infer_shapes(stripped, data_prop=True)
-    return {
-        value.name: value.type.tensor_type
-        for graph in _graphs(inferred.graph)
-        for value in (*graph.input, *graph.output, *graph.value_info)
-    }
+    stripped.graph.input.extend(made for node in stripped.graph.node for made in _stand_in(node))
+    graph = onnx.shape_inference.infer_shapes(stripped, data_prop=True).graph
+    return {value.name: value.type.tensor_type for value in (*graph.input, *graph.output, *graph.value_info)}
 
 
 def _stand_in(node: Any) -> list[Any]:
@@ -213,14 +208,6 @@ def _stand_in(node: Any) -> list[Any]:
         del node.attribute[:]
         return [weight]
     return []
-
-
-def _graphs(graph: Any) -> Iterator[Any]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _graphs(attribute.g)
 
 
 def _attribute(node: Any, name: str, default: object = None) -> Any:
