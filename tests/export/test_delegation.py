@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from kind_core.errors import VerificationError
 from kind_export import delegation
-from kind_export.delegation import check_delegation
+from kind_export.delegation import check_delegation, check_strict
 from kind_export.targets import Lowering, TargetOptions, load_target
 from kind_runtimes.manifest import ProgramSpec, TargetSpec, TensorSpec
 
@@ -55,6 +55,8 @@ def test_ops_left_over_are_counted_timed_and_refused(tmp_path: Path, monkeypatch
     assert facts["num_delegates"] > 1
     figures = check_delegation(tmp_path, target)  # below the shortest run that says anything: reported, not refused
     assert "native_layer_norm" in str(figures["portable_ms"])
+    with pytest.raises(VerificationError, match=r"3 x native_layer_norm on portable: XNNPACK has no operator for it"):
+        check_strict(tmp_path, target, figures)
     monkeypatch.setattr(delegation, "MIN_RUN_MS", 0.0)
     with pytest.raises(VerificationError, match="native_layer_norm"):
         check_delegation(tmp_path, target)
@@ -63,7 +65,9 @@ def test_ops_left_over_are_counted_timed_and_refused(tmp_path: Path, monkeypatch
 def test_a_whole_program_has_one_delegate(tmp_path: Path) -> None:
     target, facts = lower(Whole(), tmp_path)
     assert facts["num_delegates"] == 1
-    share = check_delegation(tmp_path, target)["delegate_share"]
+    figures = check_delegation(tmp_path, target)
+    check_strict(tmp_path, target, figures)
+    share = figures["delegate_share"]
     assert isinstance(share, float)
     assert 0 < share <= 1
 
