@@ -35,7 +35,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 @click.option("--base", type=click.Path(path_type=Path), help="With --packs: only write packs that fit this base.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle to write [<classes>.kind].")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
-@click.option("--strict", is_flag=True, help="Refuse programs of which more than 2 % runs off the fast path.")
+@click.option("--strict", is_flag=True, help="Refuse programs of which more than 5 % runs off the fast path.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.version_option(package_name="kind-diffusion")
 @click.pass_context
