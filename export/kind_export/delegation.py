@@ -45,8 +45,8 @@ def check_delegation(folder: Path, target: TargetSpec) -> dict[str, object]:
 def check_strict(folder: Path, target: TargetSpec, profile: Mapping[str, Any]) -> None:
     """Raise VerificationError where a step leaves the fast path with more than a small share, as `--strict` asks.
 
-    `profile` is what `check_delegation` gave: it has the step's time. Decoding pixels is no work to speak of: of its few
-    operators those at its ends, which convert the caller's numbers, would always be a large share.
+    `profile` is what `check_delegation` gave: it has the step's time. Decoding pixels is a few operators, of which
+    those that convert the caller's numbers would always be a large share.
     """
     for name, spec in target.programs.items():
         if name == "decode":
