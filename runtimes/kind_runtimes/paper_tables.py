@@ -123,7 +123,7 @@ def _describe(entry: Mapping[str, Any]) -> str:
 def _compute(entry: Mapping[str, Any]) -> float:
     """Our figure in the entry's unit."""
     config, _ = preset(entry["model"])
-    classes = _MEAN_CLASSES if entry.get("classes") == "mean" else entry.get("classes")
+    classes: Any = _MEAN_CLASSES if entry.get("classes") == "mean" else entry.get("classes")
     quantity = entry["quantity"]
     if quantity == "rank":
         return count_live_rank(config, config.num_classes)
