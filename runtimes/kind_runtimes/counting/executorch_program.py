@@ -22,6 +22,7 @@ with without_import_noise():
 
 BACKEND = "portable"
 DEFAULT_METHOD = "forward"
+_MAGIC = b"ET"  # after the flatbuffer's first offset; then the version of the format
 _CLASSES: dict[OpClass, tuple[str, ...]] = {
     "linear": ("bmm", "linear", "mm"),
     "norm": ("native_layer_norm", "native_group_norm"),
@@ -56,7 +57,10 @@ _OBSTACLES = {
 
 def count(file: Path, spec: ProgramSpec) -> ProgramWork:
     """Count one method of a .pte file: the program's own, or `forward`."""
-    content = file.read_bytes()
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{file} cannot be read: {error.strerror}", "export the bundle again") from error
     program, segments = _parse(content, file)
     method = spec.function or DEFAULT_METHOD
     plan = next((one for one in program.execution_plan if one.name == method), None)
@@ -187,6 +191,8 @@ class _Walk:
 
 
 def _parse(content: bytes, file: Path) -> tuple[Any, _Segments]:
+    if content[4:6] != _MAGIC:
+        raise BundleError(f"{file} is not an ExecuTorch program: it does not begin like one", "export the bundle again")
     header = _get_extended_header(content)
     end, base = (header.program_size, header.segment_base_offset) if header else (len(content), 0)
     try:
