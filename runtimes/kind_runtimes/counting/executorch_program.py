@@ -10,6 +10,7 @@ from typing import Any
 from kind_core.errors import BundleError, TargetError
 from kind_runtimes.counting.ledger import Ledger, Node, TensorSize
 from kind_runtimes.counting.xnnpack_graph import XnnpackGraph
+from kind_runtimes.executorch_program import DEFAULT_METHOD
 from kind_runtimes.manifest import ProgramSpec
 from kind_runtimes.quiet import without_import_noise
 from kind_runtimes.work import ComputePrecision, OpClass, ProgramWork
@@ -21,7 +22,6 @@ with without_import_noise():
     from executorch.exir.scalar_type import ScalarType
 
 BACKEND = "portable"
-DEFAULT_METHOD = "forward"
 _MAGIC = b"ET"  # after the flatbuffer's first offset; then the version of the format
 _CLASSES: dict[OpClass, tuple[str, ...]] = {
     "linear": ("bmm", "linear", "mm"),
