@@ -1,0 +1,61 @@
+package dev.kind.runtime
+
+import android.app.ActivityManager
+import android.content.Context
+import android.graphics.Bitmap
+import android.os.Build
+import android.os.PowerManager
+import org.json.JSONObject
+import java.io.File
+
+/**
+ * The bundle that an app ships as the folder [name] of its assets.
+ *
+ * onnxruntime reads programs from files, so they are copied out of the package, once for each version of the app.
+ */
+fun KindBundle.Companion.fromAssets(context: Context, name: String): KindBundle {
+    val installed = context.packageManager.getPackageInfo(context.packageName, 0).lastUpdateTime
+    val folder = context.noBackupFilesDir.resolve("kind/$name-$installed")
+    if (!folder.exists()) {
+        folder.parentFile?.listFiles { old -> old.name.startsWith("$name-") }?.forEach(File::deleteRecursively)
+        val copy = File("$folder.partial").apply { deleteRecursively() }
+        copyAssets(context, name, copy)
+        check(copy.renameTo(folder)) { "cannot rename $copy" }
+    }
+    return open(folder)
+}
+
+/** The picture for the screen. */
+fun Picture.toBitmap(): Bitmap = Bitmap.createBitmap(argb, width, height, Bitmap.Config.ARGB_8888)
+
+/** This device as the results of [Benchmark] describe it. */
+fun describeDevice(context: Context): JSONObject {
+    val memory = ActivityManager.MemoryInfo()
+    context.getSystemService(ActivityManager::class.java).getMemoryInfo(memory)
+    val power = context.getSystemService(PowerManager::class.java)
+    return JSONObject()
+        .put("system", "Android ${Build.VERSION.RELEASE}")
+        .put("processor", if (Build.VERSION.SDK_INT >= 31) Build.SOC_MODEL else Build.HARDWARE)
+        .put("model", "${Build.MANUFACTURER} ${Build.MODEL}")
+        .put("num_cpus", Runtime.getRuntime().availableProcessors())
+        .put("memory_bytes", memory.totalMem)
+        .put("thermal_state", if (Build.VERSION.SDK_INT >= 29) thermalState(power) else null)
+        .put("low_power_mode", power.isPowerSaveMode)
+}
+
+private fun thermalState(power: PowerManager) = when (power.currentThermalStatus) {
+    PowerManager.THERMAL_STATUS_NONE -> "nominal"
+    PowerManager.THERMAL_STATUS_LIGHT, PowerManager.THERMAL_STATUS_MODERATE -> "fair"
+    PowerManager.THERMAL_STATUS_SEVERE -> "serious"
+    else -> "critical"
+}
+
+private fun copyAssets(context: Context, path: String, target: File) {
+    val names = context.assets.list(path).orEmpty()
+    if (names.isEmpty()) {
+        context.assets.open(path).use { source -> target.outputStream().use(source::copyTo) }
+        return
+    }
+    target.mkdirs()
+    for (name in names) copyAssets(context, "$path/$name", target.resolve(name))
+}

@@ -1,0 +1,109 @@
+package dev.kind.runtime
+
+import kotlinx.coroutines.CoroutineDispatcher
+import kotlinx.coroutines.Dispatchers
+import kotlinx.coroutines.channels.Channel
+import kotlinx.coroutines.currentCoroutineContext
+import kotlinx.coroutines.ensureActive
+import kotlinx.coroutines.flow.Flow
+import kotlinx.coroutines.flow.buffer
+import kotlinx.coroutines.flow.flow
+import kotlinx.coroutines.flow.flowOn
+import kotlinx.coroutines.flow.last
+import kotlin.math.round
+
+/** What a picture looks like after [step] of [steps] steps; the last one is the picture. */
+class Preview(val step: Int, val steps: Int, val picture: Picture)
+
+/**
+ * Draws pictures with the programs of a bundle. Several coroutines may use it at once; [close] it after the last.
+ *
+ * ```
+ * val generator = KindBundle.open(folder).openGenerator()
+ * generator.generate("panda", seed = 7u).collect { show(it.picture) }
+ * ```
+ */
+class KindGenerator internal constructor(
+    val manifest: Manifest,
+    internal val programs: Programs,
+    private val dispatcher: CoroutineDispatcher = Dispatchers.Default,
+) : AutoCloseable by programs {
+
+    /**
+     * Draws one picture of a class, by id or name, when it is collected; the same seed gives the same picture in every
+     * runtime. Cancelling the collector stops before the next step.
+     *
+     * @param guidance null for the bundle's own.
+     * @param previewEvery steps between previews. Each costs a decode, which is next to nothing where latents are
+     *   pixels; 0 for none but the last.
+     */
+    fun generate(className: String, seed: ULong, guidance: Float? = null, previewEvery: Int = 1): Flow<Preview> =
+        draw(choose(className), seed, guidance ?: manifest.guidanceScale, previewEvery)
+
+    /** Draws one picture of a base with [pack] attached; without one, the learngene alone. */
+    fun generate(pack: Pack?, seed: ULong, guidance: Float? = null, previewEvery: Int = 1): Flow<Preview> =
+        draw(attach(pack), seed, guidance ?: manifest.guidanceScale, previewEvery)
+
+    /** The inputs of `step` that say which class is drawn. */
+    internal fun choose(className: String): Map<String, Tensor> {
+        if (manifest.packBase != null) {
+            throw KindException("the bundle is a base: its classes are packs", "Give a pack in place of '$className'.")
+        }
+        return mapOf("class_index" to Tensor.scalar(manifest.indexOfClass(className)))
+    }
+
+    internal fun attach(pack: Pack?): Map<String, Tensor> {
+        pack?.check(manifest)
+        return Pack.inputs(pack, programs.spec.inputs)
+    }
+
+    private fun draw(choice: Map<String, Tensor>, seed: ULong, guidance: Float, previewEvery: Int): Flow<Preview> =
+        flow {
+            var state = start(seed)
+            for (done in 1..manifest.steps) {
+                currentCoroutineContext().ensureActive()
+                state = step(done - 1, state + choice, guidance)
+                val isLast = done == manifest.steps
+                if (isLast && !state.getValue("latents").isFinite()) {
+                    throw KindException(
+                        "seed $seed gives numbers that are not finite at guidance $guidance", "Lower the guidance.",
+                    )
+                }
+                if (isLast || previewEvery > 0 && done % previewEvery == 0) {
+                    emit(Preview(done, manifest.steps, decode(state)))
+                }
+            }
+        }.buffer(Channel.RENDEZVOUS).flowOn(dispatcher)
+
+    /** What the first step begins with. */
+    internal fun start(seed: ULong): Map<String, Tensor> {
+        val shape = manifest.latentsShape
+        val noise = StartNoise.normals(seed, shape.product())
+        for (i in noise.indices) noise[i] *= manifest.initialNoiseScale
+        val latents = mapOf("latents" to Tensor(noise, shape))
+        return if (programs.spec.takes("history")) latents + ("history" to Tensor.zeros(shape)) else latents
+    }
+
+    /** The state after a step; outputs are called `next_latents`: no format lets one share its input's name. */
+    internal fun step(index: Int, inputs: Map<String, Tensor>, guidance: Float): Map<String, Tensor> {
+        val chosen = inputs + ("step_index" to Tensor.scalar(index))
+        val unguided = programs.stepUnguided.takeUnless { manifest.isGuided(index) }
+        val outputs = unguided?.run(chosen) ?: programs.step.run(chosen + ("guidance" to Tensor.scalar(guidance)))
+        return outputs.mapKeys { it.key.removePrefix("next_") }
+    }
+
+    internal fun decode(state: Map<String, Tensor>): Picture {
+        val image = programs.decode.run(mapOf("latents" to state.getValue("latents"))).getValue("image")
+        val (height, width) = image.shape.takeLast(2)
+        val values = image.values
+        fun level(channel: Int, i: Int) =
+            round(values[channel * width * height + i].coerceIn(0f, 1f) * 255f).toInt()
+        val argb = IntArray(width * height) { i ->
+            0xFF shl 24 or (level(0, i) shl 16) or (level(1, i) shl 8) or level(2, i)
+        }
+        return Picture(width, height, argb)
+    }
+}
+
+/** The finished picture. */
+suspend fun Flow<Preview>.picture(): Picture = last().picture

@@ -1,0 +1,21 @@
+// swift-tools-version: 5.9
+import PackageDescription
+
+let package = Package(
+    name: "KindRuntime",
+    platforms: [.iOS(.v17), .macOS(.v14)],
+    products: [
+        .library(name: "KindRuntime", targets: ["KindRuntime"]),
+    ],
+    targets: [
+        .target(
+            name: "KindRuntime",
+            swiftSettings: [.enableExperimentalFeature("StrictConcurrency")]
+        ),
+        .testTarget(
+            name: "KindRuntimeTests",
+            dependencies: ["KindRuntime"],
+            resources: [.copy("vectors.json")]
+        ),
+    ]
+)

@@ -1,0 +1,47 @@
+#if canImport(CoreML)
+import CoreML
+import CryptoKit
+
+/// A Core ML package as Core ML loads it: compiled once, then kept in the caches folder under the hash of its files.
+enum CompiledPackage {
+    static func open(_ program: String, in bundle: KindBundle) async throws -> URL {
+        let files = try bundle.files(of: program)
+        let key = SHA256.hexDigest(of: Data(files.map(\.sha256).joined().utf8))
+        let manager = FileManager.default
+        let folder = try manager
+            .url(for: .cachesDirectory, in: .userDomainMask, appropriateFor: nil, create: true)
+            .appending(path: "KindRuntime", directoryHint: .isDirectory)
+        let kept = folder.appending(path: "\(key).mlmodelc", directoryHint: .isDirectory)
+        if manager.fileExists(atPath: kept.path) { return kept }
+
+        for file in files { try check(file.path, file.sha256, in: bundle) }
+        let compiled = try await MLModel.compileModel(at: bundle.url.appending(path: program))
+        try manager.createDirectory(at: folder, withIntermediateDirectories: true)
+        do {
+            try manager.moveItem(at: compiled, to: kept)
+        } catch CocoaError.fileWriteFileExists {
+            try? manager.removeItem(at: compiled)  // another task was faster
+        }
+        return kept
+    }
+
+    private static func check(_ path: String, _ sha256: String, in bundle: KindBundle) throws {
+        guard let data = try? Data(contentsOf: bundle.url.appending(path: path), options: .mappedIfSafe) else {
+            throw KindError("\(bundle.url.lastPathComponent) has no file \(path)", hint: "Copy the whole folder again.")
+        }
+        let actual = SHA256.hexDigest(of: data)
+        guard actual == sha256 else {
+            throw KindError(
+                "\(path) has sha256 \(actual.prefix(12))..., the manifest expects \(sha256.prefix(12))...",
+                hint: "The file was changed or damaged: copy or export the bundle again.")
+        }
+    }
+}
+
+extension SHA256 {
+    /// Lower-case hexadecimal.
+    static func hexDigest(of data: Data) -> String {
+        hash(data: data).map { String(format: "%02x", $0) }.joined()
+    }
+}
+#endif

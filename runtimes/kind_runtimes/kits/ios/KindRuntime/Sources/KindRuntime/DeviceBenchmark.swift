@@ -1,0 +1,105 @@
+#if canImport(CoreML)
+import CoreML
+import CryptoKit
+
+extension BenchmarkResults {
+    /// Measures the Core ML programs of a bundle on this device.
+    ///
+    /// Run it in a release build, on a cool device on its charger, with nothing else open.
+    public static func measure(
+        _ bundle: KindBundle, computeUnits: [MLComputeUnits] = [.all], repeats: Int = 20, warmup: Int = 3,
+        onCase: @Sendable (Case) -> Void = { _ in }
+    ) async throws -> BenchmarkResults {
+        let created = Date()
+        let machine = Machine.current
+        let manifest = try Data(contentsOf: bundle.url.appending(path: "manifest.json"))
+        var cases: [Case] = []
+        for units in computeUnits {
+            let measured = try await measure(bundle, units, Stopwatch(repeats: repeats, warmup: warmup), machine.system)
+            onCase(measured)
+            cases.append(measured)
+        }
+        return BenchmarkResults(
+            created: created,
+            bundle: BundleName(name: bundle.manifest.name, manifestSha256: SHA256.hexDigest(of: manifest)),
+            machine: machine, cases: cases)
+    }
+
+    private static func measure(
+        _ bundle: KindBundle, _ units: MLComputeUnits, _ stopwatch: Stopwatch, _ system: String
+    ) async throws -> Case {
+        let clock = ContinuousClock()
+        let start = clock.now
+        let generator = try await KindGenerator(bundle: bundle, computeUnits: units)
+        let loadMs = (clock.now - start) / .milliseconds(1)
+        let times = try await stopwatch.measure(generator)
+        return Case(
+            runtime: "coreml", engine: "Core ML of \(system)", provider: units.name,
+            precision: try bundle.manifest.target("coreml").precision, warmup: stopwatch.warmup,
+            stepMs: times.step, stepUnguidedMs: times.stepUnguided, decodeMs: times.decode,
+            wholeImageMs: times.wholeImage, loadMs: Load(first: loadMs),
+            peakMemoryBytes: Machine.peakFootprintBytes, memoryMeasure: "phys_footprint")
+    }
+}
+
+extension BenchmarkResults.Machine {
+    static var current: Self {
+        let process = ProcessInfo.processInfo
+        let version = process.operatingSystemVersion
+        #if os(iOS)
+        let name = "iOS"
+        #else
+        let name = "macOS"
+        #endif
+        return Self(
+            system: "\(name) \(version.majorVersion).\(version.minorVersion)", processor: hardwareName,
+            numCpus: process.processorCount, memoryBytes: process.physicalMemory,
+            thermalState: process.thermalState.name, lowPowerMode: process.isLowPowerModeEnabled)
+    }
+
+    /// Such as `iPhone17,3`.
+    private static var hardwareName: String {
+        var size = 0
+        sysctlbyname("hw.machine", nil, &size, nil, 0)
+        var name = [CChar](repeating: 0, count: max(size, 1))
+        sysctlbyname("hw.machine", &name, &size, nil, 0)
+        return String(cString: name)
+    }
+
+    /// The most memory that this process was charged with, as the system's limit counts it.
+    static var peakFootprintBytes: UInt64? {
+        var info = task_vm_info_data_t()
+        var count = mach_msg_type_number_t(MemoryLayout<task_vm_info_data_t>.size / MemoryLayout<integer_t>.size)
+        let status = withUnsafeMutablePointer(to: &info) { pointer in
+            pointer.withMemoryRebound(to: integer_t.self, capacity: Int(count)) {
+                task_info(mach_task_self_, task_flavor_t(TASK_VM_INFO), $0, &count)
+            }
+        }
+        return status == KERN_SUCCESS ? UInt64(info.ledger_phys_footprint_peak) : nil
+    }
+}
+
+extension ProcessInfo.ThermalState {
+    fileprivate var name: String? {
+        switch self {
+        case .nominal: "nominal"
+        case .fair: "fair"
+        case .serious: "serious"
+        case .critical: "critical"
+        @unknown default: nil
+        }
+    }
+}
+
+extension MLComputeUnits {
+    fileprivate var name: String {
+        switch self {
+        case .all: "all"
+        case .cpuOnly: "cpu-only"
+        case .cpuAndGPU: "cpu-and-gpu"
+        case .cpuAndNeuralEngine: "cpu-and-neural-engine"
+        @unknown default: "\(rawValue)"
+        }
+    }
+}
+#endif

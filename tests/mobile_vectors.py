@@ -1,0 +1,254 @@
+"""What the kits in other languages must do as Python does: `vectors.json` of their tests, drawn by the Python loop.
+
+`python tests/mobile_vectors.py` writes it into every kit. The programs of a loop are a toy, written again in the tests of
+each kit: products and sums of 32-bit floats in this order.
+
+    aim = latents * 0.5 + guidance * 0.25 + class_index * 0.125
+        + tailor[0] + modulation_coefficients[step_index] * modulation_basis[1]        (each where it is an input)
+    step: next_latents = aim + history * 0.5 - step_index * 0.0625, next_history = latents - aim
+    step_unguided: next_latents = latents * 0.75 + class_index * 0.125
+    decode: image = latents * 0.5 + 0.5
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from kind_core.classes import ClassInfo
+from kind_core.noise import format_test_vectors, start_noise
+from kind_runtimes.generator import Generator
+from kind_runtimes.kits import KITS, kit_folder
+from kind_runtimes.manifest import NOISE_GENERATOR, Manifest, ProgramSpec, parse_manifest
+from kind_runtimes.packs import encode_metadata, read_pack
+from kind_runtimes.runtime import Arrays, ClassPrograms
+
+_BASE = "ab" * 32
+_SHAPE = [1, 3, 2, 3]
+_STEPS = 4
+_CLASSES = [
+    {"id": "n02510455", "names": ["giant panda", "panda"]},
+    {"id": "n01882714", "names": ["koala", "koala bear"]},
+]
+PLACES = {
+    "ios": "KindRuntime/Tests/KindRuntimeTests/vectors.json",
+    "android": "kind-runtime/src/test/resources/vectors.json",
+}
+
+
+class ToyProgram:
+    """A step, an unguided step or a decode; `class_index` where it stands for one class."""
+
+    engine = "toy"
+
+    def __init__(self, name: str, class_index: int = 0) -> None:
+        self._name = name
+        self._class_index = class_index
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        number = {name: np.float32(value.reshape(-1)[0]) for name, value in inputs.items()}
+        latents, half = inputs["latents"], np.float32(0.5)
+        if self._name == "decode":
+            return {"image": latents * half + half}
+        step = int(number["step_index"])
+        chosen = np.float32(number.get("class_index", self._class_index)) * np.float32(0.125)
+        if self._name == "step_unguided":
+            return {"next_latents": latents * np.float32(0.75) + chosen}
+        aim = latents * half + number["guidance"] * np.float32(0.25) + chosen
+        if "tailor" in inputs:
+            pack = inputs["modulation_coefficients"][step, 0] * inputs["modulation_basis"][0, 1]
+            aim = aim + number["tailor"] + pack
+        history = inputs.get("history", np.zeros_like(latents))
+        outputs = {"next_latents": aim + history * half - np.float32(step) * np.float32(0.0625)}
+        return {**outputs, "next_history": latents - aim} if "history" in inputs else outputs
+
+
+def format_vectors() -> str:
+    """The text of `vectors.json`, a case a line."""
+    vectors = {
+        "noise": json.loads(format_test_vectors())["vectors"],
+        "manifests": _manifests(),
+        "packs": _packs(),
+        "loops": _loops(),
+    }
+    parts = [f'"{name}": [\n' + ",\n".join(map(json.dumps, cases)) + "\n]" for name, cases in vectors.items()]
+    return "{" + ",\n".join(parts) + "}\n"
+
+
+def manifest_data(inputs: Mapping[str, list[int]], target: str = "", **changes: Any) -> dict[str, Any]:
+    """A manifest whose step takes `inputs`, shapes by name, for `target` or, without, for the one of each kit."""
+    state = [name for name in ("latents", "history") if name in inputs]
+    step = {
+        "inputs": [_tensor(name, shape) for name, shape in inputs.items()],
+        "outputs": [_tensor(f"next_{name}", _SHAPE) for name in state],
+    }
+    unguided = {**step, "inputs": [one for one in step["inputs"] if one["name"] != "guidance"]}
+    decode = {"inputs": [_tensor("latents", _SHAPE)], "outputs": [_tensor("image", _SHAPE)]}
+    programs = {"step": step, "decode": decode}
+    if "guided_steps" in changes:
+        programs["step_unguided"] = unguided
+    for name, program in programs.items():
+        program["file"] = f"a-target/{name}"  # type: ignore[assignment]
+    if functions := changes.pop("class_functions", None):
+        step["class_functions"] = functions
+    parity = {"verified_by": "nothing", "threshold_db": 0, "trajectory_psnr_db": 0, "step_psnr_db": 0}
+    entry = {"precision": "fp32", "programs": programs, "parity": parity}
+    return {
+        "format_version": 1, "name": "toy", "classes": _CLASSES, "steps": _STEPS, "sampler": "toy",
+        "guidance_scale": 1.5, "initial_noise_scale": 0.8, "latents_shape": _SHAPE, "noise_generator": NOISE_GENERATOR,
+        "source": {"checkpoint_sha256": "0" * 64}, "tools": {},
+        "targets": {name: entry for name in ([target] if target else ["coreml", "onnx"])}, "files": {}, **changes,
+    }  # fmt: skip
+
+
+def _tensor(name: str, shape: list[int]) -> dict[str, Any]:
+    return {"name": name, "shape": shape, "dtype": "int32" if name.endswith("_index") else "float32"}
+
+
+_PLAIN = {"latents": _SHAPE, "step_index": [1], "class_index": [1], "guidance": [1]}
+_MULTISTEP = {"latents": _SHAPE, "history": _SHAPE, "step_index": [1], "class_index": [1], "guidance": [1]}
+_DETACHED = {
+    "latents": _SHAPE, "step_index": [1], "guidance": [1],
+    "tailor": [1, 3], "modulation_basis": [1, 2], "modulation_coefficients": [_STEPS, 1],
+}  # fmt: skip
+
+
+def pack_bytes(base: str = _BASE, **changes: Any) -> bytes:
+    """A pack of the toy base; `changes` are tensors."""
+    tensors = {
+        "tailor": np.array([[0.3333, -7e-8, 65504.0]], np.float16),  # a rounded, a subnormal and the largest half
+        "modulation_basis": np.array([[0.0, 0.25]], np.float16),
+        "modulation_coefficients": np.array([[1.0], [-0.5], [0.25], [2.0]], np.float16),
+    }
+    info = ClassInfo(id="n07749582", names=("lemon",))
+    return save({**tensors, **changes}, metadata=encode_metadata(info, base))
+
+
+def _manifests() -> list[dict[str, Any]]:
+    """Documents that must be refused, and the one that they are changed from."""
+    good = manifest_data(_PLAIN)
+    without = {key: value for key, value in good.items() if key != "latents_shape"}
+    cases = {
+        "as it is": good,
+        "a newer format": {**good, "format_version": 2},
+        "another noise generator": {**good, "noise_generator": "mersenne/1"},
+        "no steps": {**good, "steps": 0},
+        "steps in words": {**good, "steps": "four"},
+        "no classes": {**good, "classes": []},
+        "no latents_shape": without,
+        "a flat latents_shape": {**good, "latents_shape": [12]},
+    }
+    texts = {what: json.dumps(data) for what, data in cases.items()}
+    texts |= {"half of it": texts["as it is"][:200], "nothing": ""}
+    return [{"what": what, "text": text, "is_refused": what != "as it is"} for what, text in texts.items()]
+
+
+def _packs() -> list[dict[str, Any]]:
+    """Files that must be refused, and the one that they are changed from."""
+    good = pack_bytes()
+    newer = good.replace(b'format_version\\": 1', b'format_version\\": 2')
+    assert newer != good
+    cases = {
+        "as it is": good,
+        "a newer format": newer,
+        "cut off": good[:-4],
+        "cut off in the header": good[:40],
+        "nothing": b"",
+        "no safetensors": b"<html>not found</html>",
+        "a header longer than the file": b"\xff" * 7 + b"\x7f{}",
+        "no pack": save({"tailor": np.zeros((1, 3), np.float16)}),
+        "not finite": pack_bytes(tailor=np.array([[1, np.nan, 1]], np.float16)),
+        "single precision": pack_bytes(tailor=np.zeros((1, 3), np.float32)),
+    }
+    return [
+        {"what": what, "base64": base64.b64encode(data).decode(), "is_refused": what != "as it is"}
+        for what, data in cases.items()
+    ] + [
+        {"what": what, "base64": base64.b64encode(data).decode(), "is_refused": False, "does_not_fit": True}
+        for what, data in {
+            "another base": pack_bytes("cd" * 32),
+            "another shape": pack_bytes(tailor=np.zeros((1, 4), np.float16)),
+        }.items()
+    ]
+
+
+def _loops() -> list[dict[str, Any]]:
+    functions = {"n02510455": "draw_panda", "n01882714": "draw_koala"}
+    base = manifest_data(_DETACHED, pack_base=_BASE)
+    return [
+        _loop("the bundle's guidance, by id", manifest_data(_PLAIN), "n01882714", 7),
+        _loop("by name, in capitals", manifest_data(_MULTISTEP), "Giant Panda", 2**64 - 1, guidance=2.5),
+        _loop("guidance in two steps", manifest_data(_PLAIN, guided_steps=[1, 2]), "koala", 2**32),
+        _loop("guidance in two steps, by one program", _one_program(guided_steps=[1, 2]), "koala", 3),
+        _loop("a function a class", manifest_data(_PLAIN_CLASS, "coreml", class_functions=functions), "koala", 11),
+        _loop("a pack", base, None, 5, pack=pack_bytes()),
+        _loop("a base alone", base, None, 5),
+    ]
+
+
+_PLAIN_CLASS = {name: shape for name, shape in _PLAIN.items() if name != "class_index"}
+
+
+def _one_program(**changes: Any) -> dict[str, Any]:
+    """Where `step` chooses by itself which steps are guided, there is no `step_unguided`."""
+    data = manifest_data(_PLAIN, **changes)
+    for target in data["targets"].values():
+        target["programs"].pop("step_unguided", None)
+    return data
+
+
+def _loop(
+    what: str, data: dict[str, Any], name: str | None, seed: int, guidance: float | None = None,
+    pack: bytes | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """A picture drawn by the Python loop: the latents after each step, and the pixels."""
+    manifest = parse_manifest(json.dumps(data), what)
+    generator = _toy_generator(manifest)
+    if pack is not None:
+        generator = generator.with_pack(_read(pack))
+    names = [{info.id.lower(), *(n.lower() for n in info.names)} for info in manifest.classes]
+    index = 0 if name is None else next(i for i, one in enumerate(names) if name.lower() in one)
+    noise = start_noise(seed, manifest.latents_shape)
+    trajectory = list(generator.trajectory(noise, index, guidance))
+    return {
+        "what": what, "manifest": data, "class": name, "seed": str(seed), "guidance": guidance,
+        "pack": None if pack is None else base64.b64encode(pack).decode(),
+        "latents": [[float(str(x)) for x in latents.reshape(-1)] for latents in trajectory],
+        "rgb": generator.decode_picture(trajectory[-1]).reshape(-1).tolist(),
+    }  # fmt: skip
+
+
+def _toy_generator(manifest: Manifest) -> Generator:
+    programs: Mapping[str, ProgramSpec] = next(iter(manifest.targets.values())).programs
+    functions = programs["step"].class_functions or {}
+    steps = [lambda i=i: ToyProgram("step", i) for i in range(len(functions))]
+    return Generator(
+        manifest=manifest,
+        step=ClassPrograms(steps) if steps else ToyProgram("step"),
+        decode=ToyProgram("decode"),
+        step_unguided=ToyProgram("step_unguided") if "step_unguided" in programs else None,
+    )
+
+
+def _read(pack: bytes) -> Any:
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "toy.pack"
+        file.write_bytes(pack)
+        return read_pack(file)
+
+
+def main() -> None:
+    for kit in KITS:
+        (kit_folder(kit) / PLACES[kit]).write_text(format_vectors(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
