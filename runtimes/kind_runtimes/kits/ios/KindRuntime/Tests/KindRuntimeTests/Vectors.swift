@@ -1,0 +1,85 @@
+import Foundation
+
+@testable import KindRuntime
+
+/// `vectors.json`.
+struct Vectors {
+    struct Noise {
+        let seed: UInt64
+        let words: [UInt32]
+        let normals: [Float]
+    }
+
+    struct Document {
+        let what: String
+        let text: String
+        let isRefused: Bool
+    }
+
+    struct File {
+        let what: String
+        let data: Data
+        let isRefused: Bool
+        let doesNotFit: Bool
+    }
+
+    struct Loop {
+        let what: String
+        let manifest: Manifest
+        let className: String?
+        let pack: Data?
+        let seed: UInt64
+        let guidance: Float?
+        let latents: [[Float]]
+        let rgb: [UInt8]
+    }
+
+    let noise: [Noise]
+    let manifests: [Document]
+    let packs: [File]
+    let loops: [Loop]
+
+    init(contentsOf url: URL) throws {
+        let json = try JSONSerialization.jsonObject(with: Data(contentsOf: url)) as! [String: [[String: Any]]]
+        noise = json["noise"]!.map {
+            Noise(
+                seed: UInt64($0["seed"] as! String)!, words: ($0["words"] as! [NSNumber]).map(\.uint32Value),
+                normals: floats($0["normals"]))
+        }
+        manifests = json["manifests"]!.map {
+            Document(
+                what: $0["what"] as! String, text: $0["text"] as! String, isRefused: $0["is_refused"] as! Bool)
+        }
+        packs = json["packs"]!.map {
+            File(
+                what: $0["what"] as! String, data: Data(base64Encoded: $0["base64"] as! String)!,
+                isRefused: $0["is_refused"] as! Bool, doesNotFit: $0["does_not_fit"] as? Bool ?? false)
+        }
+        loops = try json["loops"]!.map {
+            Loop(
+                what: $0["what"] as! String,
+                manifest: try Manifest.parse(JSONSerialization.data(withJSONObject: $0["manifest"]!)),
+                className: $0["class"] as? String,
+                pack: ($0["pack"] as? String).flatMap { Data(base64Encoded: $0) },
+                seed: UInt64($0["seed"] as! String)!, guidance: ($0["guidance"] as? NSNumber)?.floatValue,
+                latents: ($0["latents"] as! [Any]).map(floats),
+                rgb: ($0["rgb"] as! [NSNumber]).map(\.uint8Value))
+        }
+    }
+
+    /// The manifest that must be read.
+    func manifest() throws -> Manifest {
+        try Manifest.parse(Data(manifests[0].text.utf8))
+    }
+
+    func loop(_ what: String) throws -> Loop {
+        guard let loop = loops.first(where: { $0.what == what }) else {
+            throw KindError("no loop '\(what)'", hint: "Look at the vectors.")
+        }
+        return loop
+    }
+}
+
+private func floats(_ numbers: Any?) -> [Float] {
+    (numbers as! [NSNumber]).map(\.floatValue)
+}
