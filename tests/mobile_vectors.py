@@ -1,7 +1,7 @@
 """What the kits in other languages must do as Python does: `vectors.json` of their tests, drawn by the Python loop.
 
-`python tests/mobile_vectors.py` writes it into every kit. The programs of a loop are a toy, written again in the tests of
-each kit: products and sums of 32-bit floats in this order.
+`python tests/mobile_vectors.py` writes it into every kit. The programs of a loop are a toy, written again in the tests
+of each kit: products and sums of 32-bit floats in this order.
 
     aim = latents * 0.5 + guidance * 0.25 + class_index * 0.125
         + tailor[0] + modulation_coefficients[step_index] * modulation_basis[1]        (each where it is an input)
@@ -103,7 +103,7 @@ def manifest_data(inputs: Mapping[str, list[int]], target: str = "", **changes: 
         "format_version": 1, "name": "toy", "classes": _CLASSES, "steps": _STEPS, "sampler": "toy",
         "guidance_scale": 1.5, "initial_noise_scale": 0.8, "latents_shape": _SHAPE, "noise_generator": NOISE_GENERATOR,
         "source": {"checkpoint_sha256": "0" * 64}, "tools": {},
-        "targets": {name: entry for name in ([target] if target else ["coreml", "onnx"])}, "files": {}, **changes,
+        "targets": dict.fromkeys([target] if target else ["coreml", "onnx"], entry), "files": {}, **changes,
     }  # fmt: skip
 
 

@@ -32,6 +32,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 @click.option("--baking", default="auto", show_default=True, help="Modulation table: auto, on or off.")
 @click.option("--packs", is_flag=True, help="One base without classes, and a pack a class to download.")
 @click.option("--class-functions", is_flag=True, help="Core ML with iOS 18: a function a class, shared weights.")
+@click.option("--kit", "kits", multiple=True, metavar="NAME", help="Add sources for an app: ios or android.")
 @click.option("--base", type=click.Path(path_type=Path), help="With --packs: only write packs that fit this base.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle to write [<classes>.kind].")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
@@ -51,6 +52,7 @@ def main(
       kind-export --classes panda,koala --target all --steps 20 --guidance 2
       kind-export --classes panda,koala --target all --packs -o base.kind
       kind-export --classes lemon --packs --base base.kind
+      kind-export --classes panda --target coreml --kit ios
       kind-export --blend panda+koala --target onnx --precision int8 --guidance-interval 0.2,0.8
       kind-export classes
     """
@@ -62,7 +64,11 @@ def main(
     options |= {"guidance_interval": parse_interval(options["guidance_interval"])}
     checkpoint = options.pop("checkpoint") or _sample_checkpoint()
     request = ExportRequest(
-        classes=split_names(classes), targets=split_names(targets), checkpoint=checkpoint, **options
+        classes=split_names(classes),
+        targets=split_names(targets),
+        kits=split_names(options.pop("kits")),
+        checkpoint=checkpoint,
+        **options,
     )
     from kind_export.session import run_export, run_packs
 

@@ -25,6 +25,7 @@ from kind_export.class_functions import name_functions
 from kind_export.compact import CompactModel
 from kind_export.delegation import check_delegation, check_strict
 from kind_export.golden import write_golden, write_preview
+from kind_export.kits import write_kits
 from kind_export.lowering import Lowered
 from kind_export.packs import hash_base, require_tailors, write_packs
 from kind_export.precision import lower_within_gate
@@ -113,6 +114,7 @@ def export_bundle(request: ExportRequest, on_stage: OnStage = lambda stage: None
         alone = [verifier.learngene] if request.packs else []
         write_golden(folder / "golden.safetensors", [*verifier.trajectories, *alone], verifier.reference)
         write_preview(folder, draft)
+        write_kits(folder, request.kits)
         manifest = _write_manifest(folder, draft, parities)
         on_stage("measuring")
         timings = time_bundle(open_bundle(folder), folder / "measured.json", profiles)

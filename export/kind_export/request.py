@@ -10,6 +10,7 @@ from typing import Literal
 
 from kind_core.config import check_interval
 from kind_core.errors import ConfigError, TargetError
+from kind_export.kits import check_kits
 
 Precision = Literal["fp32", "fp16", "int8", "int4", "palette6", "palette4"]
 
@@ -40,6 +41,7 @@ class ExportRequest:
     max_rank: int | None = None
     energy: float | None = None
     class_functions: bool = False
+    kits: tuple[str, ...] = ()
     packs: bool = False
     base: Path | None = None
     force: bool = False
@@ -67,6 +69,8 @@ class ExportRequest:
             raise ConfigError(f"guidance is {self.guidance}, expected a finite number up to {MAX_GUIDANCE:g}")
         self._check_shortcuts()
         self._check_ios()
+        if self.base is None:
+            check_kits(self.kits, parse_targets(self.targets))
         if self.class_functions:
             self._check_class_functions()
 
@@ -126,6 +130,7 @@ class ExportRequest:
             "precision": self.precision,
             "max-rank": self.max_rank,
             "energy": self.energy,
+            "kit": self.kits or None,
             "guidance-interval": self.guidance_interval if self.guidance_interval != (0.0, 1.0) else None,
         }
         name = next((name for name, value in given.items() if value is not None), None)

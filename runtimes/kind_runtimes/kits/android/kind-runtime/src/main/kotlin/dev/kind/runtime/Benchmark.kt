@@ -20,30 +20,32 @@ class Benchmark(private val bundle: KindBundle, repeats: Int = 20, warmup: Int =
      * The results.
      *
      * @param machine the fields of `machine`; on Android those of [describeDevice].
+     * @param className null for the first class or, of a base, the learngene alone.
      * @param threads a case each; null for onnxruntime's own choice.
      */
-    suspend fun run(machine: JSONObject, threads: List<Int?> = listOf(null)): JSONObject =
+    suspend fun run(machine: JSONObject, className: String? = null, threads: List<Int?> = listOf(null)): JSONObject =
         withContext(Dispatchers.Default) {
             val created = Instant.now().truncatedTo(ChronoUnit.SECONDS)
-            val cases = threads.map { measure(it) }
+            val cases = threads.map { measure(it, className) }
             JSONObject()
                 .put("format_version", 1)
                 .put("kind", "measured")
                 .put("made_by", "kind-runtime 0.1.0")
                 .put("created", created.toString())
-                .put("bundle", JSONObject()
-                    .put("name", bundle.manifest.name)
-                    .put("manifest_sha256", bundle.manifestSha256))
+                .put(
+                    "bundle",
+                    JSONObject().put("name", bundle.manifest.name).put("manifest_sha256", bundle.manifestSha256),
+                )
                 .put("machine", machine)
                 .put("cases", JSONArray(cases))
         }
 
-    private suspend fun measure(threads: Int?): JSONObject {
+    private suspend fun measure(threads: Int?, className: String?): JSONObject {
         val baseline = memoryBytes("VmRSS")
         val start = System.nanoTime()
         return bundle.openGenerator(threads).use { generator ->
             val loadMs = millisecondsSince(start)
-            stopwatch.measure(generator)
+            stopwatch.measure(generator, className)
                 .put("threads", threads)
                 .put("load_ms", JSONObject().put("first", loadMs))
                 .put("peak_memory_bytes", memoryBytes("VmHWM"))

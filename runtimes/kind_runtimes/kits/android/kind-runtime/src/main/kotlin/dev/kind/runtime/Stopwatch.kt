@@ -7,15 +7,19 @@ import org.json.JSONObject
 /** Times the programs of an opened bundle one call at a time: a `case` of the results. */
 internal class Stopwatch(private val repeats: Int, private val warmup: Int) {
 
-    /** A step with guidance, one without where the bundle has them, a decode and whole pictures. */
-    suspend fun measure(generator: KindGenerator): JSONObject {
+    /**
+     * A step with guidance, one without where the bundle has them, a decode and whole pictures.
+     *
+     * @param className null for the first class or, of a base, the learngene alone.
+     */
+    suspend fun measure(generator: KindGenerator, className: String? = null): JSONObject {
         val manifest = generator.manifest
-        val isBase = manifest.packBase != null
-        val choice = if (isBase) generator.attach(null) else generator.choose(manifest.classes[0].id)
-        val pictures = with(generator) {
-            if (isBase) generate(pack = null, seed = 0u, previewEvery = 0)
-            else generate(manifest.classes[0].id, seed = 0u, previewEvery = 0)
-        }
+        val name = className ?: manifest.classes[0].id
+        val isBase = manifest.packBase != null && className == null
+        val choice = if (isBase) generator.attach(null) else generator.choose(name)
+        val pictures =
+            if (isBase) generator.generate(pack = null, seed = 0u, previewEvery = 0)
+            else generator.generate(name, seed = 0u, previewEvery = 0)
         val start = generator.start(seed = 0u)
         val (guided, unguided) = (0 until manifest.steps).partition(manifest::isGuided)
         fun step(index: Int) = generator.step(index, start + choice, manifest.guidanceScale)

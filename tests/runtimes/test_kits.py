@@ -1,0 +1,65 @@
+"""The kits do as Python does: their vectors are what Python draws now, and their own tests pass where a compiler is.
+
+Kotlin: `npm install kotlin-compiler`, Debian's `libandroid-json-java` and `junit4`. Swift: swift.org's or Debian's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kind_runtimes.kits import KITS, kit_folder
+from mobile_vectors import PLACES, format_vectors
+
+_SOURCES = kit_folder("android") / "kind-runtime" / "src"
+_JARS = Path("/usr/share/java")
+# what needs more than a Java machine: Android itself, and onnxruntime's Java classes
+_NEED_A_PHONE = {"AndroidSupport.kt", "OnnxPrograms.kt", "Benchmark.kt"}
+
+
+@pytest.mark.parametrize("kit", KITS)
+def test_vectors_are_what_python_draws(kit: str) -> None:
+    text = (kit_folder(kit) / PLACES[kit]).read_text(encoding="utf-8")
+    assert text == format_vectors(), "run: python tests/mobile_vectors.py"
+
+
+@pytest.mark.slow
+def test_kotlin_kit_passes_its_tests(tmp_path: Path) -> None:
+    kotlinc = os.environ.get("KOTLINC") or shutil.which("kotlinc")
+    jars = [_JARS / name for name in ("com.android.json.jar", "junit4.jar", "hamcrest-core.jar")]
+    missing = [str(jar) for jar in jars if not jar.exists()]
+    if kotlinc is None or missing:
+        pytest.skip(f"no Kotlin compiler on PATH or in KOTLINC, or no {missing}")
+    library = Path(kotlinc).resolve().parents[1] / "lib"
+    names = ("kotlinx-coroutines-core-jvm", "kotlin-test", "kotlin-test-junit", "kotlin-stdlib")
+    path = os.pathsep.join(map(str, [*jars, *(library / f"{name}.jar" for name in names)]))
+    files = [file for file in sorted(_SOURCES.rglob("*.kt")) if file.name not in _NEED_A_PHONE]
+    compiled = tmp_path / "classes"
+    _run(["bash", kotlinc, "-Werror", "-jvm-target", "17", "-cp", path, "-d", compiled, *files])
+    everything = os.pathsep.join([str(compiled), str(_SOURCES / "test" / "resources"), path])
+    output = _run(["java", "-cp", everything, "org.junit.runner.JUnitCore", "dev.kind.runtime.VectorsTest"])
+    assert re.search(r"OK \(\d+ tests\)", output), output
+
+
+@pytest.mark.slow
+def test_swift_kit_passes_its_tests(tmp_path: Path) -> None:
+    swift = shutil.which("swift")
+    # OpenStack's client has the same name
+    if swift is None or "Swift version" not in _run([swift, "--version"]):
+        pytest.skip("no Swift toolchain on PATH")
+    package = kit_folder("ios") / "KindRuntime"
+    output = _run([swift, "test", "--package-path", package, "--scratch-path", tmp_path / "build"])
+    assert re.search(r"Executed [1-9]\d* tests, with 0 failures", output), output
+
+
+def _run(command: list[str | Path]) -> str:
+    done = subprocess.run(
+        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=550
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
