@@ -5,17 +5,14 @@ let package = Package(
     name: "KindRuntime",
     platforms: [.iOS(.v17), .macOS(.v14)],
     products: [
-        .library(name: "KindRuntime", targets: ["KindRuntime"]),
+        .library(name: "KindRuntime", targets: ["KindRuntime"])
     ],
     targets: [
-        .target(
-            name: "KindRuntime",
-            swiftSettings: [.enableExperimentalFeature("StrictConcurrency")]
-        ),
+        .target(name: "KindRuntime"),
         .testTarget(
             name: "KindRuntimeTests",
             dependencies: ["KindRuntime"],
             resources: [.copy("vectors.json")]
-        ),
+        )
     ]
 )

@@ -8,7 +8,8 @@ enum CompiledPackage {
         let files = try bundle.files(of: program)
         let key = SHA256.hexDigest(of: Data(files.map(\.sha256).joined().utf8))
         let manager = FileManager.default
-        let folder = try manager
+        let folder =
+            try manager
             .url(for: .cachesDirectory, in: .userDomainMask, appropriateFor: nil, create: true)
             .appending(path: "KindRuntime", directoryHint: .isDirectory)
         let kept = folder.appending(path: "\(key).mlmodelc", directoryHint: .isDirectory)
@@ -27,7 +28,8 @@ enum CompiledPackage {
 
     private static func check(_ path: String, _ sha256: String, in bundle: KindBundle) throws {
         guard let data = try? Data(contentsOf: bundle.url.appending(path: path), options: .mappedIfSafe) else {
-            throw KindError("\(bundle.url.lastPathComponent) has no file \(path)", hint: "Copy the whole folder again.")
+            throw KindError(
+                "\(bundle.url.lastPathComponent) has no file \(path)", hint: "Copy the whole folder again.")
         }
         let actual = SHA256.hexDigest(of: data)
         guard actual == sha256 else {

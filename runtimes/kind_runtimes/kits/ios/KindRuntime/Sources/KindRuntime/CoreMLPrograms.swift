@@ -31,7 +31,10 @@ extension KindGenerator {
         }
         return ClassPrograms(
             bundle.manifest.classes.map { info in
-                { try await CoreMLProgram(spec, function: functions[info.id], in: bundle, computeUnits: computeUnits) }
+                {
+                    try await CoreMLProgram(
+                        spec, function: functions[info.id], in: bundle, computeUnits: computeUnits)
+                }
             })
     }
 }
@@ -83,7 +86,8 @@ struct CoreMLProgram: StepProgram, DecodeProgram, @unchecked Sendable {
             guard let tensor = inputs[input.name], tensor.shape == input.shape else { throw unexpected(input) }
             features[input.name] =
                 input.dtype == "int32"
-                ? MLFeatureValue(shapedArray: MLShapedArray(scalars: tensor.values.map { Int32($0) }, shape: input.shape))
+                ? MLFeatureValue(
+                    shapedArray: MLShapedArray(scalars: tensor.values.map { Int32($0) }, shape: input.shape))
                 : MLFeatureValue(shapedArray: MLShapedArray(scalars: tensor.values, shape: input.shape))
         }
         return try await model.prediction(from: MLDictionaryFeatureProvider(dictionary: features))

@@ -15,7 +15,8 @@ extension BenchmarkResults {
         let manifest = try Data(contentsOf: bundle.url.appending(path: "manifest.json"))
         var cases: [Case] = []
         for units in computeUnits {
-            let measured = try await measure(bundle, units, Stopwatch(repeats: repeats, warmup: warmup), machine.system)
+            let measured = try await measure(
+                bundle, units, Stopwatch(repeats: repeats, warmup: warmup), machine.system)
             onCase(measured)
             cases.append(measured)
         }
@@ -75,7 +76,7 @@ extension BenchmarkResults.Machine {
                 task_info(mach_task_self_, task_flavor_t(TASK_VM_INFO), $0, &count)
             }
         }
-        return status == KERN_SUCCESS ? UInt64(info.ledger_phys_footprint_peak) : nil
+        return status == KERN_SUCCESS ? UInt64(max(0, info.ledger_phys_footprint_peak)) : nil
     }
 }
 

@@ -9,7 +9,8 @@ public struct KindBundle: Sendable {
     public init(contentsOf url: URL) throws {
         let file = url.appendingPathComponent("manifest.json")
         guard let data = try? Data(contentsOf: file) else {
-            throw KindError("there is no bundle at \(url.path)", hint: "Add the exported folder to the app's resources.")
+            throw KindError(
+                "there is no bundle at \(url.path)", hint: "Add the exported folder to the app's resources.")
         }
         self.url = url
         manifest = try Manifest.parse(data)

@@ -8,11 +8,6 @@ public struct KindGenerator: Sendable {
     public let manifest: Manifest
     let programs: Programs
 
-    init(manifest: Manifest, programs: Programs) {
-        self.manifest = manifest
-        self.programs = programs
-    }
-
     /// Draws one picture of a class, by id or name. The same seed gives the same picture in every runtime.
     ///
     /// - Parameters:

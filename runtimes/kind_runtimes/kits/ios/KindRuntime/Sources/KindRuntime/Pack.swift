@@ -42,7 +42,8 @@ public struct Pack: Sendable {
             guard let tensor, tensor.shape == spec.shape else {
                 let held = tensor.map { "shape \($0.shape)" } ?? "nothing"
                 throw KindError(
-                    "the pack holds \(held) as '\(spec.name)', the base takes \(spec.shape)", hint: "Download it again.")
+                    "the pack holds \(held) as '\(spec.name)', the base takes \(spec.shape)", hint: "Download it again."
+                )
             }
             inputs[spec.name] = tensor
         }
