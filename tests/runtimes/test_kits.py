@@ -42,7 +42,8 @@ def test_kotlin_kit_passes_its_tests(tmp_path: Path) -> None:
     compiled = tmp_path / "classes"
     _run(["bash", kotlinc, "-Werror", "-jvm-target", "17", "-cp", path, "-d", compiled, *files])
     everything = os.pathsep.join([str(compiled), str(_SOURCES / "test" / "resources"), path])
-    output = _run(["java", "-cp", everything, "org.junit.runner.JUnitCore", "dev.kind.runtime.VectorsTest"])
+    classes = [f"dev.kind.runtime.{name}" for name in ("VectorsTest", "KindBundleTest")]
+    output = _run(["java", "-cp", everything, "org.junit.runner.JUnitCore", *classes])
     assert re.search(r"OK \(\d+ tests\)", output), output
 
 
