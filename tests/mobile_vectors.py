@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from kind_core.classes import ClassInfo
+from kind_core.classes import ClassInfo, resolve_class
+from kind_core.errors import ClassNameError
 from kind_core.noise import format_test_vectors, start_noise
 from kind_runtimes.generator import Generator
 from kind_runtimes.kits import KITS, kit_folder
@@ -33,7 +34,7 @@ _BASE = "ab" * 32
 _SHAPE = [1, 3, 2, 3]
 _STEPS = 4
 _CLASSES = [
-    {"id": "n02510455", "names": ["giant panda", "panda"]},
+    {"id": "n02510455", "names": ["giant panda", "panda bear"]},
     {"id": "n01882714", "names": ["koala", "koala bear"]},
 ]
 PLACES = {
@@ -74,6 +75,7 @@ def format_vectors() -> str:
     vectors = {
         "noise": json.loads(format_test_vectors())["vectors"],
         "manifests": _manifests(),
+        "classes": _classes(),
         "packs": _packs(),
         "loops": _loops(),
     }
@@ -147,6 +149,20 @@ def _manifests() -> list[dict[str, Any]]:
     texts = {what: json.dumps(data) for what, data in cases.items()}
     texts |= {"half of it": texts["as it is"][:200], "nothing": ""}
     return [{"what": what, "text": text, "is_refused": what != "as it is"} for what, text in texts.items()]
+
+
+def _classes() -> list[dict[str, Any]]:
+    """What a class may be called; without an index, what fits none or several."""
+    known = [ClassInfo(id=str(one["id"]), names=tuple(one["names"])) for one in _CLASSES]
+
+    def find(query: str) -> int | None:
+        try:
+            return resolve_class(query, known).index
+        except ClassNameError:
+            return None
+
+    queries = ("n01882714", "KOALA Bear", "giant panda", "Panda", "panda bear", "bear", "wombat", "")
+    return [{"query": query, "index": find(query)} for query in queries]
 
 
 def _packs() -> list[dict[str, Any]]:

@@ -100,14 +100,24 @@ public struct Manifest: Decodable, Sendable {
         guidedSteps?.contains(step) ?? true
     }
 
-    /// Place of a class by id or by any of its names, whatever its case.
+    /// Place of a class by id or by any of its names, in full or by its last words, whatever its case.
     func index(ofClass query: String) throws -> Int {
-        let isAsked = { (name: String) in name.caseInsensitiveCompare(query) == .orderedSame }
-        if let index = classes.firstIndex(where: { isAsked($0.id) || $0.names.contains(where: isAsked) }) {
-            return index
+        let wanted = query.lowercased()
+        let rules: [(String) -> Bool] = [{ $0 == wanted }, { !wanted.isEmpty && $0.hasSuffix(" \(wanted)") }]
+        for fits in rules {
+            let found = classes.indices.filter { index in
+                ([classes[index].id] + classes[index].names).contains { fits($0.lowercased()) }
+            }
+            guard found.count < 2 else {
+                throw KindError("class '\(query)' fits several: \(list(found))", hint: "Name one of them in full.")
+            }
+            if let index = found.first { return index }
         }
-        let held = classes.map(\.name).joined(separator: ", ")
-        throw KindError("unknown class '\(query)'", hint: "The bundle holds \(held).")
+        throw KindError("unknown class '\(query)'", hint: "The bundle holds \(list(Array(classes.indices))).")
+    }
+
+    private func list(_ indices: [Int]) -> String {
+        indices.map { classes[$0].name }.joined(separator: ", ")
     }
 
     func target(_ name: String) throws -> TargetSpec {

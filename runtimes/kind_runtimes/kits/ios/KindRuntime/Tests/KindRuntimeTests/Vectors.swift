@@ -36,6 +36,7 @@ struct Vectors {
 
     let noise: [Noise]
     let manifests: [Document]
+    let classes: [(query: String, index: Int?)]
     let packs: [File]
     let loops: [Loop]
 
@@ -50,6 +51,7 @@ struct Vectors {
             Document(
                 what: $0["what"] as! String, text: $0["text"] as! String, isRefused: $0["is_refused"] as! Bool)
         }
+        classes = json["classes"]!.map { ($0["query"] as! String, $0["index"] as? Int) }
         packs = json["packs"]!.map {
             File(
                 what: $0["what"] as! String, data: Data(base64Encoded: $0["base64"] as! String)!,

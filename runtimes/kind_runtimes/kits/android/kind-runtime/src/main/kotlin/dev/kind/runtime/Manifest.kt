@@ -39,12 +39,23 @@ class Manifest private constructor(
     /** Whether guidance is on in a step; without it the class is predicted alone. */
     internal fun isGuided(step: Int) = guidedSteps == null || step in guidedSteps
 
-    /** Place of a class by id or by any of its names, whatever its case. */
+    /** Place of a class by id or by any of its names, in full or by its last words, whatever its case. */
     internal fun indexOfClass(query: String): Int {
-        val index = classes.indexOfFirst { info -> (info.names + info.id).any { it.equals(query, ignoreCase = true) } }
-        if (index >= 0) return index
-        throw KindException("unknown class '$query'", "The bundle holds ${classes.joinToString { it.name }}.")
+        val rules = listOf<(String) -> Boolean>(
+            { it.equals(query, ignoreCase = true) },
+            { query.isNotEmpty() && it.endsWith(" $query", ignoreCase = true) },
+        )
+        for (fits in rules) {
+            val found = classes.filter { (it.names + it.id).any(fits) }
+            if (found.size > 1) {
+                throw KindException("class '$query' fits several: ${found.list()}", "Name one of them in full.")
+            }
+            if (found.isNotEmpty()) return classes.indexOf(found.single())
+        }
+        throw KindException("unknown class '$query'", "The bundle holds ${classes.list()}.")
     }
+
+    private fun List<ClassInfo>.list() = joinToString { it.name }
 
     internal fun target(name: String): TargetSpec = targets[name] ?: throw KindException(
         "the bundle holds no $name programs, only ${targets.keys.sorted().joinToString()}",

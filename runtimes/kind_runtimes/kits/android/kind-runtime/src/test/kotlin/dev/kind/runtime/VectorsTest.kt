@@ -43,11 +43,15 @@ class VectorsTest {
     }
 
     @Test
-    fun classesAreFoundOrTheirNamesAreListed() {
+    fun classesAreFoundAsInPython() {
         val manifest = Manifest.parse(cases("manifests").first().getString("text"))
-        assertEquals(1, manifest.indexOfClass("KOALA Bear"))
+        for (case in cases("classes")) {
+            val query = case.getString("query")
+            if (case.isNull("index")) assertFailsWith<KindException>(query) { manifest.indexOfClass(query) }
+            else assertEquals(case.getInt("index"), manifest.indexOfClass(query), query)
+        }
         val error = assertFailsWith<KindException> { manifest.indexOfClass("wombat") }
-        assertTrue("giant panda, koala" in error.hint, error.hint)
+        assertEquals("The bundle holds giant panda, koala.", error.hint)
         assertFailsWith<KindException> { manifest.target("executorch") }
     }
 
