@@ -34,6 +34,8 @@ def run_export(request: ExportRequest, *, as_json: bool) -> None:
     click.echo(f"bundle  {result.path}")
     for pack in result.manifest.packs:
         click.echo(f"pack    {result.path / pack.file}  {pack.size_bytes / 1e6:.2f} MB")
+    for kit in request.kits:
+        click.echo(f"kit     {result.path / kit / 'README.md'}")
     click.echo(f"report  {result.path / 'report.html'}")
 
 
