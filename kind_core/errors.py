@@ -7,6 +7,7 @@
     ├── DataError                    images that cannot be read, found or used
     ├── BundleError                  a bundle that is missing, tampered with or newer
     ├── OutputError                  an output that exists, cannot be written, or does not fit on the disk
+    ├── DeviceError                  a device that is unknown, or a device file that does not fit
     ├── TargetError                  an unknown target or runtime, or one whose tools are not installed
     ├── ExportError                  a program that could not be lowered
     └── VerificationError            an artifact that differs from the eager model; nothing was published
@@ -51,6 +52,10 @@ class BundleError(KindError):
 
 class OutputError(KindError):
     """An output that exists, cannot be written, or does not fit on the disk."""
+
+
+class DeviceError(KindError):
+    """A device that is unknown, a device table that does not fit, or too few measurements to calibrate with."""
 
 
 class TargetError(KindError):
