@@ -19,12 +19,10 @@ from typing import Any
 
 from kind_core.errors import DeviceError
 from kind_core.staging import staged
-from kind_runtimes.device_table import Device, UnitName, describe_device
+from kind_runtimes.device_table import FORMAT_VERSION, Device, UnitName, describe_device
 from kind_runtimes.nonnegative import fit_rates
 from kind_runtimes.roofline import PORTABLE, Limit
 from kind_runtimes.work import OpWork, ProgramWork
-
-FORMAT_VERSION = 1
 
 # Milliseconds per unit on an ordinary CPU of two cores: only their ratios count, and those of few measurements most.
 _PRIOR: Mapping[str, float] = {
@@ -234,15 +232,9 @@ def describe_calibration(calibration: Calibration) -> dict[str, Any]:
 
 
 def parse_calibration(device: Device) -> Calibration | None:
-    """The calibration in a device's file, or None; raises DeviceError where it is of a newer format."""
+    """The calibration in a device's file, or None."""
     if device.calibration is None:
         return None
-    version = device.calibration["format_version"]
-    if version > FORMAT_VERSION:
-        raise DeviceError(
-            f"the calibration of {device.name} has format_version {version}, this program reads up to {FORMAT_VERSION}",
-            "upgrade kind-diffusion, or calibrate again",
-        )
     return Calibration(
         rates=tuple(Rates(**{**entry, "measured": tuple(entry["measured"])}) for entry in device.calibration["rates"]),
         bundles=tuple(device.calibration["bundles"]),

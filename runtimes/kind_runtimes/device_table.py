@@ -125,11 +125,8 @@ def parse_device(text: str, where: str, *, device_id: str, is_json: bool = False
     except ValueError as error:  # both decoders' errors are
         kind = "JSON" if is_json else "TOML"
         raise DeviceError(f"{where} is not {kind}: {error}", "mend the file or use a device of the table") from error
-    version = data.get("format_version") if isinstance(data, dict) else None
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise DeviceError(
-            f"{where} has format_version {version}, this program reads up to {FORMAT_VERSION}", "upgrade kind-diffusion"
-        )
+    _refuse_newer(data, where)
+    _refuse_newer(data.get("calibration") if isinstance(data, dict) else None, f"{where}: calibration")
     _check(data, where)
     return Device(
         id=device_id,
@@ -162,6 +159,14 @@ def describe_device(device: Device) -> dict[str, Any]:
         "aliases": list(device.aliases), "notes": list(device.notes), **top, "units": units,
         **({} if device.calibration is None else {"calibration": dict(device.calibration)}),
     }  # fmt: skip
+
+
+def _refuse_newer(data: object, where: str) -> None:
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise DeviceError(
+            f"{where} has format_version {version}, this program reads up to {FORMAT_VERSION}", "upgrade kind-diffusion"
+        )
 
 
 def _check(data: object, where: str) -> None:

@@ -14,6 +14,7 @@ from kind_core.errors import DeviceError
 from kind_core.flops import count_flops
 from kind_runtimes.anchors import describe_checks, fit_anchors, held_out, leave_one_out
 from kind_runtimes.device_table import Device, list_devices, load_device
+from kind_runtimes.device_words import describe_devices, describe_figures, describe_forecast
 from kind_runtimes.forecast import Forecast, default_unit, forecast, forecast_picture
 from kind_runtimes.peaks import Range
 from kind_runtimes.work import ProgramWork
@@ -199,3 +200,20 @@ def test_errors_of_a_product_add_up_as_squares() -> None:
     assert exact.times(wide) == pytest.approx((2, 4, 8))
     both = wide.times(wide)
     assert wide.high / wide.low < both.high / both.low < (wide.high / wide.low) ** 2
+
+
+def test_words_name_the_unit_and_say_that_it_is_a_forecast() -> None:
+    line = describe_forecast(forecast(make_work(), load_device("a18")))
+    assert line.startswith("apple-a18, NPU, fp16: forecast ")
+    assert "the paper's floor" in line
+    assert "warm" in line
+    assert "no memory bandwidth" in describe_forecast(forecast(make_work(target="onnx"), load_device("tensor-g4")))
+
+
+def test_the_table_shows_every_device_and_marks_doubt() -> None:
+    table = describe_devices(list_devices())
+    assert all(device.name in table for device in list_devices())
+    assert "60 ?" in table
+    figures = describe_figures(load_device("kirin-9020"))
+    assert "1720" in figures
+    assert "answers to reviewers" in figures
