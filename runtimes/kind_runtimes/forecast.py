@@ -6,7 +6,7 @@ FLOPs over sustained GFLOPS, stands beside it. Nothing here was measured on the 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -206,7 +206,8 @@ def _by_roofline(base: Forecast, work: ProgramWork, ops: tuple[OpWork, ...], dev
             for op, ms, limit in times:
                 spent.add(op.op_class, limit, ms)
     warm, warm_note = sustained_share(device)
-    notes = dict.fromkeys((*base.notes, *(note for speed in known.values() for note in speed.notes), warm_note))
+    speed_notes = (note for speed in known.values() for note in speed.notes)
+    notes = dict.fromkeys((*base.notes, *speed_notes, warm_note, *_elsewhere(base.unit, work)))
     return replace(
         base,
         method="roofline",
@@ -256,6 +257,17 @@ def _calibrated(base: Forecast, work: ProgramWork, ops: tuple[OpWork, ...], devi
             "warm: measured there" if rates.sustained_share else warm_note,
         ),
     )
+
+
+def _elsewhere(unit: UnitName, work: ProgramWork) -> tuple[str, ...]:
+    """A word on what a Core ML program holds that its rules keep off the Neural Engine."""
+    if work.target != "coreml" or unit != "npu":
+        return ()
+    types = Counter(op.op_type for op in work.ops if op.bytes_moved and "Neural Engine" not in op.backend)
+    if not types:
+        return ()
+    named = ", ".join(f"{count} x {op_type}" for op_type, count in types.most_common())
+    return (f"by rule not for the Neural Engine: {named}; what handing them over costs is not in the range",)
 
 
 class _Spent:

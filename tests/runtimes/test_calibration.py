@@ -28,6 +28,7 @@ from kind_runtimes.calibration import (
 from kind_runtimes.device_table import Device, load_device
 from kind_runtimes.forecast import forecast
 from kind_runtimes.nonnegative import fit_rates
+from kind_runtimes.roofline import PORTABLE
 from kind_runtimes.work import ProgramWork
 
 HASH = "a" * 64
@@ -160,6 +161,12 @@ def test_limits_and_reshapes() -> None:
     assert op_amounts(make_op(flops=0, weight_bytes=0, activation_bytes=0)) == {}
     portable = op_amounts(make_op(backend="portable", op_class="norm", flops=0, weight_bytes=0, activation_bytes=10**6))
     assert portable == {"operators": 1, "MB portable": 1}
+
+
+def test_portable_kernels_have_the_name_that_counting_gives_them() -> None:
+    from kind_runtimes.counting.executorch_program import BACKEND
+
+    assert BACKEND == PORTABLE
 
 
 def test_results_files_are_fitted_by_runtime_and_way_of_running(host: Device) -> None:

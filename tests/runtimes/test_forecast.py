@@ -137,6 +137,16 @@ def test_portable_kernels_are_slower() -> None:
     assert slow > 2 * fast
 
 
+def test_what_the_neural_engine_does_not_run_is_named() -> None:
+    engine = make_op(backend="Neural Engine (by rule)")
+    other = make_op(op_type="gather", op_class="lookup", backend="CPU or GPU (by rule)", flops=0)
+    mixed = replace(make_work(), ops=(engine, other, other))
+    notes = forecast(mixed, load_device("a18")).notes
+    assert any("2 x gather" in note for note in notes)
+    assert not any("gather" in note for note in forecast(mixed, load_device("a18"), unit="gpu").notes)
+    assert not any("by rule" in note for note in forecast(replace(mixed, ops=(engine,)), load_device("a18")).notes)
+
+
 def test_warm_is_slower_and_first_runs_are_not_guessed() -> None:
     result = forecast(make_work(), load_device("iphone-15-pro"))
     assert result.sustained_ms == pytest.approx((result.likely_ms or 0) / 0.74)
