@@ -80,10 +80,14 @@ class AnchorCheck:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Share:
-    """A share of a unit's peak. `is_own`: from this chip's measurement, so it holds for the peak it was taken with."""
+    """A share of a unit's peak. `is_own`: from this chip's measurement, so it holds for the peak it was taken with.
+
+    `is_whole`: from whole models, so that what is no product is inside it.
+    """
 
     share: Range
     is_own: bool
+    is_whole: bool
     source: str
 
 
@@ -95,12 +99,16 @@ def compute_share(device: Device, unit: UnitName, precision: ComputePrecision) -
     vendor = [row for row in rows if row.device.vendor == device.vendor]
     if own and held_out():
         factor = max(check.factor for check in held_out())
-        return Share(share=_widened(own, factor), is_own=True, source=_words(own, "its own", factor))
+        return Share(share=_widened(own, factor), is_own=True, is_whole=True, source=_words(own, "its own", factor))
     if vendor:
         factor = max(check.factor for check in leave_one_out() if check.anchor in vendor)
-        return Share(share=_widened(vendor, factor), is_own=False, source=_words(vendor, "its vendor's", factor))
-    words = f"compute share of a {unit.upper()} assumed: no published measurement of {device.vendor} at {precision}"
-    return Share(share=assumed("compute_share", unit), is_own=False, source=words)
+        return Share(
+            share=_widened(vendor, factor), is_own=False, is_whole=True, source=_words(vendor, "its vendor's", factor)
+        )
+    words = (
+        f"compute share of a {unit.upper()} assumed: no published measurement on {device.vendor}'s at this precision"
+    )
+    return Share(share=assumed("compute_share", unit), is_own=False, is_whole=False, source=words)
 
 
 @cache
@@ -166,7 +174,8 @@ def _widened(rows: Sequence[Anchor], factor: float) -> Range:
 
 def _words(rows: Sequence[Anchor], whose: str, factor: float) -> str:
     models = ", ".join(dict.fromkeys(f"{row.workload} on {row.measured_on}" for row in rows))
-    return f"compute share from {whose} measurements ({models}); up to {factor:.2f} times off where that was checked"
+    checked = f"up to {factor:.2f} times off where that was checked, thin products may reach less"
+    return f"compute share from {whose} measurements ({models}): {checked}"
 
 
 @cache

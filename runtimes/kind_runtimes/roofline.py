@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kind_runtimes.anchors import compute_share
-from kind_runtimes.device_table import Device, UnitName
+from kind_runtimes.device_table import Device, Unit, UnitName
 from kind_runtimes.peaks import Range, assumed, is_assumed, peak_speed, range_of
 from kind_runtimes.work import ComputePrecision, OpWork
 
@@ -25,12 +25,16 @@ _OPPOSITE: dict[Corner, Corner] = {"low": "high", "value": "value", "high": "low
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnitSpeed:
-    """A unit at one precision: its peaks, what of them a model reaches, and where that is from."""
+    """A unit at one precision: its peaks, what of them a model reaches, and where that is from.
+
+    `is_whole`: the reached speed was taken on whole models, so traffic of activations is inside it.
+    """
 
     peak_gflops: Range
     reached_gflops: Range
     peak_bandwidth_gbs: Range
     reached_bandwidth_gbs: Range
+    is_whole: bool
     notes: tuple[str, ...]
 
 
@@ -76,6 +80,7 @@ def unit_speed(device: Device, unit: UnitName, precision: ComputePrecision) -> U
         reached_gflops=trusted.times(share.share),
         peak_bandwidth_gbs=bandwidth,
         reached_bandwidth_gbs=bandwidth.times(assumed("bandwidth_share", "any")),
+        is_whole=share.is_whole,
         notes=tuple(note for note in (peak.note, share.source) if note),
     )
 
@@ -85,7 +90,6 @@ def roofline(device: Device, unit: UnitName, speed: UnitSpeed, corner: Corner) -
     part = device.units[unit]
     fast = _OPPOSITE[corner]
     bandwidth = getattr(speed.reached_bandwidth_gbs, fast)
-    likely_cache = part.cache_mb.value * 1e6 if part.cache_mb else 0.0
     dispatch = range_of(part.dispatch_us) if part.dispatch_us else None
     if dispatch is None and is_assumed("dispatch_us", unit):
         dispatch = assumed("dispatch_us", unit)
@@ -94,8 +98,15 @@ def roofline(device: Device, unit: UnitName, speed: UnitSpeed, corner: Corner) -
         bandwidth_gbs=bandwidth,
         portable_gbs=bandwidth * getattr(assumed("portable_share", "any"), fast),
         dispatch_ms=getattr(dispatch, corner) / 1e3 if dispatch else 0.0,
-        cache_bytes={"low": math.inf, "value": likely_cache, "high": 0.0}[corner],
+        cache_bytes=math.inf if speed.is_whole else _cache_bytes(part, corner),
     )
+
+
+def _cache_bytes(part: Unit, corner: Corner) -> float:
+    """Activations below this stay on the chip; where nobody says, all or none of them do."""
+    if part.cache_mb is None:
+        return math.inf if corner == "low" else 0.0
+    return float(getattr(range_of(part.cache_mb), _OPPOSITE[corner])) * 1e6
 
 
 def call_cost_ms(device: Device, unit: UnitName) -> Range:

@@ -37,7 +37,7 @@ from kind_runtimes.forecast import forecast
 from kind_runtimes.manifest import ProgramSpec
 from kind_runtimes.work import OpWork, ProgramWork
 
-THREADS = 2
+THREADS = 2  # of onnxruntime; ExecuTorch takes what it likes
 STEPS_A_ROUND = 4
 SAMPLER_STEPS = 20
 # hidden size, depth, heads, side of the latents in patches of 2, live ranks as shares of the hidden size

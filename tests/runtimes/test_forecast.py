@@ -86,7 +86,8 @@ def test_without_bandwidth_there_is_the_floor_and_a_reason() -> None:
 
 def test_an_unconfirmed_figure_widens_the_range() -> None:
     device = load_device("a16")
-    sure, unsure = (forecast(make_work(scale=0.001), chip) for chip in (device, doubt(device)))
+    reading = replace(make_work(), ops=(make_op(flops=1000, weight_bytes=10**8),))
+    sure, unsure = (forecast(reading, chip) for chip in (device, doubt(device)))
     assert width(unsure) > 1.2 * width(sure)
     assert unsure.likely_ms == sure.likely_ms
     assert unsure.unsure["memory_bandwidth_gbs"] == "unconfirmed"
@@ -126,6 +127,14 @@ def test_limits_follow_the_work() -> None:
         make_work(target="onnx"), ops=(make_op(precision="fp32", flops=10, weight_bytes=4, activation_bytes=4),)
     )
     assert forecast(tiny, device).limited_by == {"linear": "dispatch"}
+
+
+def test_a_speed_of_whole_models_has_the_rest_inside() -> None:
+    """An activation costs nothing beside a share taken on whole models, and its traffic beside an assumed one."""
+    products = replace(make_work(), ops=make_work().ops[::2])
+    for unit, is_inside in (("npu", True), ("gpu", False)):
+        with_rest, alone = (forecast(w, load_device("a18"), unit=unit).high_ms for w in (make_work(), products))  # type: ignore[arg-type]
+        assert (with_rest == pytest.approx(alone)) == is_inside
 
 
 def test_portable_kernels_are_slower() -> None:
