@@ -177,7 +177,7 @@ def _check(data: object, where: str) -> None:
     if error is not None:
         raise DeviceError(
             f"{where}: {error.json_path.removeprefix('$.')} {error.message}",
-            "every figure needs value, status and source; CONTRIBUTING.md shows a device file",
+            "every figure needs value, status and source; docs/forecasts.md shows a device file",
         )
     for place, entry in _figures_of(data):
         numbers = [entry[name] for name in ("low", "value", "high") if name in entry]

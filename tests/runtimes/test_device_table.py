@@ -135,6 +135,12 @@ def test_a_file_that_does_not_fit_is_one_line_with_file_and_field(old: str, new:
     assert e.value.hint
 
 
+def test_the_device_file_of_the_documentation_works() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "forecasts.md").read_text(encoding="utf-8")
+    device = parse_device(page.partition("```toml\n")[2].partition("```")[0], "forecasts.md", device_id="my")
+    assert set(device.units) == {"cpu", "npu"}
+
+
 @pytest.mark.parametrize("query", ["nowhere/my.toml", "my.toml", "../x/y"])
 def test_a_file_that_is_not_there(query: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
