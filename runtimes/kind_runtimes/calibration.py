@@ -19,7 +19,7 @@ from typing import Any
 
 from kind_core.errors import DeviceError
 from kind_core.staging import staged
-from kind_runtimes.device_table import FORMAT_VERSION, Device, UnitName, describe_device
+from kind_runtimes.device_table import FORMAT_VERSION, Device, UnitName, describe_device, load_device
 from kind_runtimes.nonnegative import fit_rates
 from kind_runtimes.roofline import PORTABLE, Limit
 from kind_runtimes.work import OpWork, ProgramWork
@@ -33,6 +33,7 @@ _PRIOR: Mapping[str, float] = {
     "operators": 0.004, "delegates": 0.02, "calls": 0.03,
 }  # fmt: skip
 _LIMITS: Mapping[str, Limit] = {"gflop": "compute", "MB": "bandwidth"}
+_UNITS: Mapping[str, UnitName] = {"CPU": "cpu", "XNNPACK": "cpu", "cpu-only": "cpu", "cpu-and-gpu": "gpu"}
 _CLASSES = {"convolution": "linear", "lookup": "layout", "other": "layout"}  # whose bytes cost alike
 
 BundleWorks = Mapping[str, Mapping[str, ProgramWork]]  # by target and program, see counting.count_bundle
@@ -70,10 +71,10 @@ class Rates:
 
     @property
     def unit(self) -> UnitName:
-        """The part of the chip that the provider asked for."""
-        if self.runtime != "coreml":
-            return "cpu"
-        return {"cpu-only": "cpu", "cpu-and-gpu": "gpu"}.get(self.provider or "", "npu")  # type: ignore[return-value]
+        """The part of the chip that the provider asks for; those of ONNX that are no CPU's ask for an accelerator."""
+        if self.provider is None:
+            return "npu" if self.runtime == "coreml" else "cpu"
+        return _UNITS.get(self.provider, "npu")
 
     @property
     def label(self) -> str:
@@ -192,6 +193,16 @@ def read_measurements(results: Mapping[str, Any], works: BundleWorks) -> list[Me
                     )
                 )
     return measurements
+
+
+def measured_device(results: Mapping[str, Any]) -> Device:
+    """The device that results were taken on: of the table where the file names it, otherwise a new one."""
+    machine = results["machine"]
+    if machine.get("device"):
+        return load_device(machine["device"])
+    is_phone = machine["system"].casefold().startswith(("ios", "ipados", "android"))
+    name = machine.get("model") or machine["processor"]
+    return Device(id="measured", name=name, vendor="unknown", form="phone" if is_phone else "computer")
 
 
 def fit_measurements(measurements: Sequence[Measurement]) -> Calibration:

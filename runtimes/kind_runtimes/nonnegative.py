@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Matrix = NDArray[np.float64]
 
 _STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
-# With too few rows to leave one out there is nothing to tell a range by.
+# With too few rows to leave one out there is nothing to tell a range by, and a few tell little of others.
 _FEWEST = 4
 _FACTOR_OF_FEW = 2.0
 
@@ -40,7 +40,7 @@ def fit_rates(rows: Sequence[Sequence[float]], times: Sequence[float], prior: Se
     return Fit(
         rates=tuple(rates.tolist()),
         median_error=float(np.median(np.abs(ratio - 1))),
-        factor=float(np.exp(np.quantile(np.abs(np.log(ratio)), 0.9))),
+        factor=float(np.exp(np.hypot(np.quantile(np.abs(np.log(ratio)), 0.9), 2 * np.log(_FACTOR_OF_FEW) / len(y)))),
     )
 
 

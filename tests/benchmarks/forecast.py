@@ -55,7 +55,7 @@ SIZES = (
 PRECISIONS = ("fp32", "int8")
 RUNTIMES = ("onnx", "executorch")
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
-HOST = Device(id="host", name="this host", vendor="host", form="server")
+HOST = Device(id="host", name="this host", vendor="host", form="computer")
 Call = Callable[[], object]
 
 

@@ -20,6 +20,7 @@ from kind_runtimes.calibration import (
     fit,
     fit_measurements,
     limit_of,
+    measured_device,
     op_amounts,
     parse_calibration,
     work_amounts,
@@ -197,6 +198,42 @@ def test_results_files_are_fitted_by_runtime_and_way_of_running(host: Device) ->
     assert one is not None
     assert one.time(work_amounts(works["onnx"]["step"])) > two.time(work_amounts(works["onnx"]["step"]))
     assert calibration.find("coreml") is None
+
+
+def test_the_device_of_results_is_found_or_made(tmp_path: Path) -> None:
+    processor = {"processor": "AMD EPYC"}
+    assert (
+        measured_device({"machine": {"system": "iOS 18", "processor": "iPhone17,3", "device": "a18"}}).id == "apple-a18"
+    )
+    new = measured_device({"machine": {"system": "Android 15", "processor": "SM9999", "model": "Some phone"}})
+    assert (new.name, new.form) == ("Some phone", "phone")
+    host = measured_device({"machine": {"system": "Linux 6", **processor}})
+    assert (host.name, host.form) == ("AMD EPYC", "computer")
+    work = made_up_grid(1)[0]
+    write_calibrated(host, fit_measurements([Measurement(work=work, ms=7.0)]), tmp_path / "host.json")
+    assert forecast(work, load_device(str(tmp_path / "host.json"))).likely_ms == pytest.approx(7)
+    with pytest.raises(DeviceError, match="unknown device 'a99'"):
+        measured_device({"machine": {"system": "iOS 18", "processor": "x", "device": "a99"}})
+
+
+@pytest.mark.parametrize(
+    ("runtime", "provider", "unit"),
+    [
+        ("onnx", None, "cpu"), ("onnx", "CPU", "cpu"), ("onnx", "CoreML", "npu"), ("executorch", None, "cpu"),
+        ("coreml", None, "npu"), ("coreml", "cpu-and-gpu", "gpu"), ("coreml", "cpu-only", "cpu"),
+    ],
+)  # fmt: skip
+def test_a_calibrated_forecast_names_the_unit_that_was_measured(
+    host: Device, runtime: str, provider: str | None, unit: str
+) -> None:
+    calibration = fit_measurements([Measurement(work=make_work(target=runtime), ms=5, provider=provider)])
+    assert forecast(make_work(target=runtime), host, calibration=calibration).unit == unit
+
+
+def test_few_measurements_leave_a_wide_range() -> None:
+    factors = [fit_measurements(measure(made_up_grid(n))).rates[0].factor for n in (2, 5, 60)]
+    assert factors[0] == 2
+    assert factors[0] > factors[1] > factors[2]
 
 
 def test_a_runtime_that_was_not_measured_is_forecast_by_the_table_and_said_so() -> None:
