@@ -96,7 +96,7 @@ class Manifest:
 
 @cache
 def load_schema(name: str) -> dict[str, Any]:
-    """A JSON Schema that ships with the package, by name."""
+    """A JSON Schema that ships with the package: `manifest` or `report`."""
     text = (files("kind_runtimes") / "schemas" / f"{name}.schema.json").read_text(encoding="utf-8")
     return dict(json.loads(text))
 
