@@ -35,6 +35,7 @@ _PRIOR: Mapping[str, float] = {
 _LIMITS: Mapping[str, Limit] = {"gflop": "compute", "MB": "bandwidth"}
 _UNITS: Mapping[str, UnitName] = {"CPU": "cpu", "XNNPACK": "cpu", "cpu-only": "cpu", "cpu-and-gpu": "gpu"}
 _CLASSES = {"convolution": "linear", "lookup": "layout", "other": "layout"}  # whose bytes cost alike
+_SHORTEST_SHARE = 0.01
 
 BundleWorks = Mapping[str, Mapping[str, ProgramWork]]  # by target and program, see counting.count_bundle
 
@@ -215,7 +216,10 @@ def fit_measurements(measurements: Sequence[Measurement]) -> Calibration:
     return Calibration(rates=tuple(_fit_group(group) for group in groups.values()))
 
 
-def _fit_group(group: Sequence[Measurement]) -> Rates:
+def _fit_group(every: Sequence[Measurement]) -> Rates:
+    # what is that much shorter than the rest, such as decoding pixels, is the clock's and the call's time
+    longest_ms = max(one.ms for one in every)
+    group = [one for one in every if one.ms >= _SHORTEST_SHARE * longest_ms]
     amounts = [work_amounts(one.work) for one in group]
     names = list(_PRIOR)
     fitted = fit_rates(

@@ -32,8 +32,8 @@ def fit_rates(rows: Sequence[Sequence[float]], times: Sequence[float], prior: Se
     """Rates r with rows . r = times; `prior` is what they are drawn to, up to a common speed."""
     x, y, r0 = (np.asarray(a, np.float64) for a in (rows, times, prior))
     if len(y) < _FEWEST:
-        rates = _solve(x, y, r0, _STRENGTHS[-1])
-        return Fit(rates=tuple(rates.tolist()), median_error=None, factor=_FACTOR_OF_FEW)
+        speed = float(y.sum() / (x @ r0).sum())
+        return Fit(rates=tuple((speed * r0).tolist()), median_error=None, factor=_FACTOR_OF_FEW)
     ratios = {strength: _leave_one_out(x, y, r0, strength) for strength in _STRENGTHS}
     best = min(_STRENGTHS, key=lambda strength: float(np.mean(np.log(ratios[strength]) ** 2)))
     rates, ratio = _solve(x, y, r0, best), ratios[best]

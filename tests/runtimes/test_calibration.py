@@ -230,6 +230,13 @@ def test_a_calibrated_forecast_names_the_unit_that_was_measured(
     assert forecast(make_work(target=runtime), host, calibration=calibration).unit == unit
 
 
+def test_a_call_of_no_time_does_not_set_the_speed(host: Device) -> None:
+    step, decode = make_work(target="onnx"), make_work(target="onnx", program="decode", layers=1, scale=1e-4)
+    calibration = fit_measurements([Measurement(work=step, ms=30), Measurement(work=decode, ms=0.02)])
+    assert calibration.rates[0].num_measurements == 1
+    assert forecast(step, host, calibration=calibration).likely_ms == pytest.approx(30)
+
+
 def test_few_measurements_leave_a_wide_range() -> None:
     factors = [fit_measurements(measure(made_up_grid(n))).rates[0].factor for n in (2, 5, 60)]
     assert factors[0] == 2
