@@ -145,7 +145,7 @@ def fit_anchors() -> tuple[Anchor, ...]:
 
 def describe_checks() -> str:
     """Both checks as a table for people."""
-    lines = ["device                    model                  unit precision  measured  forecast   error"]
+    lines = [f"  {'device':<25} {'model':<34} unit precision  measured  forecast   error"]
     for title, checks in (
         ("leave one device out: the vendor's share from its other devices", leave_one_out()),
         ("held out: the chip's own share on another model", held_out()),
@@ -159,7 +159,7 @@ def describe_checks() -> str:
 
 def _describe_check(check: AnchorCheck) -> str:
     row = check.anchor
-    names = f"  {row.device.name:<24}{row.workload[:22]:<23}{row.unit:<5}{row.precision:<9}"
+    names = f"  {row.device.name:<25} {row.workload:<34.34} {row.unit:<5}{row.precision:<9}"
     return f"{names}{row.ms:>7.2f} ms{check.forecast_ms:>7.2f} ms {check.error:>+7.0%}"
 
 
