@@ -1,0 +1,249 @@
+"""A run of `kind-bench run`: every case in fresh processes, round by round, so that a busy spell hits all of them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from kind_core import errors
+from kind_core.errors import ConfigError, KindError, TargetError
+from kind_runtimes.bench.gathering import Gathering, has_decode
+from kind_runtimes.bench.machine import describe_machine
+from kind_runtimes.bench.measure import Counts
+from kind_runtimes.bench.results import RESULTS_VERSION, Results, name_case, parse_results
+from kind_runtimes.bundle import MANIFEST_NAME, Bundle, hash_file, list_program_files, open_bundle
+from kind_runtimes.manifest import Manifest
+from kind_runtimes.progress import OnProgress, Progress
+from kind_runtimes.runtime import EngineOptions, check_runtime, is_installed
+
+_NO_CORE_ML = (
+    "Core ML runs on Apple's systems only; its stand-in here checks results and says nothing about speed",
+    "run kind-bench on a Mac, or take in what the app measured on a phone with kind-bench import",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchRequest:
+    """What to measure. Every runtime is combined with every number of threads and every provider; none: its own.
+
+    `repeat` samples of a step in all, spread over `rounds` processes; `images` whole pictures in each of them.
+    """
+
+    bundle: Path
+    runtimes: tuple[str, ...] = ()
+    threads: tuple[int, ...] = ()
+    providers: tuple[str, ...] = ()
+    warmup: int = 3
+    repeat: int = 20
+    rounds: int = 3
+    images: int = 1
+    cold: bool = False
+    profile: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("warmup", self.warmup, 0), ("repeat", self.repeat, 1), ("rounds", self.rounds, 1),
+            ("images", self.images, 0), *(("threads", count, 1) for count in self.threads),
+        ):  # fmt: skip
+            if value < least:
+                raise ConfigError(f"{name} is {value}, expected {least} or more")
+        for runtime in self.runtimes:
+            check_runtime(runtime)
+
+    def counts_of(self, round_index: int) -> Counts:
+        """What one process of a case measures."""
+        rounds = min(self.rounds, self.repeat)
+        repeat = self.repeat // rounds + (round_index < self.repeat % rounds)
+        return Counts(warmup=self.warmup, repeat=repeat, images=self.images)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """The results, marked partial where `error` or an interruption cut them short; `notes` say what was left out."""
+
+    results: Results
+    interrupted: bool
+    error: KindError | None
+    notes: tuple[str, ...]
+
+
+def measure_bundle(request: BenchRequest, on_progress: OnProgress = lambda progress: None) -> Measured:
+    """Measure; what was measured before an error or Ctrl-C is kept. Raises a KindError when nothing can begin."""
+    bundle = open_bundle(request.bundle)
+    runtimes, notes = _choose_runtimes(request, bundle.manifest)
+    cases = [
+        Gathering(runtime=runtime, options=options, counts=request.counts_of(0))
+        for runtime in runtimes
+        for options in _list_options(request, runtime)
+    ]
+    began = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    machine = describe_machine()
+    interrupted, error = False, None
+    try:
+        _measure_rounds(request, bundle.manifest, cases, on_progress)
+    except KeyboardInterrupt:
+        interrupted = True
+    except KindError as failure:
+        error = failure
+    document = {
+        **describe_document(bundle, [gathering.runtime for gathering in cases]),
+        "partial": interrupted or error is not None,
+        "created": began,
+        "machine": machine,
+        "cases": [case for gathering in cases if (case := gathering.to_case(bundle.manifest))],
+    }
+    results = parse_results(document, "the results")
+    return Measured(results=results, interrupted=interrupted, error=error, notes=notes)
+
+
+def describe_document(bundle: Bundle, runtimes: list[str]) -> dict[str, Any]:
+    """The fields of a results file that name its program and the bundle."""
+    files = {file for runtime in runtimes for file in list_program_files(bundle.manifest, runtime)}
+    return {
+        "format_version": RESULTS_VERSION,
+        "kind": "measured",
+        "made_by": f"kind-bench {version('kind-diffusion')}",
+        "bundle": {
+            "name": bundle.manifest.data["name"],
+            "manifest_sha256": hash_file(bundle.path / MANIFEST_NAME),
+            "files": {name: bundle.manifest.files[name] for name in sorted(files)},
+        },
+    }
+
+
+def _choose_runtimes(request: BenchRequest, manifest: Manifest) -> tuple[list[str], tuple[str, ...]]:
+    """The runtimes asked for, or all that run here, and what is said of the others."""
+    lacks_core_ml = sys.platform != "darwin"
+    if request.runtimes:
+        for runtime in request.runtimes:
+            manifest.target(runtime)
+        if lacks_core_ml and "coreml" in request.runtimes:
+            raise TargetError(*_NO_CORE_ML)
+        return list(dict.fromkeys(request.runtimes)), ()
+    chosen, notes = [], []
+    for runtime in manifest.targets:
+        if lacks_core_ml and runtime == "coreml":
+            notes.append(f"coreml is left out: {_NO_CORE_ML[0]}")
+        elif not is_installed(runtime):
+            notes.append(f"{runtime} is left out: it is not installed")
+        else:
+            chosen.append(runtime)
+    if not chosen:
+        raise TargetError(f"nothing in {request.bundle} can be timed here: {'; '.join(notes)}", _NO_CORE_ML[1])
+    return chosen, tuple(notes)
+
+
+def _list_options(request: BenchRequest, runtime: str) -> list[EngineOptions]:
+    if runtime == "coreml" and request.threads:
+        raise ConfigError("Core ML chooses its threads itself", "leave --threads out, or add --runtime onnx")
+    if runtime == "executorch" and request.providers:
+        raise ConfigError(
+            "an ExecuTorch program has no --provider: its backend was fixed when it was exported",
+            "leave it out, or add --runtime onnx",
+        )
+    pairs = product(request.threads or (None,), request.providers or (None,))
+    return [EngineOptions(threads=threads, provider=provider) for threads, provider in pairs]
+
+
+def _measure_rounds(request: BenchRequest, manifest: Manifest, cases: list[Gathering], on_progress: OnProgress) -> None:
+    total = sum(
+        _num_samples(request.counts_of(i), manifest, case.runtime) for i in range(_rounds(request)) for case in cases
+    )
+    for index in range(_rounds(request)):
+        for case in cases:
+            job = _describe_job(request, case, request.counts_of(index))
+            for message in _run_worker(case, job):
+                _take(case, message)
+                done = sum(one.num_samples for one in cases)
+                stage = f"round {index + 1} of {_rounds(request)}: {_name(case)}"
+                on_progress(Progress(stage=stage, done=min(done, total), total=total))
+    for case in cases if request.profile else []:
+        on_progress(Progress(stage=f"profiling {_name(case)}", done=total, total=total))
+        for message in _run_worker(case, _describe_job(request, case, case.counts) | {"profile": True}):
+            _take(case, message)
+
+
+def _rounds(request: BenchRequest) -> int:
+    return min(request.rounds, request.repeat)
+
+
+def _num_samples(counts: Counts, manifest: Manifest, runtime: str) -> int:
+    flags = {manifest.is_guided(index) for index in range(manifest.steps)}
+    decode = counts.repeat + counts.images if has_decode(manifest, runtime) else 0
+    return counts.repeat * len(flags) + decode
+
+
+def _describe_job(request: BenchRequest, case: Gathering, counts: Counts) -> dict[str, Any]:
+    return {
+        "bundle": str(request.bundle), "runtime": case.runtime, "options": asdict(case.options),
+        "counts": asdict(counts), "cold": request.cold, "profile": False,
+    }  # fmt: skip
+
+
+def _run_worker(case: Gathering, job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The messages of a new process, as they come; raises the error that it met."""
+    command = [sys.executable, "-m", "kind_runtimes.bench.worker"]
+    with tempfile.TemporaryFile("w+") as log:
+        # in a session of its own: Ctrl-C is for this process, which ends the other
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(job))
+            process.stdin.close()
+            for line in process.stdout:
+                message = json.loads(line)
+                if "error" in message:
+                    raise _rebuild_error(message["error"])
+                yield message
+            code = process.wait()
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+        if code != 0:
+            log.seek(0)
+            raise _crash(case, code, log.read())
+
+
+def _take(case: Gathering, message: dict[str, Any]) -> None:
+    match message:
+        case {"opened": opened}:
+            case.engine = opened["engine"]
+            case.rounds += 1
+            case.first_loads_ms.append(opened["first_ms"])
+            case.file_caches.add(opened["file_cache"])
+        case {"samples": samples, "part": part}:
+            case.add_samples(part, samples)
+        case {"finished": finished}:
+            case.add_memory(finished["peak"], finished["baseline"], finished["measure"])
+            case.second_loads_ms.append(finished["again_ms"])
+        case {"profile": profile}:
+            case.profile = profile
+
+
+def _name(case: Gathering) -> str:
+    return name_case(case.runtime, case.options.threads, case.options.provider)
+
+
+def _rebuild_error(data: dict[str, str]) -> KindError:
+    kind: type[KindError] = getattr(errors, data["type"])
+    return kind(data["message"], data["hint"])
+
+
+def _crash(case: Gathering, code: int, log: str) -> TargetError:
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
+    last = next((line for line in reversed(log.splitlines()) if line.strip()), "it said nothing")
+    return TargetError(f"the process that measured {_name(case)} {how}: {last}", "try kind-run with the same bundle")

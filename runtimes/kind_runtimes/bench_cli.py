@@ -1,0 +1,100 @@
+"""`kind-bench`: the command line of measuring. Each command parses, calls one library function and prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kind_core.cli import report_errors, split_names
+from kind_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kind_runtimes.bench.results import Results
+
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
+_PATH = click.Path(path_type=Path)
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(package_name="kind-diffusion")
+def main() -> None:
+    """Measure bundles, here and on phones, and compare what was measured."""
+
+
+@main.command("run", context_settings=_CONTEXT)
+@click.argument("bundle", type=_PATH)
+@click.option("--runtime", "runtimes", multiple=True, metavar="NAMES", help="onnx, executorch, coreml [all that run].")
+@click.option("--threads", multiple=True, metavar="COUNTS", help="Numbers of threads [the runtime's own choice].")
+@click.option("--provider", "providers", multiple=True, metavar="NAMES", help="ONNX: CPU, CoreML, ...; Core ML: units.")
+@click.option("--warmup", type=int, default=3, show_default=True, help="Untimed calls first, in each process.")
+@click.option("--repeat", type=int, default=20, show_default=True, help="Samples of a step, over all rounds.")
+@click.option("--rounds", type=int, default=3, show_default=True, help="Fresh processes of each case, by turns.")
+@click.option("--images", type=int, default=1, show_default=True, help="Whole pictures in each process.")
+@click.option("--cold", is_flag=True, help="Load with the programs' files dropped from the system's cache.")
+@click.option("--profile", is_flag=True, help="Also trace where a step's time goes, operator by operator.")
+@click.option("-o", "--output", type=_PATH, help="Results file to write.")
+@click.option("--force", is_flag=True, help="Replace an existing results file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@report_errors
+def run_command(output: Path | None, force: bool, as_json: bool, **options: Any) -> None:
+    """Measure the programs of BUNDLE: step, picture, decoding, load and memory.
+
+    Every runtime is combined with every number of threads and every provider. Each case runs in fresh processes, one
+    after the other and by turns. Interrupted with Ctrl-C, what was measured is kept and marked partial.
+
+    \b
+    Examples:
+      kind-bench run panda.kind
+      kind-bench run panda.kind --runtime onnx --threads 1,2 --warmup 3 --repeat 20 --json
+      kind-bench run panda.kind --runtime onnx,executorch --profile -o here.json
+    """
+    from kind_core.staging import check_output
+    from kind_runtimes.bench.session import BenchRequest, measure_bundle
+    from kind_runtimes.progress import show_progress
+
+    if output is not None:
+        check_output(output, force=force)
+    for name in ("runtimes", "providers"):
+        options[name] = split_names(options[name])
+    options["threads"] = _parse_counts(options["threads"])
+    with show_progress("checking the bundle") as show:
+        measured = measure_bundle(BenchRequest(**options), show)
+    for note in measured.notes:
+        click.echo(note, err=True)
+    _show_results(measured.results, output, force=force, as_json=as_json)
+    if measured.error is not None:
+        raise measured.error
+    if measured.interrupted:
+        kept = f"{len(measured.results.cases)} cases are kept, marked partial"
+        click.echo(f"interrupted: {kept if measured.results.cases else 'nothing was measured'}", err=True)
+        sys.exit(130)
+
+
+def _parse_counts(given: tuple[str, ...]) -> tuple[int, ...]:
+    try:
+        return tuple(int(text) for text in split_names(given))
+    except ValueError as error:
+        raise ConfigError(f"threads is {','.join(given)!r}, expected whole numbers", "--threads 1,2") from error
+
+
+def _show_results(results: Results, output: Path | None, *, force: bool, as_json: bool) -> None:
+    if output is not None:
+        from kind_runtimes.bench.results import write_results
+
+        write_results(results, output, force=force)
+    if as_json:
+        click.echo(json.dumps(results.data, ensure_ascii=False))
+        return
+    from kind_runtimes.bench.tables import format_results
+
+    click.echo(format_results(results))
+    if output is not None:
+        click.echo(f"written   {output}")
+
+
+if __name__ == "__main__":
+    main()
