@@ -74,6 +74,89 @@ def run_command(output: Path | None, force: bool, as_json: bool, **options: Any)
         sys.exit(130)
 
 
+@main.command("import", context_settings=_CONTEXT)
+@click.argument("results", type=_PATH)
+@click.option("--bundle", type=_PATH, required=True, help="The bundle that was measured.")
+@click.option("--json", "as_json", is_flag=True, help="Print the completed results as JSON.")
+@report_errors
+def import_command(results: Path, bundle: Path, as_json: bool) -> None:
+    """Take RESULTS, measured on another machine, into a bundle, where its report finds them.
+
+    They are kept under measured/ in the bundle, which no hash covers. Results of another model are refused.
+
+    \b
+    Example:
+      kind-bench import results-from-phone.json --bundle panda.kind
+    """
+    from kind_runtimes.bench.importing import import_results
+
+    completed, place = import_results(results, bundle)
+    _show_results(completed, None, force=False, as_json=as_json)
+    click.echo(f"kept as {place}", err=True)
+
+
+@main.command("adb", context_settings=_CONTEXT)
+@click.argument("bundle", type=_PATH)
+@click.option("--serial", help="Which device, where several are attached.")
+@click.option("--runner", type=_PATH, help="Program for the device that measures, in place of the sample app.")
+@click.option("--runtime", metavar="NAME", help="onnx or executorch [the app's choice].")
+@click.option("--class", "class_name", metavar="NAME", help="Class to draw [the first].")
+@click.option("--timeout", "timeout_s", type=float, default=900, show_default=True, help="Seconds to wait at most.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@report_errors
+def adb_command(as_json: bool, **options: Any) -> None:
+    """Measure BUNDLE on an attached Android device and take the results into it.
+
+    The bundle is pushed, the benchmark of the sample app (or a runner) started, and its results pulled.
+
+    \b
+    Examples:
+      kind-bench adb panda.kind
+      kind-bench adb panda.kind --serial R5CT60 --runner build/kind-runner --runtime executorch
+    """
+    from kind_runtimes.bench.adb import AdbRequest, measure_on_device
+    from kind_runtimes.progress import show_progress
+
+    with show_progress("looking for the device") as show:
+        results, place = measure_on_device(AdbRequest(**options), show)
+    _show_results(results, None, force=False, as_json=as_json)
+    click.echo(f"kept as {place}", err=True)
+
+
+@main.command("compare", context_settings=_CONTEXT)
+@click.argument("before", type=_PATH)
+@click.argument("after", type=_PATH)
+@click.option("--fail-over", metavar="PERCENT", help="Exit with 1 where a figure is worse by more than this.")
+@click.option("--only", "groups", multiple=True, metavar="GROUPS", help="size, flops, memory, latency, parity [all].")
+@click.option("--json", "as_json", is_flag=True, help="Print the changes as JSON.")
+@report_errors
+def compare_command(before: Path, after: Path, fail_over: str | None, groups: tuple[str, ...], as_json: bool) -> None:
+    """Compare two reports of bundles, or two files of measured results.
+
+    More is worse, but for parity. A figure that AFTER lacks counts as worse, so that a guard cannot pass by measuring
+    nothing; --only leaves groups out.
+
+    \b
+    Examples:
+      kind-bench compare old.kind/report.json new.kind/report.json --fail-over 5% --only size,flops,parity
+      kind-bench compare monday.json tuesday.json
+    """
+    from kind_runtimes.bench.compare import compare_files, parse_limit
+    from kind_runtimes.bench.tables import describe_comparison, format_comparison
+
+    limit = None if fail_over is None else parse_limit(fail_over)
+    comparison = compare_files(before, after, split_names(groups))
+    worse = () if limit is None else comparison.worse_than(limit)
+    if as_json:
+        click.echo(json.dumps(describe_comparison(comparison, worse), ensure_ascii=False))
+    else:
+        click.echo(format_comparison(comparison, worse))
+    if worse:
+        names = ", ".join(change.name for change in worse)
+        click.echo(f"error: worse by more than {fail_over}: {names}", err=True)
+        sys.exit(1)
+
+
 def _parse_counts(given: tuple[str, ...]) -> tuple[int, ...]:
     try:
         return tuple(int(text) for text in split_names(given))

@@ -105,7 +105,7 @@ def load_schema(name: str) -> dict[str, Any]:
 def parse_manifest(text: str, where: str) -> Manifest:
     """Check `manifest.json` against its schema and parse it; raises BundleError naming the field that does not fit."""
     try:
-        data = json.loads(text, parse_constant=_refuse_constant)
+        data = json.loads(text, parse_constant=refuse_constant)
     except ValueError as error:
         raise BundleError(f"{where} is not JSON: {error}", "copy or export the bundle again") from error
     version = data.get("format_version") if isinstance(data, dict) else None
@@ -158,7 +158,8 @@ def describe_program(program: ProgramSpec) -> dict[str, Any]:
     }
 
 
-def _refuse_constant(name: str) -> None:
+def refuse_constant(name: str) -> None:
+    """For `json.loads(parse_constant=...)`: NaN and infinities are not JSON."""
     raise ValueError(f"{name} is no JSON number")
 
 

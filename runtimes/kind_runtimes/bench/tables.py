@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from kind_runtimes.bench.compare import Change, Comparison
 from kind_runtimes.bench.results import Case, Results, Spread
 
 _MAX_OPS = 8
@@ -23,6 +25,30 @@ def format_results(results: Results) -> str:
         lines += [f"  {label:<8}  {text}" for label, text in _describe_case(case)]
         lines += _describe_profile(case.data.get("profile"))
     return "\n".join(lines)
+
+
+def format_comparison(comparison: Comparison, worse: Sequence[Change]) -> str:
+    """The notes and a row a figure; those that are too much worse are marked."""
+    rows = [("", "before", "after", "change", "")]
+    for change in comparison.changes:
+        before, after = (_format_figure(value, change.unit) for value in (change.before, change.after))
+        rows.append((change.name, before, after, _format_change(change), "worse" if change in worse else ""))
+    lines = [line.rstrip() for line in align_columns(rows).splitlines()]
+    return "\n".join([*(f"note: {note}" for note in comparison.notes), *lines])
+
+
+def describe_comparison(comparison: Comparison, worse: Sequence[Change]) -> dict[str, Any]:
+    """The same for programs. `relative` is null where a figure is missing or was 0."""
+    return {
+        "notes": list(comparison.notes),
+        "changes": [
+            {
+                "name": change.name, "group": change.group, "unit": change.unit, "before": change.before,
+                "after": change.after, "relative": _finite(change.relative), "failed": change in worse,
+            }
+            for change in comparison.changes
+        ],
+    }  # fmt: skip
 
 
 def align_columns(rows: Iterable[Sequence[str]]) -> str:
@@ -97,3 +123,27 @@ def format_ms(ms: float | None) -> str:
 
 def _format_mb(count: int) -> str:
     return f"{count / 1e6:.1f} MB"
+
+
+def _format_figure(value: float | None, unit: str) -> str:
+    if value is None:
+        return "none"
+    match unit:
+        case "ms":
+            return format_ms(value)
+        case "bytes":
+            return f"{value / 1e6:.3f} MB"
+        case "dB":
+            return f"{value:.2f} dB"
+    return f"{value:,.0f}"
+
+
+def _format_change(change: Change) -> str:
+    relative = _finite(change.relative)
+    if relative is not None:
+        return f"{relative:+.1%}" if relative else "same"
+    return "new" if change.before is None else "gone" if change.after is None else "from 0"
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
