@@ -48,7 +48,7 @@ class Change:
 
     @property
     def worsening(self) -> float:
-        """How much worse it became, as a part; negative where it became better. A figure that is gone is infinitely so."""
+        """How much worse it became, as a part; negative where it became better, infinite where it is gone."""
         if self.after is None:
             return math.inf
         change = self.relative
@@ -168,11 +168,9 @@ def _list_notes(old: Results | dict[str, Any], new: Results | dict[str, Any]) ->
                 f"{new.bundle_name} ({new.manifest_sha256[:12]}...)"
             )
         yield from _differing_machines(old.machine, new.machine)
-        yield from (
-            f"{which} is partial: measuring was interrupted"
-            for which, one in (("the first", old), ("the second", new))
-            if one.partial
-        )
+        for which, one in (("first", old), ("second", new)):
+            if one.partial:
+                yield f"the {which} file is partial: measuring was interrupted"
         return
     assert isinstance(old, dict)
     assert isinstance(new, dict)

@@ -46,10 +46,10 @@ def check_model(results: Results, bundle: Bundle, where: str) -> None:
     """Raise ResultsError unless `results` were measured with exactly this bundle."""
     held = hash_file(bundle.path / MANIFEST_NAME)
     if results.manifest_sha256 != held:
+        said = f"{results.bundle_name} with manifest sha256 {results.manifest_sha256[:12]}..."
         raise ResultsError(
-            f"{where} was measured with another model: {results.bundle_name} with manifest sha256 "
-            f"{results.manifest_sha256[:12]}..., {bundle.path} has {held[:12]}...", _OTHER_MODEL,
-        )  # fmt: skip
+            f"{where} was measured with another model: {said}, {bundle.path} has {held[:12]}...", _OTHER_MODEL
+        )
     for name, sha256 in results.data["bundle"].get("files", {}).items():
         expected = bundle.manifest.files.get(name)
         if sha256 != expected:
@@ -59,14 +59,12 @@ def check_model(results: Results, bundle: Bundle, where: str) -> None:
             )
     for case in results.cases:
         if case.runtime not in bundle.manifest.targets:
-            held = ", ".join(bundle.manifest.targets)
-            raise ResultsError(f"{where} measured {case.runtime}, {bundle.path} holds only {held}", _OTHER_MODEL)
+            said = f"holds only {', '.join(bundle.manifest.targets)}"
+            raise ResultsError(f"{where} measured {case.runtime}, {bundle.path} {said}", _OTHER_MODEL)
         precision = bundle.manifest.targets[case.runtime].precision
         if case.precision not in ("", precision):
-            raise ResultsError(
-                f"{where} says that {case.runtime} is {case.precision}, in {bundle.path} it is {precision}",
-                _OTHER_MODEL,
-            )
+            said = f"{case.runtime} in {case.precision}, in {bundle.path} it is {precision}"
+            raise ResultsError(f"{where} measured {said}", _OTHER_MODEL)
 
 
 def _complete(results: Results, manifest: Manifest, where: str) -> dict[str, Any]:
