@@ -65,12 +65,14 @@ def run_command(output: Path | None, force: bool, as_json: bool, **options: Any)
         measured = measure_bundle(BenchRequest(**options), show)
     for note in measured.notes:
         click.echo(note, err=True)
-    _show_results(measured.results, output, force=force, as_json=as_json)
+    count = len(measured.results.cases)
+    if count:
+        _show_results(measured.results, output, force=force, as_json=as_json)
     if measured.error is not None:
         raise measured.error
     if measured.interrupted:
-        kept = f"{len(measured.results.cases)} cases are kept, marked partial"
-        click.echo(f"interrupted: {kept if measured.results.cases else 'nothing was measured'}", err=True)
+        kept = f"{count} case{'s' if count > 1 else ''} kept, marked partial" if count else "nothing was measured"
+        click.echo(f"interrupted: {kept}", err=True)
         sys.exit(130)
 
 

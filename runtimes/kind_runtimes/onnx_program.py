@@ -45,7 +45,8 @@ class OnnxProgram:
                 f"its log says why; --provider {_CPU} runs everywhere",
             )
         self._spec = spec
-        self.engine = f"onnxruntime {onnxruntime.__version__} on {name}"
+        rest = "" if name == _CPU else f", the rest on {_CPU}"
+        self.engine = f"onnxruntime {onnxruntime.__version__} on {name}{rest}"
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         check_inputs(inputs, self._spec)

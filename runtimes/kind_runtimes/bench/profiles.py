@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import statistics
 import tempfile
 from collections import Counter, defaultdict
@@ -23,6 +24,7 @@ from kind_runtimes.runtime import Arrays, EngineOptions
 _RUNS = 7  # the first of them is not counted
 _XNNPACK, _PORTABLE = "XNNPACK", "portable"
 _NATIVE_CALL = "native_call_"
+_NUMBERING = re.compile(r" #\d+$")  # XNNPACK counts its operators of a type
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +95,7 @@ def read_etdump(events: Iterable[Any]) -> tuple[list[float], list[list[OpRun]]]:
     runs = []
     for i in range(1, len(runs_ms) + 1):
         inside = [
-            OpRun(op_type=event.name, backend=_XNNPACK, ms=event.perf_data.raw[i])
+            OpRun(op_type=_NUMBERING.sub("", event.name), backend=_XNNPACK, ms=event.perf_data.raw[i])
             for event in held
             if event.is_delegated_op
         ]

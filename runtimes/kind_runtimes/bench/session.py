@@ -156,6 +156,9 @@ def _list_options(request: BenchRequest, runtime: str) -> list[EngineOptions]:
 
 
 def _measure_rounds(request: BenchRequest, manifest: Manifest, cases: list[Gathering], on_progress: OnProgress) -> None:
+    for case in cases:
+        if case.runtime == "onnx" and case.options.provider not in (None, "CPU"):
+            _require_provider(request, case, on_progress)
     total = sum(
         _num_samples(request.counts_of(i), manifest, case.runtime) for i in range(_rounds(request)) for case in cases
     )
@@ -167,10 +170,26 @@ def _measure_rounds(request: BenchRequest, manifest: Manifest, cases: list[Gathe
                 done = sum(one.num_samples for one in cases)
                 stage = f"round {index + 1} of {_rounds(request)}: {_name(case)}"
                 on_progress(Progress(stage=stage, done=min(done, total), total=total))
-    for case in cases if request.profile else []:
-        on_progress(Progress(stage=f"profiling {_name(case)}", done=total, total=total))
-        for message in _run_worker(case, _describe_job(request, case, case.counts) | {"profile": True}):
-            _take(case, message)
+    for case in cases:
+        if request.profile and case.profile is None:
+            on_progress(Progress(stage=f"profiling {_name(case)}", done=total, total=total))
+            _profile(request, case)
+
+
+def _require_provider(request: BenchRequest, case: Gathering, on_progress: OnProgress) -> None:
+    """Profile a case before it is measured: onnxruntime gives to the CPU, in silence, what a provider does not take."""
+    on_progress(Progress(stage=f"profiling {_name(case)}", done=0, total=1))
+    _profile(request, case)
+    if case.profile is not None and not case.profile["delegate_share"]:
+        raise TargetError(
+            f"onnxruntime's provider {case.options.provider} runs no operator of the step, all are left to the CPU",
+            "leave --provider out",
+        )
+
+
+def _profile(request: BenchRequest, case: Gathering) -> None:
+    for message in _run_worker(case, _describe_job(request, case, case.counts) | {"profile": True}):
+        _take(case, message)
 
 
 def _rounds(request: BenchRequest) -> int:

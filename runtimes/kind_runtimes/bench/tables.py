@@ -15,7 +15,7 @@ _MAX_OPS = 8
 def format_results(results: Results) -> str:
     """A block a case, with the machine on top."""
     machine = results.machine
-    marked = " (partial: it was interrupted)" if results.partial else ""
+    marked = " (partial: it was cut short)" if results.partial else ""
     lines = [
         f"measured  {results.bundle_name} by {results.data['made_by']}{marked}",
         f"machine   {machine['processor']}, {machine['system']}{_describe_state(machine)}",

@@ -1,0 +1,236 @@
+"""`kind-bench run`: what is measured, in which processes, and what is left when it is cut short."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from small_bundles import STEPS, write_manifest
+
+from kind_core.errors import BundleError, ConfigError, KindError, TargetError
+from kind_runtimes.bench import session
+from kind_runtimes.bench.gathering import Gathering
+from kind_runtimes.bench.measure import Counts
+from kind_runtimes.bench.results import Results, read_results
+from kind_runtimes.bench.session import BenchRequest, measure_bundle
+from kind_runtimes.bench_cli import main
+from kind_runtimes.bundle import Bundle, hash_file
+from kind_runtimes.onnx_program import list_providers
+from kind_runtimes.runtime import EngineOptions
+
+FLAGS = ("--warmup", "1", "--repeat", "5", "--rounds", "2")
+needs_no_core_ml = pytest.mark.skipif(sys.platform == "darwin", reason="Core ML itself runs here")
+
+
+@pytest.fixture(scope="module")
+def measured(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Any]:
+    file = tmp_path_factory.mktemp("bench") / "here.json"
+    arguments = ["--runtime", "onnx,executorch", "--threads", "1,2", "--profile", "--json", "-o", str(file)]
+    result = CliRunner().invoke(main, ["run", str(small_bundle.path), *FLAGS, *arguments])
+    assert result.exit_code == 0, result.stderr
+    return read_results(file), result
+
+
+def test_every_runtime_meets_every_number_of_threads(measured: tuple[Results, Any]) -> None:
+    cases = measured[0].cases
+    assert [(case.runtime, case.threads) for case in cases] == [
+        ("onnx", 1), ("onnx", 2), ("executorch", 1), ("executorch", 2)
+    ]  # fmt: skip
+    for case in cases:
+        assert len(case.step.samples) == 5
+        assert (case.data["rounds"], case.data["warmup"], case.data["process"]) == (2, 1, "fresh")
+        assert len(case.data["whole_image_ms"]["samples"]) == 2
+        assert case.decode is not None
+        assert case.image_ms == pytest.approx(STEPS * case.step.median + case.decode.median, abs=1e-3)
+        assert case.precision == "fp32"
+        assert case.data["load_ms"]["again"] > 0
+        assert case.data["load_ms"]["first"] > 0
+
+
+def test_memory_is_that_of_the_process_and_says_its_baseline(measured: tuple[Results, Any]) -> None:
+    for case in measured[0].cases:
+        peak, baseline = case.data["peak_memory_bytes"], case.data["baseline_memory_bytes"]
+        assert 10e6 < baseline < peak < 2e9
+    # the process of onnxruntime never imported torch, as this one has
+    onnx, executorch = (next(c for c in measured[0].cases if c.runtime == name) for name in ("onnx", "executorch"))
+    assert onnx.data["peak_memory_bytes"] < executorch.data["peak_memory_bytes"] - 50e6
+
+
+def test_profiles_name_operators_and_who_runs_them(measured: tuple[Results, Any]) -> None:
+    onnx, *_, executorch = (case.data["profile"] for case in measured[0].cases)
+    assert onnx["tool"] == "onnxruntime profiler"
+    assert {op["op_type"]: op["count"] for op in onnx["ops"]}["MatMul"] == 1
+    assert {op["backend"] for op in onnx["ops"]} == {"CPU"}
+    assert executorch["tool"] == "ETDump"
+    named = {(op["op_type"], op["backend"]): op["count"] for op in executorch["ops"]}
+    assert named["index_select", "portable"] == 2
+    assert named["Fully Connected (NC, F32) GEMM", "XNNPACK"] == 1
+    assert 0 < executorch["delegate_share"] <= 1
+    for profile in (onnx, executorch):
+        assert 0 < sum(op["ms"] for op in profile["ops"]) <= profile["run_ms"] * 1.5
+
+
+def test_the_file_says_what_was_measured_and_on_what(measured: tuple[Results, Any], small_bundle: Bundle) -> None:
+    results, printed = measured
+    assert json.loads(printed.stdout) == results.data
+    assert results.manifest_sha256 == hash_file(small_bundle.path / "manifest.json")
+    files = results.data["bundle"]["files"]
+    assert files == {name: sha for name, sha in small_bundle.manifest.files.items() if not name.startswith("coreml")}
+    assert {"system", "processor", "num_cpus", "load_before", "versions"} <= set(results.machine)
+    assert {"onnxruntime", "executorch", "python"} <= set(results.machine["versions"])
+    assert not results.partial
+
+
+def test_cases_take_turns(measured: tuple[Results, Any]) -> None:
+    names = ["onnx, 1 thread", "onnx, 2 threads", "executorch, 1 thread", "executorch, 2 threads"]
+    assert measured[1].stderr.splitlines() == [
+        *(f"round {i} of 2: {name}" for i in (1, 2) for name in names),
+        *(f"profiling {name}" for name in names),
+    ]
+
+
+def test_samples_are_shared_out_over_the_rounds() -> None:
+    request = BenchRequest(bundle=Path("a.kind"), repeat=20, rounds=3)
+    assert [request.counts_of(i).repeat for i in range(3)] == [7, 7, 6]
+    few = BenchRequest(bundle=Path("a.kind"), repeat=2, rounds=3)
+    assert [few.counts_of(i).repeat for i in range(2)] == [1, 1]
+
+
+@needs_no_core_ml
+def test_the_evaluator_is_never_timed(small_bundle: Bundle) -> None:
+    with pytest.raises(TargetError, match="Core ML runs on Apple's systems only"):
+        measure_bundle(BenchRequest(bundle=small_bundle.path, runtimes=("coreml",)))
+
+
+@needs_no_core_ml
+def test_a_bundle_of_core_ml_alone_cannot_be_timed(placeholders: Path) -> None:
+    write_manifest(placeholders, ["coreml"])
+    with pytest.raises(TargetError, match="nothing in .* can be timed here: coreml is left out"):
+        measure_bundle(BenchRequest(bundle=placeholders))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--repeat", "0"], "repeat is 0, expected 1 or more"),
+        (["--threads", "0"], "threads is 0, expected 1 or more"),
+        (["--threads", "one"], "threads is 'one', expected whole numbers"),
+        (["--runtime", "tflite"], "unknown runtime 'tflite'"),
+        (["--runtime", "executorch", "--provider", "CPU"], "an ExecuTorch program has no --provider"),
+        (["--runtime", "onnx", "--provider", "Quantum"], "this onnxruntime has no provider 'Quantum', only "),
+        (["--runtime", "onnx", "-o", "/proc/a.json"], "cannot write"),
+    ],
+)
+def test_what_cannot_be_measured_is_named(small_bundle: Bundle, arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(main, ["run", str(small_bundle.path), *arguments])
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.skipif(
+    "Azure" not in list_providers(), reason="this build of onnxruntime has no provider that runs nothing"
+)
+def test_a_provider_that_leaves_all_to_the_cpu_is_refused(small_bundle: Bundle) -> None:
+    measured = measure_bundle(BenchRequest(bundle=small_bundle.path, runtimes=("onnx",), providers=("Azure",)))
+    assert measured.error is not None
+    assert "runs no operator of the step" in measured.error.message
+    assert measured.results.cases == ()
+
+
+def test_core_ml_takes_no_threads() -> None:
+    request = BenchRequest(bundle=Path("a.kind"), threads=(1,))
+    with pytest.raises(ConfigError, match="Core ML chooses its threads itself"):
+        session._list_options(request, "coreml")
+
+
+def test_an_interruption_keeps_what_was_measured(small_bundle: Bundle, tmp_path: Path) -> None:
+    file = tmp_path / "here.json"
+    command = [sys.executable, "-m", "kind_runtimes.bench_cli", "run", str(small_bundle.path), "-o", str(file)]
+    process = subprocess.Popen(
+        [*command, "--runtime", "onnx", "--repeat", "100000000", "--rounds", "1"], stderr=subprocess.PIPE, text=True
+    )
+    workers: list[int] = []
+    deadline = time.monotonic() + 60
+    while not workers and time.monotonic() < deadline:
+        workers = _children(process.pid)
+        time.sleep(0.1)
+    time.sleep(5)  # the first samples are handed over after half a second of measuring
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "interrupted: 1 case kept, marked partial"
+    results = read_results(file)
+    assert results.partial
+    assert len(results.cases[0].step.samples) > 0
+    assert results.cases[0].image_ms is None
+    assert workers
+    assert not any(_is_running(worker) for worker in workers)
+
+
+def test_an_error_keeps_the_cases_before_it(
+    small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_worker = session._run_worker
+
+    def fail(case: Gathering, job: dict[str, Any]) -> Any:
+        if case.runtime == "executorch":
+            raise BundleError("the second case broke", "mend it")
+        return run_worker(case, job)
+
+    monkeypatch.setattr(session, "_run_worker", fail)
+    file = tmp_path / "here.json"
+    arguments = ["run", str(small_bundle.path), "--runtime", "onnx,executorch", *FLAGS, "-o", str(file)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert "error: the second case broke" in result.stderr
+    assert "(partial: it was cut short)" in result.stdout
+    assert [case.runtime for case in read_results(file).cases] == ["onnx"]
+    assert read_results(file).partial
+
+
+def test_a_process_that_dies_is_named(small_bundle: Bundle) -> None:
+    case = Gathering(runtime="onnx", options=EngineOptions(threads=2), counts=Counts())
+    job = {
+        "bundle": str(small_bundle.path),
+        "runtime": "onnx",
+        "options": asdict(case.options),
+        "counts": {"repeats": 1},
+    }
+    with pytest.raises(KindError, match="measured onnx, 2 threads failed with exit code 1: .*"):
+        list(session._run_worker(case, job | {"cold": False, "profile": False}))
+
+
+def test_the_files_may_be_dropped_from_the_cache(small_bundle: Bundle) -> None:
+    request = BenchRequest(bundle=small_bundle.path, runtimes=("onnx",), repeat=1, rounds=1, warmup=0, cold=True)
+    load = measure_bundle(request).results.cases[0].data["load_ms"]
+    assert load["file_cache"] in ("cold", "unknown")  # unknown: a file system that cannot tell
+
+
+def test_what_was_read_is_warm(small_bundle: Bundle) -> None:
+    request = BenchRequest(bundle=small_bundle.path, runtimes=("onnx",), repeat=1, rounds=1, warmup=0, images=0)
+    case = measure_bundle(request).results.cases[0]
+    assert case.data["load_ms"]["file_cache"] in ("warm", "unknown")
+    assert "whole_image_ms" not in case.data
+
+
+def _children(pid: int) -> list[int]:
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(word) for word in found.stdout.split()]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
