@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 ADB = """#!{python}
-import json, os, shutil, subprocess, sys
+import json, os, re, shutil, subprocess, sys
 root = {root!r}
 arguments = sys.argv[1:]
 with open(os.path.join(root, "calls.jsonl"), "a") as log:
@@ -29,8 +28,7 @@ elif command == "pull":
     shutil.copy(moved(rest[0]), rest[1])
 else:
     line = " ".join(rest)  # as adb does
-    for top in ("/data/", "/sdcard/"):
-        line = line.replace(top, root + top)
+    line = re.sub(r"(?<![\\w./-])(?=/(?:data|sdcard)/)", lambda found: root, line)
     environment = dict(os.environ, PATH=os.path.join(root, "bin") + ":" + os.environ["PATH"])
     sys.exit(subprocess.run(["sh", "-c", line], env=environment).returncode)
 """
@@ -96,10 +94,5 @@ class FakeDevice:
 
     def files(self) -> list[str]:
         """What lies in the two places that may be written."""
-        held = (
-            Path(folder, name)
-            for top in ("data", "sdcard")
-            for folder, _, names in os.walk(self.root / top)
-            for name in names
-        )
+        held = (file for top in ("data", "sdcard") for file in (self.root / top).rglob("*") if file.is_file())
         return sorted(str(file.relative_to(self.root)) for file in held)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from small_bundles import STEPS, write_manifest
 
 from kind_core.errors import BundleError, ConfigError, KindError, TargetError
@@ -27,28 +27,36 @@ from kind_runtimes.bundle import Bundle, hash_file
 from kind_runtimes.onnx_program import list_providers
 from kind_runtimes.runtime import EngineOptions
 
-FLAGS = ("--warmup", "1", "--repeat", "5", "--rounds", "2")
+FLAGS = ("--warmup", "1", "--repeat", "5", "--profile", "--json")
+ROUNDS = {"onnx": 2, "executorch": 1}
+THREADS = {"onnx": (1, 2), "executorch": (2,)}
 needs_no_core_ml = pytest.mark.skipif(sys.platform == "darwin", reason="Core ML itself runs here")
+
+Measured = dict[str, tuple[Results, Result]]
 
 
 @pytest.fixture(scope="module")
-def measured(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Any]:
-    file = tmp_path_factory.mktemp("bench") / "here.json"
-    arguments = ["--runtime", "onnx,executorch", "--threads", "1,2", "--profile", "--json", "-o", str(file)]
-    result = CliRunner().invoke(main, ["run", str(small_bundle.path), *FLAGS, *arguments])
+def measured(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    return {runtime: _run(small_bundle, runtime, tmp_path_factory.mktemp("bench")) for runtime in ROUNDS}
+
+
+def _run(bundle: Bundle, runtime: str, folder: Path) -> tuple[Results, Result]:
+    threads = ",".join(map(str, THREADS[runtime]))
+    arguments = ["--runtime", runtime, "--threads", threads, "--rounds", str(ROUNDS[runtime])]
+    file = folder / "here.json"
+    result = CliRunner().invoke(main, ["run", str(bundle.path), *FLAGS, *arguments, "-o", str(file)])
     assert result.exit_code == 0, result.stderr
     return read_results(file), result
 
 
-def test_every_runtime_meets_every_number_of_threads(measured: tuple[Results, Any]) -> None:
-    cases = measured[0].cases
-    assert [(case.runtime, case.threads) for case in cases] == [
-        ("onnx", 1), ("onnx", 2), ("executorch", 1), ("executorch", 2)
-    ]  # fmt: skip
+@pytest.mark.parametrize("runtime", ROUNDS)
+def test_every_number_of_threads_is_a_case(measured: Measured, runtime: str) -> None:
+    cases, rounds = measured[runtime][0].cases, ROUNDS[runtime]
+    assert [(case.runtime, case.threads) for case in cases] == [(runtime, count) for count in THREADS[runtime]]
     for case in cases:
         assert len(case.step.samples) == 5
-        assert (case.data["rounds"], case.data["warmup"], case.data["process"]) == (2, 1, "fresh")
-        assert len(case.data["whole_image_ms"]["samples"]) == 2
+        assert (case.data["rounds"], case.data["warmup"], case.data["process"]) == (rounds, 1, "fresh")
+        assert len(case.data["whole_image_ms"]["samples"]) == rounds
         assert case.decode is not None
         assert case.image_ms == pytest.approx(STEPS * case.step.median + case.decode.median, abs=1e-3)
         assert case.precision == "fp32"
@@ -56,17 +64,18 @@ def test_every_runtime_meets_every_number_of_threads(measured: tuple[Results, An
         assert case.data["load_ms"]["first"] > 0
 
 
-def test_memory_is_that_of_the_process_and_says_its_baseline(measured: tuple[Results, Any]) -> None:
-    for case in measured[0].cases:
-        peak, baseline = case.data["peak_memory_bytes"], case.data["baseline_memory_bytes"]
-        assert 10e6 < baseline < peak < 2e9
-    # the process of onnxruntime never imported torch, as this one has
-    onnx, executorch = (next(c for c in measured[0].cases if c.runtime == name) for name in ("onnx", "executorch"))
-    assert onnx.data["peak_memory_bytes"] < executorch.data["peak_memory_bytes"] - 50e6
+def test_memory_is_that_of_the_process_and_says_its_baseline(measured: Measured) -> None:
+    peaks = {}
+    for runtime, (results, _) in measured.items():
+        data = results.cases[0].data
+        assert 10e6 < data["baseline_memory_bytes"] < data["peak_memory_bytes"] < 2e9
+        peaks[runtime] = data["peak_memory_bytes"]
+    # the process of onnxruntime never imported torch, as the one that started it has
+    assert peaks["onnx"] < peaks["executorch"] - 50e6
 
 
-def test_profiles_name_operators_and_who_runs_them(measured: tuple[Results, Any]) -> None:
-    onnx, *_, executorch = (case.data["profile"] for case in measured[0].cases)
+def test_profiles_name_operators_and_who_runs_them(measured: Measured) -> None:
+    onnx, executorch = (measured[runtime][0].cases[0].data["profile"] for runtime in ROUNDS)
     assert onnx["tool"] == "onnxruntime profiler"
     assert {op["op_type"]: op["count"] for op in onnx["ops"]}["MatMul"] == 1
     assert {op["backend"] for op in onnx["ops"]} == {"CPU"}
@@ -79,20 +88,21 @@ def test_profiles_name_operators_and_who_runs_them(measured: tuple[Results, Any]
         assert 0 < sum(op["ms"] for op in profile["ops"]) <= profile["run_ms"] * 1.5
 
 
-def test_the_file_says_what_was_measured_and_on_what(measured: tuple[Results, Any], small_bundle: Bundle) -> None:
-    results, printed = measured
+@pytest.mark.parametrize("runtime", ROUNDS)
+def test_the_file_says_what_was_measured_and_on_what(measured: Measured, small_bundle: Bundle, runtime: str) -> None:
+    results, printed = measured[runtime]
     assert json.loads(printed.stdout) == results.data
     assert results.manifest_sha256 == hash_file(small_bundle.path / "manifest.json")
     files = results.data["bundle"]["files"]
-    assert files == {name: sha for name, sha in small_bundle.manifest.files.items() if not name.startswith("coreml")}
+    assert files == {name: sha for name, sha in small_bundle.manifest.files.items() if name.startswith(f"{runtime}/")}
     assert {"system", "processor", "num_cpus", "load_before", "versions"} <= set(results.machine)
     assert {"onnxruntime", "executorch", "python"} <= set(results.machine["versions"])
     assert not results.partial
 
 
-def test_cases_take_turns(measured: tuple[Results, Any]) -> None:
-    names = ["onnx, 1 thread", "onnx, 2 threads", "executorch, 1 thread", "executorch, 2 threads"]
-    assert measured[1].stderr.splitlines() == [
+def test_cases_take_turns(measured: Measured) -> None:
+    names = ["onnx, 1 thread", "onnx, 2 threads"]
+    assert measured["onnx"][1].stderr.splitlines() == [
         *(f"round {i} of 2: {name}" for i in (1, 2) for name in names),
         *(f"profiling {name}" for name in names),
     ]
@@ -114,7 +124,7 @@ def test_the_evaluator_is_never_timed(small_bundle: Bundle) -> None:
 @needs_no_core_ml
 def test_a_bundle_of_core_ml_alone_cannot_be_timed(placeholders: Path) -> None:
     write_manifest(placeholders, ["coreml"])
-    with pytest.raises(TargetError, match="nothing in .* can be timed here: coreml is left out"):
+    with pytest.raises(TargetError, match=r"nothing in .* can be timed here: coreml is left out"):
         measure_bundle(BenchRequest(bundle=placeholders))
 
 
@@ -137,9 +147,7 @@ def test_what_cannot_be_measured_is_named(small_bundle: Bundle, arguments: list[
     assert result.stdout == ""
 
 
-@pytest.mark.skipif(
-    "Azure" not in list_providers(), reason="this build of onnxruntime has no provider that runs nothing"
-)
+@pytest.mark.skipif("Azure" not in list_providers(), reason="no provider that runs nothing")
 def test_a_provider_that_leaves_all_to_the_cpu_is_refused(small_bundle: Bundle) -> None:
     measured = measure_bundle(BenchRequest(bundle=small_bundle.path, runtimes=("onnx",), providers=("Azure",)))
     assert measured.error is not None
@@ -189,7 +197,18 @@ def test_an_error_keeps_the_cases_before_it(
 
     monkeypatch.setattr(session, "_run_worker", fail)
     file = tmp_path / "here.json"
-    arguments = ["run", str(small_bundle.path), "--runtime", "onnx,executorch", *FLAGS, "-o", str(file)]
+    arguments = [
+        "run",
+        str(small_bundle.path),
+        "--runtime",
+        "onnx,executorch",
+        "--repeat",
+        "2",
+        "--rounds",
+        "1",
+        "-o",
+        str(file),
+    ]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 1
     assert "error: the second case broke" in result.stderr
@@ -206,7 +225,7 @@ def test_a_process_that_dies_is_named(small_bundle: Bundle) -> None:
         "options": asdict(case.options),
         "counts": {"repeats": 1},
     }
-    with pytest.raises(KindError, match="measured onnx, 2 threads failed with exit code 1: .*"):
+    with pytest.raises(KindError, match=r"measured onnx, 2 threads failed with exit code 1: .*repeats"):
         list(session._run_worker(case, job | {"cold": False, "profile": False}))
 
 
