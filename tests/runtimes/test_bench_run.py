@@ -209,7 +209,7 @@ def test_an_error_keeps_the_cases_before_it(
         "-o",
         str(file),
     ]
-    result = CliRunner().invoke(main, arguments)
+    result = CliRunner().invoke(main, ["run", str(small_bundle.path), *arguments])
     assert result.exit_code == 1
     assert "error: the second case broke" in result.stderr
     assert "(partial: it was cut short)" in result.stdout
