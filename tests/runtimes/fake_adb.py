@@ -41,6 +41,7 @@ if sys.argv[1] == "force-stop":
     sys.exit(0)
 extras = {{sys.argv[i + 1]: sys.argv[i + 2] for i, word in enumerate(sys.argv) if word == "--es"}}
 behaviour = open(os.path.join(root, "behaviour")).read()
+os.makedirs(os.path.dirname(extras["out"]), exist_ok=True)
 print("Starting: Intent")
 if behaviour == "missing":
     print("Error: Activity class does not exist.")

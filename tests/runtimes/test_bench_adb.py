@@ -122,7 +122,7 @@ def test_an_app_that_does_not_deliver_is_named_and_tidied_up_after(
     kind_adb: Adb, device: FakeDevice, behaviour: str, message: str
 ) -> None:
     device.behave(behaviour)
-    result = kind_adb("--timeout", "0.5")
+    result = kind_adb("--timeout", "0.5" if behaviour == "silence" else "60")
     assert result.exit_code == 1
     assert message in result.stderr
     assert device.files() == []

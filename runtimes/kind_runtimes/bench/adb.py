@@ -4,7 +4,7 @@ What the device's side must do. The app's activity `dev.kind.sample/.BenchmarkAc
 folder that it can read), `out` (a file to write), and, where they were asked for, `runtime` and `class`. A runner is
 started as `RUNNER BUNDLE OUT [--runtime NAME] [--class NAME]`. Either writes results as `schemas/results.schema.json`
 has them, under another name first and renamed to `out` when they are whole; or, if it fails, the reason in a line to
-`out` + `.error`.
+`out` + `.error`. The app makes the folder of `out`, which is its own, so that it may write there.
 """
 
 from __future__ import annotations
@@ -148,7 +148,6 @@ class _Device:
 
 
 def _run_app(device: _Device, request: AdbRequest, bundle: PurePosixPath, out: PurePosixPath) -> None:
-    device.shell("mkdir", "-p", str(out.parent))
     extras = {"bundle": str(bundle), "out": str(out), **_choices(request)}
     flags = [part for name, value in extras.items() for part in ("--es", name, value)]
     said = device.shell("am", "start", "-W", "-S", "-n", ACTIVITY, *flags)

@@ -49,24 +49,20 @@ def profile_step(folder: Path, generator: Generator, runtime: str, options: Engi
 
 def summarise_runs(tool: str, runs_ms: Sequence[float], runs: Sequence[Sequence[OpRun]]) -> dict[str, Any]:
     """`profile` of a results file: medians over the runs of what the operators of a type took together."""
-    sums: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-    counts: Counter[tuple[str, str]] = Counter()
+    sums: list[defaultdict[tuple[str, str], float]] = []
     for run in runs:
-        of_run: Counter[tuple[str, str]] = Counter()
+        sums.append(defaultdict(float))
         for op in run:
-            of_run[op.op_type, op.backend] += op.ms  # type: ignore[assignment]
-        for key, ms in of_run.items():
-            sums[key].append(ms)
-    for op in runs[-1]:
-        counts[op.op_type, op.backend] += 1
-    ops = [
-        {"op_type": key[0], "backend": key[1], "count": counts[key], "ms": round(statistics.median(sums[key]), 4)}
-        for key in counts
-    ]
+            sums[-1][op.op_type, op.backend] += op.ms
+    counts = Counter((op.op_type, op.backend) for op in runs[-1])
+    medians = {key: round(statistics.median(run[key] for run in sums), 4) for key in counts}
     return {
         "tool": tool,
         "run_ms": round(statistics.median(runs_ms), 4),
-        "ops": sorted(ops, key=lambda op: -float(op["ms"])),  # type: ignore[arg-type]
+        "ops": [
+            {"op_type": op_type, "backend": backend, "count": counts[op_type, backend], "ms": ms}
+            for (op_type, backend), ms in sorted(medians.items(), key=lambda item: -item[1])
+        ],
     }
 
 
