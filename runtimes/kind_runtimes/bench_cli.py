@@ -34,6 +34,9 @@ def main() -> None:
 @click.option("--repeat", type=int, default=20, show_default=True, help="Samples of a step, over all rounds.")
 @click.option("--rounds", type=int, default=3, show_default=True, help="Fresh processes of each case, by turns.")
 @click.option("--images", type=int, default=1, show_default=True, help="Whole pictures in each process.")
+@click.option(
+    "--sustain", "sustain_s", type=float, default=0.0, metavar="SECONDS", help="Measure a step after work, too."
+)
 @click.option("--cold", is_flag=True, help="Load with the programs' files dropped from the system's cache.")
 @click.option("--profile", is_flag=True, help="Also trace where a step's time goes, operator by operator.")
 @click.option("-o", "--output", type=_PATH, help="Results file to write.")

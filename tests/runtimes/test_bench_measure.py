@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,6 +76,15 @@ def test_steps_with_and_without_guidance_are_told_apart(some_guided: Bundle) -> 
     parts = _measure(generator, Counts(warmup=0, repeat=2))
     assert {part: len(samples) for part, samples in parts.items()} == {"step": 2, "step_unguided": 2, "decode": 2}
     assert [int(call["step_index"][0]) for call in spy.calls] == [2, 2, 0, 0]
+
+
+def test_a_warm_machine_has_worked_for_as_long_as_asked(small_bundle: Bundle) -> None:
+    generator, spy = _spied(small_bundle)
+    start = time.perf_counter()
+    parts = _measure(generator, Counts(warmup=0, repeat=3, sustain_s=0.3))
+    assert time.perf_counter() - start >= 0.3
+    assert len(parts["sustained"]) == 3
+    assert len(spy.calls) > 50
 
 
 def test_a_step_starts_from_noise_as_in_a_real_run(small_bundle: Bundle) -> None:

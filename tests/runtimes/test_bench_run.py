@@ -42,7 +42,7 @@ def measured(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def _run(bundle: Bundle, runtime: str, folder: Path) -> tuple[Results, Result]:
     threads = ",".join(map(str, THREADS[runtime]))
-    arguments = ["--runtime", runtime, "--threads", threads, "--rounds", str(ROUNDS[runtime])]
+    arguments = ["--runtime", runtime, "--threads", threads, "--rounds", str(ROUNDS[runtime]), "--sustain", "0.2"]
     file = folder / "here.json"
     result = CliRunner().invoke(main, ["run", str(bundle.path), *FLAGS, *arguments, "-o", str(file)])
     assert result.exit_code == 0, result.stderr
@@ -57,6 +57,8 @@ def test_every_number_of_threads_is_a_case(measured: Measured, runtime: str) -> 
         assert len(case.step.samples) == 5
         assert (case.data["rounds"], case.data["warmup"], case.data["process"]) == (rounds, 1, "fresh")
         assert len(case.data["whole_image_ms"]["samples"]) == rounds
+        sustained = case.data["sustained"]
+        assert (sustained["after_s"], len(sustained["step_ms"]["samples"])) == (0.2, 5 // rounds)
         assert case.decode is not None
         assert case.image_ms == pytest.approx(STEPS * case.step.median + case.decode.median, abs=1e-3)
         assert case.precision == "fp32"
@@ -112,7 +114,9 @@ def test_samples_are_shared_out_over_the_rounds() -> None:
     request = BenchRequest(bundle=Path("a.kind"), repeat=20, rounds=3)
     assert [request.counts_of(i).repeat for i in range(3)] == [7, 7, 6]
     few = BenchRequest(bundle=Path("a.kind"), repeat=2, rounds=3)
-    assert [few.counts_of(i).repeat for i in range(2)] == [1, 1]
+    assert [few.counts_of(i).repeat for i in range(few.num_rounds)] == [1, 1]
+    long = BenchRequest(bundle=Path("a.kind"), rounds=2, sustain_s=60)
+    assert [long.counts_of(i).sustain_s for i in range(2)] == [0, 60]
 
 
 @needs_no_core_ml
@@ -131,6 +135,7 @@ def test_a_bundle_of_core_ml_alone_cannot_be_timed(placeholders: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--sustain", "-1"], "sustain is -1.0, expected 0 or more"),
         (["--repeat", "0"], "repeat is 0, expected 1 or more"),
         (["--threads", "0"], "threads is 0, expected 1 or more"),
         (["--threads", "one"], "threads is 'one', expected whole numbers"),
@@ -197,18 +202,7 @@ def test_an_error_keeps_the_cases_before_it(
 
     monkeypatch.setattr(session, "_run_worker", fail)
     file = tmp_path / "here.json"
-    arguments = [
-        "run",
-        str(small_bundle.path),
-        "--runtime",
-        "onnx,executorch",
-        "--repeat",
-        "2",
-        "--rounds",
-        "1",
-        "-o",
-        str(file),
-    ]
+    arguments = ["--runtime", "onnx,executorch", "--repeat", "2", "--rounds", "1", "-o", str(file)]
     result = CliRunner().invoke(main, ["run", str(small_bundle.path), *arguments])
     assert result.exit_code == 1
     assert "error: the second case broke" in result.stderr

@@ -54,6 +54,7 @@ class Gathering:
         if "step" not in self.samples:
             return None
         spreads = {part: Spread(samples=tuple(samples)) for part, samples in self.samples.items()}
+        sustained = spreads.pop("sustained", None)
         case: dict[str, Any] = {
             "runtime": self.runtime,
             "engine": self.engine,
@@ -68,6 +69,8 @@ class Gathering:
             **self._describe_load(),
             **self.memory,
         }
+        if sustained is not None:
+            case["sustained"] = {"after_s": self.counts.sustain_s, "step_ms": sustained.to_dict()}
         return case | ({"profile": self.profile} if self.profile is not None else {})
 
     def _describe_image(self, manifest: Manifest, spreads: Mapping[Part, Spread]) -> dict[str, float]:

@@ -37,6 +37,7 @@ class BenchRequest:
     """What to measure. Every runtime is combined with every number of threads and every provider; none: its own.
 
     `repeat` samples of a step in all, spread over `rounds` processes; `images` whole pictures in each of them.
+    `sustain_s`: seconds of steps without a pause, in the last process of a case, before its step is sampled once more.
     """
 
     bundle: Path
@@ -47,13 +48,15 @@ class BenchRequest:
     repeat: int = 20
     rounds: int = 3
     images: int = 1
+    sustain_s: float = 0.0
     cold: bool = False
     profile: bool = False
 
     def __post_init__(self) -> None:
         for name, value, least in (
             ("warmup", self.warmup, 0), ("repeat", self.repeat, 1), ("rounds", self.rounds, 1),
-            ("images", self.images, 0), *(("threads", count, 1) for count in self.threads),
+            ("images", self.images, 0), ("sustain", self.sustain_s, 0),
+            *(("threads", count, 1) for count in self.threads),
         ):  # fmt: skip
             if value < least:
                 raise ConfigError(f"{name} is {value}, expected {least} or more")
@@ -62,9 +65,14 @@ class BenchRequest:
 
     def counts_of(self, round_index: int) -> Counts:
         """What one process of a case measures."""
-        rounds = min(self.rounds, self.repeat)
-        repeat = self.repeat // rounds + (round_index < self.repeat % rounds)
-        return Counts(warmup=self.warmup, repeat=repeat, images=self.images)
+        repeat = self.repeat // self.num_rounds + (round_index < self.repeat % self.num_rounds)
+        sustain_s = self.sustain_s if round_index == self.num_rounds - 1 else 0.0
+        return Counts(warmup=self.warmup, repeat=repeat, images=self.images, sustain_s=sustain_s)
+
+    @property
+    def num_rounds(self) -> int:
+        """No more than there are samples."""
+        return min(self.rounds, self.repeat)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +90,7 @@ def measure_bundle(request: BenchRequest, on_progress: OnProgress = lambda progr
     bundle = open_bundle(request.bundle)
     runtimes, notes = _choose_runtimes(request, bundle.manifest)
     cases = [
-        Gathering(runtime=runtime, options=options, counts=request.counts_of(0))
+        Gathering(runtime=runtime, options=options, counts=request.counts_of(request.num_rounds - 1))
         for runtime in runtimes
         for options in _list_options(request, runtime)
     ]
@@ -160,15 +168,15 @@ def _measure_rounds(request: BenchRequest, manifest: Manifest, cases: list[Gathe
         if case.runtime == "onnx" and case.options.provider not in (None, "CPU"):
             _require_provider(request, case, on_progress)
     total = sum(
-        _num_samples(request.counts_of(i), manifest, case.runtime) for i in range(_rounds(request)) for case in cases
+        _num_samples(request.counts_of(i), manifest, case.runtime) for i in range(request.num_rounds) for case in cases
     )
-    for index in range(_rounds(request)):
+    for index in range(request.num_rounds):
         for case in cases:
             job = _describe_job(request, case, request.counts_of(index))
             for message in _run_worker(case, job):
                 _take(case, message)
                 done = sum(one.num_samples for one in cases)
-                stage = f"round {index + 1} of {_rounds(request)}: {_name(case)}"
+                stage = f"round {index + 1} of {request.num_rounds}: {_name(case)}"
                 on_progress(Progress(stage=stage, done=min(done, total), total=total))
     for case in cases:
         if request.profile and case.profile is None:
@@ -192,14 +200,10 @@ def _profile(request: BenchRequest, case: Gathering) -> None:
         _take(case, message)
 
 
-def _rounds(request: BenchRequest) -> int:
-    return min(request.rounds, request.repeat)
-
-
 def _num_samples(counts: Counts, manifest: Manifest, runtime: str) -> int:
     flags = {manifest.is_guided(index) for index in range(manifest.steps)}
     decode = counts.repeat + counts.images if has_decode(manifest, runtime) else 0
-    return counts.repeat * len(flags) + decode
+    return counts.repeat * (len(flags) + bool(counts.sustain_s)) + decode
 
 
 def _describe_job(request: BenchRequest, case: Gathering, counts: Counts) -> dict[str, Any]:

@@ -74,6 +74,9 @@ def _describe_case(case: Case) -> list[tuple[str, str]]:
     lines = [("step", _describe_spread(case.step))]
     if case.step_unguided is not None:
         lines.append(("unguided", _describe_spread(case.step_unguided)))
+    if sustained := case.data.get("sustained"):
+        step = Spread(samples=tuple(sustained["step_ms"]["samples"]))
+        lines.append(("warm", f"a step {_describe_spread(step)}, after {sustained['after_s']:g} s of work"))
     if case.decode is not None:
         lines.append(("decode", _describe_spread(case.decode)))
     if case.image_ms is not None:
