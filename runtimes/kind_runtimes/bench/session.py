@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -159,7 +160,8 @@ def _list_options(request: BenchRequest, runtime: str) -> list[EngineOptions]:
             "an ExecuTorch program has no --provider: its backend was fixed when it was exported",
             "leave it out, or add --runtime onnx",
         )
-    pairs = product(request.threads or (None,), request.providers or (None,))
+    providers = [name.removesuffix("ExecutionProvider") for name in request.providers]
+    pairs = product(request.threads or (None,), providers or (None,))
     return [EngineOptions(threads=threads, provider=provider) for threads, provider in pairs]
 
 
@@ -173,11 +175,12 @@ def _measure_rounds(request: BenchRequest, manifest: Manifest, cases: list[Gathe
     for index in range(request.num_rounds):
         for case in cases:
             job = _describe_job(request, case, request.counts_of(index))
-            for message in _run_worker(case, job):
-                _take(case, message)
-                done = sum(one.num_samples for one in cases)
-                stage = f"round {index + 1} of {request.num_rounds}: {_name(case)}"
-                on_progress(Progress(stage=stage, done=min(done, total), total=total))
+            with closing(_run_worker(case, job)) as messages:
+                for message in messages:
+                    _take(case, message)
+                    done = sum(one.num_samples for one in cases)
+                    stage = f"round {index + 1} of {request.num_rounds}: {_name(case)}"
+                    on_progress(Progress(stage=stage, done=min(done, total), total=total))
     for case in cases:
         if request.profile and case.profile is None:
             on_progress(Progress(stage=f"profiling {_name(case)}", done=total, total=total))
@@ -196,8 +199,9 @@ def _require_provider(request: BenchRequest, case: Gathering, on_progress: OnPro
 
 
 def _profile(request: BenchRequest, case: Gathering) -> None:
-    for message in _run_worker(case, _describe_job(request, case, case.counts) | {"profile": True}):
-        _take(case, message)
+    with closing(_run_worker(case, _describe_job(request, case, case.counts) | {"profile": True})) as messages:
+        for message in messages:
+            _take(case, message)
 
 
 def _num_samples(counts: Counts, manifest: Manifest, runtime: str) -> int:
@@ -213,7 +217,7 @@ def _describe_job(request: BenchRequest, case: Gathering, counts: Counts) -> dic
     }  # fmt: skip
 
 
-def _run_worker(case: Gathering, job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _run_worker(case: Gathering, job: dict[str, Any]) -> Generator[dict[str, Any]]:
     """The messages of a new process, as they come; raises the error that it met."""
     command = [sys.executable, "-m", "kind_runtimes.bench.worker"]
     with tempfile.TemporaryFile("w+") as log:
@@ -224,8 +228,9 @@ def _run_worker(case: Gathering, job: dict[str, Any]) -> Iterator[dict[str, Any]
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(json.dumps(job))
-            process.stdin.close()
+            with suppress(BrokenPipeError):  # it has died: its exit code says so below
+                process.stdin.write(json.dumps(job))
+                process.stdin.close()
             for line in process.stdout:
                 message = json.loads(line)
                 if "error" in message:
