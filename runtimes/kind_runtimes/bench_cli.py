@@ -22,7 +22,7 @@ _PATH = click.Path(path_type=Path)
 @click.group(context_settings=_CONTEXT)
 @click.version_option(package_name="kind-diffusion")
 def main() -> None:
-    """Measure bundles, here and on phones, and compare what was measured."""
+    """Measure bundles, here and on phones, compare what was measured, and look up the paper's figures."""
 
 
 @main.command("run", context_settings=_CONTEXT)
@@ -160,6 +160,39 @@ def compare_command(before: Path, after: Path, fail_over: str | None, groups: tu
         names = ", ".join(change.name for change in worse)
         click.echo(f"error: worse by more than {fail_over}: {names}", err=True)
         sys.exit(1)
+
+
+@main.command("lint", context_settings=_CONTEXT)
+@click.argument("bundle", type=_PATH)
+@click.option("--runtime", "runtimes", multiple=True, metavar="NAMES", help="onnx, executorch, coreml [all].")
+@click.option("--profile", is_flag=True, help="Trace the steps that run here, for shares of time.")
+@click.option("--strict", is_flag=True, help="Exit with 1 where more than a small share falls off the fast path.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@report_errors
+def lint_command(bundle: Path, runtimes: tuple[str, ...], profile: bool, strict: bool, as_json: bool) -> None:
+    """Say what of each program of BUNDLE runs outside the backend that makes it fast, how much that is, and why.
+
+    \b
+    Example:
+      kind-bench lint panda.kind --runtime executorch --profile --strict
+    """
+    from kind_runtimes.bench.linting import lint_bundle, require_all_fast
+    from kind_runtimes.delegation import print_lint
+
+    linted = lint_bundle(bundle, split_names(runtimes), profile=profile)
+    print_lint([one.lint for one in linted], as_json=as_json)
+    if strict:
+        require_all_fast(linted)
+
+
+@main.command("paper", context_settings=_CONTEXT)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@report_errors
+def paper_command(as_json: bool) -> None:
+    """Print the figures of the KIND paper beside the same ones counted here."""
+    from kind_runtimes.paper_tables import print_paper
+
+    print_paper(as_json)
 
 
 def _parse_counts(given: tuple[str, ...]) -> tuple[int, ...]:

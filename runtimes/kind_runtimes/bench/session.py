@@ -25,7 +25,7 @@ from kind_runtimes.bench.results import RESULTS_VERSION, Results, name_case, par
 from kind_runtimes.bundle import MANIFEST_NAME, Bundle, hash_file, list_program_files, open_bundle
 from kind_runtimes.manifest import Manifest
 from kind_runtimes.progress import OnProgress, Progress
-from kind_runtimes.runtime import EngineOptions, check_runtime, is_installed
+from kind_runtimes.runtime import DEFAULT_OPTIONS, EngineOptions, check_runtime, is_installed
 
 _NO_CORE_ML = (
     "Core ML runs on Apple's systems only; its stand-in here checks results and says nothing about speed",
@@ -113,6 +113,18 @@ def measure_bundle(request: BenchRequest, on_progress: OnProgress = lambda progr
     }
     results = parse_results(document, "the results")
     return Measured(results=results, interrupted=interrupted, error=error, notes=notes)
+
+
+def profile_bundle(request: BenchRequest) -> dict[str, dict[str, Any]]:
+    """The profile of a step in each runtime of `request` that runs here, without measuring."""
+    runtimes, _ = _choose_runtimes(request, open_bundle(request.bundle).manifest)
+    profiles = {}
+    for runtime in runtimes:
+        case = Gathering(runtime=runtime, options=DEFAULT_OPTIONS, counts=request.counts_of(0))
+        _profile(request, case)
+        assert case.profile is not None
+        profiles[runtime] = case.profile
+    return profiles
 
 
 def describe_document(bundle: Bundle, runtimes: list[str]) -> dict[str, Any]:
