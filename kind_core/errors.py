@@ -6,6 +6,7 @@
     ├── ClassNameError               a class that is unknown or ambiguous
     ├── DataError                    images that cannot be read, found or used
     ├── BundleError                  a bundle that is missing, tampered with or newer
+    ├── ResultsError                 measured results that are missing, broken, newer or of another model
     ├── OutputError                  an output that exists, cannot be written, or does not fit on the disk
     ├── DeviceError                  a device that is unknown, or a device file that does not fit
     ├── TargetError                  an unknown target or runtime, or one whose tools are not installed
@@ -48,6 +49,10 @@ class DataError(KindError):
 
 class BundleError(KindError):
     """A bundle that is missing, tampered with or newer."""
+
+
+class ResultsError(KindError):
+    """Measured results that are missing, broken, newer or of another model."""
 
 
 class OutputError(KindError):

@@ -72,7 +72,7 @@ def collect_report(
             name: _describe_target(manifest, name, parities[name], timings.get(name), profiles.get(name))
             for name in manifest.targets
         },
-        "host": measured["host"],
+        "host": {key: measured["machine"].get(key) for key in ("system", "processor", "num_cpus")},
         "source": manifest.data["source"],
         "tools": manifest.data["tools"],
     }  # fmt: skip

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from kind_core.errors import BundleError
-from kind_runtimes.manifest import PACKS_FOLDER, Manifest, parse_manifest
+from kind_runtimes.manifest import MEASURED_FOLDER, PACKS_FOLDER, Manifest, parse_manifest
 
 MANIFEST_NAME = "manifest.json"
 # Written beside the manifest but not hashed: they hold timings, which differ from run to run.
 UNHASHED = frozenset({MANIFEST_NAME, "measured.json", "report.json", "report.html"})
+_APART = (f"{PACKS_FOLDER}/", f"{MEASURED_FOLDER}/")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +58,13 @@ def read_manifest(path: Path) -> Manifest:
 def list_files(path: Path) -> list[str]:
     """All files below a bundle folder that the manifest lists, as sorted relative POSIX paths."""
     found = (p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
-    return sorted(name for name in found if name not in UNHASHED and not name.startswith(f"{PACKS_FOLDER}/"))
+    return sorted(name for name in found if name not in UNHASHED and not name.startswith(_APART))
+
+
+def list_program_files(manifest: Manifest, target: str) -> list[str]:
+    """The files of the programs of one target, as the manifest lists them; a Core ML program is a folder of them."""
+    programs = manifest.target(target).programs.values()
+    return [name for name in manifest.files if any(_is_part(name, program.file) for program in programs)]
 
 
 def hash_file(file: Path) -> str:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kind_core.cli import report_errors
+from kind_runtimes.progress import show_progress
 
 if TYPE_CHECKING:
-    from kind_runtimes.session import Progress, RunResult
+    from kind_runtimes.session import RunResult
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -46,7 +45,7 @@ def main(as_json: bool, **options: Any) -> None:
     """
     from kind_runtimes.session import RunRequest, run_bundle
 
-    with _progress() as show:
+    with show_progress("checking the bundle") as show:
         result = run_bundle(RunRequest(**options), show)
     if result.note:
         click.echo(result.note, err=True)
@@ -67,26 +66,3 @@ def _print(result: RunResult, as_json: bool) -> None:
     click.echo(f"seed     {first}" if first == last else f"seeds    {first} to {last}")
     click.echo(f"runtime  {result.engine}, {result.seconds:.1f} s")
     click.echo(f"picture  {result.path}")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[Progress], None]]:
-    """A bar on stderr; where that is no terminal, a line a stage."""
-    from rich.console import Console
-    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("checking the bundle")
-        stages: list[str] = []
-
-        def show(progress: Progress) -> None:
-            bar.update(task, description=progress.stage, completed=progress.done, total=progress.total)
-            if progress.stage not in stages[-1:]:
-                stages.append(progress.stage)
-                if not console.is_terminal:
-                    click.echo(progress.stage, err=True)
-
-        yield show

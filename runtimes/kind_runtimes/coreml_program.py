@@ -9,11 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from kind_core.errors import TargetError
 from kind_runtimes.coreml.evaluator import Arithmetic, Evaluator
 from kind_runtimes.coreml.package import CoreMLPackage
 from kind_runtimes.manifest import ProgramSpec
 from kind_runtimes.quiet import import_coremltools
-from kind_runtimes.runtime import Arrays, check_inputs
+from kind_runtimes.runtime import DEFAULT_OPTIONS, Arrays, EngineOptions, check_inputs
+
+_UNITS = {
+    "all": "ALL",
+    "cpu-only": "CPU_ONLY",
+    "cpu-and-gpu": "CPU_AND_GPU",
+    "cpu-and-neural-engine": "CPU_AND_NE",
+}
 
 
 class EvaluatedProgram:
@@ -45,22 +53,39 @@ class EvaluatedProgram:
 class PredictedProgram:
     """Core ML itself, on macOS."""
 
-    def __init__(self, file: Path, spec: ProgramSpec, function: str | None = None) -> None:
-        self._model: Any = import_coremltools().models.MLModel(str(file), function_name=function)
+    def __init__(
+        self, file: Path, spec: ProgramSpec, function: str | None = None, options: EngineOptions = DEFAULT_OPTIONS
+    ) -> None:
+        units = options.provider or "all"
+        self.model: Any = import_coremltools().models.MLModel(
+            str(file), function_name=function, compute_units=_find_units(units)
+        )
         self._spec = spec
-        self.engine = "Core ML predict"
+        self.engine = "Core ML predict" if options.provider is None else f"Core ML predict on {units}"
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         check_inputs(inputs, self._spec)
-        outputs = self._model.predict(dict(inputs))
+        outputs = self.model.predict(dict(inputs))
         return {s.name: _to_array(outputs[s.name], s.dtype) for s in self._spec.outputs}
 
 
-def open_program(file: Path, spec: ProgramSpec, function: str | None = None) -> EvaluatedProgram | PredictedProgram:
+def open_program(
+    file: Path, spec: ProgramSpec, function: str | None = None, *, options: EngineOptions = DEFAULT_OPTIONS
+) -> EvaluatedProgram | PredictedProgram:
     """Open an .mlpackage; `function` picks one of a multifunction package, else its default one."""
+    if options.threads is not None:
+        raise TargetError(f"Core ML was asked for {options.threads} threads, but chooses them itself", "leave them out")
     if sys.platform == "darwin":
-        return PredictedProgram(file, spec, function)
+        return PredictedProgram(file, spec, function, options)
+    if options.provider is not None:
+        raise TargetError(f"Core ML was asked for {options.provider!r}, but does not run here", "that needs a Mac")
     return EvaluatedProgram(file, spec, function=function)
+
+
+def _find_units(name: str) -> Any:
+    if name not in _UNITS:
+        raise TargetError(f"unknown compute units {name!r} of Core ML, expected one of {', '.join(_UNITS)}")
+    return import_coremltools().ComputeUnit[_UNITS[name]]
 
 
 def _to_array(value: Any, dtype: str) -> np.ndarray:

@@ -33,6 +33,13 @@ def profile_delegation(
     file: Path, spec: ProgramSpec, inputs: Mapping[str, np.ndarray], function: str | None = None
 ) -> DelegationProfile:
     """Run a method of a .pte file, `forward` unless given, under the event tracer."""
+    return _summarise([event for event in trace_method(file, spec, inputs, function) if not event.is_delegated_op])
+
+
+def trace_method(
+    file: Path, spec: ProgramSpec, inputs: Mapping[str, np.ndarray], function: str | None = None
+) -> list[Any]:
+    """The timed events of a few runs, as executorch's Inspector gives them: `perf_data.raw` has one time each run."""
     with without_import_noise():
         from executorch.devtools import Inspector
         from executorch.extension.pybindings import portable_lib
@@ -46,7 +53,7 @@ def profile_delegation(
                 module.run_method(function or DEFAULT_METHOD, tensors)
         module.write_etdump_result_to_file(str(trace))
         events = [e for block in Inspector(etdump_path=str(trace)).event_blocks for e in block.events]
-    return _summarise([event for event in events if not event.is_delegated_op and event.perf_data is not None])
+    return [event for event in events if event.perf_data is not None]
 
 
 def _summarise(events: list[Any]) -> DelegationProfile:

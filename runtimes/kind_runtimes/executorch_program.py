@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from kind_core.errors import BundleError
+from kind_core.errors import BundleError, TargetError
 from kind_runtimes.manifest import ProgramSpec
 from kind_runtimes.quiet import without_import_noise
-from kind_runtimes.runtime import Arrays, check_inputs
+from kind_runtimes.runtime import DEFAULT_OPTIONS, Arrays, EngineOptions, check_inputs
 
 with without_import_noise():
     from executorch.runtime import Runtime, Verification
@@ -34,7 +34,10 @@ DEFAULT_METHOD = "forward"
 class ExecutorchProgram:
     """A method of a .pte file: `function`, or the first, which is `forward`."""
 
-    def __init__(self, file: Path, spec: ProgramSpec, function: str | None = None) -> None:
+    def __init__(
+        self, file: Path, spec: ProgramSpec, function: str | None = None, options: EngineOptions = DEFAULT_OPTIONS
+    ) -> None:
+        set_threads(options)
         # the program must outlive its method
         self._program, self._method = _load(file, function or DEFAULT_METHOD)
         self._spec = spec
@@ -46,9 +49,30 @@ class ExecutorchProgram:
         return {s.name: o.numpy().copy() for s, o in zip(self._spec.outputs, outputs, strict=True)}
 
 
-def open_program(file: Path, spec: ProgramSpec, function: str | None = None) -> ExecutorchProgram:
+def open_program(
+    file: Path, spec: ProgramSpec, function: str | None = None, *, options: EngineOptions = DEFAULT_OPTIONS
+) -> ExecutorchProgram:
     """Open a method of a .pte file; raises BundleError with ExecuTorch's reason when it cannot."""
-    return ExecutorchProgram(file, spec, function)
+    return ExecutorchProgram(file, spec, function, options)
+
+
+def set_threads(options: EngineOptions) -> None:
+    """Give the one pool of threads of this process its size, where `options` say one; for what is opened later."""
+    if options.provider is not None:
+        raise TargetError(
+            f"ExecuTorch was asked for provider {options.provider!r}, but a program's backend is fixed when it is "
+            "exported: XNNPACK on CPU", "leave --provider out",
+        )  # fmt: skip
+    if options.threads is None:
+        return
+    from executorch.extension.pybindings import portable_lib
+
+    if portable_lib._threadpool_get_thread_count() != options.threads:
+        with hushed_cpuinfo():
+            portable_lib._unsafe_reset_threadpool(options.threads)
+    count = portable_lib._threadpool_get_thread_count()
+    if count != options.threads:
+        raise TargetError(f"ExecuTorch was asked for {options.threads} threads and took {count}", "try fewer --threads")
 
 
 def _load(file: Path, method: str) -> tuple[Any, Any]:

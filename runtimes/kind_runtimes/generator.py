@@ -11,7 +11,7 @@ import numpy as np
 from kind_core.noise import start_noise
 from kind_runtimes.manifest import Manifest, ProgramSpec, TensorSpec
 from kind_runtimes.packs import Pack, check_pack, pack_inputs
-from kind_runtimes.runtime import Arrays, Program, open_program
+from kind_runtimes.runtime import DEFAULT_OPTIONS, Arrays, EngineOptions, Program, open_program
 
 OnStep = Callable[[int, int], None]
 
@@ -110,10 +110,14 @@ class Generator:
         return target.programs["step"]
 
 
-def open_generator(folder: Path, manifest: Manifest, runtime: str) -> Generator:
+def open_generator(
+    folder: Path, manifest: Manifest, runtime: str, options: EngineOptions = DEFAULT_OPTIONS
+) -> Generator:
     """Open the programs of a bundle folder in `runtime`."""
     target = manifest.target(runtime)
-    programs = {name: open_program(runtime, folder / spec.file, spec) for name, spec in target.programs.items()}
+    programs = {
+        name: open_program(runtime, folder / spec.file, spec, options) for name, spec in target.programs.items()
+    }
     return Generator(
         manifest=manifest,
         step=programs["step"],

@@ -14,6 +14,7 @@ from kind_core.errors import BundleError, TargetError
 
 FORMAT_VERSION = 1
 PACKS_FOLDER = "packs"  # its files are listed apart
+MEASURED_FOLDER = "measured"  # results from other machines, added after the export
 NOISE_GENERATOR = "philox4x32-10+box-muller/1"
 
 
@@ -96,7 +97,7 @@ class Manifest:
 
 @cache
 def load_schema(name: str) -> dict[str, Any]:
-    """A JSON Schema that ships with the package: `manifest` or `report`."""
+    """A JSON Schema that ships with the package: `manifest`, `report` or `results`."""
     text = (files("kind_runtimes") / "schemas" / f"{name}.schema.json").read_text(encoding="utf-8")
     return dict(json.loads(text))
 
@@ -104,7 +105,7 @@ def load_schema(name: str) -> dict[str, Any]:
 def parse_manifest(text: str, where: str) -> Manifest:
     """Check `manifest.json` against its schema and parse it; raises BundleError naming the field that does not fit."""
     try:
-        data = json.loads(text, parse_constant=_refuse_constant)
+        data = json.loads(text, parse_constant=refuse_constant)
     except ValueError as error:
         raise BundleError(f"{where} is not JSON: {error}", "copy or export the bundle again") from error
     version = data.get("format_version") if isinstance(data, dict) else None
@@ -132,12 +133,18 @@ def parse_manifest(text: str, where: str) -> Manifest:
 
 def check_schema(data: object, schema: str, where: str) -> None:
     """Raise BundleError naming the first field of `data` that does not fit."""
+    misfit = find_misfit(data, schema)
+    if misfit is not None:
+        raise BundleError(f"{where}: {misfit}", "export the bundle again")
+
+
+def find_misfit(data: object, schema: str) -> str | None:
+    """The first field of `data` that does not fit, and why; None where all do."""
     import jsonschema
 
     validator = jsonschema.Draft202012Validator(load_schema(schema))
     error = jsonschema.exceptions.best_match(validator.iter_errors(data))
-    if error is not None:
-        raise BundleError(f"{where}: {error.json_path} {error.message}", "export the bundle again")
+    return None if error is None else f"{error.json_path} {error.message}"
 
 
 def describe_program(program: ProgramSpec) -> dict[str, Any]:
@@ -151,7 +158,8 @@ def describe_program(program: ProgramSpec) -> dict[str, Any]:
     }
 
 
-def _refuse_constant(name: str) -> None:
+def refuse_constant(name: str) -> None:
+    """For `json.loads(parse_constant=...)`: NaN and infinities are not JSON."""
     raise ValueError(f"{name} is no JSON number")
 
 

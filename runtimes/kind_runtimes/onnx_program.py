@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
-from kind_core.errors import BundleError
+from kind_core.errors import BundleError, TargetError
 from kind_runtimes.manifest import ProgramSpec
-from kind_runtimes.runtime import Arrays, check_inputs
+from kind_runtimes.runtime import DEFAULT_OPTIONS, Arrays, EngineOptions, check_inputs
 
+_CPU = "CPU"
+_ENDING = "ExecutionProvider"
 # All that loading a file can raise; they have no common class but Exception.
 _LOAD_ERRORS = (
     errors.Fail,
@@ -26,26 +29,66 @@ _LOAD_ERRORS = (
 
 
 class OnnxProgram:
-    """A session on the CPU provider."""
+    """A session on one execution provider, the CPU's unless `options` say otherwise.
 
-    def __init__(self, file: Path, spec: ProgramSpec, num_threads: int = 0) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        options.log_severity_level = 3  # errors; version warnings are not the user's to mend
-        try:
-            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        except _LOAD_ERRORS as error:
-            reason = " ".join(str(error).split())
-            raise BundleError(f"onnxruntime cannot load {file}: {reason}", "export the bundle again") from error
+    What another provider cannot run is left to the CPU, by onnxruntime itself: a profile shows how much that is.
+    """
+
+    def __init__(
+        self, file: Path, spec: ProgramSpec, options: EngineOptions = DEFAULT_OPTIONS, trace: Path | None = None
+    ) -> None:
+        name, provider = _find_provider(options.provider or _CPU)
+        self._session = _open_session(file, options, provider, trace)
+        if self._session.get_providers()[0] != provider:
+            raise TargetError(
+                f"onnxruntime cannot start its provider {name} here, it would run on {_CPU}",
+                f"its log says why; --provider {_CPU} runs everywhere",
+            )
         self._spec = spec
-        self.engine = f"onnxruntime {onnxruntime.__version__} on CPU"
+        rest = "" if name == _CPU else f", the rest on {_CPU}"
+        self.engine = f"onnxruntime {onnxruntime.__version__} on {name}{rest}"
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         check_inputs(inputs, self._spec)
         outputs = self._session.run([s.name for s in self._spec.outputs], dict(inputs))
         return dict(zip((s.name for s in self._spec.outputs), outputs, strict=True))
 
+    def end_trace(self) -> Path:
+        """Where the trace lies; for a program that was opened with a path that its name begins with."""
+        return Path(self._session.end_profiling())
 
-def open_program(file: Path, spec: ProgramSpec) -> OnnxProgram:
+
+def open_program(file: Path, spec: ProgramSpec, *, options: EngineOptions = DEFAULT_OPTIONS) -> OnnxProgram:
     """Open an .onnx file; raises BundleError with onnxruntime's reason when it cannot."""
-    return OnnxProgram(file, spec)
+    return OnnxProgram(file, spec, options)
+
+
+def _open_session(file: Path, options: EngineOptions, provider: str, trace: Path | None) -> Any:
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = options.threads or 0
+    settings.log_severity_level = 3  # errors; version warnings are not the user's to mend
+    if trace is not None:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = str(trace)
+    try:
+        return onnxruntime.InferenceSession(str(file), settings, providers=[provider])
+    except _LOAD_ERRORS as error:
+        reason = " ".join(str(error).split())
+        raise BundleError(f"onnxruntime cannot load {file}: {reason}", "export the bundle again") from error
+
+
+def list_providers() -> list[str]:
+    """Names of the execution providers in this build of onnxruntime, without their ending."""
+    return [one.removesuffix(_ENDING) for one in onnxruntime.get_available_providers()]
+
+
+def _find_provider(asked: str) -> tuple[str, str]:
+    """A provider's short and full name, however its letters are written."""
+    held = list_providers()
+    found = next((one for one in held if one.lower() == asked.removesuffix(_ENDING).lower()), None)
+    if found is None:
+        raise TargetError(
+            f"this onnxruntime has no provider {asked!r}, only {', '.join(held)}",
+            "install the build of onnxruntime that holds it, or leave --provider out",
+        )
+    return found, found + _ENDING

@@ -9,6 +9,7 @@ from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +28,18 @@ class Program(Protocol):
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Run once. Inputs and outputs have the names, shapes and dtypes of the manifest."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineOptions:
+    """What a caller may choose of a runtime; None leaves it to the runtime.
+
+    `threads`: of ExecuTorch they are the whole process's. `provider`: of ONNX an execution provider without its ending,
+    `CPU` or `CoreML`; of Core ML `all`, `cpu-only`, `cpu-and-gpu` or `cpu-and-neural-engine`.
+    """
+
+    threads: int | None = None
+    provider: str | None = None
 
 
 class ClassPrograms:
@@ -51,6 +64,9 @@ class ClassPrograms:
         """As of an evaluated program; there only where the programs have it."""
         self._openers[0]().without_rounding  # type: ignore[attr-defined]  # noqa: B018  # an AttributeError is the answer
         return lambda: ClassPrograms([partial(_open_unrounded, opener) for opener in self._openers])
+
+
+DEFAULT_OPTIONS = EngineOptions()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,20 +98,29 @@ def choose_runtime(targets: Collection[str]) -> str:
     return next((name for name in held if find_spec(_RUNTIMES[name].package)), held[0])
 
 
-def open_program(runtime: str, file: Path, spec: ProgramSpec) -> Program:
+def is_installed(runtime: str) -> bool:
+    """Whether the package of `runtime` is there."""
+    return find_spec(_RUNTIMES[check_runtime(runtime)].package) is not None
+
+
+def open_program(runtime: str, file: Path, spec: ProgramSpec, options: EngineOptions = DEFAULT_OPTIONS) -> Program:
     """Open one program in the runtime of its target; raises TargetError when that is unknown or not installed.
 
     Where each class has a function of its own, those after the first are opened when they are called.
     """
     if spec.class_functions is not None:
         specs = [replace(spec, function=one, class_functions=None) for one in spec.class_functions.values()]
-        return ClassPrograms([partial(open_program, runtime, file, one) for one in specs])
+        return ClassPrograms([partial(open_program, runtime, file, one, options) for one in specs])
+    # onnxruntime's files hold one program each
+    name = {} if spec.function is None else {"function": spec.function}
+    return load_runtime(runtime).open_program(file, spec, options=options, **name)  # type: ignore[no-any-return]
+
+
+def load_runtime(runtime: str) -> ModuleType:
+    """The module that opens the programs of `runtime`, its library with it; raises TargetError like `open_program`."""
     entry = _RUNTIMES[check_runtime(runtime)]
     try:
-        module = import_module(entry.module)
-        # onnxruntime's files hold one program each
-        name = {} if spec.function is None else {"function": spec.function}
-        return module.open_program(file, spec, **name)  # type: ignore[no-any-return]
+        return import_module(entry.module)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != entry.package:
             raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from kind_runtimes.bundle import open_bundle
 from kind_runtimes.generator import Generator, open_generator
 from kind_runtimes.manifest import Manifest
 from kind_runtimes.packs import Pack, check_pack, find_packs, read_pack
+from kind_runtimes.progress import OnProgress, Progress
 from kind_runtimes.runtime import check_runtime, choose_runtime
 
 MAX_GUIDANCE = 100.0
@@ -69,18 +69,6 @@ class RunResult:
     engine: str
     seconds: float
     note: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    """Where a run stands: `done` of `total` sampler steps of all pictures."""
-
-    stage: str
-    done: int
-    total: int
-
-
-OnProgress = Callable[[Progress], None]
 
 
 def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: None) -> RunResult:

@@ -1,23 +1,22 @@
-"""A first measurement on this host: median latency of a step and of an image, per runtime."""
+"""A first measurement on this host at the end of an export, in its own process; `kind-bench run` measures with care."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import statistics
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from kind_runtimes.bench.gathering import Gathering
+from kind_runtimes.bench.machine import describe_machine
+from kind_runtimes.bench.measure import Counts, measure_generator
+from kind_runtimes.bench.results import Case, parse_results, write_results
+from kind_runtimes.bench.session import describe_document
 from kind_runtimes.bundle import Bundle
-from kind_runtimes.generator import Generator, open_generator
+from kind_runtimes.generator import open_generator
+from kind_runtimes.runtime import DEFAULT_OPTIONS
 
-_WARMUP = 3
-_REPEATS = 15
+_COUNTS = Counts(warmup=3, repeat=15)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,66 +34,42 @@ class Timing:
 
 
 def time_bundle(bundle: Bundle, file: Path, profiles: Mapping[str, object] | None = None) -> dict[str, Timing]:
-    """Time every target that really runs here and write `measured.json`, with `profiles` of delegation by target.
+    """Time every target that really runs here and write the results to `file`, with `profiles` of delegation by target.
 
     An evaluated program is not timed.
     """
-    timings = {}
-    for name in bundle.manifest.targets:
-        start = time.perf_counter()
-        generator = open_generator(bundle.path, bundle.manifest, name)
-        load_ms = (time.perf_counter() - start) * 1e3
-        if not hasattr(generator.step, "without_rounding"):
-            timings[name] = _time_generator(name, generator, load_ms)
-    host = {"system": platform.platform(terse=True), "processor": _processor(), "num_cpus": os.cpu_count()}
-    data = {
-        "kind": "measured",
-        "host": host,
-        "timings": {name: asdict(t) for name, t in timings.items()},
+    machine = describe_machine()
+    gathered = [one for name in bundle.manifest.targets if (one := _time_target(bundle, name)) is not None]
+    document = {
+        **describe_document(bundle, [one.runtime for one in gathered]),
+        "partial": False,
+        "machine": machine,
+        "cases": [one.to_case(bundle.manifest) for one in gathered],
         "delegation": {name: profile for name, profile in (profiles or {}).items() if profile},
     }
-    file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    return timings
+    results = parse_results(document, file.name)
+    write_results(results, file, force=True)
+    return {case.runtime: _summarise(case) for case in results.cases}
 
 
-def _time_generator(name: str, generator: Generator, load_ms: float) -> Timing:
-    inputs = {
-        spec.name: np.zeros(spec.shape, spec.dtype) for spec in generator.manifest.targets[name].programs["step"].inputs
-    }
-    indices = range(generator.manifest.steps)
-    unguided = [index for index in indices if not generator.manifest.is_guided(index)]
-    inputs["step_index"] = np.array([next((i for i in indices if i not in unguided), 0)], np.int32)
-    state = {name: value for name, value in inputs.items() if name not in ("step_index", "guidance")}
-    steps = _repeat(lambda: generator.step(inputs))
-    unguided_ms = 0.0
-    if unguided:
-        unguided_ms = statistics.median(_repeat(lambda: generator.run_step(state, unguided[0], 1.0)))
-    decode_ms = 0.0
-    if generator.decode is not None:
-        decode = generator.decode
-        decode_ms = statistics.median(_repeat(lambda: decode({"latents": inputs["latents"]})))
-    step_ms = statistics.median(steps)
-    trajectory_ms = step_ms * (len(indices) - len(unguided)) + unguided_ms * len(unguided)
-    return Timing(
-        runtime=name, engine=generator.step.engine, step_ms=round(step_ms, 3), step_min_ms=round(min(steps), 3),
-        step_max_ms=round(max(steps), 3), image_ms=round(trajectory_ms + decode_ms, 3),
-        load_ms=round(load_ms, 1), repeats=_REPEATS,
+def _time_target(bundle: Bundle, name: str) -> Gathering | None:
+    start = time.perf_counter()
+    generator = open_generator(bundle.path, bundle.manifest, name)
+    load_ms = (time.perf_counter() - start) * 1e3
+    if hasattr(generator.step, "without_rounding"):
+        return None
+    gathering = Gathering(
+        runtime=name, options=DEFAULT_OPTIONS, counts=_COUNTS, engine=generator.step.engine, process="shared",
+        rounds=1, first_loads_ms=[load_ms],
     )  # fmt: skip
+    measure_generator(generator, _COUNTS, gathering.add_samples)
+    return gathering
 
 
-def _repeat(call: Callable[[], object]) -> list[float]:
-    times = []
-    for i in range(_WARMUP + _REPEATS):
-        start = time.perf_counter()
-        call()
-        if i >= _WARMUP:
-            times.append((time.perf_counter() - start) * 1e3)
-    return times
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+def _summarise(case: Case) -> Timing:
+    step, data = case.data["step_ms"], case.data
+    return Timing(
+        runtime=case.runtime, engine=case.engine, step_ms=step["median"], step_min_ms=step["min"],
+        step_max_ms=step["max"], image_ms=data["image_ms"], load_ms=data["load_ms"]["first"],
+        repeats=len(step["samples"]),
+    )  # fmt: skip

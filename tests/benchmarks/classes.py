@@ -29,8 +29,7 @@ from kind_export.rewrites import RewriteOptions, rewrite, rewrite_base
 from kind_export.rewrites.factor_modulations import factor_table, modulations
 from kind_export.targets import TargetOptions, load_target
 from kind_runtimes.manifest import ProgramSpec
-from kind_runtimes.onnx_program import OnnxProgram
-from kind_runtimes.runtime import Program, open_program
+from kind_runtimes.runtime import EngineOptions, open_program
 
 CLASSES = (1, 2, 40)
 TABLE_RANK = 4
@@ -69,7 +68,7 @@ def build(runtime: str, compact: CompactModel, file: Path) -> Call:
     lowering = make_step(compact, target, options)
     target.lower(lowering, file, options)
     spec = ProgramSpec(name="step", file=file.name, inputs=lowering.inputs, outputs=lowering.outputs)
-    program: Program = OnnxProgram(file, spec, 1) if runtime == "onnx" else open_program(runtime, file, spec)
+    program = open_program(runtime, file, spec, EngineOptions(threads=1 if runtime == "onnx" else None))
     generator = np.random.default_rng(0)
     inputs = {
         s.name: generator.standard_normal(s.shape).astype(s.dtype)

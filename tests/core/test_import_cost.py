@@ -16,7 +16,7 @@ def _loaded_by(statement: str) -> set[str]:
     code = f"{statement}\nimport sys\nprint(*sys.modules)"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    return set(result.stdout.split())
+    return set(result.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize("module", LIGHT_MODULES)
@@ -47,3 +47,10 @@ def test_every_public_name_is_there() -> None:
     assert all(getattr(kind_core, name).__name__ == name for name in kind_core.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         kind_core.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("command", ["kind_runtimes.cli", "kind_runtimes.bench_cli"])
+def test_help_of_a_command_line_loads_nothing_heavy(command: str) -> None:
+    loaded = _loaded_by(f"from {command} import main\nmain(['--help'], standalone_mode=False)")
+    assert command in loaded
+    assert loaded & (HEAVY | {"numpy", "rich", "jsonschema"}) == set()

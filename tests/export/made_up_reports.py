@@ -67,7 +67,7 @@ def write_reports(
     if preview:
         pictures = [np.full((8, 8, 3), 8 * i, np.uint8) for i in range(4 * num_classes)]
         make_grid(pictures, 4).save(folder / "preview.png")
-    measured = {"kind": "measured", "host": HOST, "timings": {}} | ({"delegation": profile} if profile else {})
+    measured = {"kind": "measured", "machine": HOST, "cases": []} | ({"delegation": profile} if profile else {})
     (folder / "measured.json").write_text(json.dumps(measured))
     parities = {name: _parity(name, num_classes) for name in targets}
     timings = {name: _timing(name) for name in targets if timed and name != "coreml"}

@@ -17,7 +17,8 @@ from kind_core.pictures import make_grid
 from kind_runtimes import session
 from kind_runtimes.bundle import Bundle
 from kind_runtimes.generator import open_generator
-from kind_runtimes.session import Progress, RunRequest, run_bundle
+from kind_runtimes.progress import Progress
+from kind_runtimes.session import RunRequest, run_bundle
 
 
 @pytest.fixture

@@ -1,0 +1,156 @@
+"""Measured results, `schemas/results.schema.json`: what `kind-bench run` and the apps on phones write."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kind_core.errors import ResultsError
+from kind_core.staging import staged
+from kind_runtimes.manifest import find_misfit, refuse_constant
+
+RESULTS_VERSION = 1
+_AGAIN = "measure again, or write it as schemas/results.schema.json says"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """Samples in milliseconds, in the order of measuring; never empty."""
+
+    samples: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.samples)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The first and the third, linearly interpolated."""
+        if len(self.samples) == 1:
+            return self.samples[0], self.samples[0]
+        first, _, third = statistics.quantiles(self.samples, n=4, method="inclusive")
+        return first, third
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a results file holds it, to the microsecond or finer."""
+        q1, q3 = self.quartiles
+        figures = {"median": self.median, "q1": q1, "q3": q3, "min": min(self.samples), "max": max(self.samples)}
+        rounded: dict[str, Any] = {name: round_ms(ms) for name, ms in figures.items()}
+        return rounded | {"samples": [round_ms(ms) for ms in self.samples]}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """One way of running a bundle. `data` is the whole entry of the file, where memory, load times and profile are."""
+
+    runtime: str
+    engine: str
+    precision: str
+    threads: int | None
+    provider: str | None
+    step: Spread
+    step_unguided: Spread | None
+    decode: Spread | None
+    image_ms: float | None
+    data: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """In words, as tables show it: `onnx, 2 threads, CPU`."""
+        return name_case(self.runtime, self.threads, self.provider)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Results:
+    """What was measured of one bundle on one machine. `data` is the whole document."""
+
+    bundle_name: str
+    manifest_sha256: str
+    machine: Mapping[str, Any]
+    partial: bool
+    cases: tuple[Case, ...]
+    data: Mapping[str, Any]
+
+
+def name_case(runtime: str, threads: int | None, provider: str | None) -> str:
+    """A case in words."""
+    parts = [runtime, provider or "", "" if threads is None else f"{threads} thread{'s' if threads > 1 else ''}"]
+    return ", ".join(part for part in parts if part)
+
+
+def read_results(file: Path) -> Results:
+    """Read and check a results file; raises ResultsError naming what is wrong with it."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+    except FileNotFoundError:
+        raise ResultsError(f"there is no results file {file}", "measure with kind-bench run -o") from None
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{file} cannot be read as JSON: {error}", _AGAIN) from error
+    return parse_results(data, str(file))
+
+
+def parse_results(data: object, where: str) -> Results:
+    """Check a results document against its schema and parse it; raises ResultsError naming the field."""
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or kind != "measured":
+        said = f"its kind is {kind!r}" if kind else "it has no kind"
+        raise ResultsError(f"{where} holds no measured results: {said}, expected 'measured'", _AGAIN)
+    version = data.get("format_version")
+    if isinstance(version, int) and version > RESULTS_VERSION:
+        raise ResultsError(
+            f"{where} has format_version {version}, this program reads up to {RESULTS_VERSION}",
+            "upgrade kind-diffusion",
+        )
+    misfit = find_misfit(data, "results")
+    if misfit is not None:
+        raise ResultsError(f"{where}: {misfit}", _AGAIN)
+    return Results(
+        bundle_name=data["bundle"]["name"],
+        manifest_sha256=data["bundle"]["manifest_sha256"],
+        machine=data["machine"],
+        partial=data.get("partial", False),
+        cases=tuple(_parse_case(case) for case in data["cases"]),
+        data=data,
+    )
+
+
+def write_results(results: Results, file: Path, *, force: bool = False) -> None:
+    """Write the whole document."""
+    text = json.dumps(results.data, indent=2, ensure_ascii=False) + "\n"
+    with staged(file, force=force) as path:
+        path.write_text(text, encoding="utf-8")
+
+
+def combine_image_ms(step: Spread, unguided: Spread | None, decode: Spread | None, guided: Sequence[bool]) -> float:
+    """Milliseconds of one picture from the medians of its parts; `guided`: of each of its steps."""
+    without = step if unguided is None else unguided
+    total = sum(step.median if one else without.median for one in guided)
+    return round_ms(total + (0.0 if decode is None else decode.median))
+
+
+def round_ms(ms: float) -> float:
+    """To four decimals and no less than five digits: a sample must not become 0."""
+    return round(ms, 4) if ms >= 1 else float(f"{ms:.5g}")
+
+
+def _parse_case(data: Mapping[str, Any]) -> Case:
+    return Case(
+        runtime=data["runtime"],
+        engine=data["engine"],
+        precision=data.get("precision", ""),
+        threads=data.get("threads"),
+        provider=data.get("provider"),
+        step=Spread(samples=tuple(data["step_ms"]["samples"])),
+        step_unguided=_parse_spread(data.get("step_unguided_ms")),
+        decode=_parse_spread(data.get("decode_ms")),
+        image_ms=data.get("image_ms"),
+        data=data,
+    )
+
+
+def _parse_spread(data: Mapping[str, Any] | None) -> Spread | None:
+    return None if data is None else Spread(samples=tuple(data["samples"]))

@@ -1,0 +1,37 @@
+"""Results documents that no machine measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kind_runtimes.bundle import MANIFEST_NAME, Bundle, hash_file
+
+STEP_MS = (5.0, 4.0, 6.0, 8.0, 7.0)
+
+
+def minimal_results(bundle: Bundle, /, **changes: Any) -> dict[str, Any]:
+    """No more than an app must write; `changes` are top-level fields."""
+    data = {
+        "format_version": 1,
+        "kind": "measured",
+        "made_by": "a test app 1.0",
+        "bundle": {"name": "small", "manifest_sha256": hash_file(bundle.path / MANIFEST_NAME)},
+        "machine": {"system": "Android 15", "processor": "SM8650"},
+        "cases": [minimal_case()],
+    }
+    return {**data, **changes}
+
+
+def minimal_case(**changes: Any) -> dict[str, Any]:
+    """One case of it."""
+    case = {"runtime": "onnx", "engine": "onnxruntime", "step_ms": {"samples": list(STEP_MS)}}
+    return {**case, **changes}
+
+
+def write_json(file: Path, data: Mapping[str, Any]) -> Path:
+    """`data` in `file`, which is given back."""
+    file.write_text(json.dumps(data), encoding="utf-8")
+    return file
