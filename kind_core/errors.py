@@ -10,6 +10,7 @@
     ├── OutputError                  an output that exists, cannot be written, or does not fit on the disk
     ├── DeviceError                  a device that is unknown, or a device file that does not fit
     ├── TargetError                  an unknown target or runtime, or one whose tools are not installed
+    ├── BudgetError                  a limit of size or time that no choice, or not the exported one, meets
     ├── ExportError                  a program that could not be lowered
     └── VerificationError            an artifact that differs from the eager model; nothing was published
 
@@ -65,6 +66,10 @@ class DeviceError(KindError):
 
 class TargetError(KindError):
     """An unknown target or runtime, or one whose tools are not installed."""
+
+
+class BudgetError(KindError):
+    """A limit of size or time that no choice, or not the exported one, meets."""
 
 
 class ExportError(KindError):

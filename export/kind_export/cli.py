@@ -34,6 +34,13 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 @click.option("--class-functions", is_flag=True, help="Core ML with iOS 18: a function a class, shared weights.")
 @click.option("--kit", "kits", multiple=True, metavar="NAME", help="Add sources for an app: ios or android.")
 @click.option("--base", type=click.Path(path_type=Path), help="With --packs: only write packs that fit this base.")
+@click.option(
+    "--device", "devices", multiple=True, metavar="NAME",
+    help="Forecast for this device, by name or file [three phones]; kind-bench devices lists them.",
+)  # fmt: skip
+@click.option("--max-size", metavar="SIZE", help="Choose precision and ranks to stay within, such as 50MB.")
+@click.option("--max-step-ms", type=float, help="Choose so that a step takes no longer on --device, by forecast.")
+@click.option("--max-image-ms", type=float, help="The same for a picture, with fewer steps where that helps.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle to write [<classes>.kind].")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option("--strict", is_flag=True, help="Refuse programs of which more than 5 % runs off the fast path.")
@@ -54,12 +61,18 @@ def main(
       kind-export --classes lemon --packs --base base.kind
       kind-export --classes panda --target coreml --kit ios
       kind-export --blend panda+koala --target onnx --precision int8 --guidance-interval 0.2,0.8
+      kind-export --classes panda --target coreml --device a18 --max-size 2MB --max-step-ms 1
       kind-export classes
+      kind-export report panda.kind --device snapdragon-8-gen-3
     """
     if context.invoked_subcommand is not None:
         return
+    from kind_export.planning.budget import Budget, parse_size
     from kind_export.request import ExportRequest, parse_blends
 
+    limits = {name: options.pop(name) for name in ("max_step_ms", "max_image_ms")}
+    options |= {"budget": Budget(max_size_bytes=parse_size(options.pop("max_size")), **limits)}
+    options |= {"devices": split_names(options["devices"])}
     options |= {"blends": parse_blends(options["blends"])}
     options |= {"guidance_interval": parse_interval(options["guidance_interval"])}
     checkpoint = options.pop("checkpoint") or _sample_checkpoint()
@@ -95,6 +108,25 @@ def classes(checkpoint: Path | None, as_json: bool) -> None:
     width = max(len(c.id) for c in config.classes)
     for info in config.classes:
         click.echo(f"{info.id:<{width}}  {', '.join(info.names)}")
+
+
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--device", "devices", multiple=True, metavar="NAME", help="Forecast for this device [three phones].")
+@click.option("--json", "as_json", is_flag=True, help="Print the new report as JSON.")
+@report_errors
+def report(bundle: Path, devices: tuple[str, ...], as_json: bool) -> None:
+    """Write the reports of BUNDLE anew: forecasts for other devices, and what was measured elsewhere since.
+
+    \b
+    Examples:
+      kind-export report panda.kind --device a18 --device snapdragon-8-gen-3
+      kind-bench import phone.json --bundle panda.kind && kind-export report panda.kind
+    """
+    from kind_export.report import choose_devices, refresh_report
+
+    data = refresh_report(bundle, choose_devices(split_names(devices)))
+    click.echo(json.dumps(data, ensure_ascii=False) if as_json else f"report  {bundle / 'report.html'}")
 
 
 def _sample_checkpoint() -> Path:

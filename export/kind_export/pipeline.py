@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
 from kind_core.classes import ClassInfo, ResolvedClass, resolve_classes
-from kind_core.errors import ConfigError
+from kind_core.errors import BudgetError, ConfigError
 from kind_core.sampling import guided_steps
 from kind_core.schedule import SamplerTable, read_sampler_table
 from kind_core.staging import check_output, staged
@@ -28,17 +28,22 @@ from kind_export.golden import write_golden, write_preview
 from kind_export.kits import write_kits
 from kind_export.lowering import Lowered
 from kind_export.packs import hash_base, require_tailors, write_packs
+from kind_export.planning.budget import Budget
+from kind_export.planning.plan import Considered, Plan, PlanInputs, apply_choice, artifact_cost, make_plan
 from kind_export.precision import lower_within_gate
 from kind_export.programs import latents_shape
 from kind_export.reference import Reference
-from kind_export.report import write_report
+from kind_export.report import choose_devices, write_report
 from kind_export.request import ExportRequest, parse_targets
 from kind_export.rewrites import RewriteOptions, describe_rewrites, rewrite, rewrite_base
 from kind_export.rewrites.detach_classes import DetachedClass
 from kind_export.rewrites.factor_modulations import table_error_db
-from kind_export.targets import TargetOptions, choose_precision, load_target
-from kind_export.verify import Parity, Verifier
-from kind_runtimes.bundle import MANIFEST_NAME, hash_file, list_files, open_bundle
+from kind_export.targets import Precision, TargetOptions, choose_precision, load_target
+from kind_export.verify import Parity, ShortfallError, Verifier
+from kind_export.work_report import Works
+from kind_runtimes.bundle import MANIFEST_NAME, Bundle, hash_file, list_files, open_bundle
+from kind_runtimes.counting import count_bundle
+from kind_runtimes.device_table import Device
 from kind_runtimes.manifest import (
     FORMAT_VERSION,
     NOISE_GENERATOR,
@@ -82,8 +87,27 @@ class _Plan:
 
 
 def export_bundle(request: ExportRequest, on_stage: OnStage = lambda stage: None) -> ExportResult:
-    """Export, verify and publish; raises a KindError and leaves nothing behind when anything fails."""
+    """Export, verify and publish; raises a KindError and leaves nothing behind when anything fails.
+
+    Within a budget the best choice that fits is exported; where its artifact does not hold after all, the next.
+    """
+    if request.budget.is_empty:
+        return _export(request, on_stage)
+    budget_plan = _plan_budget(request, on_stage)
+    for chosen in budget_plan.ranked:
+        try:
+            return _export(apply_choice(request, chosen.choice), on_stage, budget_plan, chosen)
+        except (BudgetError, ShortfallError) as error:
+            on_stage(f"{chosen.choice.describe()} does not hold: {error.message}")
+            failed = error
+    raise failed
+
+
+def _export(
+    request: ExportRequest, on_stage: OnStage, budget_plan: Plan | None = None, chosen: Considered | None = None
+) -> ExportResult:
     plan = _plan(request)
+    devices = choose_devices(request.devices)
     check_output(plan.output, force=request.force)
     sampler = read_sampler_table(read_config(request.checkpoint).diffusion, plan.sampler, plan.steps)
     on_stage("reading the checkpoint")
@@ -110,6 +134,10 @@ def export_bundle(request: ExportRequest, on_stage: OnStage = lambda stage: None
             if request.strict:
                 check_strict(folder, lowered[name].spec, profiles[name])
         draft = draft_of(lowered)
+        on_stage("counting the work")
+        works = count_bundle(Bundle(path=folder, manifest=draft))
+        if budget_plan is not None:
+            _require_budget(budget_plan.budget, works, folder, draft, devices)
         on_stage("drawing previews")
         alone = [verifier.learngene] if request.packs else []
         write_golden(folder / "golden.safetensors", [*verifier.trajectories, *alone], verifier.reference)
@@ -118,10 +146,51 @@ def export_bundle(request: ExportRequest, on_stage: OnStage = lambda stage: None
         manifest = _write_manifest(folder, draft, parities)
         on_stage("measuring")
         timings = time_bundle(open_bundle(folder), folder / "measured.json", profiles)
-        write_report(folder, manifest, checkpoint, compact, parities, timings)
+        described = budget_plan.to_dict(chosen) if budget_plan is not None and chosen is not None else None
+        write_report(
+            folder, manifest, checkpoint, compact, parities, timings, works=works, devices=devices, plan=described
+        )
         open_bundle(folder)
     notes = tuple(c.note for c in plan.classes if c.note)
     return ExportResult(path=plan.output, manifest=manifest, parities=parities, timings=timings, notes=notes)
+
+
+def _plan_budget(request: ExportRequest, on_stage: OnStage) -> Plan:
+    """What meets the budget of a request, the best first; raises BudgetError where nothing does."""
+    plan = _plan(request)
+    check_output(plan.output, force=request.force)
+    (name,) = plan.targets
+    on_stage("reading the checkpoint")
+    source = load_checkpoint(request.checkpoint, [c.index for c in plan.classes])
+    reference = Reference(
+        checkpoint=open_together(source, plan.openings), sampler=plan.sampler, steps=plan.steps, guidance=plan.guidance,
+        guidance_interval=request.guidance_interval,
+    )  # fmt: skip
+    inputs = PlanInputs(
+        reference=reference, target=name, precisions=_offered(name, request), baking=request.baking,
+        max_rank=request.max_rank, energy=request.energy,
+        device=choose_devices(request.devices)[0] if request.budget.is_timed else None,
+    )  # fmt: skip
+    return make_plan(inputs, request.budget, on_stage)
+
+
+def _offered(name: str, request: ExportRequest) -> tuple[Precision, ...]:
+    """The precisions that may be chosen: the asked one, or all that the oldest system loads."""
+    target = load_target(name)
+    if request.precision is not None:
+        return (choose_precision(name, target, request.precision),)
+    lowest = TargetOptions(precision=target.DEFAULT_PRECISION, min_ios=request.min_ios)
+    return tuple(one for one in target.PRECISIONS if target.is_loadable(replace(lowest, precision=one)))
+
+
+def _require_budget(budget: Budget, works: Works, folder: Path, draft: Manifest, devices: Sequence[Device]) -> None:
+    """Hold the artifact itself against the budget; raises BudgetError."""
+    (name,) = draft.targets
+    size = sum(file.stat().st_size for file in (folder / name).rglob("*") if file.is_file())
+    misses = artifact_cost(works[name], size, draft, devices[0] if budget.is_timed else None).misses(budget)
+    if misses:
+        missed = "; ".join(miss.describe() for miss in misses)
+        raise BudgetError(f"the exported {name} programs miss {missed}; nothing was published", "allow a little more")
 
 
 def _plan(request: ExportRequest) -> _Plan:
@@ -185,7 +254,7 @@ def _rewrite(
     request = plan.request
     options = RewriteOptions(
         baking=request.baking, max_rank=request.max_rank, energy=request.energy,
-        table_error_db=table_error_db(request.precision),
+        table_error_db=table_error_db(request.precision), forms=request.forms,
     )  # fmt: skip
     if not request.packs:
         return rewrite(checkpoint.model, sampler, options), ()

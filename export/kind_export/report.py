@@ -1,26 +1,37 @@
 """report.json and report.html: what is in the bundle, how big, how much work, how fast here, how close to the model.
 
-The page is made from report.json and preview.png alone, see `report_page`.
+The page is made from report.json and preview.png alone, see `report_page`. What is forecast and what was measured
+elsewhere may come later: `refresh_report`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from kind_core.checkpoint import Checkpoint
 from kind_core.config import DiTConfig
+from kind_core.errors import BundleError
 from kind_core.flops import count_flops, count_parameters
+from kind_core.staging import staged
 from kind_export.compact import CompactModel, ConditioningTable, Factors, LowRankTable, Matrix, StepProgram
+from kind_export.forecast_report import DEFAULT_DEVICES, describe_forecasts
 from kind_export.report_page import render_page
 from kind_export.verify import DECODE_DB, Parity
+from kind_export.work_report import Works, describe_works
+from kind_runtimes.bench.importing import read_measured
+from kind_runtimes.bench.results import Results
+from kind_runtimes.bundle import open_bundle
+from kind_runtimes.counting import count_bundle
+from kind_runtimes.device_table import Device, load_device
 from kind_runtimes.manifest import Manifest, check_schema
 from kind_runtimes.timing import Timing
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
+REPORT_NAME = "report.json"
 PASSES_PER_STEP = 2  # guidance: the class and the null half
 
 
@@ -31,14 +42,59 @@ def write_report(
     compact: CompactModel,
     parities: dict[str, Parity],
     timings: dict[str, Timing],
+    *,
+    works: Works,
+    devices: Sequence[Device],
+    plan: Mapping[str, Any] | None = None,
 ) -> None:
     """Write both reports into the bundle folder."""
-    data = collect_report(folder, manifest, checkpoint, compact, parities, timings)
-    check_schema(data, "report", "report.json")
-    (folder / "report.json").write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    data = collect_report(folder, manifest, checkpoint, compact, parities, timings, works=works)
+    _write(folder, data | {"forecasts": describe_forecasts(works, manifest, devices), "plan": plan})
+
+
+def refresh_report(path: Path, devices: Sequence[Device]) -> dict[str, Any]:
+    """Forecast for `devices`, and take in what was measured elsewhere since: both reports of a bundle, written anew.
+
+    The programs are counted again and nothing is run. Returns the new report; raises BundleError where the bundle or
+    its report is broken or of another format.
+    """
+    bundle = open_bundle(path)
+    data = _read(path / REPORT_NAME)
+    measured = [_describe_measured(one) for one in read_measured(bundle)]
+    forecasts = describe_forecasts(count_bundle(bundle), bundle.manifest, devices)
+    data |= {"forecasts": forecasts, "measured_elsewhere": measured}
+    _write(path, data)
+    return data
+
+
+def choose_devices(names: Sequence[str]) -> list[Device]:
+    """The devices by name or file, or those that are forecast where none was named."""
+    return [load_device(name) for name in names or DEFAULT_DEVICES]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"cannot read {file}: {error}", "export the bundle again") from error
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if version != REPORT_VERSION:
+        raise BundleError(
+            f"{file} has format_version {version}, this program writes {REPORT_VERSION}",
+            "upgrade kind-diffusion" if isinstance(version, int) and version > REPORT_VERSION else "export again",
+        )
+    check_schema(data, "report", str(file))
+    return dict(data)
+
+
+def _write(folder: Path, data: dict[str, Any]) -> None:
+    check_schema(data, "report", REPORT_NAME)
     preview = folder / "preview.png"
     page = render_page(data, preview.read_bytes() if preview.exists() else None)
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    for name, content in ((REPORT_NAME, text), ("report.html", page)):
+        with staged(folder / name, force=True) as partial:
+            partial.write_text(content, encoding="utf-8")
 
 
 def collect_report(
@@ -48,8 +104,10 @@ def collect_report(
     compact: CompactModel,
     parities: dict[str, Parity],
     timings: dict[str, Timing],
+    *,
+    works: Works,
 ) -> dict[str, Any]:
-    """Everything the report says, as JSON."""
+    """What is known when a bundle is made, as JSON."""
     measured = json.loads((folder / "measured.json").read_text(encoding="utf-8"))
     profiles = measured.get("delegation", {})
     return {
@@ -72,9 +130,45 @@ def collect_report(
             name: _describe_target(manifest, name, parities[name], timings.get(name), profiles.get(name))
             for name in manifest.targets
         },
+        "work": describe_works(works, _step_profiles(profiles)),
+        "measured_elsewhere": [],
         "host": {key: measured["machine"].get(key) for key in ("system", "processor", "num_cpus")},
         "source": manifest.data["source"],
         "tools": manifest.data["tools"],
+    }  # fmt: skip
+
+
+def _step_profiles(profiles: Mapping[str, Any]) -> dict[str, Any]:
+    """The traces of guided steps as the lint takes them."""
+    return {
+        name: {
+            "run_ms": one["run_ms"],
+            "ops": [
+                {"op_type": "DELEGATE_CALL", "backend": "XNNPACK", "ms": one["delegate_share"] * one["run_ms"]},
+                *({"op_type": op, "backend": "portable", "ms": ms} for op, ms in one["portable_ms"].items()),
+            ],
+        }
+        for name, one in profiles.items()
+    }
+
+
+def _describe_measured(results: Results) -> dict[str, Any]:
+    """Results of another machine, as far as the page shows them."""
+    machine = results.machine
+    return {
+        "kind": "measured",
+        "machine": {key: machine[key] for key in ("system", "processor", "model", "device") if machine.get(key)},
+        "partial": results.partial,
+        "cases": [
+            {
+                "name": case.name, "runtime": case.runtime, "engine": case.engine, "precision": case.precision,
+                "threads": case.threads, "provider": case.provider,
+                "step_ms": {k: v for k, v in case.step.to_dict().items() if k != "samples"},
+                "image_ms": case.image_ms, "load_ms": case.data.get("load_ms", {}).get("first"),
+                "peak_memory_bytes": case.data.get("peak_memory_bytes"),
+            }
+            for case in results.cases
+        ],
     }  # fmt: skip
 
 

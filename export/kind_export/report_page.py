@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import base64
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kind_export.charts import draw_bars, draw_columns, draw_ranges, draw_roofline
+from kind_export.plan_words import describe_plan
 from kind_export.report_words import (
     TARGET_NAMES,
     compare_share,
+    describe_limits,
     explain_form,
     format_bytes,
     format_count,
     format_db,
     format_ms,
+    format_percent,
+    format_range,
     join_words,
 )
 
@@ -38,7 +43,11 @@ def render_page(report: Report, preview: bytes | None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"bytes": format_bytes, "count": format_count, "ms": format_ms, "db": format_db}
+    environment.filters |= {
+        "bytes": format_bytes, "count": format_count, "ms": format_ms, "db": format_db, "percent": format_percent,
+        "range": format_range,
+    }  # fmt: skip
+    report = {**report, "forecasts": [{**one, "limits": describe_limits(one)} for one in report["forecasts"]]}
     return environment.get_template("report.html").render(
         report=report,
         names=[info["names"][0] for info in report["classes"]],
@@ -47,6 +56,11 @@ def render_page(report: Report, preview: bytes | None) -> str:
         preview=None if preview is None else _describe_preview(report, preview),
         headlines=_headlines(report),
         charts=_charts(report),
+        work_charts=_work_charts(report),
+        range_charts=_range_charts(report),
+        rooflines=[chart for one in report["forecasts"] if (chart := draw_roofline(one)) is not None],
+        forecast_notes=list(dict.fromkeys(note for one in report["forecasts"] for note in one["notes"])),
+        plan_words=describe_plan(report["plan"]) if report["plan"] else None,
         target_names=TARGET_NAMES,
         programs=next(iter(report["targets"].values()))["programs"],
         forms={name: explain_form(m) for name, m in report["model"]["matrices_of_a_block"].items()},
@@ -112,7 +126,7 @@ def _headline_step(report: Report) -> dict[str, str]:
         return {"label": "One step here", "value": "needs a Mac", "note": note}
     fastest = min(measured, key=lambda name: measured[name]["step_ms"])
     others = "" if len(measured) == 1 else ", the fastest"
-    note = f"{TARGET_NAMES[fastest]} on this host{others}; no phone forecast"
+    note = f"{TARGET_NAMES[fastest]} on this host{others}; phones are below"
     return {"label": "One step here", "value": format_ms(measured[fastest]["step_ms"]), "note": note}
 
 
@@ -124,33 +138,61 @@ def _charts(report: Report) -> list[dict[str, Any]]:
     model, passes = report["model"], report["sampling"]["passes_per_step"]
     parameters, flops = model["parameters"], model["flops_per_pass"]["full"]
     return [
-        _chart(
+        draw_bars(
             "Parameters",
             {
                 "Dense twin": parameters["dense_twin"],
                 "Composed": parameters["composed"],
                 "Exported": parameters["stored_in_step"],
             },
+            "numbers",
+            subject="Exported",
         ),
-        _chart(
+        draw_bars(
             "FLOPs of one guided step, full count",
             {
                 "Dense twin": flops["dense_twin"] * passes,
                 "Composed": flops["composed"] * passes,
                 "Exported": model["flops_per_step_executed"],
             },
+            "FLOPs",
+            subject="Exported",
         ),
     ]
 
 
-def _chart(title: str, values: dict[str, int]) -> dict[str, Any]:
-    top = max(values.values())
-    bars = [
-        {"label": label, "value": format_count(value), "percent": round(100 * value / top, 2)}
-        for label, value in values.items()
-    ]
-    summary = ", ".join(f"{bar['label']} {bar['value']}" for bar in bars)
-    return {"title": title, "bars": bars, "summary": f"{title}: {summary}"}
+def _work_charts(report: Report) -> list[dict[str, Any]]:
+    """Of each target's step: FLOPs and bytes by class of operator, and by layer where the file names them."""
+    charts = []
+    for target, programs in report["work"].items():
+        work = programs["step"]
+        flops, moved = (_largest_first(_sums(work["by_class"], key)) for key in ("flops", "bytes_moved"))
+        bars = [
+            draw_bars("FLOPs by kind of operator", flops, "FLOPs"),
+            draw_bars("Bytes by kind of operator", moved, "bytes"),
+        ]
+        columns = [
+            draw_columns("FLOPs by layer", _sums(work["by_layer"], "flops"), "FLOPs"),
+            draw_columns("Weights by layer", _sums(work["by_layer"], "weight_bytes"), "bytes"),
+        ]
+        title = f"{TARGET_NAMES[target]}: one step"
+        charts.append({"title": title, "bars": bars, "columns": columns if work["by_layer"] else []})
+    return charts
+
+
+def _sums(groups: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:
+    return {group["name"]: group[key] for group in groups if group[key]}
+
+
+def _largest_first(values: Mapping[str, float]) -> dict[str, float]:
+    return dict(sorted(values.items(), key=lambda item: -item[1]))
+
+
+def _range_charts(report: Report) -> list[dict[str, Any]]:
+    drawn = (
+        draw_ranges("One step", report["forecasts"], "step"), draw_ranges("One picture", report["forecasts"], "picture")
+    )  # fmt: skip
+    return [chart for chart in drawn if chart is not None]
 
 
 def _loop(report: Report) -> str:

@@ -38,6 +38,31 @@ def format_db(decibels: float | None) -> str:
     return "identical" if decibels >= MAX_DB else f"{decibels:.1f}".removesuffix(".0") + f"{_SPACE}dB"
 
 
+def format_percent(share: float) -> str:
+    """A share from 0 to 1; small ones with a digit more."""
+    percent = 100 * share
+    if 0 < percent < 0.1:
+        return f"under 0.1{_SPACE}%"
+    return f"{percent:.0f}{_SPACE}%" if percent >= 10 or percent == 0 else f"{percent:.1f}{_SPACE}%"
+
+
+def format_range(times: Mapping[str, float | None]) -> str:
+    """`0.24 ms (0.12 ms to 0.61 ms)`; the floor where no more is known."""
+    low, likely, high, floor = (times[f"{name}_ms"] for name in ("low", "likely", "high", "floor"))
+    if likely is None or low is None or high is None:
+        return "unknown" if floor is None else f"floor {format_ms(floor)}"
+    return f"{format_ms(likely)} ({format_ms(low)} to {format_ms(high)})"
+
+
+def describe_limits(forecast: Mapping[str, Any]) -> str:
+    """`arithmetic in linear and attention, memory in norm`; `unknown` without a forecast."""
+    words = {"compute": "arithmetic", "bandwidth": "memory", "dispatch": "calls"}
+    found: dict[str, list[str]] = {}
+    for op_class, limit in forecast["limited_by"].items():
+        found.setdefault(words[limit], []).append(op_class)
+    return "; ".join(f"{limit}: {join_words(classes)}" for limit, classes in found.items()) or "unknown"
+
+
 def compare_share(number: float, other: float) -> str:
     """`29 % fewer`, `3 % more`."""
     percent = round(100 * (1 - number / other))

@@ -11,6 +11,7 @@ from typing import Literal
 from kind_core.config import check_interval
 from kind_core.errors import ConfigError, TargetError
 from kind_export.kits import check_kits
+from kind_export.planning.budget import NO_BUDGET, Budget
 
 Precision = Literal["fp32", "fp16", "int8", "int4", "palette6", "palette4"]
 
@@ -44,6 +45,9 @@ class ExportRequest:
     kits: tuple[str, ...] = ()
     packs: bool = False
     base: Path | None = None
+    devices: tuple[str, ...] = ()
+    budget: Budget = NO_BUDGET
+    forms: str = "auto"
     force: bool = False
     strict: bool = False
 
@@ -73,6 +77,22 @@ class ExportRequest:
             check_kits(self.kits, parse_targets(self.targets))
         if self.class_functions:
             self._check_class_functions()
+        if not self.budget.is_empty:
+            self._check_budget()
+
+    def _check_budget(self) -> None:
+        """A plan is made for one target and, where time is limited, one device."""
+        targets = parse_targets(self.targets)
+        if len(targets) != 1:
+            raise ConfigError(f"a budget is for one target, asked for {', '.join(targets)}", "export them one by one")
+        if self.budget.is_timed and len(self.devices) != 1:
+            given = ", ".join(self.devices) or "none"
+            raise ConfigError(
+                f"a limit of time is for one device, asked for {given}",
+                "add --device NAME; kind-bench devices lists them",
+            )
+        if self.packs or self.class_functions:
+            raise ConfigError("a budget goes with built-in classes in one program", "leave out the budget or the packs")
 
     def _check_ios(self) -> None:
         """Refuse what Core ML has from iOS 18 on before any work is done."""
@@ -131,6 +151,8 @@ class ExportRequest:
             "max-rank": self.max_rank,
             "energy": self.energy,
             "kit": self.kits or None,
+            "device": self.devices or None,
+            "max-size": None if self.budget.is_empty else self.budget,
             "guidance-interval": self.guidance_interval if self.guidance_interval != (0.0, 1.0) else None,
         }
         name = next((name for name, value in given.items() if value is not None), None)

@@ -31,6 +31,10 @@ def run_export(request: ExportRequest, *, as_json: bool) -> None:
         click.echo(json.dumps({"bundle": str(result.path), "manifest": dict(result.manifest.data), "report": report}))
         return
     Console().print(_summary(report))
+    for line in _describe_choice(report):
+        click.echo(line)
+    for line in _describe_forecasts(report) if request.devices else ():
+        click.echo(line)
     click.echo(f"bundle  {result.path}")
     for pack in result.manifest.packs:
         click.echo(f"pack    {result.path / pack.file}  {pack.size_bytes / 1e6:.2f} MB")
@@ -62,6 +66,25 @@ def run_packs(request: ExportRequest, *, as_json: bool) -> None:
     for pack in packs:
         measured = ", ".join(f"{name} {psnr:.0f} dB" for name, psnr in pack["trajectory_psnr_db"].items())
         click.echo(f"pack  {pack['file']}  {pack['size_bytes'] / 1e6:.2f} MB  {measured}")
+
+
+def _describe_choice(report: dict[str, Any]) -> Iterator[str]:
+    """How a budget was met."""
+    if report["plan"] is not None:
+        from kind_export.plan_words import describe_plan
+
+        words = describe_plan(report["plan"])
+        yield f"budget  {words['budget']} {words['chosen']}"
+
+
+def _describe_forecasts(report: dict[str, Any]) -> Iterator[str]:
+    """A line for each device and unit; always called a forecast."""
+    from kind_export.report_words import TARGET_NAMES, format_range
+
+    for one in report["forecasts"]:
+        where = f"{one['device_name']}, {one['unit'].upper()}, {TARGET_NAMES[one['target']]} {one['precision']}"
+        times = f"a step {format_range(one['step'])}, a picture {format_range(one['picture'])}"
+        yield f"forecast  {where}: {times}{'; ' + one['reason'] if one['reason'] else ''}".replace("\u00a0", " ")
 
 
 @contextmanager

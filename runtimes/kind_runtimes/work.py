@@ -26,6 +26,8 @@ class OpWork:
     `elements`: numbers it writes. `bias_elements`: how many of them a bias is added to inside the operator.
     `weight_bytes`: constants that it reads, as stored; `activation_bytes`: what it reads and writes besides. A
     reshape that moves nothing has 0. `obstacle`: why the fast backend does not take it, empty where it does.
+    `layer`: the part of the model that it belongs to by the names of its weights (`blocks.3`, `patch`), empty where the
+    file has no such names.
     """
 
     name: str
@@ -39,6 +41,7 @@ class OpWork:
     weight_bytes: int = 0
     activation_bytes: int = 0
     obstacle: str = ""
+    layer: str = ""
 
     @property
     def bytes_moved(self) -> int:

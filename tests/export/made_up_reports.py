@@ -20,8 +20,10 @@ from kind_export.report import write_report
 from kind_export.rewrites import RewriteOptions, describe_rewrites, rewrite
 from kind_export.targets import TargetOptions, load_target
 from kind_export.verify import Parity
+from kind_runtimes.device_table import load_device
 from kind_runtimes.manifest import FORMAT_VERSION, NOISE_GENERATOR, parse_manifest
 from kind_runtimes.timing import Timing
+from kind_runtimes.work import OpWork, ProgramWork
 from tiny import tiny_config, tiny_model, tiny_model_config
 
 TARGETS = ("coreml", "onnx", "executorch")
@@ -35,6 +37,19 @@ LOWERING: dict[str, dict[str, Any]] = {
 }
 PROFILE = {"delegate_share": 0.971, "run_ms": 4.5, "portable_ms": {"aten::index_select": 0.06}}
 HOST = {"system": "Linux-6.1", "processor": "A Processor", "num_cpus": 2}
+
+_CHOICE = {
+    "precision": "int8", "max_rank": None, "forms": "auto", "steps": 4, "size_bytes": 1_900_000, "step_ms": 0.4,
+    "image_ms": 1.7, "error_db": 51.5, "below_gate": False, "misses": [],
+}  # fmt: skip
+PLAN = {
+    "budget": {"max_size_bytes": 2_000_000, "max_step_ms": 0.5, "max_image_ms": None, "device": "apple-a18"},
+    "chosen": _CHOICE,
+    "considered": [
+        _CHOICE,
+        _CHOICE | {"precision": "fp16", "error_db": None, "misses": ["max-size 2.00 MB, needs more"]},
+    ],
+}
 
 Report = dict[str, Any]
 
@@ -57,6 +72,8 @@ def write_reports(
     profile: Report | None = None,
     baking: str = "auto",
     sampler: str = "dpmpp",
+    devices: tuple[str, ...] = ("a18", "kirin-9020"),
+    plan: Report | None = None,
     **changes: Any,
 ) -> tuple[Report, str]:
     """Both reports of a model that was never lowered: sizes, parity and timings are made up."""
@@ -71,7 +88,11 @@ def write_reports(
     (folder / "measured.json").write_text(json.dumps(measured))
     parities = {name: _parity(name, num_classes) for name in targets}
     timings = {name: _timing(name) for name in targets if timed and name != "coreml"}
-    write_report(folder, manifest, checkpoint, compact, parities, timings)
+    works = {name: {"step": _work(name, "step"), "decode": _work(name, "decode")} for name in targets}
+    write_report(
+        folder, manifest, checkpoint, compact, parities, timings, works=works,
+        devices=[load_device(name) for name in devices], plan=plan,
+    )  # fmt: skip
     page = (folder / "report.html").read_text(encoding="utf-8")
     return json.loads((folder / "report.json").read_text(encoding="utf-8")), page
 
@@ -123,6 +144,26 @@ def _timing(name: str) -> Timing:
     return Timing(
         runtime=name, engine=f"runner of {name}", step_ms=25.561, step_min_ms=18.141, step_max_ms=29.952,
         image_ms=1511.3, load_ms=44.1, repeats=15,
+    )  # fmt: skip
+
+
+def _work(target: str, program: str) -> ProgramWork:
+    """Two blocks of a linear layer and attention, and an operator off the fast path; ExecuTorch names no layers."""
+    ops = []
+    for index in range(2):
+        layer = "" if target == "executorch" else f"blocks.{index}"
+        linear = OpWork(
+            name=f"linear{index}", op_type="Linear", op_class="linear", backend="fast", precision="fp16",
+            flops=4_000_000, elements=1000, weight_bytes=60_000, activation_bytes=8_000, layer=layer,
+        )  # fmt: skip
+        ops += [linear, replace(linear, name=f"attention{index}", op_class="attention", weight_bytes=0)]
+    slow = replace(
+        ops[0], name="pick", op_type="index_select", op_class="lookup", backend="portable", flops=0,
+        obstacle="no look-up of rows there",
+    )  # fmt: skip
+    return ProgramWork(
+        target=target, program=program, ops=(slow, *ops), weight_bytes=180_000, peak_activation_bytes=24_000,
+        num_delegates=1,
     )  # fmt: skip
 
 

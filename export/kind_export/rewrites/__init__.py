@@ -25,12 +25,13 @@ from kind_export.rewrites.truncate_ranks import truncate_ranks
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RewriteOptions:
-    """What a user may force. The two limits of rank are not exact and off by default."""
+    """What a user or a plan may force. The two limits of rank are not exact and off by default."""
 
     baking: str = "auto"
     max_rank: int | None = None
     energy: float | None = None
     table_error_db: float = MIN_ERROR_DB
+    forms: str = "auto"
 
 
 def rewrite(model: KindDiT, sampler: SamplerTable, options: RewriteOptions) -> CompactModel:
@@ -39,7 +40,7 @@ def rewrite(model: KindDiT, sampler: SamplerTable, options: RewriteOptions) -> C
     compact = drop_sigma(compact)
     compact = fold_scales(compact)
     compact = truncate_ranks(compact, options.max_rank, options.energy)
-    compact = choose_forms(compact)
+    compact = choose_forms(compact, options.forms)
     compact = join_qkv(compact)
     compact = merge_tailor(compact)
     compact = bake_conditioning(compact, options.baking)
@@ -60,7 +61,7 @@ def rewrite_base(
     compact = truncate_ranks(compact, options.max_rank, options.energy)
     compact = bake_conditioning(compact, "on")
     compact, classes = detach_classes(compact, tailor_rank, table_rank)
-    compact = choose_forms(compact)
+    compact = choose_forms(compact, options.forms)
     compact = join_qkv(compact)
     return compact, classes
 

@@ -43,6 +43,10 @@ class Target(Protocol):
     IMAGE_OUTPUT: bool
     CASTS_MODULE: bool
 
+    def is_loadable(self, options: TargetOptions) -> bool:
+        """Whether the oldest system that is asked for can load a program of these options."""
+        ...
+
     def lower(self, lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
         """Write the program to `file`; returns facts for the manifest."""
         ...

@@ -32,6 +32,15 @@ CASTS_MODULE = False
 _NAMESPACE = uuid.UUID("8b0f6c0e-4a55-4d3c-9d5a-9f2f7c1f5c61")
 
 
+def is_loadable(options: TargetOptions) -> bool:
+    """Whether the oldest system asked for loads the precision."""
+    try:
+        check_options(options)
+    except TargetError:
+        return False
+    return options.precision in PRECISIONS
+
+
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
     """Convert `lowering`; the same program gives the same bytes."""
     ct = import_coremltools()

@@ -32,6 +32,11 @@ CASTS_MODULE = True
 _QUANTIZATION_OPS = ("torchao::", "quantized_decomposed::")
 
 
+def is_loadable(options: TargetOptions) -> bool:
+    """ExecuTorch loads every precision."""
+    return options.precision in PRECISIONS
+
+
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
     """Lower `lowering` to XNNPACK and report what was left to the portable kernels."""
     methods, quantization = _lower_methods({DEFAULT_METHOD: lowering}, file, options)

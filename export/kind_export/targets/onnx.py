@@ -28,6 +28,11 @@ CASTS_MODULE = True
 OPSET = 20  # the first with Gelu
 
 
+def is_loadable(options: TargetOptions) -> bool:
+    """onnxruntime loads every precision."""
+    return options.precision in PRECISIONS
+
+
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
     """Export `lowering` with named inputs and outputs and nothing in the file that depends on this machine."""
     model, facts = _export(lowering, options)

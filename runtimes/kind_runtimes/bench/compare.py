@@ -137,6 +137,11 @@ def _report_figures(report: Mapping[str, Any]) -> Iterator[tuple[str, Group, str
         yield f"{name} step, measured", "latency", "ms", measured.get("step_ms")
         yield f"{name} picture, measured", "latency", "ms", measured.get("image_ms")
         yield f"{name} load, measured", "latency", "ms", measured.get("load_ms")
+        for program, work in report["work"][name].items():
+            yield f"{name} {program} FLOPs", "flops", "", work["flops"]["full"]
+            yield f"{name} {program} weights", "size", "bytes", work["weight_bytes"]
+            yield f"{name} {program} peak activations", "memory", "bytes", work["peak_activation_bytes"]
+            yield f"{name} {program} bytes moved", "memory", "bytes", work["bytes_moved"]
 
 
 def _results_figures(results: Results) -> Iterator[tuple[str, Group, str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -11,6 +12,9 @@ from kind_runtimes.work import ComputePrecision, OpClass, OpWork, ProgramWork
 
 # What only moves or converts weights leaves them weights: rows of a table, slices of a pack.
 _CARRIES_WEIGHTS: tuple[OpClass, ...] = ("lookup", "layout", "quantize")
+# How the modules of a step name their weights, with dots or, in Core ML, underscores. Other constants are no sign: what
+# blocks have in common bears the name of the first.
+_LAYER_NAME = re.compile(r"^(?:p_)?(?:(?P<block>blocks)[._](?P<index>\d+)|(?P<part>patch|final))[._].*(?:weight|bias)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +98,10 @@ class Ledger:
     def is_constant(self, name: str) -> bool:
         return name in self._constants
 
+    def sources(self, name: str) -> tuple[str, ...]:
+        """Identities of the constants that `name` stands for; none for what is computed."""
+        return self._constants.get(name, ())
+
     def is_weight(self, name: str) -> bool:
         """Whether a tensor is constant, given, or only looked up in, cut or converted from such."""
         return name in self._weights
@@ -123,7 +131,7 @@ class Ledger:
                 name=node.name, op_type=node.op_type, op_class=node.op_class, backend=node.backend,
                 precision=node.precision, flops=node.flops, elements=elements,
                 bias_elements=elements if node.has_bias else 0, weight_bytes=weight_bytes,
-                activation_bytes=read_bytes + written, obstacle=node.obstacle,
+                activation_bytes=read_bytes + written, obstacle=node.obstacle, layer=_name_layer(node.reads),
             )
         )  # fmt: skip
 
@@ -135,7 +143,7 @@ class Ledger:
     def finish(self, target: str, program: str, outputs: Iterable[str], num_delegates: int = 0) -> ProgramWork:
         """The program, when all operators are in."""
         return ProgramWork(
-            target=target, program=program, ops=tuple(self._ops),
+            target=target, program=program, ops=_fill_layers(self._ops),
             weight_bytes=sum(self._stored[key] for key in self._used),
             peak_activation_bytes=self._find_peak({self._root(name) for name in outputs}),
             num_delegates=num_delegates,
@@ -168,3 +176,21 @@ class Ledger:
             changes[first] += self._sizes[name].size_bytes
             changes[last + 1] -= self._sizes[name].size_bytes
         return max(accumulate(changes))
+
+
+def _name_layer(names: Iterable[str]) -> str:
+    """The layer that a constant among `names` is called after, `blocks.3`, or nothing."""
+    found = next((match for name in names if (match := _LAYER_NAME.match(name))), None)
+    if found is None:
+        return ""
+    return found["part"] or f"{found['block']}.{found['index']}"
+
+
+def _fill_layers(ops: Sequence[OpWork]) -> tuple[OpWork, ...]:
+    """What has no named weight belongs to the layer after it: products come before the bias that bears the name."""
+    filled: list[OpWork] = []
+    layer = next((op.layer for op in reversed(ops) if op.layer), "")
+    for op in reversed(ops):
+        layer = op.layer or layer
+        filled.append(replace(op, layer=layer))
+    return tuple(reversed(filled))

@@ -1,0 +1,171 @@
+"""What a step would do once lowered, counted without lowering it: for choosing only; reports count the artifact.
+
+The module runs once under a dispatch mode that books every ATen operator in the ledger of the artifact counters.
+Weights have the bytes that the asked precision stores them in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from kind_export.quantization import BITS, quantizable_layers
+from kind_export.request import Precision
+from kind_export.targets import Lowering
+from kind_runtimes.counting.ledger import Ledger, Node, TensorSize
+from kind_runtimes.work import ComputePrecision, OpClass, ProgramWork
+
+_VIEWS = frozenset(
+    ("view", "t", "transpose", "permute", "expand", "reshape", "unsqueeze", "squeeze", "select", "alias", "detach",
+     "_unsafe_view")
+)  # fmt: skip
+_CLASSES: dict[str, OpClass] = {
+    "addmm": "linear", "mm": "linear", "bmm": "linear", "convolution": "convolution",
+    "native_layer_norm": "norm", "_softmax": "softmax", "index_select": "lookup", "index": "lookup",
+    "embedding": "lookup", "cat": "layout", "clone": "layout", "copy_": "layout", "slice": "layout",
+    "split": "layout", "_to_copy": "quantize",
+}  # fmt: skip
+# Beside the numbers themselves: a scale for each row of 8 bit, one for each group of 32 below, which fills up the rank.
+_GROUP = 32
+_SCALE_BITS = 32
+
+
+def count_eager(lowering: Lowering, target: str, precision: Precision) -> ProgramWork:
+    """Count one run of `lowering` as `target` would run it in `precision`."""
+    recorder = _Recorder(_Storage.of(lowering, target, precision))
+    inputs = [torch.zeros_like(one) for one in lowering.example]
+    for one in inputs:
+        recorder.add_input(one)
+    with torch.no_grad(), recorder:
+        outputs = lowering.module(*inputs)
+    return recorder.finish(target, lowering.name, outputs)
+
+
+def product_precision(target: str, precision: Precision) -> ComputePrecision:
+    """What the products of quantisable layers compute in."""
+    if precision in ("fp32", "fp16"):
+        return precision
+    if target == "coreml":
+        return "fp16"  # weights are widened when they are read
+    return "int8" if precision == "int8" or target == "executorch" else "fp32"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Storage:
+    """Bits of what a program holds and moves; `low` are the quantised weights, by identity, and their bytes."""
+
+    low: Mapping[int, int]
+    bits: int
+    activation_bits: int
+    compute: ComputePrecision
+    plain: ComputePrecision
+
+    @classmethod
+    def of(cls, lowering: Lowering, target: str, precision: Precision) -> _Storage:
+        is_half = precision == "fp16" or (target == "coreml" and precision != "fp32")
+        layers = quantizable_layers(lowering.module) if precision in BITS else {}
+        return cls(
+            low={id(layer.weight): _stored_bytes(layer.weight, BITS[precision]) for layer in layers.values()},
+            # tables and small layers beside integer weights are stored in fp16
+            bits=16 if is_half or precision in BITS else 32,
+            activation_bits=16 if is_half else 32,
+            compute=product_precision(target, precision),
+            plain="fp16" if is_half else "fp32",
+        )
+
+
+def _stored_bytes(weight: Tensor, bits: int) -> int:
+    rows, columns = weight.shape
+    if bits >= 8:
+        return rows * math.ceil((columns * bits + _SCALE_BITS) / 8)
+    return rows * math.ceil(columns / _GROUP) * math.ceil((_GROUP * bits + _SCALE_BITS) / 8)
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch does not type its __init_subclass__
+    def __init__(self, storage: _Storage) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.storage = storage
+        self.ledger = Ledger()
+        self.kept: list[Tensor] = []  # an identity is not used again while its tensor lives
+        self.num_ops = 0
+
+    def add_input(self, tensor: Tensor) -> None:
+        self.kept.append(tensor)
+        self.ledger.add_input(_name(tensor), self._size(tensor))
+
+    def finish(self, target: str, program: str, outputs: Sequence[Tensor]) -> ProgramWork:
+        num_delegates = 1 if target == "executorch" else 0
+        return self.ledger.finish(target, program, map(_name, outputs), num_delegates=num_delegates)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        flat, _ = torch.utils._pytree.tree_flatten((args, kwargs or {}))
+        reads = [one for one in flat if isinstance(one, Tensor)]
+        writes = [one for one in (result if isinstance(result, tuple | list) else (result,)) if isinstance(one, Tensor)]
+        self._book(func.overloadpacket.__name__, reads, writes)
+        return result
+
+    def _book(self, op_type: str, reads: list[Tensor], writes: list[Tensor]) -> None:
+        for one in reads:
+            if _name(one) not in self.ledger:
+                self._add_constant(one)
+        self.kept += writes
+        sizes = [self._size(one) for one in writes]
+        if all(self.ledger.is_constant(_name(one)) for one in reads):
+            for one, size in zip(writes, sizes, strict=True):
+                self.ledger.fold(_name(one), size, map(_name, reads))
+            return
+        is_view = op_type in _VIEWS or any(w is r for w in writes for r in reads)
+        op_class: OpClass = "layout" if is_view else _CLASSES.get(op_type, "elementwise")
+        is_low = any(set(self.ledger.sources(_name(one))) & self._low_names() for one in reads)
+        if op_class == "linear":
+            # the mean of a norm may be written as a product with a vector, see `compact.Norm`
+            is_mean = writes[0].shape[-1] == 1
+            op_class = "norm" if is_mean else self.ledger.product_class(*map(_name, reads[-2:]))
+        self.num_ops += 1
+        self.ledger.add(
+            Node(
+                name=f"{op_type}_{self.num_ops}", op_type=op_type, op_class=op_class, reads=[*map(_name, reads)],
+                writes=[*map(_name, writes)], backend="", is_view=is_view,
+                precision=self.storage.compute if is_low else self.storage.plain,
+                flops=_count_flops(op_type, reads, writes), has_bias=op_type == "addmm",
+            ),
+            sizes,
+        )  # fmt: skip
+
+    def _add_constant(self, tensor: Tensor) -> None:
+        self.kept.append(tensor)
+        self.ledger.add_constant(_name(tensor), self._size(tensor, self.storage.bits), stored=self._stored(tensor))
+
+    def _stored(self, tensor: Tensor) -> int | None:
+        return self.storage.low.get(id(tensor))
+
+    def _low_names(self) -> set[str]:
+        return {str(one) for one in self.storage.low}
+
+    def _size(self, tensor: Tensor, bits: int | None = None) -> TensorSize:
+        if not tensor.is_floating_point():
+            return TensorSize(shape=tuple(tensor.shape), bits=8 * tensor.element_size())
+        return TensorSize(shape=tuple(tensor.shape), bits=bits or self.storage.activation_bits)
+
+
+def _name(tensor: Tensor) -> str:
+    return str(id(tensor))
+
+
+def _count_flops(op_type: str, reads: Sequence[Tensor], writes: Sequence[Tensor]) -> int:
+    count: Callable[[], int] | None = {
+        "addmm": lambda: 2 * writes[0].numel() * reads[1].shape[1],
+        "mm": lambda: 2 * writes[0].numel() * reads[0].shape[1],
+        "bmm": lambda: 2 * writes[0].numel() * reads[0].shape[2],
+        "convolution": lambda: 2 * writes[0].numel() * math.prod(reads[1].shape[1:]),
+    }.get(op_type)
+    return count() if count is not None else 0
