@@ -185,7 +185,7 @@ def calibrate_command(
     for rates in calibration.rates:
         name = name_case(rates.runtime, rates.threads, rates.provider)
         error = "" if rates.median_error is None else f", met within {rates.median_error:.1%} (median)"
-        click.echo(f"{name}: {rates.num_measurements} measurements{error}")
+        click.echo(f"{name}: {rates.num_measurements} measurement{'s' * (rates.num_measurements > 1)}{error}")
     click.echo(f"written   {output}")
 
 
