@@ -40,8 +40,7 @@ from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.rewrites.factor_modulations import table_error_db
 from kind_export.targets import Lowering, TargetOptions, load_target
 from kind_runtimes.manifest import ProgramSpec, TensorSpec
-from kind_runtimes.onnx_program import OnnxProgram
-from kind_runtimes.runtime import Program, open_program
+from kind_runtimes.runtime import EngineOptions, Program, open_program
 
 STEPS = 20
 PEER_STEPS = 250
@@ -208,7 +207,7 @@ def open_call(runtime: str, file: Path, lowering: Lowering) -> Call:
 
 def serve(runtime: str, file: Path, spec: ProgramSpec, requests: Connection) -> None:
     """The other process: open the program, then time as many steps as asked, until the benchmark ends."""
-    program = OnnxProgram(file, spec, THREADS) if runtime == "onnx" else open_program(runtime, file, spec)
+    program = open_program(runtime, file, spec, EngineOptions(threads=THREADS if runtime == "onnx" else None))
     generator = np.random.default_rng(0)
     inputs = {
         s.name: generator.standard_normal(s.shape).astype(s.dtype) if len(s.shape) > 1 else np.zeros(s.shape, s.dtype)

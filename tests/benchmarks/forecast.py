@@ -38,6 +38,7 @@ from kind_runtimes.calibration import Calibration, Measurement, fit_measurements
 from kind_runtimes.device_table import Device
 from kind_runtimes.forecast import forecast
 from kind_runtimes.manifest import ProgramSpec
+from kind_runtimes.runtime import EngineOptions, open_program
 from kind_runtimes.work import OpWork, ProgramWork
 
 THREADS = 2  # of onnxruntime; ExecuTorch takes what it likes
@@ -141,14 +142,7 @@ def open_call(case: Case, file: Path, spec: ProgramSpec, threads: int) -> Call:
         s.name: generator.standard_normal(s.shape).astype(s.dtype) if len(s.shape) > 1 else np.zeros(s.shape, s.dtype)
         for s in spec.inputs
     }
-    if case.runtime == "onnx":
-        from kind_runtimes.onnx_program import OnnxProgram
-
-        onnx = OnnxProgram(file, spec, num_threads=threads)
-        return lambda: onnx(inputs)
-    from kind_runtimes.executorch_program import ExecutorchProgram
-
-    program = ExecutorchProgram(file, spec)
+    program = open_program(case.runtime, file, spec, EngineOptions(threads=threads if case.runtime == "onnx" else None))
     return lambda: program(inputs)
 
 
