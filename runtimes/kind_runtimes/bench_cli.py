@@ -22,7 +22,7 @@ _PATH = click.Path(path_type=Path)
 @click.group(context_settings=_CONTEXT)
 @click.version_option(package_name="kind-diffusion")
 def main() -> None:
-    """Measure bundles, here and on phones, compare what was measured, and look up the paper's figures."""
+    """Measure bundles, here and on phones, compare what was measured, and look up devices and the paper's figures."""
 
 
 @main.command("run", context_settings=_CONTEXT)
@@ -160,6 +160,62 @@ def compare_command(before: Path, after: Path, fail_over: str | None, groups: tu
         names = ", ".join(change.name for change in worse)
         click.echo(f"error: worse by more than {fail_over}: {names}", err=True)
         sys.exit(1)
+
+
+@main.command("calibrate", context_settings=_CONTEXT)
+@click.argument("results", type=_PATH, nargs=-1, required=True)
+@click.option("--bundle", "bundles", type=_PATH, multiple=True, required=True, help="A bundle that was measured.")
+@click.option("--device", metavar="NAME", help="What was measured on, of the table or a file [as the results say].")
+@click.option("-o", "--output", type=_PATH, required=True, help="Device file to write, .json; for --device.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@report_errors
+def calibrate_command(
+    results: tuple[Path, ...], bundles: tuple[Path, ...], device: str | None, output: Path, force: bool
+) -> None:
+    """Fit a device's speeds to RESULTS that were measured on it, and write a device file for forecasts.
+
+    \b
+    Example:
+      kind-bench calibrate results.json --bundle panda.kind --device a18 -o my-phone.json
+    """
+    from kind_runtimes.bench.calibrating import calibrate_device
+    from kind_runtimes.bench.results import name_case
+
+    calibration = calibrate_device(results, bundles, device, output, force=force)
+    for rates in calibration.rates:
+        name = name_case(rates.runtime, rates.threads, rates.provider)
+        error = "" if rates.median_error is None else f", met within {rates.median_error:.1%} (median)"
+        click.echo(f"{name}: {rates.num_measurements} measurement{'s' * (rates.num_measurements > 1)}{error}")
+    click.echo(f"written   {output}")
+
+
+@main.command("devices", context_settings=_CONTEXT)
+@click.argument("name", required=False)
+@click.option("--check", is_flag=True, help="Forecast each published measurement from those of other devices.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@report_errors
+def devices_command(name: str | None, check: bool, as_json: bool) -> None:
+    """List the devices that forecasts know, or every figure of device NAME with its source.
+
+    \b
+    Examples:
+      kind-bench devices
+      kind-bench devices snapdragon-8-gen-3
+      kind-bench devices --check
+    """
+    if check:
+        from kind_runtimes.anchors import describe_checks
+
+        click.echo(describe_checks())
+        return
+    from kind_runtimes.device_table import describe_device, list_devices, load_device
+    from kind_runtimes.device_words import describe_devices, describe_figures
+
+    devices = list_devices() if name is None else (load_device(name),)
+    if as_json:
+        click.echo(json.dumps([{"id": one.id, **describe_device(one)} for one in devices], ensure_ascii=False))
+    else:
+        click.echo(describe_devices(devices) if name is None else describe_figures(devices[0]))
 
 
 @main.command("lint", context_settings=_CONTEXT)
