@@ -88,7 +88,7 @@ def write_reports(
     (folder / "measured.json").write_text(json.dumps(measured))
     parities = {name: _parity(name, num_classes) for name in targets}
     timings = {name: _timing(name) for name in targets if timed and name != "coreml"}
-    works = {name: {"step": _work(name, "step"), "decode": _work(name, "decode")} for name in targets}
+    works = {name: {"step": make_work(name, "step"), "decode": make_work(name, "decode")} for name in targets}
     write_report(
         folder, manifest, checkpoint, compact, parities, timings, works=works,
         devices=[load_device(name) for name in devices], plan=plan,
@@ -147,7 +147,7 @@ def _timing(name: str) -> Timing:
     )  # fmt: skip
 
 
-def _work(target: str, program: str) -> ProgramWork:
+def make_work(target: str, program: str) -> ProgramWork:
     """Two blocks of a linear layer and attention, and an operator off the fast path; ExecuTorch names no layers."""
     ops = []
     for index in range(2):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from made_up_reports import PLAN, Page, write_reports
+from made_up_reports import PLAN, Page, make_work, write_reports
 
 from kind_core.errors import BundleError
 from kind_export.charts import LogAxis, draw_columns, draw_ranges, draw_roofline
 from kind_export.report import refresh_report
 from kind_export.report_words import format_percent, format_range
+from kind_runtimes.bench.results import parse_results
 from kind_runtimes.device_table import load_device
 
 
@@ -65,6 +67,37 @@ def test_a_plan_says_what_was_chosen_and_what_the_others_miss(tmp_path: Path) ->
     assert "at most 2.00 MB and 0.50 ms a step on apple-a18" in words
     assert "int8, all ranks, 4 steps, 51.5 dB" in words
     assert "max-size 2.00 MB, needs more" in words
+
+
+@pytest.mark.parametrize("model", [None, "Galaxy S24"])
+def test_refresh_takes_in_what_was_measured_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str | None
+) -> None:
+    before, _ = write_reports(tmp_path, targets=("onnx",), devices=("a18",))
+    machine = {"system": "Android 15", "processor": "SM8650"} | ({"model": model} if model else {})
+    case = {
+        "runtime": "onnx",
+        "engine": "onnxruntime 1.22",
+        "precision": "fp32",
+        "step_ms": {"samples": [7.0, 8.0, 9.0]},
+    }
+    document = {
+        "format_version": 1, "kind": "measured", "made_by": "an app", "machine": machine, "cases": [case],
+        "bundle": {"name": "tiny", "manifest_sha256": "0" * 64},
+    }  # fmt: skip
+    results = parse_results(document, "phone.json")
+    manifest = SimpleNamespace(steps=4, is_guided=lambda index: True)
+    monkeypatch.setattr("kind_export.report.open_bundle", lambda path: SimpleNamespace(path=path, manifest=manifest))
+    monkeypatch.setattr("kind_export.report.read_measured", lambda bundle: (results,))
+    monkeypatch.setattr("kind_export.report.count_bundle", lambda bundle: {"onnx": {"step": make_work("onnx", "step")}})
+    after = refresh_report(tmp_path, [load_device("snapdragon-8-gen-3")])
+    words = Page((tmp_path / "report.html").read_text()).text
+    assert [one["device"] for one in before["forecasts"]] == ["apple-a18"]
+    assert [one["device"] for one in after["forecasts"]] == ["snapdragon-8-gen-3"]
+    assert after["measured_elsewhere"][0]["cases"][0]["step_ms"]["median"] == 8.0
+    assert "8.0 ms" in words
+    assert (model or "SM8650") in words
+    assert after["targets"] == before["targets"]
 
 
 def test_refresh_refuses_a_report_of_another_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
