@@ -16,7 +16,7 @@ from typing import Any
 
 from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
 from kind_core.classes import ClassInfo, ResolvedClass, resolve_classes
-from kind_core.errors import BudgetError, ConfigError
+from kind_core.errors import BudgetError, ConfigError, KindError
 from kind_core.sampling import guided_steps
 from kind_core.schedule import SamplerTable, read_sampler_table
 from kind_core.staging import check_output, staged
@@ -29,7 +29,7 @@ from kind_export.kits import write_kits
 from kind_export.lowering import Lowered
 from kind_export.packs import hash_base, require_tailors, write_packs
 from kind_export.planning.budget import Budget
-from kind_export.planning.plan import Considered, Plan, PlanInputs, apply_choice, artifact_cost, make_plan
+from kind_export.planning.plan import Choice, Considered, Plan, PlanInputs, Planner, apply_choice, artifact_cost
 from kind_export.precision import lower_within_gate
 from kind_export.programs import latents_shape
 from kind_export.reference import Reference
@@ -93,14 +93,19 @@ def export_bundle(request: ExportRequest, on_stage: OnStage = lambda stage: None
     """
     if request.budget.is_empty:
         return _export(request, on_stage)
-    budget_plan = _plan_budget(request, on_stage)
-    for chosen in budget_plan.ranked:
+    planner = _make_planner(request, on_stage)
+    failed: dict[Choice, KindError] = {}
+    while True:
+        try:
+            budget_plan = planner.plan(on_stage, without=failed)
+        except BudgetError as error:
+            raise next(reversed(failed.values()), error) from error  # what fits by forecast did not hold
+        chosen = budget_plan.ranked[0]
         try:
             return _export(apply_choice(request, chosen.choice), on_stage, budget_plan, chosen)
         except (BudgetError, ShortfallError) as error:
             on_stage(f"{chosen.choice.describe()} does not hold: {error.message}")
-            failed = error
-    raise failed
+            failed[chosen.choice] = error
 
 
 def _export(
@@ -155,8 +160,8 @@ def _export(
     return ExportResult(path=plan.output, manifest=manifest, parities=parities, timings=timings, notes=notes)
 
 
-def _plan_budget(request: ExportRequest, on_stage: OnStage) -> Plan:
-    """What meets the budget of a request, the best first; raises BudgetError where nothing does."""
+def _make_planner(request: ExportRequest, on_stage: OnStage) -> Planner:
+    """What plans within the budget of a request."""
     plan = _plan(request)
     check_output(plan.output, force=request.force)
     (name,) = plan.targets
@@ -171,7 +176,7 @@ def _plan_budget(request: ExportRequest, on_stage: OnStage) -> Plan:
         max_rank=request.max_rank, energy=request.energy,
         device=choose_devices(request.devices)[0] if request.budget.is_timed else None,
     )  # fmt: skip
-    return make_plan(inputs, request.budget, on_stage)
+    return Planner(inputs, request.budget)
 
 
 def _offered(name: str, request: ExportRequest) -> tuple[Precision, ...]:

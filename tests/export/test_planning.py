@@ -16,7 +16,7 @@ from kind_export.compact import StepProgram
 from kind_export.lowering import lower_target
 from kind_export.planning.budget import Budget, Cost, parse_size
 from kind_export.planning.eager_work import count_eager
-from kind_export.planning.plan import Plan, PlanInputs, make_plan
+from kind_export.planning.plan import Plan, PlanInputs, Planner
 from kind_export.programs import make_step
 from kind_export.reference import Reference
 from kind_export.request import ExportRequest, Precision
@@ -44,7 +44,7 @@ def _plan(
         reference=reference, target="coreml", precisions=precisions, baking="auto", max_rank=None, energy=None,
         device=load_device(device) if budget.is_timed else None,
     )  # fmt: skip
-    return make_plan(inputs, budget, lambda stage: None)
+    return Planner(inputs, budget).plan(lambda stage: None)
 
 
 @pytest.mark.parametrize(

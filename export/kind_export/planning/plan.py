@@ -7,7 +7,7 @@ the weights rounded as the precision rounds them. What decides in the end are th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -104,40 +104,52 @@ class PlanInputs:
     device: Device | None
 
 
-def make_plan(inputs: PlanInputs, budget: Budget, on_stage: Callable[[str], None]) -> Plan:
-    """Forecast every choice, measure those worth it; raises BudgetError when none meets the budget.
+class Planner:
+    """Makes plans for one export; what was counted and measured for one plan serves the next."""
 
-    The error names the constraint that the closest choice misses and by how much.
-    """
-    on_stage("forecasting what meets the budget")
-    space = _Space(inputs)
-    considered = [
-        Considered(choice=choice, cost=cost, misses=cost.misses(budget))
-        for choice in _choices(inputs, is_timed=budget.max_image_ms is not None)
-        for cost in (space.cost(choice),)
-    ]
-    fitting = _best_forms([one for one in considered if not one.misses])
-    if not fitting:
-        raise _unmet(considered, inputs)
-    worth = [one for one in fitting if not any(_is_finer(other.choice, one.choice) for other in fitting)]
-    on_stage(f"measuring the error of {len(worth)} choices")
-    measured = [space.measure(one) for one in worth]
-    ranked = sorted((one for one in measured if not one.below_gate), key=lambda one: -(one.error_db or 0))
-    if not ranked:
-        best = max(measured, key=lambda one: one.error_db or 0)
-        gate = _gate_db(best.choice)
-        raise BudgetError(
-            f"what fits the budget is too far from the model: {best.choice.describe()} comes to "
-            f"{best.error_db:.1f} dB, expected {gate:.0f} or more",
-            "allow more size or time",
+    def __init__(self, inputs: PlanInputs, budget: Budget) -> None:
+        self.inputs = inputs
+        self.budget = budget
+        self._space = _Space(inputs)
+        self._measured: dict[Choice, Considered] = {}
+
+    def plan(self, on_stage: Callable[[str], None], without: Collection[Choice] = ()) -> Plan:
+        """Forecast every choice and measure those worth it, `without` those whose artifacts did not hold.
+
+        Raises BudgetError when none meets the budget, naming what the closest misses and by how much.
+        """
+        on_stage("forecasting what meets the budget")
+        considered = [
+            Considered(choice=choice, cost=cost, misses=cost.misses(self.budget))
+            for choice in _choices(self.inputs, is_timed=self.budget.max_image_ms is not None)
+            for cost in (self._space.cost(choice),)
+        ]
+        fitting = _best_forms([one for one in considered if not one.misses and one.choice not in without])
+        if not fitting:
+            raise _unmet([one for one in considered if one.misses], self.inputs)
+        worth = [one for one in fitting if not any(_is_finer(other.choice, one.choice) for other in fitting)]
+        on_stage(f"measuring the error of {len(worth)} choices")
+        for one in worth:
+            if one.choice not in self._measured:
+                self._measured[one.choice] = self._space.measure(one)
+        return self._rank(considered, [self._measured[one.choice] for one in worth])
+
+    def _rank(self, considered: Sequence[Considered], measured: Sequence[Considered]) -> Plan:
+        ranked = sorted((one for one in measured if not one.below_gate), key=lambda one: -(one.error_db or 0))
+        if not ranked:
+            best = max(measured, key=lambda one: one.error_db or 0)
+            gate = _gate_db(best.choice)
+            raise BudgetError(
+                f"what fits the budget is too far from the model: {best.choice.describe()} comes to "
+                f"{best.error_db:.1f} dB, expected {gate:.0f} or more",
+                "allow more size or time",
+            )
+        return Plan(
+            budget=self.budget,
+            device=self.inputs.device.id if self.inputs.device else None,
+            ranked=tuple(ranked),
+            considered=tuple(self._measured.get(one.choice, one) for one in considered),
         )
-    known = {one.choice: one for one in measured}
-    return Plan(
-        budget=budget,
-        device=inputs.device.id if inputs.device else None,
-        ranked=tuple(ranked),
-        considered=tuple(known.get(one.choice, one) for one in considered),
-    )
 
 
 class _Space:
@@ -303,8 +315,8 @@ def _run(lowering: Lowering, reference: Reference, start: np.ndarray) -> np.ndar
     return state["latents"]
 
 
-def _unmet(considered: Sequence[Considered], inputs: PlanInputs) -> BudgetError:
-    closest = min(considered, key=lambda one: max(miss.factor for miss in one.misses))
+def _unmet(missing: Sequence[Considered], inputs: PlanInputs) -> BudgetError:
+    closest = min(missing, key=lambda one: max(miss.factor for miss in one.misses))
     where = f" on {inputs.device.name} (forecast)" if inputs.device else ""
     missed = "; ".join(miss.describe() for miss in closest.misses)
     return BudgetError(
