@@ -1,4 +1,7 @@
-"""`kind-run`: the command line of the runtimes. It parses, calls one library function and prints."""
+"""`kind-run`: the command line of the runtimes. It parses, calls one library function and prints.
+
+`draw` is the command that is meant where none is named: `kind-run panda.kind`.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,53 @@ import click
 
 from kind_core.cli import report_errors
 from kind_runtimes.progress import show_progress
+from kind_runtimes.serve_cli import serve
 
 if TYPE_CHECKING:
     from kind_runtimes.session import RunResult
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
+_DEFAULT = "draw"
+_OWN_OPTIONS = frozenset({*_CONTEXT["help_option_names"], "--version"})
 
 
-@click.command(context_settings=_CONTEXT)
+class _DrawByDefault(click.Group):
+    """A group whose first word is a bundle to draw unless it is a command; its help is that of `draw`, and the list."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in _OWN_OPTIONS):
+            args = [_DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return ["[OPTIONS]", "BUNDLE"]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        draw = self.commands[_DEFAULT]
+        options = [parameter.get_help_record(ctx) for parameter in (*draw.params, *self.get_params(ctx))]
+        with formatter.section("Options"):
+            formatter.write_dl([record for record in options if record is not None])
+        self.format_commands(ctx, formatter)
+
+
+@click.group(cls=_DrawByDefault, context_settings=_CONTEXT)
+@click.version_option(package_name="kind-diffusion")
+def main() -> None:
+    """Draw pictures with the programs of BUNDLE, after checking that its files are the ones that were verified.
+
+    Core ML programs run in Core ML on macOS; elsewhere the saved package is evaluated op by op, which is slow.
+
+    \b
+    Examples:
+      kind-run panda.kind
+      kind-run panda.kind --class panda --seed 7 --count 4 -o panda.png
+      kind-run base.kind --pack panda.pack
+      kind-run panda.kind --runtime executorch --guidance 2.5 -o panda.png --force
+      kind-run serve panda.kind
+    """
+
+
+@main.command(_DEFAULT, context_settings=_CONTEXT)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--class", "class_name", metavar="NAME", help="Class to draw, by name or id [the bundle's only one].")
 @click.option("--pack", type=click.Path(path_type=Path), help="Pack to attach, where the bundle is a base.")
@@ -29,19 +71,13 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Image to write [<class>.png].")
 @click.option("--force", is_flag=True, help="Replace an existing image.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.version_option(package_name="kind-diffusion")
 @report_errors
-def main(as_json: bool, **options: Any) -> None:
-    """Draw pictures with the programs of BUNDLE, after checking that its files are the ones that were verified.
-
-    Core ML programs run in Core ML on macOS; elsewhere the saved package is evaluated op by op, which is slow.
+def draw(as_json: bool, **options: Any) -> None:
+    """Draw pictures: what kind-run does with a bundle where no command is named.
 
     \b
-    Examples:
-      kind-run panda.kind
-      kind-run panda.kind --class panda --seed 7 --count 4 -o panda.png
-      kind-run base.kind --pack panda.pack
-      kind-run panda.kind --runtime executorch --guidance 2.5 -o panda.png --force
+    Example:
+      kind-run draw panda.kind --seed 7
     """
     from kind_runtimes.session import RunRequest, run_bundle
 
@@ -50,6 +86,9 @@ def main(as_json: bool, **options: Any) -> None:
     if result.note:
         click.echo(result.note, err=True)
     _print(result, as_json)
+
+
+main.add_command(serve)
 
 
 def _print(result: RunResult, as_json: bool) -> None:

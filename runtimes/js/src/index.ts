@@ -1,0 +1,10 @@
+/** Runs a bundle of kind-export: what `@kind/runtime/web` and `@kind/runtime/node` have in common. */
+export { Bundle, type OpenBundleOptions, type Store } from "./bundle.js";
+export { OrtEngine, type Engine, type Program } from "./engine.js";
+export { BundleError, ClassNameError, ConfigError, KindError, TargetError } from "./errors.js";
+export { Generator, type DrawOptions, type Frame, type OpenGeneratorOptions } from "./generator.js";
+export type { ClassInfo, Manifest, PackSpec } from "./manifest.js";
+export { checkSeed, drawWords, MAX_SEED, startNoise, type Seed } from "./noise.js";
+export { parsePack, type Pack } from "./packs.js";
+export type { Picture } from "./pictures.js";
+export { UnreachableError, UrlSource, type ReadOptions, type Source } from "./source.js";

@@ -1,0 +1,271 @@
+/** The page: what a user chooses goes to the worker, what it draws is shown. */
+import type { ClassInfo, Picture } from "@kind/runtime";
+
+import { Client, Failed } from "./client.js";
+import { listFacts, summarise } from "./facts.js";
+import { Gallery, type Drawing } from "./gallery.js";
+import { measure, type Measured } from "./measure.js";
+import { element, paint, savePng, saveText } from "./page.js";
+import type { Drawn, EngineName, Opened, Progress } from "./protocol.js";
+import { parseSeed, randomSeed } from "./seed.js";
+
+const parameters = new URLSearchParams(location.search);
+const bundleUrl = new URL(parameters.get("bundle") ?? "bundle/", location.href).href;
+const client = new Client();
+
+const controls = element("controls", HTMLFormElement);
+const choices = element("choices", HTMLFieldSetElement);
+const classes = element("class", HTMLSelectElement);
+const packFile = element("pack", HTMLInputElement);
+const seedText = element("seed", HTMLInputElement);
+const seedError = element("seed-error", HTMLElement);
+const guidance = element("guidance", HTMLInputElement);
+const preview = element("preview", HTMLInputElement);
+const drawButton = element("draw", HTMLButtonElement);
+const downloadButton = element("download", HTMLButtonElement);
+const engine = element("engine", HTMLSelectElement);
+const measureButton = element("measure", HTMLButtonElement);
+const canvas = element("picture", HTMLCanvasElement);
+const progressBar = element("progress", HTMLProgressElement);
+const status = element("status", HTMLElement);
+const speed = element("speed", HTMLElement);
+const problem = element("problem", HTMLElement);
+
+let model: Opened | undefined;
+let shown: Drawing | undefined;
+let running: AbortController | undefined;
+let measured: Measured | undefined;
+const gallery = new Gallery(element("gallery", HTMLElement), element("gallery-section", HTMLElement), recall);
+
+async function open(): Promise<void> {
+  setBusy(true);
+  model = undefined;
+  problem.hidden = true;
+  status.textContent = "Loading the model …";
+  try {
+    model = await client.open({ url: bundleUrl, engine: engine.value as EngineName }, showProgress);
+  } catch (error) {
+    status.textContent = "There is no model to draw with.";
+    showProblem(error, () => {
+      client.restart();
+      void open();
+    });
+    return;
+  } finally {
+    progressBar.value = 0;
+  }
+  showModel(model);
+  setBusy(false);
+  status.textContent = "Ready.";
+}
+
+function showModel(opened: Opened): void {
+  const names = opened.classes.map((info) => info.names[0]);
+  const title = names.length <= 3 ? names.join(", ") : `${names.length} classes`;
+  element("title", HTMLElement).textContent = title;
+  document.title = `${title} · KIND`;
+  const wanted = classes.value || parameters.get("class");
+  classes.replaceChildren(...opened.classes.map(makeOption));
+  selectClass(wanted);
+  element("pack-field", HTMLElement).hidden = !opened.takesPacks;
+  guidance.value = parameters.get("guidance") ?? String(opened.guidance);
+  guidance.disabled = opened.guidedSteps === 0;
+  element("guidance-note", HTMLElement).textContent = describeGuidance(opened);
+  showGuidance();
+  element("facts", HTMLElement).replaceChildren(...listFacts(opened, bundleUrl));
+}
+
+function makeOption(info: ClassInfo): HTMLOptionElement {
+  return new Option(info.names.slice(0, 2).join(", "), info.id);
+}
+
+function selectClass(wanted: string | null): void {
+  const fits = [...classes.options].find((option) => option.value === wanted || option.text.split(", ").includes(wanted!));
+  classes.value = (fits ?? classes.options[0])?.value ?? "";
+}
+
+function describeGuidance({ guidance: usual, guidedSteps, steps }: Opened): string {
+  const part = guidedSteps === steps ? "" : `; it acts in ${guidedSteps} of the ${steps} steps`;
+  return `How strictly the picture follows the class. ${usual} is the bundle's${part}.`;
+}
+
+async function draw(): Promise<void> {
+  const seed = parseSeed(seedText.value);
+  showSeedError(seed === undefined);
+  if (seed === undefined || model === undefined) {
+    seedText.focus();
+    return;
+  }
+  problem.hidden = true;
+  const request = { classId: classes.value, seed, guidance: guidance.valueAsNumber };
+  const name = classes.selectedOptions[0]!.text.split(", ")[0]!;
+  status.textContent = `Drawing ${name}, seed ${seed} …`;
+  const start = performance.now();
+  const drawn = await run((signal) => client.draw({ ...request, isPreviewed: preview.checked }, showProgress, signal), draw);
+  if (drawn === undefined) {
+    return;
+  }
+  shown = { ...request, name, picture: drawn.picture };
+  gallery.add(shown);
+  show(shown);
+  status.textContent = `${name}, seed ${seed}: drawn in ${summarise(drawn, performance.now() - start).image}.`;
+  speed.textContent = summarise(drawn, performance.now() - start).details;
+  remember(shown);
+}
+
+/** Run what can be stopped, with the button turned into one to stop; undefined where it was stopped or failed. */
+async function run(task: (signal: AbortSignal) => Promise<Drawn>, again: () => Promise<void>): Promise<Drawn | undefined> {
+  const controller = new AbortController();
+  running = controller;
+  setBusy(true);
+  try {
+    return await task(controller.signal);
+  } catch (error) {
+    shown = undefined;
+    if (controller.signal.aborted) {
+      status.textContent = `Stopped after step ${progressBar.value} of ${progressBar.max}.`;
+    } else {
+      status.textContent = "Nothing was drawn.";
+      showProblem(error, () => void again());
+    }
+    return undefined;
+  } finally {
+    running = undefined;
+    progressBar.value = 0;
+    setBusy(false);
+  }
+}
+
+function showProgress(progress: Progress): void {
+  if (progress.kind === "loading") {
+    [progressBar.max, progressBar.value] = [Math.max(progress.total, 1), progress.received];
+    speed.textContent = `${(progress.received / 1e6).toFixed(1)} of ${(progress.total / 1e6).toFixed(1)} MB`;
+    return;
+  }
+  const { step, steps, stepMs, picture } = progress;
+  [progressBar.max, progressBar.value] = [steps, step];
+  speed.textContent = `step ${step} of ${steps} · ${stepMs.toFixed(1)} ms`;
+  if (picture !== null) {
+    showPicture(picture, `Step ${step} of ${steps}`);
+  }
+}
+
+function showPicture(picture: Picture, label: string): void {
+  paint(canvas, picture);
+  canvas.setAttribute("aria-label", label);
+}
+
+function show(drawing: Drawing): void {
+  showPicture(drawing.picture, `${drawing.name}, drawn from seed ${drawing.seed}`);
+  downloadButton.disabled = false;
+}
+
+function recall(drawing: Drawing): void {
+  if (running !== undefined) {
+    return;
+  }
+  shown = drawing;
+  classes.value = drawing.classId;
+  seedText.value = String(drawing.seed);
+  guidance.valueAsNumber = drawing.guidance;
+  showGuidance();
+  showSeedError(false);
+  show(drawing);
+  status.textContent = `${drawing.name}, seed ${drawing.seed}, drawn before.`;
+  speed.textContent = "";
+}
+
+/** The address of the page names the picture, so that it can be sent or kept. */
+function remember({ classId, seed, guidance: scale }: Drawing): void {
+  parameters.set("class", classId);
+  parameters.set("seed", String(seed));
+  parameters.set("guidance", String(scale));
+  history.replaceState(null, "", `?${parameters}`);
+}
+
+async function addPack(file: File): Promise<void> {
+  problem.hidden = true;
+  try {
+    const info = await client.addPack({ name: file.name, bytes: await file.arrayBuffer() });
+    if (![...classes.options].some((option) => option.value === info.id)) {
+      classes.add(makeOption(info));
+    }
+    classes.value = info.id;
+    status.textContent = `${info.names[0]} was added.`;
+  } catch (error) {
+    showProblem(error);
+  } finally {
+    packFile.value = ""; // so that the same file can be chosen again
+  }
+}
+
+async function startMeasuring(): Promise<void> {
+  const request = { classId: classes.value, guidance: guidance.valueAsNumber };
+  const note = element("measured", HTMLElement);
+  await run(async (signal) => {
+    const drawOne = (seed: bigint) => client.draw({ ...request, seed, isPreviewed: false }, showProgress, signal);
+    measured = await measure(model!, bundleUrl, drawOne, (text) => (note.textContent = text));
+    note.textContent = measured.summary;
+    element("save-measured", HTMLElement).hidden = false;
+    return measured.last;
+  }, startMeasuring);
+}
+
+function showProblem(error: unknown, retry?: () => void): void {
+  const { message, hint } = error instanceof Failed ? error : { message: String(error), hint: "reload the page" };
+  element("problem-message", HTMLElement).textContent = message;
+  element("problem-hint", HTMLElement).textContent = hint && `What helps: ${hint}.`;
+  const button = element("problem-retry", HTMLButtonElement);
+  button.hidden = retry === undefined;
+  button.onclick = retry ?? null;
+  problem.hidden = false;
+  speed.textContent = "";
+}
+
+function setBusy(isBusy: boolean): void {
+  choices.disabled = isBusy;
+  measureButton.disabled = engine.disabled = isBusy;
+  drawButton.disabled = isBusy && running === undefined;
+  drawButton.textContent = running === undefined ? "Draw" : "Stop";
+  drawButton.classList.toggle("stop", running !== undefined);
+  downloadButton.disabled = isBusy || shown === undefined;
+}
+
+function showGuidance(): void {
+  element("guidance-value", HTMLElement).textContent = guidance.valueAsNumber.toFixed(1);
+}
+
+function showSeedError(isWrong: boolean): void {
+  seedText.setAttribute("aria-invalid", String(isWrong));
+  seedError.hidden = !isWrong;
+  seedError.textContent = isWrong ? "A seed is a whole number from 0 to 18446744073709551615." : "";
+}
+
+controls.addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (running !== undefined) {
+    running.abort();
+  } else if (!drawButton.disabled) {
+    void draw();
+  }
+});
+addEventListener("keydown", (event) => event.key === "Escape" && running?.abort());
+element("new-seed", HTMLButtonElement).addEventListener("click", () => {
+  seedText.value = String(randomSeed());
+  showSeedError(false);
+});
+guidance.addEventListener("input", showGuidance);
+packFile.addEventListener("change", () => packFile.files?.[0] && void addPack(packFile.files[0]));
+downloadButton.addEventListener("click", () => shown && savePng(shown.picture, `${shown.name}-seed-${shown.seed}`));
+engine.addEventListener("change", () => {
+  client.restart();
+  void open();
+});
+measureButton.addEventListener("click", () => void startMeasuring());
+element("save-measured", HTMLElement).addEventListener("click", () => saveText(measured!.json, "kind-measured.json"));
+
+seedText.value = parameters.get("seed") ?? seedText.value;
+preview.checked = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+element("engine-field", HTMLElement).hidden = !("gpu" in navigator);
+navigator.serviceWorker?.register("sw.js").catch((error: unknown) => console.warn("no use without a network:", error));
+void open();

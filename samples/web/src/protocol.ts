@@ -1,0 +1,86 @@
+/** What the page and its worker say to each other. The model runs in the worker, so that the page stays responsive. */
+import type { ClassInfo, Picture } from "@kind/runtime";
+
+export type EngineName = "wasm" | "webgpu";
+
+export interface OpenRequest {
+  readonly kind: "open";
+  readonly url: string;
+  readonly engine: EngineName;
+}
+
+export interface DrawRequest {
+  readonly kind: "draw";
+  /** Of `Opened.classes`, or of a pack that was added. */
+  readonly classId: string;
+  readonly seed: bigint;
+  readonly guidance: number;
+  readonly isPreviewed: boolean;
+}
+
+export interface AddPackRequest {
+  readonly kind: "add-pack";
+  readonly name: string;
+  readonly bytes: ArrayBuffer;
+}
+
+export interface AbortRequest {
+  readonly kind: "abort";
+}
+
+export type Request = OpenRequest | DrawRequest | AddPackRequest;
+/** Requests are numbered, and their answers carry the number. */
+export type Message = { readonly id: number } & (Request | AbortRequest);
+
+/** A bundle that is ready to draw. */
+export interface Opened {
+  readonly name: string;
+  readonly classes: readonly ClassInfo[];
+  /** Ids of classes that are packs, and so may have to be downloaded. */
+  readonly packIds: readonly string[];
+  readonly takesPacks: boolean;
+  readonly steps: number;
+  readonly sampler: string;
+  readonly guidance: number;
+  readonly guidedSteps: number;
+  readonly precision: string;
+  readonly sizeBytes: number;
+  readonly engine: string;
+  readonly isKept: boolean;
+  readonly openMs: number;
+}
+
+/** A finished picture and what it took. */
+export interface Drawn {
+  readonly picture: Picture;
+  readonly stepMs: readonly number[];
+  /** Steps and the last decode; intermediate pictures are not counted. */
+  readonly imageMs: number;
+}
+
+export interface Loading {
+  readonly kind: "loading";
+  readonly received: number;
+  readonly total: number;
+}
+
+export interface Stepped {
+  readonly kind: "stepped";
+  readonly step: number;
+  readonly steps: number;
+  readonly stepMs: number;
+  readonly picture: Picture | null;
+}
+
+export interface Failure {
+  readonly name: string;
+  readonly message: string;
+  readonly hint: string;
+}
+
+export type Progress = Loading | Stepped;
+export type Answer = { readonly id: number } & (
+  | { readonly kind: "progress"; readonly progress: Progress }
+  | { readonly kind: "done"; readonly result: Opened | Drawn | ClassInfo }
+  | { readonly kind: "failed"; readonly failure: Failure }
+);

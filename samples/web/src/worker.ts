@@ -1,0 +1,143 @@
+/** The worker: opens a bundle and draws with it. */
+import { parsePack, type ClassInfo, type Frame, type Generator, type Pack } from "@kind/runtime";
+import { openBundle, wasmEngine, webgpuEngine, type OpenedBundle } from "@kind/runtime/web";
+import wasmMjs from "onnxruntime-web/ort-wasm-simd-threaded.mjs?url";
+import wasm from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
+
+import type { AddPackRequest, Answer, DrawRequest, Drawn, Failure, Message, Opened, OpenRequest, Progress } from "./protocol.js";
+
+declare const self: DedicatedWorkerGlobalScope;
+
+type Report = (progress: Progress, transfer?: Transferable[]) => void;
+
+let opened: OpenedBundle | undefined;
+const packs = new Map<string, Pack>();
+const running = new Map<number, AbortController>();
+
+self.onmessage = async ({ data: message }: MessageEvent<Message>) => {
+  if (message.kind === "abort") {
+    running.get(message.id)?.abort();
+    return;
+  }
+  const controller = new AbortController();
+  running.set(message.id, controller);
+  const answer = (content: Omit<Answer, "id">, transfer: Transferable[] = []) =>
+    self.postMessage({ id: message.id, ...content }, transfer);
+  const report: Report = (progress, transfer) => answer({ kind: "progress", progress } as Answer, transfer);
+  try {
+    answer({ kind: "done", result: await handle(message, controller.signal, report) } as Answer);
+  } catch (error) {
+    answer({ kind: "failed", failure: describe(error) } as Answer);
+  } finally {
+    running.delete(message.id);
+  }
+};
+
+function handle(message: Message, signal: AbortSignal, report: Report): Promise<Opened | Drawn | ClassInfo> {
+  switch (message.kind) {
+    case "open":
+      return open(message, signal, report);
+    case "draw":
+      return draw(message, signal, report);
+    case "add-pack":
+      return addPack(message);
+    case "abort":
+      throw new TypeError("an abort has no answer");
+  }
+}
+
+async function open(request: OpenRequest, signal: AbortSignal, report: Report): Promise<Opened> {
+  const start = performance.now();
+  await opened?.generator.release();
+  opened = undefined;
+  packs.clear();
+  let isKept = true;
+  const engine = await openEngine(request.engine);
+  opened = await openBundle(request.url, {
+    engine,
+    signal,
+    onProgress: (received, total) => report({ kind: "loading", received, total }),
+    onNotKept: () => (isKept = false),
+  });
+  const { manifest } = opened.bundle;
+  const { precision, programs } = manifest.targets["onnx"]!;
+  const files = Object.values(programs).map((program) => manifest.files[program.file]!.size_bytes);
+  return {
+    name: manifest.name,
+    classes: manifest.classes,
+    packIds: manifest.packs?.map((pack) => pack.id) ?? [],
+    takesPacks: manifest.pack_base !== undefined,
+    steps: manifest.steps,
+    sampler: manifest.sampler,
+    guidance: manifest.guidance_scale,
+    guidedSteps: manifest.guided_steps?.length ?? manifest.steps,
+    precision,
+    sizeBytes: files.reduce((sum, size) => sum + size, 0),
+    engine: engine.name,
+    isKept: isKept && opened.isKept,
+    openMs: performance.now() - start,
+  };
+}
+
+async function openEngine(name: OpenRequest["engine"]) {
+  if (name === "wasm") {
+    return wasmEngine({ wasmPaths: { mjs: wasmMjs, wasm } });
+  }
+  const { default: wasmPaths } = await import("./webgpu_files.js");
+  return webgpuEngine({ wasmPaths });
+}
+
+async function draw(request: DrawRequest, signal: AbortSignal, report: Report): Promise<Drawn> {
+  const { generator, index } = await choose(request.classId, signal);
+  const { seed, guidance, isPreviewed } = request;
+  const stepMs: number[] = [];
+  let last: Frame | undefined;
+  for await (const frame of generator.generate({
+    ...(index === undefined ? {} : { class: index }), seed, guidance, signal, previewEvery: isPreviewed ? 1 : 0,
+  })) {
+    stepMs.push(frame.stepMs);
+    last = frame;
+    const { step, steps, picture } = frame;
+    report({ kind: "stepped", step, steps, stepMs: frame.stepMs, picture: step < steps ? picture : null });
+    await nextTask(); // where an abort is heard
+  }
+  if (last?.picture == null) {
+    throw new TypeError("the bundle has no decode program: it makes latents, not pictures");
+  }
+  return { picture: last.picture, stepMs, imageMs: stepMs.reduce((sum, ms) => sum + ms, 0) + last.decodeMs };
+}
+
+/** The generator of a class, with its pack attached where it is one. */
+async function choose(classId: string, signal: AbortSignal): Promise<{ generator: Generator; index: number | undefined }> {
+  const { bundle, generator } = opened!;
+  if (bundle.manifest.pack_base === undefined) {
+    return { generator, index: bundle.manifest.classes.findIndex((info) => info.id === classId) };
+  }
+  if (!packs.has(classId)) {
+    packs.set(classId, await bundle.pack(classId, { signal }));
+  }
+  return { generator: generator.withPack(packs.get(classId)!), index: undefined };
+}
+
+async function addPack({ name, bytes }: AddPackRequest): Promise<ClassInfo> {
+  const pack = parsePack(new Uint8Array(bytes), name);
+  opened!.generator.withPack(pack); // throws where it is for another base
+  packs.set(pack.info.id, pack);
+  return pack.info;
+}
+
+function describe(error: unknown): Failure {
+  const { name, message, hint = "" } = error as Error & { hint?: string };
+  return { name: name ?? "Error", message: message ?? String(error), hint };
+}
+
+function nextTask(): Promise<void> {
+  return new Promise((resolve) => {
+    const channel = new MessageChannel();
+    channel.port1.onmessage = () => {
+      channel.port1.close();
+      resolve();
+    };
+    channel.port2.postMessage(null);
+  });
+}
