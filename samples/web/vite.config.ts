@@ -1,5 +1,7 @@
 import { createHash } from "node:crypto";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
 
 import { defineConfig, type Plugin } from "vite";
 
@@ -31,13 +33,35 @@ function listShell(): Plugin {
   };
 }
 
-export default defineConfig({
+/** In the Python package large files lie compressed, as `kind-run serve` gives them out, and those of WebGPU do not. */
+function compressLarge(): Plugin {
+  let folder = "";
+  return {
+    name: "compress-large",
+    enforce: "post",
+    generateBundle(_, bundle) {
+      // emitted when the import was read, before it was found to be dead code
+      Object.keys(bundle).filter((name) => LAZY.test(name)).forEach((name) => delete bundle[name]);
+    },
+    configResolved: (config) => void (folder = config.build.outDir),
+    closeBundle() {
+      for (const file of readdirSync(folder, { recursive: true, encoding: "utf-8" })) {
+        if (file.endsWith(".wasm")) {
+          writeFileSync(join(folder, `${file}.gz`), gzipSync(readFileSync(join(folder, file)), { level: 9 }));
+          rmSync(join(folder, file));
+        }
+      }
+    },
+  };
+}
+
+export default defineConfig(({ mode }) => ({
   base: "./",
   resolve: { conditions: CONDITIONS },
   worker: { format: "es" },
   server: { headers: ISOLATION },
   preview: { headers: ISOLATION },
-  plugins: [listShell()],
+  plugins: [listShell(), ...(mode === "package" ? [compressLarge()] : [])],
   build: {
     target: "es2022",
     assetsInlineLimit: 0,
@@ -46,4 +70,4 @@ export default defineConfig({
       output: { entryFileNames: (chunk) => (chunk.name === "sw" ? "sw.js" : "assets/[name]-[hash].js") },
     },
   },
-});
+}));

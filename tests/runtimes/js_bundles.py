@@ -20,7 +20,7 @@ from kind_runtimes.packs import read_pack
 from tiny import tiny_model, tiny_model_config
 
 SEEDS = (7, 2**40 + 3)
-GUIDANCE = 2.5
+GUIDANCE = 0.8
 CLASSES = ("lemon", "seashore")
 BUNDLES: dict[str, dict[str, Any]] = {
     "plain": {"sampler": "dpmpp"},  # multistep: a step takes a history

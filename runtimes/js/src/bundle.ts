@@ -22,16 +22,18 @@ export interface OpenBundleOptions {
 export class Bundle {
   private constructor(
     readonly manifest: Manifest,
+    /** The bytes of the manifest: their hash names the bundle. */
+    readonly manifestBytes: Bytes,
     private readonly source: Source,
     private readonly options: OpenBundleOptions,
   ) {}
 
   /** Read and check the manifest. Files are read, and their hashes checked, when they are needed. */
   static async open(source: Source, options: OpenBundleOptions = {}): Promise<Bundle> {
-    const text = new TextDecoder().decode(await source.read(MANIFEST_NAME, { signal: options.signal }));
-    const manifest = parseManifest(text, `${source.where}${MANIFEST_NAME}`);
+    const bytes = await source.read(MANIFEST_NAME, { signal: options.signal });
+    const manifest = parseManifest(new TextDecoder().decode(bytes), `${source.where}${MANIFEST_NAME}`);
     onnxTarget(manifest);
-    return new Bundle(manifest, source, options);
+    return new Bundle(manifest, bytes, source, options);
   }
 
   get where(): string {

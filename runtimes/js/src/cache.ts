@@ -23,10 +23,10 @@ export class CacheStore implements Store {
   }
 
   /** Keep the manifest of a bundle whose programs are kept, and drop the files that only the one before it listed. */
-  async keepManifest({ where, manifest }: Bundle): Promise<void> {
+  async keepManifest({ where, manifest, manifestBytes }: Bundle): Promise<void> {
     const cache = await caches.open(CACHE_NAME);
     const before = await readManifest(where);
-    await cache.put(manifestKey(where), new Response(JSON.stringify(manifest)));
+    await cache.put(manifestKey(where), new Response(manifestBytes));
     const listed = new Set(listHashes(manifest));
     const left = before === undefined ? [] : listHashes(before).filter((hash) => !listed.has(hash));
     await Promise.all(left.map((hash) => cache.delete(FILES + hash)));

@@ -18,6 +18,8 @@ export interface Program {
 export interface Engine {
   /** What really runs the programs, in words: "onnxruntime-web 1.30.0, WebAssembly, 4 threads". */
   readonly name: string;
+  /** Threads asked for; null where the runtime chooses. */
+  readonly threads: number | null;
   open(model: Bytes, spec: ProgramSpec): Promise<Program>;
 }
 
@@ -31,6 +33,7 @@ export class OrtEngine implements Engine {
 
   constructor(
     readonly name: string,
+    readonly threads: number | null,
     private readonly runtime: Runtime,
     private readonly options: Ort.InferenceSession.SessionOptions,
   ) {}

@@ -2,8 +2,9 @@
 export { Bundle, type OpenBundleOptions, type Store } from "./bundle.js";
 export { OrtEngine, type Engine, type Program } from "./engine.js";
 export { BundleError, ClassNameError, ConfigError, KindError, TargetError } from "./errors.js";
+export { hashBytes } from "./hash.js";
 export { Generator, type DrawOptions, type Frame, type OpenGeneratorOptions } from "./generator.js";
-export type { ClassInfo, Manifest, PackSpec } from "./manifest.js";
+export { isGuided, type ClassInfo, type Manifest, type PackSpec } from "./manifest.js";
 export { checkSeed, drawWords, MAX_SEED, startNoise, type Seed } from "./noise.js";
 export { parsePack, type Pack } from "./packs.js";
 export type { Picture } from "./pictures.js";

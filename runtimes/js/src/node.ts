@@ -31,7 +31,8 @@ export class FolderSource implements Source {
 /** onnxruntime on the CPU; `threads` 0 lets it choose. */
 export function nodeEngine({ threads = 0 }: { threads?: number } = {}): Engine {
   const options = { executionProviders: ["cpu"], intraOpNumThreads: threads };
-  return new OrtEngine(`onnxruntime-node ${ort.env.versions.node ?? ort.env.versions.common} on CPU`, ort, options);
+  const name = `onnxruntime-node ${ort.env.versions.node ?? ort.env.versions.common} on CPU`;
+  return new OrtEngine(name, threads || null, ort, options);
 }
 
 /** Open a bundle by its folder or its URL. */

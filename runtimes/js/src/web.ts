@@ -25,7 +25,8 @@ export async function wasmEngine(options: WebEngineOptions = {}): Promise<Engine
   requireWebAssembly();
   const ort = await import("onnxruntime-web/wasm");
   const threads = configure(ort.env, options);
-  return new OrtEngine(`${version(ort.env)}, WebAssembly, ${count(threads)}`, ort, { executionProviders: ["wasm"] });
+  const name = `${version(ort.env)}, WebAssembly, ${count(threads)}`;
+  return new OrtEngine(name, threads, ort, { executionProviders: ["wasm"] });
 }
 
 /** WebGPU; operators that it lacks run in WebAssembly. Throws TargetError where there is no adapter. */
@@ -36,7 +37,7 @@ export async function webgpuEngine(options: WebEngineOptions = {}): Promise<Engi
   }
   const ort = await import("onnxruntime-web/webgpu");
   configure(ort.env, options);
-  return new OrtEngine(`${version(ort.env)}, WebGPU`, ort, { executionProviders: ["webgpu"] });
+  return new OrtEngine(`${version(ort.env)}, WebGPU`, null, ort, { executionProviders: ["webgpu"] });
 }
 
 export async function hasWebGpu(): Promise<boolean> {

@@ -1,6 +1,7 @@
 /** The page: what a user chooses goes to the worker, what it draws is shown. */
 import type { ClassInfo, Picture } from "@kind/runtime";
 
+import { HAS_WEBGPU } from "./build.js";
 import { Client, Failed } from "./client.js";
 import { listFacts, summarise } from "./facts.js";
 import { Gallery, type Drawing } from "./gallery.js";
@@ -69,7 +70,7 @@ function showModel(opened: Opened): void {
   selectClass(wanted);
   element("pack-field", HTMLElement).hidden = !opened.takesPacks;
   guidance.value = parameters.get("guidance") ?? String(opened.guidance);
-  guidance.disabled = opened.guidedSteps === 0;
+  guidance.disabled = !opened.isGuided.includes(true);
   element("guidance-note", HTMLElement).textContent = describeGuidance(opened);
   showGuidance();
   element("facts", HTMLElement).replaceChildren(...listFacts(opened, bundleUrl));
@@ -84,7 +85,8 @@ function selectClass(wanted: string | null): void {
   classes.value = (fits ?? classes.options[0])?.value ?? "";
 }
 
-function describeGuidance({ guidance: usual, guidedSteps, steps }: Opened): string {
+function describeGuidance({ guidance: usual, isGuided, steps }: Opened): string {
+  const guidedSteps = isGuided.filter(Boolean).length;
   const part = guidedSteps === steps ? "" : `; it acts in ${guidedSteps} of the ${steps} steps`;
   return `How strictly the picture follows the class. ${usual} is the bundle's${part}.`;
 }
@@ -204,7 +206,7 @@ async function startMeasuring(): Promise<void> {
   const note = element("measured", HTMLElement);
   await run(async (signal) => {
     const drawOne = (seed: bigint) => client.draw({ ...request, seed, isPreviewed: false }, showProgress, signal);
-    measured = await measure(model!, bundleUrl, drawOne, (text) => (note.textContent = text));
+    measured = await measure(model!, drawOne, (text) => (note.textContent = text));
     note.textContent = measured.summary;
     element("save-measured", HTMLElement).hidden = false;
     return measured.last;
@@ -249,7 +251,7 @@ controls.addEventListener("submit", (event) => {
     void draw();
   }
 });
-addEventListener("keydown", (event) => event.key === "Escape" && running?.abort());
+document.addEventListener("keydown", (event) => event.key === "Escape" && running?.abort());
 element("new-seed", HTMLButtonElement).addEventListener("click", () => {
   seedText.value = String(randomSeed());
   showSeedError(false);
@@ -266,6 +268,6 @@ element("save-measured", HTMLElement).addEventListener("click", () => saveText(m
 
 seedText.value = parameters.get("seed") ?? seedText.value;
 preview.checked = !matchMedia("(prefers-reduced-motion: reduce)").matches;
-element("engine-field", HTMLElement).hidden = !("gpu" in navigator);
+element("engine-field", HTMLElement).hidden = !HAS_WEBGPU || !("gpu" in navigator);
 navigator.serviceWorker?.register("sw.js").catch((error: unknown) => console.warn("no use without a network:", error));
 void open();

@@ -35,6 +35,7 @@ export type Message = { readonly id: number } & (Request | AbortRequest);
 /** A bundle that is ready to draw. */
 export interface Opened {
   readonly name: string;
+  readonly manifestSha256: string;
   readonly classes: readonly ClassInfo[];
   /** Ids of classes that are packs, and so may have to be downloaded. */
   readonly packIds: readonly string[];
@@ -42,10 +43,12 @@ export interface Opened {
   readonly steps: number;
   readonly sampler: string;
   readonly guidance: number;
-  readonly guidedSteps: number;
+  /** For each step, whether guidance is on. */
+  readonly isGuided: readonly boolean[];
   readonly precision: string;
   readonly sizeBytes: number;
   readonly engine: string;
+  readonly threads: number | null;
   readonly isKept: boolean;
   readonly openMs: number;
 }
@@ -54,6 +57,7 @@ export interface Opened {
 export interface Drawn {
   readonly picture: Picture;
   readonly stepMs: readonly number[];
+  readonly decodeMs: number;
   /** Steps and the last decode; intermediate pictures are not counted. */
   readonly imageMs: number;
 }

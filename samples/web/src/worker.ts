@@ -1,9 +1,10 @@
 /** The worker: opens a bundle and draws with it. */
-import { parsePack, type ClassInfo, type Frame, type Generator, type Pack } from "@kind/runtime";
+import { hashBytes, isGuided, parsePack, type ClassInfo, type Frame, type Generator, type Pack } from "@kind/runtime";
 import { openBundle, wasmEngine, webgpuEngine, type OpenedBundle } from "@kind/runtime/web";
 import wasmMjs from "onnxruntime-web/ort-wasm-simd-threaded.mjs?url";
 import wasm from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
 
+import { HAS_WEBGPU } from "./build.js";
 import type { AddPackRequest, Answer, DrawRequest, Drawn, Failure, Message, Opened, OpenRequest, Progress } from "./protocol.js";
 
 declare const self: DedicatedWorkerGlobalScope;
@@ -64,16 +65,18 @@ async function open(request: OpenRequest, signal: AbortSignal, report: Report): 
   const files = Object.values(programs).map((program) => manifest.files[program.file]!.size_bytes);
   return {
     name: manifest.name,
+    manifestSha256: await hashBytes(opened.bundle.manifestBytes),
     classes: manifest.classes,
     packIds: manifest.packs?.map((pack) => pack.id) ?? [],
     takesPacks: manifest.pack_base !== undefined,
     steps: manifest.steps,
     sampler: manifest.sampler,
     guidance: manifest.guidance_scale,
-    guidedSteps: manifest.guided_steps?.length ?? manifest.steps,
+    isGuided: Array.from({ length: manifest.steps }, (_, index) => isGuided(manifest, index)),
     precision,
     sizeBytes: files.reduce((sum, size) => sum + size, 0),
     engine: engine.name,
+    threads: engine.threads,
     isKept: isKept && opened.isKept,
     openMs: performance.now() - start,
   };
@@ -82,6 +85,9 @@ async function open(request: OpenRequest, signal: AbortSignal, report: Report): 
 async function openEngine(name: OpenRequest["engine"]) {
   if (name === "wasm") {
     return wasmEngine({ wasmPaths: { mjs: wasmMjs, wasm } });
+  }
+  if (!HAS_WEBGPU) {
+    throw new TypeError("this page was built without WebGPU");
   }
   const { default: wasmPaths } = await import("./webgpu_files.js");
   return webgpuEngine({ wasmPaths });
@@ -104,7 +110,8 @@ async function draw(request: DrawRequest, signal: AbortSignal, report: Report): 
   if (last?.picture == null) {
     throw new TypeError("the bundle has no decode program: it makes latents, not pictures");
   }
-  return { picture: last.picture, stepMs, imageMs: stepMs.reduce((sum, ms) => sum + ms, 0) + last.decodeMs };
+  const { picture, decodeMs } = last;
+  return { picture, stepMs, decodeMs, imageMs: stepMs.reduce((sum, ms) => sum + ms, 0) + decodeMs };
 }
 
 /** The generator of a class, with its pack attached where it is one. */
