@@ -1,4 +1,4 @@
-/** The bundles that the tests run: written by tests/runtimes/js_bundles.py, or already lying in KIND_TEST_BUNDLES. */
+/** The bundles that the tests run: written by tests/js_bundles.py, or already lying in KIND_TEST_BUNDLES. */
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -12,7 +12,7 @@ export default function setup(): (() => void) | undefined {
   }
   const folder = mkdtempSync(join(tmpdir(), "kind-bundles-"));
   const paths = [join(ROOT, "tests"), process.env["PYTHONPATH"]].filter((path) => path !== undefined);
-  execFileSync("python3", [join(ROOT, "tests/runtimes/js_bundles.py"), folder], {
+  execFileSync("python3", [join(ROOT, "tests/js_bundles.py"), folder], {
     env: { ...process.env, PYTHONPATH: paths.join(delimiter) },
     stdio: ["ignore", "ignore", "inherit"],
   });

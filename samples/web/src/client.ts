@@ -5,11 +5,13 @@ import type { ClassInfo } from "@kind/runtime";
 /** What the worker could not do. */
 export class Failed extends Error {
   readonly hint: string;
+  readonly isSound: boolean;
 
-  constructor({ name, message, hint }: Failure) {
+  constructor({ name, message, hint, isSound }: Failure) {
     super(message);
     this.name = name;
     this.hint = hint;
+    this.isSound = isSound;
   }
 }
 
@@ -79,7 +81,7 @@ export class Client {
 
   #failAll(message: string): void {
     for (const { reject } of this.#pending.values()) {
-      reject(new Failed({ name: "WorkerError", message, hint: "reload the page" }));
+      reject(new Failed({ name: "WorkerError", message, hint: "reload the page", isSound: false }));
     }
     this.#pending.clear();
   }

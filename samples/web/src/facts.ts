@@ -1,14 +1,20 @@
 /** What the page says of a model and of its speed. */
 import type { Drawn, Opened } from "./protocol.js";
 
+// the service worker isolates the page from its second visit on
+const ONE_THREAD: [string, string][] = [
+  ["Threads", globalThis.isSecureContext ? "one; more once the page is loaded again" : "one; more over https"],
+];
+
 /** Rows of a description list. */
 export function listFacts(model: Opened, bundleUrl: string): HTMLElement[] {
   const canWorkOffline = model.isKept && "serviceWorker" in navigator;
   const rows: [string, string][] = [
     ["Bundle", bundleUrl],
-    ["Steps", `${model.steps} of ${model.sampler}, fixed when the bundle was exported`],
+    ["Steps", `${model.steps}, sampler ${model.sampler}; fixed when the bundle was exported`],
     ["Model", `${(model.sizeBytes / 1e6).toFixed(2)} MB, ${model.precision}`],
     ["Run by", model.engine],
+    ...(globalThis.crossOriginIsolated ? [] : ONE_THREAD),
     ["Opened in", formatMs(model.openMs)],
     ["Without network", canWorkOffline ? "works: the model is kept on this device" : "does not work: the browser keeps no files of this page"],
   ];

@@ -47,17 +47,21 @@ async function open(): Promise<void> {
     model = await client.open({ url: bundleUrl, engine: engine.value as EngineName }, showProgress);
   } catch (error) {
     status.textContent = "There is no model to draw with.";
-    showProblem(error, () => {
-      client.restart();
-      void open();
-    });
+    showProblem(error, reopen);
     return;
   } finally {
-    progressBar.value = 0;
+    setProgress(0, 1);
   }
   showModel(model);
   setBusy(false);
+  speed.textContent = "";
   status.textContent = "Ready.";
+}
+
+/** Give up what the worker holds, packs that were added too, and open the bundle again. */
+async function reopen(): Promise<void> {
+  client.restart();
+  await open();
 }
 
 function showModel(opened: Opened): void {
@@ -128,32 +132,44 @@ async function run(task: (signal: AbortSignal) => Promise<Drawn>, again: () => P
       status.textContent = `Stopped after step ${progressBar.value} of ${progressBar.max}.`;
     } else {
       status.textContent = "Nothing was drawn.";
-      showProblem(error, () => void again());
+      showProblem(error, async () => {
+        if (!(error instanceof Failed && error.isSound)) {
+          await reopen();
+        }
+        await again();
+      });
     }
     return undefined;
   } finally {
     running = undefined;
-    progressBar.value = 0;
+    setProgress(0, 1);
     setBusy(false);
   }
 }
 
 function showProgress(progress: Progress): void {
   if (progress.kind === "loading") {
-    [progressBar.max, progressBar.value] = [Math.max(progress.total, 1), progress.received];
+    setProgress(progress.received, progress.total);
     speed.textContent = `${(progress.received / 1e6).toFixed(1)} of ${(progress.total / 1e6).toFixed(1)} MB`;
     return;
   }
   const { step, steps, stepMs, picture } = progress;
-  [progressBar.max, progressBar.value] = [steps, step];
+  setProgress(step, steps);
   speed.textContent = `step ${step} of ${steps} · ${stepMs.toFixed(1)} ms`;
   if (picture !== null) {
     showPicture(picture, `Step ${step} of ${steps}`);
   }
 }
 
+function setProgress(done: number, total: number): void {
+  progressBar.max = total;
+  progressBar.value = done;
+  progressBar.classList.toggle("idle", done === 0);
+}
+
 function showPicture(picture: Picture, label: string): void {
   paint(canvas, picture);
+  element("invitation", HTMLElement).hidden = true;
   canvas.setAttribute("aria-label", label);
 }
 
@@ -208,18 +224,19 @@ async function startMeasuring(): Promise<void> {
     const drawOne = (seed: bigint) => client.draw({ ...request, seed, isPreviewed: false }, showProgress, signal);
     measured = await measure(model!, drawOne, (text) => (note.textContent = text));
     note.textContent = measured.summary;
+    speed.textContent = "";
     element("save-measured", HTMLElement).hidden = false;
     return measured.last;
   }, startMeasuring);
 }
 
-function showProblem(error: unknown, retry?: () => void): void {
+function showProblem(error: unknown, retry?: () => Promise<void>): void {
   const { message, hint } = error instanceof Failed ? error : { message: String(error), hint: "reload the page" };
   element("problem-message", HTMLElement).textContent = message;
   element("problem-hint", HTMLElement).textContent = hint && `What helps: ${hint}.`;
   const button = element("problem-retry", HTMLButtonElement);
   button.hidden = retry === undefined;
-  button.onclick = retry ?? null;
+  button.onclick = () => void retry?.();
   problem.hidden = false;
   speed.textContent = "";
 }
@@ -259,10 +276,7 @@ element("new-seed", HTMLButtonElement).addEventListener("click", () => {
 guidance.addEventListener("input", showGuidance);
 packFile.addEventListener("change", () => packFile.files?.[0] && void addPack(packFile.files[0]));
 downloadButton.addEventListener("click", () => shown && savePng(shown.picture, `${shown.name}-seed-${shown.seed}`));
-engine.addEventListener("change", () => {
-  client.restart();
-  void open();
-});
+engine.addEventListener("change", () => void reopen());
 measureButton.addEventListener("click", () => void startMeasuring());
 element("save-measured", HTMLElement).addEventListener("click", () => saveText(measured!.json, "kind-measured.json"));
 
@@ -270,4 +284,7 @@ seedText.value = parameters.get("seed") ?? seedText.value;
 preview.checked = !matchMedia("(prefers-reduced-motion: reduce)").matches;
 element("engine-field", HTMLElement).hidden = !HAS_WEBGPU || !("gpu" in navigator);
 navigator.serviceWorker?.register("sw.js").catch((error: unknown) => console.warn("no use without a network:", error));
-void open();
+await open();
+if (model !== undefined && parameters.has("seed")) {
+  await draw(); // the address names a picture
+}

@@ -80,6 +80,8 @@ export interface Failure {
   readonly name: string;
   readonly message: string;
   readonly hint: string;
+  /** Whether the worker can go on. Otherwise it has to be started anew, as when memory ran out. */
+  readonly isSound: boolean;
 }
 
 export type Progress = Loading | Stepped;

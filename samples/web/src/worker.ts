@@ -1,5 +1,5 @@
 /** The worker: opens a bundle and draws with it. */
-import { hashBytes, isGuided, parsePack, type ClassInfo, type Frame, type Generator, type Pack } from "@kind/runtime";
+import { BundleError, hashBytes, isGuided, KindError, parsePack, TargetError, type ClassInfo, type Frame, type Generator, type Pack } from "@kind/runtime";
 import { openBundle, wasmEngine, webgpuEngine, type OpenedBundle } from "@kind/runtime/web";
 import wasmMjs from "onnxruntime-web/ort-wasm-simd-threaded.mjs?url";
 import wasm from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
@@ -108,7 +108,7 @@ async function draw(request: DrawRequest, signal: AbortSignal, report: Report): 
     await nextTask(); // where an abort is heard
   }
   if (last?.picture == null) {
-    throw new TypeError("the bundle has no decode program: it makes latents, not pictures");
+    throw new BundleError("the bundle has no decode program: it makes latents, not pictures");
   }
   const { picture, decodeMs } = last;
   return { picture, stepMs, decodeMs, imageMs: stepMs.reduce((sum, ms) => sum + ms, 0) + decodeMs };
@@ -135,7 +135,8 @@ async function addPack({ name, bytes }: AddPackRequest): Promise<ClassInfo> {
 
 function describe(error: unknown): Failure {
   const { name, message, hint = "" } = error as Error & { hint?: string };
-  return { name: name ?? "Error", message: message ?? String(error), hint };
+  const isSound = error instanceof KindError && !(error instanceof TargetError);
+  return { name: name ?? "Error", message: message ?? String(error), hint, isSound };
 }
 
 function nextTask(): Promise<void> {

@@ -1,6 +1,6 @@
 """Tiny bundles for the tests of the JavaScript runtime, and the pictures that this runtime draws from them.
 
-`python tests/runtimes/js_bundles.py FOLDER` writes them; tests/ must be on PYTHONPATH.
+`python tests/js_bundles.py FOLDER` writes them; tests/ must be on PYTHONPATH.
 """
 
 from __future__ import annotations

@@ -1,0 +1,295 @@
+"""The web page in headless Chromium: it draws Python's pictures, and what does not fit leaves a working page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from browser import CHROMIUM, Sample, launched, serving
+from js_bundles import write_bundles
+
+from kind_export.pipeline import export_bundle
+from kind_export.request import ExportRequest
+from kind_runtimes.bundle import open_bundle
+from kind_runtimes.generator import open_generator
+from kind_runtimes.packs import read_pack
+from kind_samples import sample_checkpoint
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Route
+
+pytest.importorskip("playwright", reason="needs playwright: pip install 'kind-diffusion[browser]'")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH, which Debian has as a package"),
+]
+PARITY_DB = 35
+STEP = "**/onnx/step.onnx"
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles")
+    write_bundles(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with launched() as opened:
+        yield opened
+
+
+@pytest.fixture
+def new_page(browser: Browser) -> Iterator[Callable[..., Sample]]:
+    """Pages of a browser that was never here; without a service worker, so that requests can be answered wrongly."""
+    contexts = []
+
+    def make(**options: Any) -> Sample:
+        contexts.append(browser.new_context(**{"service_workers": "block", **options}))
+        return Sample(contexts[-1].new_page())
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
+def psnr_db(actual: np.ndarray, expected: np.ndarray) -> float:
+    error = np.sqrt(np.mean((actual.astype(float) - expected) ** 2))
+    return float(20 * np.log10(255 / max(error, 1e-12)))
+
+
+def draw_in_python(bundle: Path, class_index: int, seed: int) -> np.ndarray:
+    return open_generator(bundle, open_bundle(bundle).manifest, "onnx").picture(class_index, seed)
+
+
+def test_a_panda_is_the_panda_of_python(new_page: Callable[..., Sample], tmp_path: Path) -> None:
+    bundle = tmp_path / "panda.kind"
+    export_bundle(
+        ExportRequest(classes=("panda",), targets=("onnx",), checkpoint=sample_checkpoint(), output=bundle)
+    )
+    with serving(bundle) as url:
+        sample = new_page().open(url)
+        assert sample.page.evaluate("crossOriginIsolated"), "no threads"
+        picture = sample.draw(7)
+    assert psnr_db(picture, draw_in_python(bundle, 0, 7)) > PARITY_DB
+    assert picture.std() > 20
+    assert sample.errors == []
+
+
+def test_classes_seeds_and_guidance_reach_the_model(new_page: Callable[..., Sample], bundles: Path) -> None:
+    with serving(bundles / "plain.kind") as url:
+        sample = new_page().open(url)
+        sample.classes.select_option(label="seashore, coast")
+        picture = sample.draw(2**40 + 3)
+        assert psnr_db(picture, draw_in_python(bundles / "plain.kind", 1, 2**40 + 3)) > PARITY_DB
+        sample.page.get_by_label("Guidance").fill("0")
+        assert psnr_db(sample.draw(2**40 + 3), picture) < PARITY_DB
+        sample.page.get_by_role("button", name="Show seashore").last.click()
+        assert (sample.save() == picture).all(), "an earlier picture comes back"
+
+
+def test_an_address_names_a_picture(new_page: Callable[..., Sample], bundles: Path) -> None:
+    with serving(bundles / "plain.kind") as url:
+        first = new_page().open(url)
+        first.classes.select_option(label="seashore, coast")
+        picture = first.draw(11)
+        second = new_page()
+        second.page.goto(first.page.url)
+        second.wait("seed 11: drawn in")
+        assert (second.save() == picture).all()
+
+
+def test_the_keyboard_is_enough(new_page: Callable[..., Sample], bundles: Path) -> None:
+    with serving(bundles / "plain.kind") as url:
+        sample = new_page().open(url)
+        names = []
+        for _ in range(8):
+            sample.page.keyboard.press("Tab")
+            names.append(sample.page.evaluate("document.activeElement.id"))
+        assert names[:6] == ["class", "seed", "new-seed", "guidance", "preview", "draw"]
+        sample.seed.fill("x")
+        sample.page.keyboard.press("Enter")
+        assert "whole number from 0 to 18446744073709551615" in sample.page.inner_text("#seed-error")
+        assert sample.page.evaluate("document.activeElement.id") == "seed"
+        sample.seed.fill("5")
+        sample.page.keyboard.press("Enter")
+        sample.wait("seed 5: drawn in")
+
+
+@pytest.mark.parametrize("width", [320, 375, 1280])
+def test_nothing_sticks_out(new_page: Callable[..., Sample], bundles: Path, width: int) -> None:
+    with serving(bundles / "base.kind") as url:
+        sample = new_page(viewport={"width": width, "height": 700}).open(url)
+        sample.draw(1)
+        sample.page.get_by_text("Model, speed and measuring").click()
+        right = sample.page.evaluate(
+            "Math.max(...[...document.querySelectorAll('main *')].map((e) => e.getBoundingClientRect().right))"
+        )
+    assert right <= width - 15
+
+
+def test_stop_ends_a_drawing_and_the_next_is_right(new_page: Callable[..., Sample], tmp_path: Path) -> None:
+    bundle = tmp_path / "long.kind"
+    export_bundle(
+        ExportRequest(classes=("panda",), targets=("onnx",), checkpoint=sample_checkpoint(), output=bundle, steps=100)
+    )
+    with serving(bundle) as url:
+        sample = new_page().open(url)
+        for end in (sample.stop_button.click, lambda: sample.page.keyboard.press("Escape")):
+            sample.draw_button.click()
+            sample.page.get_by_text("step 2 of 100").wait_for()
+            end()
+            sample.wait("Stopped after step")
+            assert sample.page.get_by_role("button", name="Save PNG").is_disabled()
+        assert psnr_db(sample.draw(3), draw_in_python(bundle, 0, 3)) > PARITY_DB
+
+
+def test_two_tabs_draw_at_once(browser: Browser, bundles: Path) -> None:
+    context = browser.new_context()
+    with serving(bundles / "plain.kind") as url:
+        samples = [Sample(context.new_page()).open(url) for _ in range(2)]
+        for seed, sample in enumerate(samples):
+            sample.seed.fill(str(seed))
+            sample.seed.press("Enter")
+            sample.seed.press("Enter")  # while it draws, which does not start another
+        for seed, sample in enumerate(samples):
+            sample.page.bring_to_front()
+            if sample.page.locator("#status:has-text('Stopped')").is_visible():
+                sample.draw_button.click()
+            sample.wait(f"seed {seed}: drawn in")
+            assert psnr_db(sample.save(), draw_in_python(bundles / "plain.kind", 0, seed)) > PARITY_DB
+    context.close()
+
+
+def test_a_tab_closed_in_the_middle_leaves_nothing_broken(browser: Browser, bundles: Path) -> None:
+    context = browser.new_context(service_workers="block")
+    with serving(bundles / "plain.kind") as url:
+        closed = Sample(context.new_page())
+        closed.page.route(STEP, lambda route: None)  # never answered
+        closed.page.goto(url)
+        closed.wait("Loading")
+        closed.page.close()
+        assert Sample(context.new_page()).open(url).draw(1).std() > 0
+    context.close()
+
+
+def test_it_works_without_its_server_after_one_visit(browser: Browser, bundles: Path) -> None:
+    context = browser.new_context()
+    with serving(bundles / "plain.kind") as url:
+        sample = Sample(context.new_page()).open(url)
+        sample.page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+        picture = sample.draw(4)
+        sample.page.get_by_text("Model, speed and measuring").click()
+        assert "works: the model is kept on this device" in sample.page.inner_text("#facts")
+    sample = Sample(context.new_page()).open(url)
+    assert (sample.draw(4) == picture).all()
+    assert sample.page.evaluate("crossOriginIsolated")
+    context.close()
+
+
+def test_packs_are_attached_and_those_of_another_base_refused(new_page: Callable[..., Sample], bundles: Path) -> None:
+    bundle = bundles / "base.kind"
+    manifest = open_bundle(bundle).manifest
+    generator = open_generator(bundle, manifest, "onnx")
+    with serving(bundle) as url:
+        sample = new_page().open(url)
+        sample.classes.select_option(label="seashore, coast")
+        expected = generator.with_pack(read_pack(bundle / "packs" / "seashore.pack")).picture(0, 2)
+        assert psnr_db(sample.draw(2), expected) > PARITY_DB
+        adder = sample.page.get_by_label("Add a class from a pack file")
+        adder.set_input_files(bundles / "other.kind" / "packs" / "lemon.pack")
+        sample.problem.wait_for()
+        assert "lemon.pack is a pack for base" in sample.problem.inner_text()
+        adder.set_input_files(bundle / "packs" / "lemon.pack")
+        sample.wait("lemon was added.")
+        expected = generator.with_pack(read_pack(bundle / "packs" / "lemon.pack")).picture(0, 2)
+        assert psnr_db(sample.draw(2), expected) > PARITY_DB
+
+
+def test_a_pack_that_was_not_shipped_is_named(new_page: Callable[..., Sample], bundles: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(bundles / "base.kind", tmp_path / "base.kind"))
+    (bundle / "packs" / "seashore.pack").unlink()
+    with serving(bundle) as url:
+        sample = new_page().open(url)
+        sample.classes.select_option(label="seashore, coast")
+        sample.draw_button.click()
+        sample.problem.wait_for()
+        assert "has no file packs/seashore.pack" in sample.problem.inner_text()
+        sample.classes.select_option(label="lemon")
+        sample.draw(1)
+
+
+def _cut(route: Route) -> None:
+    route.fulfill(body=route.fetch().body()[:1000])
+
+
+def _flip(route: Route) -> None:
+    body = bytearray(route.fetch().body())
+    body[len(body) // 2] ^= 1
+    route.fulfill(body=bytes(body))
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda route: route.fulfill(status=404), "has no file onnx/step.onnx"),
+        (lambda route: route.fulfill(status=503), "the server answered 503"),
+        (lambda route: route.abort(), "step.onnx cannot be reached"),
+        (_cut, "onnx/step.onnx has 1000 bytes, the manifest expects"),
+        (_flip, "onnx/step.onnx has sha256"),
+    ],
+    ids=["404", "503", "no connection", "truncated", "wrong hash"],
+)
+def test_a_bad_model_is_named_and_trying_again_works(
+    new_page: Callable[..., Sample], bundles: Path, answer: Callable[[Route], None], message: str
+) -> None:
+    with serving(bundles / "plain.kind") as url:
+        sample = new_page()
+        sample.page.route(STEP, answer)
+        sample.open(url)
+        assert message in sample.problem.inner_text()
+        assert sample.draw_button.is_disabled()
+        sample.page.unroute(STEP)
+        sample.page.get_by_role("button", name="Try again").click()
+        sample.page.locator("#status:text-is('Ready.')").wait_for()
+        assert not sample.problem.is_visible()
+        assert psnr_db(sample.draw(1), draw_in_python(bundles / "plain.kind", 0, 1)) > PARITY_DB
+
+
+def test_a_bundle_without_onnx_programs_says_so(new_page: Callable[..., Sample], bundles: Path) -> None:
+    data = json.loads((bundles / "plain.kind" / "manifest.json").read_text())
+    data["targets"] = {"coreml": data["targets"]["onnx"]}
+    with serving(bundles / "plain.kind") as url:
+        sample = new_page()
+        sample.page.route("**/manifest.json", lambda route: route.fulfill(json=data))
+        sample.open(url)
+        text = sample.problem.inner_text()
+    assert "the bundle holds no onnx programs, only coreml" in text
+    assert "export with --target onnx" in text
+
+
+def test_a_browser_without_webassembly_is_told(bundles: Path) -> None:
+    with launched("--js-flags=--noexpose-wasm") as old, serving(bundles / "plain.kind") as url:
+        text = Sample(old.new_page()).open(url).problem.inner_text()
+    assert "no WebAssembly" in text
+
+
+def test_a_measurement_is_saved(new_page: Callable[..., Sample], bundles: Path) -> None:
+    with serving(bundles / "interval.kind") as url:
+        sample = new_page().open(url)
+        sample.page.get_by_text("Model, speed and measuring").click()
+        sample.page.get_by_role("button", name="Measure").click()
+        sample.page.get_by_text("medians of 10 pictures").wait_for()
+        with sample.page.expect_download() as download:
+            sample.page.get_by_role("button", name="Save results as JSON").click()
+        data = json.loads(Path(download.value.path()).read_text())
+    (case,) = data["cases"]
+    assert len(case["step_ms"]["samples"]) == len(case["step_unguided_ms"]["samples"]) == 20  # 2 of 4 steps each
+    assert all(ms > 0 for ms in case["step_ms"]["samples"])
+    assert data["kind"] == "measured"
