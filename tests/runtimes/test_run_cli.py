@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -123,6 +124,31 @@ def test_help_names_every_option_and_has_an_example() -> None:
     assert text == CliRunner().invoke(main, ["--help"]).stdout
     assert [option for option in OPTIONS if option not in text] == []
     assert "kind-run panda.kind --class panda --seed 7 --count 4 -o panda.png" in text
+
+
+def test_help_lists_the_commands() -> None:
+    text = CliRunner().invoke(main, ["--help"]).stdout
+    commands = text.partition("Commands:")[2].split()
+    assert commands[0] == "draw"
+    assert "serve" in commands
+    assert text.startswith("Usage: main [OPTIONS] BUNDLE\n")
+
+
+@pytest.mark.parametrize("order", [("draw", "{}", "--seed", "3"), ("--seed", "3", "{}"), ("{}", "--seed", "3")])
+def test_drawing_is_what_is_meant_where_no_command_is_named(
+    small_bundle: Bundle, tmp_path: Path, order: tuple[str, ...]
+) -> None:
+    arguments = [word.format(small_bundle.path) for word in order]
+    result = CliRunner().invoke(main, [*arguments, "--class", "panda", "-o", str(tmp_path / "a.png"), "--json"])
+    assert json.loads(result.stdout)["seeds"] == [3]
+
+
+def test_a_bundle_that_is_called_like_a_command_is_drawn_by_its_path(
+    small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(small_bundle.path, tmp_path / "serve")
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(main, ["./serve", "--class", "panda"]).exit_code == 0
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from kind_runtimes.serve import open_server
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserType, Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 _ARGUMENTS = (
@@ -27,14 +27,11 @@ TIMEOUT_MS = 60_000
 
 
 @contextmanager
-def launched(*arguments: str) -> Iterator[Browser]:
-    """A browser of the system, which asks nothing of the network by itself."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*_ARGUMENTS, *arguments])
-        yield browser
-        browser.close()
+def launched(chromium: BrowserType, *arguments: str) -> Iterator[Browser]:
+    """The browser of the system, which asks nothing of the network by itself."""
+    browser = chromium.launch(executable_path=CHROMIUM, args=[*_ARGUMENTS, *arguments])
+    yield browser
+    browser.close()
 
 
 @contextmanager
@@ -60,7 +57,7 @@ class Sample:
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.draw_button = page.get_by_role("button", name="Draw", exact=True)
         self.stop_button = page.get_by_role("button", name="Stop")
-        self.seed = page.get_by_label("Seed")
+        self.seed = page.get_by_role("textbox", name="Seed")
         self.classes = page.get_by_label("Class", exact=True)
         self.status = page.get_by_role("status").first
         self.problem = page.get_by_role("alert")
