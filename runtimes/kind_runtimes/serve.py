@@ -11,6 +11,7 @@ import gzip
 import mimetypes
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -139,10 +140,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._entries = entries
         super().__init__(*arguments)  # type: ignore[arg-type]
 
-    def do_GET(self) -> None:  # noqa: N802  # the name that http.server calls
+    def do_GET(self) -> None:  # the name that http.server calls
         self._answer(with_body=True)
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self._answer(with_body=False)
 
     def log_message(self, format: str, *args: object) -> None:
@@ -185,10 +186,8 @@ class _Handler(BaseHTTPRequestHandler):
         super().end_headers()
 
     def handle(self) -> None:
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):  # a tab that was closed in the middle
             super().handle()
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # a tab that was closed in the middle
 
 
 def _content_type(name: str) -> str:

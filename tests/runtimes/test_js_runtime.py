@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from js_bundles import write_bundles
 
 ROOT = Path(__file__).parents[2]

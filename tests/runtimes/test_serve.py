@@ -123,7 +123,7 @@ def test_a_bundle_that_cannot_be_served_is_refused(
 def test_a_port_that_is_taken_and_a_host_that_is_none_are_named(site: Site, small_bundle: Bundle) -> None:
     with pytest.raises(OutputError, match=rf"cannot listen on 127.0.0.1:{site.server.server_port}: Address already"):
         open_server(small_bundle.path, "127.0.0.1", site.server.server_port)
-    with pytest.raises(OutputError, match="cannot listen on 203.0.113.7:0"):
+    with pytest.raises(OutputError, match=r"cannot listen on 203\.0\.113\.7:0"):
         open_server(small_bundle.path, "203.0.113.7", 0)
 
 

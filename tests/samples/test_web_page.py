@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from browser import CHROMIUM, Sample, launched, serving
-from js_bundles import write_bundles
 
+from js_bundles import write_bundles
 from kind_export.pipeline import export_bundle
 from kind_export.request import ExportRequest
 from kind_runtimes.bundle import open_bundle
@@ -146,9 +146,10 @@ def test_stop_ends_a_drawing_and_the_next_is_right(new_page: Callable[..., Sampl
         sample = new_page().open(url)
         # at once when step 2 is shown: a fast machine would be done before this process hears of it
         sample.page.evaluate(
-            f"""new MutationObserver((_, observer) => {{
-                if (document.getElementById('speed').textContent.includes('step 2 of')) {{ observer.disconnect(); {end} }}
-            }}).observe(document.getElementById('speed'), {{childList: true}})"""
+            f"""const speed = document.getElementById('speed');
+            new MutationObserver((_, observer) => {{
+                if (speed.textContent.includes('step 2 of')) {{ observer.disconnect(); {end} }}
+            }}).observe(speed, {{childList: true}})"""
         )
         sample.draw_button.click()
         sample.wait("Stopped after step")

@@ -2,6 +2,7 @@
 export { Bundle, type OpenBundleOptions, type Store } from "./bundle.js";
 export { OrtEngine, type Engine, type Program } from "./engine.js";
 export { BundleError, ClassNameError, ConfigError, KindError, TargetError } from "./errors.js";
+export { checkGolden } from "./golden.js";
 export { hashBytes } from "./hash.js";
 export { Generator, type DrawOptions, type Frame, type OpenGeneratorOptions } from "./generator.js";
 export { isGuided, type ClassInfo, type Manifest, type PackSpec } from "./manifest.js";

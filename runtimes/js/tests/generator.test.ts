@@ -2,7 +2,8 @@
 import { describe, expect, test } from "vitest";
 
 import { BundleError, ClassNameError, ConfigError, openGenerator, readPack, type Frame, type Generator } from "../src/node.js";
-import { bundlePath, psnrDb, readFloats } from "./support.js";
+import { psnrDb } from "../src/golden.js";
+import { bundlePath, readFloats } from "./support.js";
 
 const SEEDS = [7n, 2n ** 40n + 3n];
 const GUIDANCE = 0.8; // of expected.safetensors

@@ -12,20 +12,6 @@ export function readFloats(file: string, tensor: string): Float32Array {
   return toFloats(parseSafetensors(readFileSync(file), file).tensors.get(tensor)!);
 }
 
-/** With the range of `expected` as peak. */
-export function psnrDb(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
-  if (actual.length !== expected.length) {
-    throw new RangeError(`${actual.length} numbers, expected ${expected.length}`);
-  }
-  let [low, high, squares] = [Infinity, -Infinity, 0];
-  for (let i = 0; i < expected.length; i++) {
-    low = Math.min(low, expected[i]!);
-    high = Math.max(high, expected[i]!);
-    squares += (actual[i]! - expected[i]!) ** 2;
-  }
-  return 20 * Math.log10((high - low) / Math.max(Math.sqrt(squares / expected.length), 1e-12));
-}
-
 /** A source that gives out changed files. */
 export class ChangedSource implements Source {
   readonly where: string;

@@ -15,6 +15,7 @@ export function listFacts(model: Opened, bundleUrl: string): HTMLElement[] {
     ["Model", `${(model.sizeBytes / 1e6).toFixed(2)} MB, ${model.precision}`],
     ["Run by", model.engine],
     ...(globalThis.crossOriginIsolated ? [] : ONE_THREAD),
+    ...(model.parityDb === null ? [] : [["Checked here", `${model.parityDb.toFixed(0)} dB against the eager model`] as [string, string]]),
     ["Opened in", formatMs(model.openMs)],
     ["Without network", canWorkOffline ? "works: the model is kept on this device" : "does not work: the browser keeps no files of this page"],
   ];

@@ -48,6 +48,8 @@ async function open(): Promise<void> {
   } catch (error) {
     status.textContent = "There is no model to draw with.";
     showProblem(error, reopen);
+    engine.disabled = false;
+    element("about", HTMLDetailsElement).open = engine.value !== "wasm"; // where the other engine is chosen
     return;
   } finally {
     setProgress(0, 1);

@@ -50,6 +50,8 @@ export interface Opened {
   readonly engine: string;
   readonly threads: number | null;
   readonly isKept: boolean;
+  /** Agreement of this engine with the eager model, where it was checked here. */
+  readonly parityDb: number | null;
   readonly openMs: number;
 }
 

@@ -1,5 +1,5 @@
 /** The worker: opens a bundle and draws with it. */
-import { BundleError, hashBytes, isGuided, KindError, parsePack, TargetError, type ClassInfo, type Frame, type Generator, type Pack } from "@kind/runtime";
+import { BundleError, checkGolden, hashBytes, isGuided, KindError, parsePack, TargetError, type ClassInfo, type Frame, type Generator, type Pack } from "@kind/runtime";
 import { openBundle, wasmEngine, webgpuEngine, type OpenedBundle } from "@kind/runtime/web";
 import wasmMjs from "onnxruntime-web/ort-wasm-simd-threaded.mjs?url";
 import wasm from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
@@ -60,6 +60,8 @@ async function open(request: OpenRequest, signal: AbortSignal, report: Report): 
     onProgress: (received, total) => report({ kind: "loading", received, total }),
     onNotKept: () => (isKept = false),
   });
+  // export checked onnxruntime's CPU kernels; those of a GPU and its driver are checked here, before they draw
+  const parityDb = request.engine === "webgpu" ? await checkGolden(opened.bundle, opened.generator, { signal }) : null;
   const { manifest } = opened.bundle;
   const { precision, programs } = manifest.targets["onnx"]!;
   const files = Object.values(programs).map((program) => manifest.files[program.file]!.size_bytes);
@@ -78,6 +80,7 @@ async function open(request: OpenRequest, signal: AbortSignal, report: Report): 
     engine: engine.name,
     threads: engine.threads,
     isKept: isKept && opened.isKept,
+    parityDb,
     openMs: performance.now() - start,
   };
 }
