@@ -43,6 +43,7 @@ async function open(): Promise<void> {
   model = undefined;
   problem.hidden = true;
   status.textContent = "Loading the model …";
+  element("facts", HTMLElement).replaceChildren(); // they are of the engine before
   try {
     model = await client.open({ url: bundleUrl, engine: engine.value as EngineName }, showProgress);
   } catch (error) {
