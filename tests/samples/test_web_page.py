@@ -15,8 +15,9 @@ from browser import CHROMIUM, Sample, launched, serving
 from js_bundles import write_bundles
 from kind_export.pipeline import export_bundle
 from kind_export.request import ExportRequest
-from kind_runtimes.bundle import open_bundle
+from kind_runtimes.bundle import hash_file, open_bundle
 from kind_runtimes.generator import open_generator
+from kind_runtimes.manifest import check_schema
 from kind_runtimes.packs import read_pack
 from kind_samples import sample_checkpoint
 
@@ -296,7 +297,8 @@ def test_a_measurement_is_saved(new_page: Callable[..., Sample], bundles: Path) 
         with sample.page.expect_download() as download:
             sample.page.get_by_role("button", name="Save results as JSON").click()
         data = json.loads(Path(download.value.path()).read_text())
+    check_schema(data, "results", "the page's results")
+    assert data["bundle"]["manifest_sha256"] == hash_file(bundles / "interval.kind" / "manifest.json")
     (case,) = data["cases"]
     assert len(case["step_ms"]["samples"]) == len(case["step_unguided_ms"]["samples"]) == 20  # 2 of 4 steps each
     assert all(ms > 0 for ms in case["step_ms"]["samples"])
-    assert data["kind"] == "measured"
