@@ -36,7 +36,8 @@ class _DrawByDefault(click.Group):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         draw = self.commands[_DEFAULT]
-        options = [parameter.get_help_record(ctx) for parameter in (*draw.params, *self.get_params(ctx))]
+        parameters = [one for one in (*draw.params, *self.get_params(ctx)) if isinstance(one, click.Option)]
+        options = [one.get_help_record(ctx) for one in parameters]
         with formatter.section("Options"):
             formatter.write_dl([record for record in options if record is not None])
         self.format_commands(ctx, formatter)
@@ -73,7 +74,7 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @report_errors
 def draw(as_json: bool, **options: Any) -> None:
-    """Draw pictures: what kind-run does with a bundle where no command is named.
+    """Draw pictures; what is meant where no command is named.
 
     \b
     Example:
