@@ -18,7 +18,8 @@ from kind_core.cli import report_errors
 def serve(bundle: Path, port: int, host: str, open_browser: bool) -> None:
     """Serve a page that draws with BUNDLE in the browser.
 
-    Its ONNX programs are used, after checking that its files are the ones that were verified. All is computed in the browser, and works there without this server once it was opened. Ctrl-C ends it.
+    Its ONNX programs are used, after checking that its files are the ones that were verified. All is computed in the
+    browser, and works there without this server once it was opened. Ctrl-C ends it.
 
     \b
     Examples:
