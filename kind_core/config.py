@@ -15,6 +15,7 @@ _FIELDS = {"format_version", "architecture", "diffusion", "autoencoder", "classe
 _T = TypeVar("_T")
 NOISE_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "flow")
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow_prediction")
+NORM_EPS = 1e-6
 TIMESTEP_FREQUENCIES = 256  # sines and cosines of the timestep embedder, as in every DiT
 
 
@@ -25,6 +26,7 @@ class DiTConfig:
     `sample_size` is the side of the latents (of the image, in pixel space). `learngene_rank` is the paper's N_G and
     `tailor_rank` its N_T; `learngene_rank=None` is the ordinary dense DiT. `tailor_ranks` overrides `tailor_rank`
     class by class. With `learn_sigma` the network has twice the output channels; samplers read the first half.
+    `mlp_norm_eps` is the epsilon of the norm before the MLP, which some converted models have larger than the others.
     """
 
     sample_size: int
@@ -39,6 +41,7 @@ class DiTConfig:
     tailor_ranks: tuple[int, ...] | None = None
     mlp_ratio: float = 4.0
     learn_sigma: bool = False
+    mlp_norm_eps: float = NORM_EPS
 
     def __post_init__(self) -> None:
         for name in ("sample_size", "patch_size", "in_channels", "hidden_size", "depth", "num_heads", "num_classes"):
@@ -60,6 +63,7 @@ class DiTConfig:
             if not _is_whole(rank) or rank < 0:
                 raise ConfigError(f"tailor rank is {rank!r}, expected a whole number from 0")
         _require_number("mlp_ratio", self.mlp_ratio, above=0)
+        _require_number("mlp_norm_eps", self.mlp_norm_eps, above=0)
         if not isinstance(self.learn_sigma, bool):
             raise ConfigError(f"learn_sigma is {self.learn_sigma!r}, expected true or false")
         if self.is_dense and max(self.ranks):
@@ -92,6 +96,11 @@ class DiTConfig:
         d, m = self.hidden_size, self.mlp_size
         square = {f"attn.{name}": (d, d) for name in ("q", "k", "v", "o")}
         return {**square, "mlp.up": (m, d), "mlp.down": (d, m)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `config.json` holds it. Fields that came later are left out at their default: older programs read on."""
+        later = {"mlp_norm_eps": NORM_EPS}
+        return {name: value for name, value in asdict(self).items() if name not in later or later[name] != value}
 
     def matrix_names(self) -> list[tuple[str, int, int]]:
         """(name, out, in) of every diverted matrix of the model, in order."""
@@ -170,7 +179,7 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         return {
             "format_version": self.format_version,
-            "architecture": asdict(self.dit),
+            "architecture": self.dit.to_dict(),
             "diffusion": asdict(self.diffusion),
             "autoencoder": None if self.autoencoder is None else asdict(self.autoencoder),
             "classes": [{"id": c.id, "names": list(c.names)} for c in self.classes],

@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kind_core.config import TIMESTEP_FREQUENCIES, DiTConfig
+from kind_core.config import NORM_EPS, TIMESTEP_FREQUENCIES, DiTConfig
 from kind_core.diverted import DenseLinear, DivertedLinear, Tailor
 from kind_core.tailors import TailorBank
-
-NORM_EPS = 1e-6
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -77,7 +75,7 @@ class Block(nn.Module):
         self.adaln = nn.Linear(config.hidden_size, 6 * config.hidden_size)
         self.norm1 = nn.LayerNorm(config.hidden_size, elementwise_affine=False, eps=NORM_EPS)
         self.attn = Attention(config)
-        self.norm2 = nn.LayerNorm(config.hidden_size, elementwise_affine=False, eps=NORM_EPS)
+        self.norm2 = nn.LayerNorm(config.hidden_size, elementwise_affine=False, eps=config.mlp_norm_eps)
         self.mlp = Mlp(config)
 
     def forward(self, x: Tensor, conditioning: Tensor, tailors: dict[str, Tailor], prefix: str) -> Tensor:

@@ -15,7 +15,13 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 @click.group(invoke_without_command=True, context_settings=_CONTEXT)
 @click.option("--classes", multiple=True, metavar="NAMES", help="Classes, by name or id (comma or repeated).")
-@click.option("--target", "targets", multiple=True, metavar="TARGET", help="coreml, onnx, executorch or all.")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="TARGET",
+    help="coreml, onnx, executorch, all three as all, or diffusers.",
+)
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder [the shipped sample].")
 @click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
 @click.option("--sampler", metavar="NAME", help="ddim, dpmpp or, for flow models, euler [the checkpoint's].")

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kind_core.config import DiTConfig
-from kind_core.dit import NORM_EPS
+from kind_core.config import NORM_EPS, DiTConfig
 from kind_core.schedule import SamplerTable
 
 # The tailors of a block by matrix: the way down, then the way up; q, k and v share the first.
@@ -269,7 +268,7 @@ class CompactBlock(nn.Module):
         self.num_halves = num_halves
         self.register_buffer("class_half", _class_half(num_halves))
         self.norm1 = Norm(model.config.hidden_size, style.norm)
-        self.norm2 = Norm(model.config.hidden_size, style.norm)
+        self.norm2 = Norm(model.config.hidden_size, style.norm, model.config.mlp_norm_eps)
         self.gelu = Gelu(style.gelu)
 
     def forward(self, x: Tensor, modulations: Tensor, tailors: Tailors) -> Tensor:
@@ -556,18 +555,19 @@ class Norm(nn.Module):
 
     mean_weight: Tensor
 
-    def __init__(self, size: int, form: str) -> None:
+    def __init__(self, size: int, form: str, eps: float = NORM_EPS) -> None:
         super().__init__()
         self.size = size
+        self.eps = eps
         self.form = form
         if form == "matmul":
             self.register_buffer("mean_weight", torch.full((1, size), 1 / size))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.form == "native":
-            return F.layer_norm(x, (self.size,), eps=NORM_EPS)
+            return F.layer_norm(x, (self.size,), eps=self.eps)
         centred = x - F.linear(x, self.mean_weight)
-        return centred * (F.linear(centred * centred, self.mean_weight) + NORM_EPS).rsqrt()
+        return centred * (F.linear(centred * centred, self.mean_weight) + self.eps).rsqrt()
 
 
 class Gelu(nn.Module):

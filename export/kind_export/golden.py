@@ -19,7 +19,7 @@ from kind_runtimes.packs import read_pack
 _PREVIEW_CLASSES = 8
 _PREVIEW_COLUMNS = 4
 # the fastest first: the preview shows what a program makes, whichever it is
-_PREVIEW_RUNTIMES = ("onnx", "executorch", "coreml")
+_PREVIEW_RUNTIMES = ("onnx", "executorch", "coreml", "diffusers")
 
 
 def write_golden(file: Path, trajectories: Sequence[Trajectory], reference: Reference) -> None:

@@ -18,14 +18,20 @@ OnStage = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lowered:
-    """The programs of a target as the manifest describes them, what its tools reported, and what was lowered.
+class Written:
+    """The programs of a target as the manifest describes them, and what its tools reported."""
+
+    spec: TargetSpec
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lowered(Written):
+    """The same with what was lowered.
 
     `class_steps` are the functions by name where each class has its own; `step` is then that of the first.
     """
 
-    spec: TargetSpec
-    facts: dict[str, Any]
     step: Lowering
     options: TargetOptions
     class_steps: Mapping[str, Lowering] = field(default_factory=dict)

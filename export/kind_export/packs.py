@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ _CLASS_FIELDS = ("num_classes", "tailor_rank", "tailor_ranks")
 def hash_base(checkpoint: Path, config: ModelConfig, sampler: str, table: SamplerTable, base: CompactModel) -> str:
     """sha256 of all that a pack depends on: learngene, architecture, sampling and shapes; no class and no target."""
     assert isinstance(base.conditioning, LowRankTable), "a base has its table from detach_classes"
-    architecture = {name: value for name, value in asdict(config.dit).items() if name not in _CLASS_FIELDS}
+    architecture = {name: value for name, value in config.dit.to_dict().items() if name not in _CLASS_FIELDS}
     data = {
         "layout": _LAYOUT,
         "learngene": hash_file(checkpoint / LEARNGENE_NAME),

@@ -26,7 +26,7 @@ from kind_export.compact import CompactModel
 from kind_export.delegation import check_delegation, check_strict
 from kind_export.golden import write_golden, write_preview
 from kind_export.kits import write_kits
-from kind_export.lowering import Lowered
+from kind_export.lowering import Written
 from kind_export.packs import hash_base, require_tailors, write_packs
 from kind_export.planning.budget import Budget
 from kind_export.planning.plan import Choice, Considered, Plan, PlanInputs, Planner, apply_choice, artifact_cost
@@ -34,7 +34,7 @@ from kind_export.precision import lower_within_gate
 from kind_export.programs import latents_shape
 from kind_export.reference import Reference
 from kind_export.report import choose_devices, write_report
-from kind_export.request import ExportRequest, parse_targets
+from kind_export.request import PIPELINE_TARGET, ExportRequest, parse_targets
 from kind_export.rewrites import RewriteOptions, describe_rewrites, rewrite, rewrite_base
 from kind_export.rewrites.detach_classes import DetachedClass
 from kind_export.rewrites.factor_modulations import table_error_db
@@ -58,6 +58,7 @@ _TOOLS = {
     "coreml": ("coremltools", "torch"),
     "onnx": ("onnx", "onnxscript", "onnxruntime", "torch"),
     "executorch": ("executorch", "torch"),
+    "diffusers": ("torch",),
 }
 
 
@@ -126,14 +127,20 @@ def _export(
         folder.mkdir()
         packs = _write_packs(folder, plan, checkpoint, compact, sampler, detached)
 
-        def draft_of(lowered: Mapping[str, Lowered]) -> Manifest:
+        def draft_of(lowered: Mapping[str, Written]) -> Manifest:
             return _draft_manifest(plan, checkpoint, compact, sampler, lowered, packs)
 
-        lowered: dict[str, Lowered] = {}
+        lowered: dict[str, Written] = {}
         parities, profiles = {}, {}
         for name in plan.targets:
+            options = _target_options(name, request, checkpoint)
+            if name == PIPELINE_TARGET:
+                lowered[name], parities[name] = _write_pipeline(
+                    folder, checkpoint, compact, options, verifier, draft_of, on_stage
+                )
+                continue
             lowered[name], parities[name] = lower_within_gate(
-                name, compact, folder, _target_options(name, request, checkpoint), verifier, draft_of, on_stage
+                name, compact, folder, options, verifier, draft_of, on_stage
             )
             profiles[name] = check_delegation(folder, lowered[name].spec)
             if request.strict:
@@ -252,6 +259,28 @@ def _target_options(name: str, request: ExportRequest, checkpoint: Checkpoint) -
     return TargetOptions(precision=precision, min_ios=request.min_ios, class_functions=functions)
 
 
+def _write_pipeline(
+    folder: Path,
+    checkpoint: Checkpoint,
+    compact: CompactModel,
+    options: TargetOptions,
+    verifier: Verifier,
+    draft_of: Callable[[Mapping[str, Written]], Manifest],
+    on_stage: OnStage,
+) -> tuple[Written, Parity]:
+    """The diffusers folder: step by step through its programs' gates, then each class by one call of the pipeline."""
+    from kind_export.targets.diffusers import check_pipeline, lower_pipeline
+
+    reference, precision = verifier.reference, options.precision
+    on_stage(f"writing the {PIPELINE_TARGET} pipeline")
+    written = lower_pipeline(folder, checkpoint, compact, reference, precision)
+    on_stage(f"verifying {PIPELINE_TARGET}")
+    parity = verifier.verify(folder, draft_of({PIPELINE_TARGET: written}), written.spec)
+    psnr_db = check_pipeline(folder, verifier.trajectories, reference, precision)
+    written.facts["step"]["pipeline_psnr_db"] = round(psnr_db, 2)
+    return written, parity
+
+
 def _rewrite(
     plan: _Plan, checkpoint: Checkpoint, sampler: SamplerTable
 ) -> tuple[CompactModel, tuple[DetachedClass, ...]]:
@@ -287,7 +316,7 @@ def _draft_manifest(
     checkpoint: Checkpoint,
     compact: CompactModel,
     sampler: SamplerTable,
-    lowered: Mapping[str, Lowered],
+    lowered: Mapping[str, Written],
     packs: dict[str, Any],
 ) -> Manifest:
     """The manifest without parity and hashes, which come from running what it describes."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kind_export.compact import CompactModel
 from kind_export.graph_check import SavedStep
-from kind_export.lowering import Lowered, OnStage, lower_target
+from kind_export.lowering import Lowered, OnStage, Written, lower_target
 from kind_export.quantization import BITS
 from kind_export.sensitivity import LayerCost, choose_kept, describe_costs, measure_costs
 from kind_export.targets import Lowering, TargetOptions
@@ -37,7 +37,7 @@ def lower_within_gate(
     folder: Path,
     options: TargetOptions,
     verifier: Verifier,
-    draft_of: Callable[[Mapping[str, Lowered]], Manifest],
+    draft_of: Callable[[Mapping[str, Written]], Manifest],
     on_stage: OnStage,
 ) -> tuple[Lowered, Parity]:
     """The programs of a target that pass its gates, and how well; raises VerificationError where none do."""

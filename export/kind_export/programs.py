@@ -10,6 +10,8 @@ from kind_export.compact import CompactModel, LowRankTable, StepProgram, TailorL
 from kind_export.targets import Lowering, Target, TargetOptions
 from kind_runtimes.manifest import TensorSpec
 
+Contract = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]  # inputs, outputs
+
 
 class DecodeProgram(nn.Module):
     """Pixel-space latents in [-1, 1] to an RGB image, 0 to `peak`, clamped."""
@@ -30,14 +32,19 @@ def make_step(model: CompactModel, target: Target, options: TargetOptions, *, is
     # beside weights of a byte, tables in fp32 would be what a program is made of
     table_dtype = torch.float16 if options.precision in ("int8", "int4") and target.CASTS_MODULE else None
     module = StepProgram(model, style=target.STYLE, dtype=dtype, table_dtype=table_dtype, is_guided=is_guided).eval()
+    inputs, outputs = step_contract(model, is_guided=is_guided)
+    name = "step" if is_guided else "step_unguided"
+    return Lowering(name=name, module=module, example=_example(inputs), inputs=inputs, outputs=outputs)
+
+
+def step_contract(model: CompactModel, *, is_guided: bool = True) -> Contract:
+    """Inputs and outputs of the step of `model`."""
     shape = latents_shape(model)
     state = [TensorSpec(name=name, shape=shape, dtype="float32") for name in ("latents", "history")]
     state = state if model.sampler.has_history else state[:1]
     inputs = (*state, *(one for one in _choices(model) if is_guided or one.name != "guidance"))
     # an output may not have the name of an input
-    outputs = tuple(TensorSpec(name=f"next_{s.name}", shape=s.shape, dtype=s.dtype) for s in state)
-    name = "step" if is_guided else "step_unguided"
-    return Lowering(name=name, module=module, example=_example(inputs), inputs=inputs, outputs=outputs)
+    return inputs, tuple(TensorSpec(name=f"next_{s.name}", shape=s.shape, dtype=s.dtype) for s in state)
 
 
 def _choices(model: CompactModel) -> tuple[TensorSpec, ...]:
@@ -58,14 +65,22 @@ def _choices(model: CompactModel) -> tuple[TensorSpec, ...]:
 
 def make_decode(model: CompactModel, target: Target) -> Lowering | None:
     """The decode program, or None where the latents are not pixels and no autoencoder came with the checkpoint."""
+    contract = decode_contract(model, dtype="image_rgb_uint8" if target.IMAGE_OUTPUT else "float32")
+    if contract is None:
+        return None
+    inputs, outputs = contract
+    module = DecodeProgram(255.0 if target.IMAGE_OUTPUT else 1.0).eval()
+    return Lowering(name="decode", module=module, example=_example(inputs), inputs=inputs, outputs=outputs)
+
+
+def decode_contract(model: CompactModel, dtype: str = "float32") -> Contract | None:
+    """Inputs and outputs of the decode program, or None where there is none."""
     shape = latents_shape(model)
     if shape[1] != 3:
         return None
-    dtype = "image_rgb_uint8" if target.IMAGE_OUTPUT else "float32"
-    inputs = (TensorSpec(name="latents", shape=shape, dtype="float32"),)
-    outputs = (TensorSpec(name="image", shape=shape, dtype=dtype),)
-    module = DecodeProgram(255.0 if target.IMAGE_OUTPUT else 1.0).eval()
-    return Lowering(name="decode", module=module, example=_example(inputs), inputs=inputs, outputs=outputs)
+    return (TensorSpec(name="latents", shape=shape, dtype="float32"),), (
+        TensorSpec(name="image", shape=shape, dtype=dtype),
+    )
 
 
 def latents_shape(model: CompactModel) -> tuple[int, int, int, int]:

@@ -16,7 +16,8 @@ from kind_export.planning.budget import NO_BUDGET, Budget
 Precision = Literal["fp32", "fp16", "int8", "int4", "palette6", "palette4"]
 
 MAX_GUIDANCE = 100.0
-TARGETS = ("coreml", "onnx", "executorch")
+TARGETS = ("coreml", "onnx", "executorch")  # what --target all means: programs for devices
+PIPELINE_TARGET = "diffusers"  # a folder for Python, with every weight as trained
 PRECISIONS = ("fp32", "fp16", "int8", "int4", "palette6", "palette4")
 MIN_IOS = (17, 18)
 BAKING_MODES = ("auto", "on", "off")
@@ -73,6 +74,7 @@ class ExportRequest:
             raise ConfigError(f"guidance is {self.guidance}, expected a finite number up to {MAX_GUIDANCE:g}")
         self._check_shortcuts()
         self._check_ios()
+        self._check_pipeline()
         if self.base is None:
             check_kits(self.kits, parse_targets(self.targets))
         if self.class_functions:
@@ -101,6 +103,17 @@ class ExportRequest:
         needs = {"precision 'int4'": self.precision == "int4", "a guidance interval": self.guidance_interval != (0, 1)}
         for what in (name for name, is_asked in needs.items() if is_asked):
             raise TargetError(f"{what} of target 'coreml' needs iOS 18, min-ios is {self.min_ios}", "add --min-ios 18")
+
+    def _check_pipeline(self) -> None:
+        """Refuse what a diffusers folder cannot hold: it has the weights of each class as trained."""
+        if PIPELINE_TARGET not in parse_targets(self.targets):
+            return
+        given = {"packs": self.packs, "max-rank": self.max_rank is not None, "energy": self.energy is not None}
+        for name in (name for name, is_given in given.items() if is_given):
+            raise ConfigError(
+                f"--{name} does not go with target {PIPELINE_TARGET!r}, which holds the classes as trained",
+                f"export {PIPELINE_TARGET} without it",
+            )
 
     def _check_shortcuts(self) -> None:
         check_interval(self.guidance_interval)
@@ -162,10 +175,11 @@ class ExportRequest:
 
 def parse_targets(names: Sequence[str]) -> list[str]:
     """`all` or target names, each once and in a fixed order; raises TargetError for an unknown one."""
+    known = (*TARGETS, PIPELINE_TARGET)
     for name in names:
-        if name not in (*TARGETS, "all"):
-            raise TargetError(f"unknown target {name!r}, expected {', '.join(TARGETS)} or all", "use --target NAME")
-    return [target for target in TARGETS if target in names or "all" in names]
+        if name not in (*known, "all"):
+            raise TargetError(f"unknown target {name!r}, expected {', '.join(known)} or all", "use --target NAME")
+    return [target for target in known if target in names or (target in TARGETS and "all" in names)]
 
 
 def parse_blends(texts: Sequence[str]) -> tuple[tuple[str, ...], ...]:

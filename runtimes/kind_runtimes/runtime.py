@@ -79,9 +79,11 @@ _RUNTIMES = {
     "onnx": _Runtime(module="kind_runtimes.onnx_program", package="onnxruntime"),
     "executorch": _Runtime(module="kind_runtimes.executorch_program", package="executorch"),
     "coreml": _Runtime(module="kind_runtimes.coreml_program", package="coremltools"),
+    "diffusers": _Runtime(module="kind_runtimes.diffusers_program", package="diffusers"),
 }
 RUNTIMES = tuple(_RUNTIMES)
-# Core ML itself runs on Apple's systems only; its evaluator, elsewhere, is the slowest and comes last.
+# Core ML itself runs on Apple's systems only; its evaluator, elsewhere, is the slowest and comes last. A diffusers
+# folder is code: it runs only where it was asked for by name.
 _PREFERENCE = ("coreml", "onnx", "executorch") if sys.platform == "darwin" else ("onnx", "executorch", "coreml")
 
 
@@ -95,6 +97,11 @@ def check_runtime(name: str) -> str:
 def choose_runtime(targets: Collection[str]) -> str:
     """The best installed one of a bundle's targets; if none is installed, the best: opening it says what is missing."""
     held = [name for name in _PREFERENCE if name in targets]
+    if not held:
+        raise TargetError(
+            f"the bundle holds {', '.join(targets)} only, whose pipeline.py is code that would run here",
+            "add --runtime diffusers where you trust where the bundle comes from",
+        )
     return next((name for name in held if find_spec(_RUNTIMES[name].package)), held[0])
 
 

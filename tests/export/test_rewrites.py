@@ -38,6 +38,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "high rank": {"num_classes": 2, "learngene_rank": 28},
     "high rank, one class": {"num_classes": 1, "learngene_rank": 28},
     "learn_sigma": {"num_classes": 2, "learn_sigma": True},
+    "norms of two epsilons": {"num_classes": 1, "mlp_norm_eps": 0.1},
 }
 Rewrite = Callable[[CompactModel], CompactModel]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kind_core.errors import ExportError, KindError, TargetError
 from kind_export.compact import GraphStyle
-from kind_export.request import TARGETS, Precision
+from kind_export.request import PIPELINE_TARGET, TARGETS, Precision
 from kind_runtimes.manifest import TensorSpec
 
 __all__ = ["Lowering", "Precision", "Target", "TargetOptions", "choose_precision", "load_target", "one_line_errors"]
@@ -80,7 +80,7 @@ class TargetOptions:
 
 def load_target(name: str) -> Target:
     """Import one of `request.TARGETS`; raises TargetError when its package is not installed."""
-    assert name in TARGETS, name
+    assert name in (*TARGETS, PIPELINE_TARGET), name
     try:
         return import_module(f"kind_export.targets.{name}")  # type: ignore[return-value]
     except ModuleNotFoundError as error:

@@ -1,0 +1,139 @@
+"""diffusers' `DiTTransformer2DModel` and the dense DiT of this project: one network under two sets of names.
+
+diffusers holds a copy of the timestep and label embedders in every block; here they are shared, as in the original DiT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kind_core.config import NORM_EPS, DiTConfig
+from kind_core.dit import KindDiT
+from kind_core.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from diffusers import DiTTransformer2DModel
+
+_MLP_RATIO = 4.0  # the only one that diffusers builds
+_OUTSIDE = {"patch_embedding": "pos_embed.proj", "final.adaln": "proj_out_1", "final.linear": "proj_out_2"}
+_BLOCK = {
+    "adaln": "norm1.linear",
+    "attn.q": "attn1.to_q",
+    "attn.k": "attn1.to_k",
+    "attn.v": "attn1.to_v",
+    "attn.o": "attn1.to_out.0",
+    "mlp.up": "ff.net.0.proj",
+    "mlp.down": "ff.net.2",
+}
+_EMBEDDERS = {"timestep_embedder.fc1": "linear_1", "timestep_embedder.fc2": "linear_2"}
+_LABELS = "norm1.emb.class_embedder.embedding_table.weight"
+# What the dense DiT of this project is; a transformer with another value is another network.
+_EXPECTED = {"norm_type": "ada_norm_zero", "activation_fn": "gelu-approximate", "norm_elementwise_affine": False}
+
+
+def to_diffusers(config: DiTConfig, state: Mapping[str, Tensor], labels: Tensor) -> DiTTransformer2DModel:
+    """The transformer of dense weights (see `kind_core.dense`) and label embeddings (labels, hidden), null last."""
+    from diffusers import DiTTransformer2DModel
+
+    if config.mlp_ratio != _MLP_RATIO:
+        raise ConfigError(f"mlp_ratio is {config.mlp_ratio:g}, diffusers' DiT has {_MLP_RATIO:g} only")
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=config.num_heads,
+        attention_head_dim=config.hidden_size // config.num_heads,
+        in_channels=config.in_channels,
+        out_channels=config.out_channels,
+        num_layers=config.depth,
+        sample_size=config.sample_size,
+        patch_size=config.patch_size,
+        num_embeds_ada_norm=len(labels) - 1,
+        norm_eps=config.mlp_norm_eps,
+    )
+    tensors = {
+        f"{theirs}.{part}": state[f"{ours}.{part}"]
+        for ours, theirs in _layers(config.depth)
+        for part in ("weight", "bias")
+    }
+    tensors |= {f"transformer_blocks.{i}.{_LABELS}": labels for i in range(config.depth)}
+    transformer.load_state_dict(tensors)
+    return transformer.eval()  # type: ignore[no-any-return]
+
+
+def from_diffusers(transformer: DiTTransformer2DModel, classes: Sequence[int]) -> KindDiT:
+    """The dense model of `classes` (label indices), sharing the transformer's tensors.
+
+    Raises CheckpointError for a transformer that is no DiT with shared embedders.
+    """
+    config = read_architecture(transformer.config, len(classes))
+    theirs = transformer.state_dict()
+    _require_shared(theirs, config.depth)
+    zeros = torch.zeros(0)
+    state: dict[str, Tensor] = {}
+    for ours, name in _layers(config.depth):
+        weight = theirs[f"{name}.weight"]
+        state[f"{ours}.weight"] = weight
+        state[f"{ours}.bias"] = theirs.get(f"{name}.bias", zeros.new_zeros(len(weight)))  # attention_bias false
+    labels = theirs[f"transformer_blocks.0.{_LABELS}"]
+    state["null_label_embedding"] = labels[-1].clone()
+    state["tailors.weight"] = labels[list(classes)].clone()
+    model = KindDiT(config)
+    model.load_state_dict(state, assign=True)
+    return model.eval()
+
+
+def read_architecture(config: Mapping[str, Any], num_classes: int) -> DiTConfig:
+    """The architecture that a transformer's `config.json` describes; raises CheckpointError for another network."""
+    for name, expected in _EXPECTED.items():
+        value = config.get(name, expected)
+        if value != expected:
+            raise CheckpointError(
+                f"the transformer has {name} {value!r}, expected {expected!r}", "only DiT with adaLN-Zero is read"
+            )
+    channels = config["in_channels"]
+    out_channels = channels if config.get("out_channels") is None else config["out_channels"]
+    if out_channels not in (channels, 2 * channels):
+        raise CheckpointError(
+            f"the transformer has {out_channels} output channels, "
+            f"expected {channels}, or {2 * channels} with a variance"
+        )
+    return DiTConfig(
+        sample_size=config["sample_size"],
+        patch_size=config["patch_size"],
+        in_channels=channels,
+        hidden_size=config["num_attention_heads"] * config["attention_head_dim"],
+        depth=config["num_layers"],
+        num_heads=config["num_attention_heads"],
+        num_classes=num_classes,
+        learngene_rank=None,
+        mlp_ratio=_MLP_RATIO,
+        learn_sigma=out_channels != channels,
+        mlp_norm_eps=config.get("norm_eps", NORM_EPS),
+    )
+
+
+def _layers(depth: int) -> list[tuple[str, str]]:
+    """(our name, diffusers' name) of every layer with weight and bias; a shared embedder has one for each block."""
+    layers = list(_OUTSIDE.items())
+    for i in range(depth):
+        layers += [(f"blocks.{i}.{ours}", f"transformer_blocks.{i}.{theirs}") for ours, theirs in _BLOCK.items()]
+        layers += [
+            (ours, f"transformer_blocks.{i}.norm1.emb.timestep_embedder.{theirs}")
+            for ours, theirs in _EMBEDDERS.items()
+        ]
+    return layers
+
+
+def _require_shared(tensors: Mapping[str, Tensor], depth: int) -> None:
+    """Raise CheckpointError where blocks have embedders of their own: trained in diffusers they drift apart."""
+    prefix = "transformer_blocks.0.norm1.emb."
+    for name in [name for name in tensors if name.startswith(prefix)]:
+        for i in range(1, depth):
+            other = name.replace("transformer_blocks.0.", f"transformer_blocks.{i}.", 1)
+            if not torch.equal(tensors[name], tensors[other]):
+                raise CheckpointError(
+                    f"{other} differs from block 0's, expected one timestep and label embedder for all blocks",
+                    "a DiT trained with embedders of its own in every block is not supported",
+                )
