@@ -14,6 +14,7 @@ from torch import Tensor
 from kind_core.config import NORM_EPS, DiTConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError
+from kind_core.quiet import without_import_noise
 
 if TYPE_CHECKING:
     from diffusers import DiTTransformer2DModel
@@ -37,7 +38,8 @@ _EXPECTED = {"norm_type": "ada_norm_zero", "activation_fn": "gelu-approximate", 
 
 def to_diffusers(config: DiTConfig, state: Mapping[str, Tensor], labels: Tensor) -> DiTTransformer2DModel:
     """The transformer of dense weights (see `kind_core.dense`) and label embeddings (labels, hidden), null last."""
-    from diffusers import DiTTransformer2DModel
+    with without_import_noise():
+        from diffusers import DiTTransformer2DModel
 
     if config.mlp_ratio != _MLP_RATIO:
         raise ConfigError(f"mlp_ratio is {config.mlp_ratio:g}, diffusers' DiT has {_MLP_RATIO:g} only")

@@ -17,12 +17,15 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
 from diffusers.utils import dynamic_modules_utils, logging
 
 from kind_core.errors import BundleError
+from kind_core.quiet import without_import_noise
 from kind_runtimes.manifest import ProgramSpec
 from kind_runtimes.runtime import Arrays, check_inputs
+
+with without_import_noise():
+    from diffusers import DiffusionPipeline, DiTTransformer2DModel  # noqa: F401  # the second, which imports torchao
 
 _INDEX_NAME = "model_index.json"
 

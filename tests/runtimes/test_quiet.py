@@ -37,6 +37,10 @@ logging.getLogger("coremltools").warning("scikit-learn is mentioned")
             True,
         ),
         (
+            "Unable to import `torchao` Tensor objects. This may affect loading checkpoints serialized with `torchao`",
+            True,
+        ),
+        (
             "XGBoost version 2.0.0 has not been tested with coremltools. You may run into unexpected errors. "
             "XGBoost 1.4.2 is the most recent version that has been tested.",
             False,
