@@ -65,16 +65,13 @@ def load_checkpoint(path: Path, classes: Sequence[int] | None = None) -> Checkpo
     chosen = list(range(full.dit.num_classes)) if classes is None else list(classes)
     config = subset_config(full, chosen)
     model = KindDiT(config.dit)
-    hashes = [_sha256(path / CONFIG_NAME)]
     state = _read_tensors(path / LEARNGENE_NAME, {k: tuple(v.shape) for k, v in model.learngene_state().items()})
     model.load_state_dict(state, strict=False)
-    hashes.append(_sha256(path / LEARNGENE_NAME))
     for index, info in enumerate(config.classes):
-        file = tailor_path(path, info.id)
-        model.tailors.load_class(index, _read_tensors(file, class_shapes(config.dit, index)))
-        hashes.append(_sha256(file))
-    digest = hashlib.sha256("".join(hashes).encode()).hexdigest()
-    return Checkpoint(config=config, model=model.eval(), sha256=digest)
+        model.tailors.load_class(index, _read_tensors(tailor_path(path, info.id), class_shapes(config.dit, index)))
+    tailors = [tailor_path(path, info.id) for info in config.classes]
+    sha256 = hash_files([path / CONFIG_NAME, path / LEARNGENE_NAME, *tailors])
+    return Checkpoint(config=config, model=model.eval(), sha256=sha256)
 
 
 def save_checkpoint(
@@ -95,6 +92,11 @@ def subset_config(config: ModelConfig, classes: Sequence[int]) -> ModelConfig:
     ranks = tuple(config.dit.ranks[i] for i in classes)
     dit = replace(config.dit, num_classes=len(classes), tailor_ranks=None if config.dit.tailor_ranks is None else ranks)
     return replace(config, dit=dit, classes=tuple(config.classes[i] for i in classes))
+
+
+def hash_files(files: Sequence[Path]) -> str:
+    """One sha256 of the contents of `files`, in order."""
+    return hashlib.sha256("".join(_sha256(file) for file in files).encode()).hexdigest()
 
 
 def tailor_path(path: Path, class_id: str) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from kind_core.cli import parse_interval, report_errors, split_names
+from kind_core.errors import ConfigError
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -23,6 +24,10 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
     help="coreml, onnx, executorch, all three as all, or diffusers.",
 )
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder [the shipped sample].")
+@click.option(
+    "--from-diffusers", type=click.Path(path_type=Path), help="Instead of a checkpoint: a diffusers DiT, kept dense."
+)
+@click.option("--latents-only", is_flag=True, help="Leave the autoencoder out: the app decodes the latents.")
 @click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
 @click.option("--sampler", metavar="NAME", help="ddim, dpmpp or, for flow models, euler [the checkpoint's].")
 @click.option("--guidance", type=float, help="Default guidance scale [the checkpoint's].")
@@ -68,6 +73,7 @@ def main(
       kind-export --classes panda --target coreml --kit ios
       kind-export --blend panda+koala --target onnx --precision int8 --guidance-interval 0.2,0.8
       kind-export --classes panda --target coreml --device a18 --max-size 2MB --max-step-ms 1
+      kind-export --from-diffusers DiT-XL-2-256 --classes "golden retriever" --target onnx --latents-only
       kind-export classes
       kind-export report panda.kind --device snapdragon-8-gen-3
     """
@@ -81,14 +87,9 @@ def main(
     options |= {"devices": split_names(options["devices"])}
     options |= {"blends": parse_blends(options["blends"])}
     options |= {"guidance_interval": parse_interval(options["guidance_interval"])}
-    checkpoint = options.pop("checkpoint") or _sample_checkpoint()
-    request = ExportRequest(
-        classes=split_names(classes),
-        targets=split_names(targets),
-        kits=split_names(options.pop("kits")),
-        checkpoint=checkpoint,
-        **options,
-    )
+    options |= _choose_checkpoint(options["checkpoint"], options["from_diffusers"])
+    options |= {"kits": split_names(options["kits"])}
+    request = ExportRequest(classes=split_names(classes), targets=split_names(targets), **options)
     from kind_export.session import run_export, run_packs
 
     (run_packs if request.base is not None else run_export)(request, as_json=as_json)
@@ -96,18 +97,19 @@ def main(
 
 @main.command()
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder [the shipped sample].")
+@click.option("--from-diffusers", type=click.Path(path_type=Path), help="Instead of a checkpoint: a diffusers DiT.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @report_errors
-def classes(checkpoint: Path | None, as_json: bool) -> None:
+def classes(checkpoint: Path | None, from_diffusers: Path | None, as_json: bool) -> None:
     """List the classes that a checkpoint holds.
 
     \b
     Example:
       kind-export classes --checkpoint my-model
     """
-    from kind_core.checkpoint import read_config
+    from kind_export.source import read_source_config
 
-    config = read_config(checkpoint or _sample_checkpoint())
+    config = read_source_config(**_choose_checkpoint(checkpoint, from_diffusers))
     if as_json:
         click.echo(json.dumps([{"id": c.id, "names": list(c.names)} for c in config.classes]))
         return
@@ -135,7 +137,12 @@ def report(bundle: Path, devices: tuple[str, ...], as_json: bool) -> None:
     click.echo(json.dumps(data, ensure_ascii=False) if as_json else f"report  {bundle / 'report.html'}")
 
 
-def _sample_checkpoint() -> Path:
-    from kind_samples import sample_checkpoint
+def _choose_checkpoint(checkpoint: Path | None, from_diffusers: Path | None) -> dict[str, Any]:
+    """The fields of a request that say where the weights are: the shipped sample's where nothing was given."""
+    if checkpoint is not None and from_diffusers is not None:
+        raise ConfigError("both --checkpoint and --from-diffusers were given", "give one of them")
+    if checkpoint is None and from_diffusers is None:
+        from kind_samples import sample_checkpoint
 
-    return sample_checkpoint()
+        checkpoint = sample_checkpoint()
+    return {"checkpoint": from_diffusers or checkpoint, "from_diffusers": from_diffusers is not None}

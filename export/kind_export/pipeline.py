@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
+from kind_core.checkpoint import Checkpoint
 from kind_core.classes import ClassInfo, ResolvedClass, resolve_classes
 from kind_core.errors import BudgetError, ConfigError, KindError
 from kind_core.sampling import guided_steps
@@ -38,6 +38,7 @@ from kind_export.request import PIPELINE_TARGET, ExportRequest, parse_targets
 from kind_export.rewrites import RewriteOptions, describe_rewrites, rewrite, rewrite_base
 from kind_export.rewrites.detach_classes import DetachedClass
 from kind_export.rewrites.factor_modulations import table_error_db
+from kind_export.source import Source, open_source
 from kind_export.targets import Precision, TargetOptions, choose_precision, load_target
 from kind_export.verify import Parity, ShortfallError, Verifier
 from kind_export.work_report import Works
@@ -78,6 +79,7 @@ class _Plan:
     """A request with every default filled in."""
 
     request: ExportRequest
+    source: Source
     targets: list[str]
     classes: list[ResolvedClass]
     openings: tuple[Opening, ...]
@@ -115,9 +117,9 @@ def _export(
     plan = _plan(request)
     devices = choose_devices(request.devices)
     check_output(plan.output, force=request.force)
-    sampler = read_sampler_table(read_config(request.checkpoint).diffusion, plan.sampler, plan.steps)
+    sampler = read_sampler_table(plan.source.config.diffusion, plan.sampler, plan.steps)
     on_stage("reading the checkpoint")
-    source = load_checkpoint(request.checkpoint, [c.index for c in plan.classes])
+    source = plan.source.load([c.index for c in plan.classes])
     on_stage("running the eager model")
     verifier = _make_verifier(plan, source)  # first, because it refuses what no check could tell from nothing
     on_stage("composing and rewriting")
@@ -173,7 +175,7 @@ def _make_planner(request: ExportRequest, on_stage: OnStage) -> Planner:
     check_output(plan.output, force=request.force)
     (name,) = plan.targets
     on_stage("reading the checkpoint")
-    source = load_checkpoint(request.checkpoint, [c.index for c in plan.classes])
+    source = plan.source.load([c.index for c in plan.classes])
     reference = Reference(
         checkpoint=open_together(source, plan.openings), sampler=plan.sampler, steps=plan.steps, guidance=plan.guidance,
         guidance_interval=request.guidance_interval,
@@ -206,13 +208,14 @@ def _require_budget(budget: Budget, works: Works, folder: Path, draft: Manifest,
 
 
 def _plan(request: ExportRequest) -> _Plan:
-    config = read_config(request.checkpoint)
+    source = open_source(request)
+    config = source.config
     classes, openings = _resolve(request, config.classes)
     defaults = config.diffusion
     if config.autoencoder is not None:
         raise ConfigError(
             f"the checkpoint decodes with {config.autoencoder.kind}, which is not exported yet",
-            "export a pixel-space checkpoint",
+            "export a pixel-space checkpoint, or add --latents-only and decode in the app",
         )
     if request.packs:
         require_tailors(config)
@@ -222,6 +225,7 @@ def _plan(request: ExportRequest) -> _Plan:
         name += f"-and-{len(queries) - 3}-more"
     return _Plan(
         request=request,
+        source=source,
         targets=parse_targets(request.targets),
         classes=classes,
         openings=openings,
@@ -292,7 +296,7 @@ def _rewrite(
     )  # fmt: skip
     if not request.packs:
         return rewrite(checkpoint.model, sampler, options), ()
-    tailor_rank = require_tailors(read_config(request.checkpoint))
+    tailor_rank = require_tailors(plan.source.config)
     return rewrite_base(checkpoint.model, sampler, tailor_rank, options=options)
 
 

@@ -26,7 +26,10 @@ SAMPLERS = ("ddim", "dpmpp", "euler")  # those of kind_core.schedule, which impo
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportRequest:
-    """One export. None means the checkpoint's (steps, sampler, guidance) or the target's (precision) default."""
+    """One export. None means the checkpoint's (steps, sampler, guidance) or the target's (precision) default.
+
+    `from_diffusers`: `checkpoint` is a diffusers folder with a dense DiT. `latents_only`: an autoencoder is left out.
+    """
 
     classes: tuple[str, ...]
     targets: tuple[str, ...]
@@ -49,6 +52,8 @@ class ExportRequest:
     devices: tuple[str, ...] = ()
     budget: Budget = NO_BUDGET
     forms: str = "auto"
+    from_diffusers: bool = False
+    latents_only: bool = False
     force: bool = False
     strict: bool = False
 
@@ -68,6 +73,8 @@ class ExportRequest:
         _require_choice("baking", self.baking, BAKING_MODES)
         if self.packs and self.baking == "off":
             raise ConfigError("packs hold a modulation table, but baking is 'off'", "leave out --baking or --packs")
+        if self.packs and self.from_diffusers:
+            raise ConfigError("the checkpoint has no tailors, so it has no packs", "export it without --packs")
         if self.steps is not None and self.steps < 1:
             raise ConfigError(f"steps is {self.steps}, expected 1 or more")
         if self.guidance is not None and not (math.isfinite(self.guidance) and abs(self.guidance) <= MAX_GUIDANCE):

@@ -1,0 +1,50 @@
+"""What an export starts from: a KIND checkpoint, or a diffusers folder with a dense DiT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
+from kind_core.config import ModelConfig
+from kind_core.errors import ConfigError
+from kind_export.request import ExportRequest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A checkpoint whose weights are not read yet; `config` knows every class."""
+
+    path: Path
+    config: ModelConfig
+    is_diffusers: bool = False
+
+    def load(self, classes: Sequence[int]) -> Checkpoint:
+        """The weights of `classes`, indices into the config."""
+        if self.is_diffusers:
+            from kind_core.diffusers_folder import load_diffusers
+
+            checkpoint = load_diffusers(self.path, classes)
+        else:
+            checkpoint = load_checkpoint(self.path, classes)
+        return replace(checkpoint, config=replace(checkpoint.config, autoencoder=self.config.autoencoder))
+
+
+def open_source(request: ExportRequest) -> Source:
+    """Read the config that `request` names. With `latents_only` there is no autoencoder to export."""
+    config = read_source_config(request.checkpoint, request.from_diffusers)
+    if request.latents_only:
+        if config.dit.in_channels == 3:  # a program of three channels is decoded as pixels
+            raise ConfigError("--latents-only was given, but the checkpoint's latents have 3 channels", "leave it out")
+        config = replace(config, autoencoder=None)
+    return Source(path=request.checkpoint, config=config, is_diffusers=request.from_diffusers)
+
+
+def read_source_config(checkpoint: Path, from_diffusers: bool = False) -> ModelConfig:
+    """The config of either kind of folder."""
+    if not from_diffusers:
+        return read_config(checkpoint)
+    from kind_core.diffusers_folder import read_diffusers_config
+
+    return read_diffusers_config(checkpoint)

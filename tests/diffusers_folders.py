@@ -1,0 +1,36 @@
+"""Tiny folders in the layout of facebook/DiT-XL-2-256, random in zero-initialised layers too."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler
+
+from kind_core.dense import dense_state
+from kind_core.diffusers_dit import to_diffusers
+from tiny import tiny_config, tiny_model
+
+LABELS = {"0": "tench, Tinca tinca", "1": "goldfish, Carassius auratus"}
+NUM_LABELS = 3  # one more than is named
+
+
+def write_folder(path: Path, scheduler: Any = None, **changes: Any) -> None:
+    """A pipeline folder with latents of four channels and a variance; `changes` are fields of `DiTConfig`."""
+    architecture = {
+        "num_classes": NUM_LABELS, "in_channels": 4, "learn_sigma": True, "learngene_rank": None, "tailor_rank": 0,
+        "mlp_norm_eps": 1e-5,
+    }  # fmt: skip
+    model = tiny_model(tiny_config(**(architecture | changes)))
+    labels = torch.cat([model.tailors.label_embeddings(), model.null_label_embedding[None]]).detach()
+    to_diffusers(model.config, dense_state(model), labels).save_pretrained(path / "transformer")
+    (scheduler or DDIMScheduler(clip_sample=False)).save_pretrained(path / "scheduler")
+    index = {
+        "_class_name": "DiTPipeline",
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "transformer": ["diffusers", "Transformer2DModel"],
+        "id2label": LABELS,
+    }
+    (path / "model_index.json").write_text(json.dumps(index))
