@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
@@ -35,6 +36,36 @@ class Checkpoint:
     config: ModelConfig
     model: KindDiT
     sha256: str
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, classes: Sequence[str] | None = None, **options: Any) -> Self:
+        """From a folder or a repository of the Hub; see `kind_core.hub.from_pretrained`."""
+        from kind_core import hub
+
+        loaded = hub.from_pretrained(name_or_path, classes, **options)
+        return cls(config=loaded.config, model=loaded.model, sha256=loaded.sha256)
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        force: bool = False,
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        **options: Any,
+    ) -> None:
+        """To a folder, and with `push_to_hub` to the Hub as `repo_id`, by default the folder's name."""
+        path = Path(save_directory)
+        save_checkpoint(path, self.config, self.model, dtype=dtype, force=force)
+        if push_to_hub:
+            self.push_to_hub(repo_id or path.name, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """To a repository of the Hub, with a model card; see `kind_core.hub.push_to_hub`. Returns its address."""
+        from kind_core import hub
+
+        return hub.push_to_hub(self, repo_id, **options)
 
 
 def read_config(path: Path) -> ModelConfig:

@@ -11,7 +11,7 @@ from kind_core.classes import ClassInfo
 from kind_core.errors import CheckpointError, ConfigError
 
 FORMAT_VERSION = 1
-_FIELDS = {"format_version", "architecture", "diffusion", "autoencoder", "classes"}
+_FIELDS = {"format_version", "architecture", "diffusion", "autoencoder", "classes", "provenance"}
 _T = TypeVar("_T")
 NOISE_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "flow")
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow_prediction")
@@ -159,6 +159,21 @@ class AutoencoderConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Provenance:
+    """Whose the weights are, under which licence, and what they were trained on: for model cards and programs."""
+
+    author: str = ""
+    licence: str = ""
+    data: str = ""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not isinstance(value, str):
+                raise ConfigError(f"provenance {item.name} is {value!r}, expected a text")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
     """Everything in `config.json`."""
 
@@ -166,6 +181,7 @@ class ModelConfig:
     diffusion: DiffusionConfig
     classes: tuple[ClassInfo, ...]
     autoencoder: AutoencoderConfig | None = None
+    provenance: Provenance = Provenance()
     format_version: int = field(default=FORMAT_VERSION)
 
     def __post_init__(self) -> None:
@@ -183,6 +199,8 @@ class ModelConfig:
             "diffusion": asdict(self.diffusion),
             "autoencoder": None if self.autoencoder is None else asdict(self.autoencoder),
             "classes": [{"id": c.id, "names": list(c.names)} for c in self.classes],
+            # it came later: left out where nothing is known, older programs read on
+            **({} if self.provenance == Provenance() else {"provenance": asdict(self.provenance)}),
         }
 
     @classmethod
@@ -204,6 +222,7 @@ class ModelConfig:
                 diffusion=_build(DiffusionConfig, data["diffusion"], "diffusion"),
                 classes=_build_classes(data["classes"]),
                 autoencoder=None if autoencoder is None else _build(AutoencoderConfig, autoencoder, "autoencoder"),
+                provenance=_build(Provenance, data.get("provenance", {}), "provenance"),
                 format_version=version,
             )
         except KeyError as error:

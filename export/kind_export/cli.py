@@ -23,7 +23,9 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
     metavar="TARGET",
     help="coreml, onnx, executorch, all three as all, or diffusers.",
 )
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder [the shipped sample].")
+@click.option(
+    "--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder, or ORG/NAME[@REVISION] [the sample]."
+)
 @click.option(
     "--from-diffusers", type=click.Path(path_type=Path), help="Instead of a checkpoint: a diffusers DiT, kept dense."
 )
@@ -74,6 +76,7 @@ def main(
       kind-export --blend panda+koala --target onnx --precision int8 --guidance-interval 0.2,0.8
       kind-export --classes panda --target coreml --device a18 --max-size 2MB --max-step-ms 1
       kind-export --from-diffusers DiT-XL-2-256 --classes "golden retriever" --target onnx --latents-only
+      kind-export --checkpoint org/my-model --classes panda --target coreml
       kind-export classes
       kind-export report panda.kind --device snapdragon-8-gen-3
     """

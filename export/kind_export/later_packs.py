@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
+from kind_core.checkpoint import Checkpoint
 from kind_core.classes import resolve_classes
 from kind_core.errors import BundleError
 from kind_core.schedule import SamplerTable, read_sampler_table
@@ -20,6 +20,7 @@ from kind_export.reference import Reference
 from kind_export.request import ExportRequest
 from kind_export.rewrites import rewrite_base
 from kind_export.rewrites.detach_classes import DetachedClass
+from kind_export.source import open_source
 from kind_export.verify import Parity, Verifier
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.generator import open_generator
@@ -42,16 +43,17 @@ def export_packs(request: ExportRequest, on_stage: OnStage = lambda stage: None)
     """Write a pack a class that fits `request.base`; raises a KindError and leaves nothing behind otherwise."""
     assert request.base is not None
     manifest = open_bundle(request.base).manifest
-    config = read_config(request.checkpoint)
+    source = open_source(request)
+    config = source.config
     resolved = resolve_classes(request.classes, config.classes)
     folder = request.output or request.base / PACKS_FOLDER
     files = tuple(folder / name for name in pack_names([c.info for c in resolved]))
     for file in files:
         check_output(file, force=request.force)
     on_stage("reading the checkpoint")
-    checkpoint = load_checkpoint(request.checkpoint, [c.index for c in resolved])
+    checkpoint = source.load([c.index for c in resolved])
     sampler = read_sampler_table(config.diffusion, manifest.sampler, manifest.steps)
-    base, classes = _detach(request, checkpoint, sampler, manifest, require_tailors(config))
+    base, classes = _detach(request, source.path, checkpoint, sampler, manifest, require_tailors(config))
     on_stage("running the eager model")
     reference = Reference(
         checkpoint=checkpoint, sampler=manifest.sampler, steps=manifest.steps, guidance=manifest.guidance_scale,
@@ -71,7 +73,12 @@ def export_packs(request: ExportRequest, on_stage: OnStage = lambda stage: None)
 
 
 def _detach(
-    request: ExportRequest, checkpoint: Checkpoint, sampler: SamplerTable, manifest: Manifest, tailor_rank: int
+    request: ExportRequest,
+    path: Path,
+    checkpoint: Checkpoint,
+    sampler: SamplerTable,
+    manifest: Manifest,
+    tailor_rank: int,
 ) -> tuple[str, tuple[DetachedClass, ...]]:
     """The hash of the base and the classes in its form; raises BundleError where the checkpoint is another's."""
     if manifest.pack_base is None:
@@ -79,7 +86,7 @@ def _detach(
     inputs = next(iter(manifest.targets.values())).programs["step"].inputs
     table_rank = next(spec.shape[0] for spec in inputs if spec.name == "modulation_basis")
     compact, classes = rewrite_base(checkpoint.model, sampler, tailor_rank, table_rank)
-    base = hash_base(request.checkpoint, checkpoint.config, manifest.sampler, sampler, compact)
+    base = hash_base(path, checkpoint.config, manifest.sampler, sampler, compact)
     if base != manifest.pack_base:
         raise BundleError(
             f"the checkpoint {request.checkpoint} gives base {base[:12]}..., {request.base} is base "

@@ -311,7 +311,7 @@ def _write_packs(
     """The packs of a base, and what the manifest says of them; nothing where the classes are built in."""
     if not plan.request.packs:
         return {}
-    base = hash_base(plan.request.checkpoint, checkpoint.config, plan.sampler, sampler, compact)
+    base = hash_base(plan.source.path, checkpoint.config, plan.sampler, sampler, compact)
     return {"pack_base": base, "packs": write_packs(folder, checkpoint.config.classes, detached, base)}
 
 

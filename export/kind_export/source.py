@@ -1,14 +1,16 @@
-"""What an export starts from: a KIND checkpoint, or a diffusers folder with a dense DiT."""
+"""What an export starts from: a KIND checkpoint or a diffusers folder with a dense DiT, here or on the Hub."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
 from kind_core.config import ModelConfig
 from kind_core.errors import ConfigError
+from kind_core.hub import find_checkpoint, find_config, find_diffusers
 from kind_export.request import ExportRequest
 
 
@@ -33,18 +35,27 @@ class Source:
 
 def open_source(request: ExportRequest) -> Source:
     """Read the config that `request` names. With `latents_only` there is no autoencoder to export."""
-    config = read_source_config(request.checkpoint, request.from_diffusers)
+    if request.from_diffusers:
+        path = find_diffusers(request.checkpoint)
+    else:
+        path = find_checkpoint(request.checkpoint, [*request.classes, *chain(*request.blends)])
+    config = _read_config(path, request.from_diffusers)
     if request.latents_only:
         if config.dit.in_channels == 3:  # a program of three channels is decoded as pixels
             raise ConfigError("--latents-only was given, but the checkpoint's latents have 3 channels", "leave it out")
         config = replace(config, autoencoder=None)
-    return Source(path=request.checkpoint, config=config, is_diffusers=request.from_diffusers)
+    return Source(path=path, config=config, is_diffusers=request.from_diffusers)
 
 
 def read_source_config(checkpoint: Path, from_diffusers: bool = False) -> ModelConfig:
-    """The config of either kind of folder."""
-    if not from_diffusers:
-        return read_config(checkpoint)
+    """The config of either kind of folder, of the Hub without its weights."""
+    path = find_diffusers(checkpoint, is_whole=False) if from_diffusers else find_config(checkpoint)
+    return _read_config(path, from_diffusers)
+
+
+def _read_config(path: Path, is_diffusers: bool) -> ModelConfig:
+    if not is_diffusers:
+        return read_config(path)
     from kind_core.diffusers_folder import read_diffusers_config
 
-    return read_diffusers_config(checkpoint)
+    return read_diffusers_config(path)

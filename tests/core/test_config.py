@@ -13,6 +13,7 @@ from kind_core.config import (
     DiffusionConfig,
     DiTConfig,
     ModelConfig,
+    Provenance,
     preset,
 )
 from kind_core.errors import CheckpointError, ClassNameError, ConfigError, KindError
@@ -65,6 +66,18 @@ def test_an_unknown_preset_is_named_with_what_there_is(name: str) -> None:
         preset(name)
     assert repr(name) in caught.value.message
     assert "kind-b/2" in caught.value.hint
+
+
+def test_what_came_later_is_written_only_where_it_is_used() -> None:
+    plain = tiny_model_config().to_dict()
+    assert "provenance" not in plain
+    assert "mlp_norm_eps" not in plain["architecture"]
+    config = replace(
+        tiny_model_config(tiny_config(mlp_norm_eps=1e-5)), provenance=Provenance(author="A. Uthor", licence="mit")
+    )
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    with pytest.raises(ConfigError, match="provenance licence is 3, expected a text"):
+        ModelConfig.from_dict({**plain, "provenance": {"licence": 3}})
 
 
 def test_derived_shapes() -> None:

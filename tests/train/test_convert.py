@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
+from kind_core.config import Provenance
 from kind_core.errors import CheckpointError, ConfigError
 from kind_train.convert import convert_checkpoint
 from tiny import tiny_model, tiny_model_config
@@ -32,6 +33,12 @@ def test_sampling_defaults_are_stored(checkpoint: Path, tmp_path: Path) -> None:
     convert_checkpoint(checkpoint, tmp_path / "tuned", dtype="fp32", sampler="dpmpp", steps=7, guidance=2.5)
     diffusion = load_checkpoint(tmp_path / "tuned").config.diffusion
     assert (diffusion.sampler, diffusion.steps, diffusion.guidance_scale) == ("dpmpp", 7, 2.5)
+
+
+def test_provenance_is_stored_and_kept(checkpoint: Path, tmp_path: Path) -> None:
+    convert_checkpoint(checkpoint, tmp_path / "named", author="A. Uthor", licence="apache-2.0")
+    convert_checkpoint(tmp_path / "named", tmp_path / "again", trained_on="my photos", licence="")
+    assert load_checkpoint(tmp_path / "again").config.provenance == Provenance(author="A. Uthor", data="my photos")
 
 
 def test_a_weight_beyond_fp16_is_refused(tmp_path: Path) -> None:

@@ -114,6 +114,9 @@ def evaluate(classes: tuple[str, ...], output: Path | None, force: bool, as_json
 @click.option("--sampler", help="Default sampler to store [as it is].")
 @click.option("--steps", type=int, help="Default sampler steps to store [as they are].")
 @click.option("--guidance", type=float, help="Default guidance scale to store [as it is].")
+@click.option("--author", help="Whose the weights are, for model cards and programs [as it is].")
+@click.option("--licence", help="Their licence: apache-2.0, cc-by-nc-4.0, or in words [as it is].")
+@click.option("--trained-on", metavar="TEXT", help="The data they were trained on, in words [as it is].")
 @click.option("--force", is_flag=True, help="Replace an existing OUTPUT.")
 @report_errors
 def convert(source: Path, output: Path, **options: Any) -> None:
@@ -122,6 +125,7 @@ def convert(source: Path, output: Path, **options: Any) -> None:
     \b
     Example:
       kind-train convert run/best my-model --guidance 2.5
+      kind-train convert run/best my-model --author "A. Uthor" --licence apache-2.0 --trained-on "my own photos"
     """
     from kind_train.convert import convert_checkpoint
 

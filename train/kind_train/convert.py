@@ -1,4 +1,4 @@
-"""A checkpoint ready to ship: half the bytes, and the sampling defaults that measured best."""
+"""A checkpoint ready to ship: half the bytes, the sampling defaults that measured best, and whose it is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
+from kind_core.config import Provenance
 from kind_core.errors import CheckpointError, ConfigError
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -21,11 +22,14 @@ def convert_checkpoint(
     sampler: str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    author: str | None = None,
+    licence: str | None = None,
+    trained_on: str | None = None,
     force: bool = False,
 ) -> int:
-    """Write `source` to `output` in `dtype`, with other sampling defaults where given; returns the bytes written.
+    """Write `source` to `output` in `dtype`, with other sampling defaults and provenance where given.
 
-    Raises CheckpointError when a weight does not fit into fp16.
+    Returns the bytes written; raises CheckpointError when a weight does not fit into fp16.
     """
     if dtype not in DTYPES:
         raise ConfigError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
@@ -40,6 +44,12 @@ def convert_checkpoint(
         steps=defaults.steps if steps is None else steps,
         guidance_scale=defaults.guidance_scale if guidance is None else guidance,
     )
-    config = replace(checkpoint.config, diffusion=diffusion)
+    known = checkpoint.config.provenance
+    provenance = Provenance(
+        author=known.author if author is None else author,
+        licence=known.licence if licence is None else licence,
+        data=known.data if trained_on is None else trained_on,
+    )
+    config = replace(checkpoint.config, diffusion=diffusion, provenance=provenance)
     save_checkpoint(output, config, checkpoint.model, dtype=DTYPES[dtype], force=force)
     return sum(file.stat().st_size for file in output.rglob("*") if file.is_file())

@@ -1,0 +1,159 @@
+"""Checkpoints of the Hugging Face Hub: a repository has the layout of a checkpoint folder.
+
+`ORG/NAME` or `ORG/NAME@REVISION` stands for a folder wherever one is asked for. Of its tailors only those of the asked
+classes are downloaded, all files of one commit.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kind_core.checkpoint import (
+    CONFIG_NAME,
+    LEARNGENE_NAME,
+    TAILORS_NAME,
+    Checkpoint,
+    load_checkpoint,
+    read_config,
+    save_checkpoint,
+)
+from kind_core.classes import resolve_classes
+from kind_core.errors import CheckpointError
+
+CARD_NAME = "README.md"
+_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
+# What a DiT pipeline of diffusers is made of.
+_DIFFUSERS_SETTINGS = ("model_index.json", "config.json", "*/config.json", "scheduler/*")
+_DIFFUSERS_FILES = (*_DIFFUSERS_SETTINGS, "transformer/*", "vae/*", "*.safetensors")
+
+
+def find_checkpoint(path: Path, classes: Iterable[str] | None = None, **options: Any) -> Path:
+    """The folder `path`, or the one that the Hub has under that name, downloaded.
+
+    `classes` are names or ids whose tailors are needed, all by default; `options` are those of `from_pretrained`.
+    Raises CheckpointError, also for a class that is not there.
+    """
+    name = _NAME.fullmatch(path.as_posix())
+    if path.exists() or name is None:
+        return path
+    fetch = _fetcher(name["repo"], name["revision"], options)
+    folder = fetch(CONFIG_NAME).parent
+    # the folder is named by the commit: whatever is pushed meanwhile, all files are of this one
+    fetch = _fetcher(name["repo"], folder.name, options)
+    config = read_config(folder)
+    chosen = config.classes if classes is None else [c.info for c in resolve_classes(tuple(classes), config.classes)]
+    for file in (LEARNGENE_NAME, *(f"{TAILORS_NAME}/{info.id}.safetensors" for info in chosen)):
+        fetch(file)
+    return folder
+
+
+def find_config(path: Path, **options: Any) -> Path:
+    """The same with `config.json` alone."""
+    name = _NAME.fullmatch(path.as_posix())
+    if path.exists() or name is None:
+        return path
+    return _fetcher(name["repo"], name["revision"], options)(CONFIG_NAME).parent
+
+
+def find_diffusers(path: Path, *, is_whole: bool = True) -> Path:
+    """The folder `path`, or the DiT pipeline that the Hub has under that name, whole or its settings alone."""
+    from huggingface_hub import snapshot_download
+
+    name = _NAME.fullmatch(path.as_posix())
+    if path.exists() or name is None:
+        return path
+    return Path(
+        _call(
+            name["repo"], "",
+            lambda: snapshot_download(
+                name["repo"], revision=name["revision"],
+                allow_patterns=list(_DIFFUSERS_FILES if is_whole else _DIFFUSERS_SETTINGS),
+            ),
+        )
+    )  # fmt: skip
+
+
+def from_pretrained(name_or_path: str | Path, classes: Sequence[str] | None = None, **options: Any) -> Checkpoint:
+    """Load a checkpoint from a folder or the Hub, with the classes of these names or ids, all by default.
+
+    `options` are huggingface_hub's: revision, token, cache_dir, local_files_only, force_download.
+    """
+    revision = options.pop("revision", None)
+    path = Path(f"{name_or_path}@{revision}") if revision and not Path(name_or_path).exists() else Path(name_or_path)
+    folder = find_checkpoint(path, classes, **options)
+    known = read_config(folder).classes
+    return load_checkpoint(folder, None if classes is None else [c.index for c in resolve_classes(classes, known)])
+
+
+def push_to_hub(
+    checkpoint: Checkpoint,
+    repo_id: str,
+    *,
+    evaluation: Mapping[str, Any] | None = None,
+    commit_message: str = "Upload checkpoint",
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+) -> str:
+    """Upload a checkpoint with its model card, making the repository where there is none; returns its address.
+
+    `evaluation` is what `kind-train evaluate -o` wrote: the figures of the card.
+    """
+    from huggingface_hub import HfApi
+
+    from kind_core.model_card import render_card
+
+    api = HfApi(token=token)
+    with tempfile.TemporaryDirectory() as holder:
+        folder = Path(holder) / "checkpoint"
+        save_checkpoint(folder, checkpoint.config, checkpoint.model)
+        (folder / CARD_NAME).write_text(render_card(checkpoint, repo_id, evaluation), encoding="utf-8")
+
+        def upload() -> str:
+            made = api.create_repo(repo_id, private=private, exist_ok=True)
+            api.upload_folder(
+                repo_id=made.repo_id, folder_path=folder, commit_message=commit_message, revision=revision,
+                create_pr=create_pr,
+            )  # fmt: skip
+            return str(made)
+
+        return _call(repo_id, "", upload)
+
+
+def _fetcher(repo: str, revision: str | None, options: dict[str, Any]) -> Callable[[str], Path]:
+    from huggingface_hub import hf_hub_download
+
+    def fetch(file: str) -> Path:
+        return Path(_call(repo, file, lambda: hf_hub_download(repo, file, revision=revision, **options)))
+
+    return fetch
+
+
+def _call(repo: str, file: str, request: Callable[[], str]) -> str:
+    """What `request` returns; CheckpointError where the Hub or the network refuses."""
+    from huggingface_hub import errors
+
+    what = f"{file} of {repo}" if file else repo
+    try:
+        return request()
+    except errors.GatedRepoError as error:
+        hint = "accept its terms on its page, then log in with `hf auth login`"
+        raise CheckpointError(f"{repo} on the Hub is gated", hint) from error
+    except errors.RepositoryNotFoundError as error:
+        hint = "check the spelling; for a private one log in with `hf auth login`"
+        raise CheckpointError(f"there is no folder {repo}, and no such model on the Hub", hint) from error
+    except errors.RevisionNotFoundError as error:
+        raise CheckpointError(f"{repo} on the Hub has no such revision", "name a branch, tag or commit") from error
+    except errors.LocalEntryNotFoundError as error:
+        message = f"there is no folder {repo}, and the Hub gives no answer about {what}, which is not in its cache"
+        raise CheckpointError(message, "check the path, or the network and HF_HUB_OFFLINE") from error
+    except errors.EntryNotFoundError as error:
+        raise CheckpointError(f"{repo} on the Hub has no {file}", "is it a checkpoint of this project?") from error
+    except (errors.HTTPError, ValueError, OSError) as error:  # type: ignore[attr-defined]  # httpx's, imported there
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"the Hub refuses {what}: {reason}", "try again later, or download it by hand") from error
