@@ -131,3 +131,35 @@ def convert(source: Path, output: Path, **options: Any) -> None:
 
     size_bytes = convert_checkpoint(source, output, **options)
     click.echo(f"{output}  {size_bytes / 1e6:.2f} MB")
+
+
+@main.command()
+@click.option(
+    "--from-dit",
+    "source",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of a diffusers DiT, or ORG/NAME.",
+)
+@click.option("--preset", help="Whose ranks to take: kind-b/2, kind-l/2, kind-xl/2 ...")
+@click.option("--learngene-rank", type=int, help="Instead of a preset: components for every class.")
+@click.option("--tailor-rank", type=int, help="Instead of a preset: components a class.")
+@click.option("--classes", multiple=True, help="Labels to keep, by name or number (comma or repeated) [all].")
+@click.option("--tailors", default="strongest", show_default=True, help="Start of tailors: strongest, dealt, random.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of random tailors.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Checkpoint folder to write.")
+@click.option("--force", is_flag=True, help="Replace an existing --output.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@report_errors
+def init(classes: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Start from a trained DiT: the singular vectors of its matrices as learngene and tailors; prints what they lose.
+
+    \b
+    Examples:
+      kind-train init --from-dit DiT-XL-2-256 --preset kind-xl/2 -o start
+      kind-train init --from-dit dit/ --learngene-rank 300 --tailor-rank 4 --classes "goldfish,lemon" -o start
+    """
+    from kind_train.from_dit import InitRequest
+    from kind_train.init_session import run_init
+
+    run_init(InitRequest(classes=split_names(classes), **options), as_json=as_json)
