@@ -42,6 +42,7 @@ from kind_export.source import Source, open_source
 from kind_export.targets import Precision, TargetOptions, choose_precision, load_target
 from kind_export.verify import Parity, ShortfallError, Verifier
 from kind_export.work_report import Works
+from kind_runtimes.about import About
 from kind_runtimes.bundle import MANIFEST_NAME, Bundle, hash_file, list_files, open_bundle
 from kind_runtimes.counting import count_bundle
 from kind_runtimes.device_table import Device
@@ -132,10 +133,11 @@ def _export(
         def draft_of(lowered: Mapping[str, Written]) -> Manifest:
             return _draft_manifest(plan, checkpoint, compact, sampler, lowered, packs)
 
+        about = _describe_programs(plan, checkpoint, sampler)
         lowered: dict[str, Written] = {}
         parities, profiles = {}, {}
         for name in plan.targets:
-            options = _target_options(name, request, checkpoint)
+            options = replace(_target_options(name, request, checkpoint), about=about)
             if name == PIPELINE_TARGET:
                 lowered[name], parities[name] = _write_pipeline(
                     folder, checkpoint, compact, options, verifier, draft_of, on_stage
@@ -261,6 +263,22 @@ def _target_options(name: str, request: ExportRequest, checkpoint: Checkpoint) -
     precision = choose_precision(name, load_target(name), request.precision)
     functions = name_functions(checkpoint.config.classes) if request.class_functions else {}
     return TargetOptions(precision=precision, min_ios=request.min_ios, class_functions=functions)
+
+
+def _describe_programs(plan: _Plan, checkpoint: Checkpoint, sampler: SamplerTable) -> About:
+    """What every program says of itself; a base knows no class."""
+    guided = guided_steps(plan.steps, plan.request.guidance_interval)
+    provenance = checkpoint.config.provenance
+    return About(
+        classes=() if plan.request.packs else checkpoint.config.classes,
+        steps=plan.steps,
+        sampler=plan.sampler,
+        guidance_scale=plan.guidance,
+        initial_noise_scale=sampler.initial_noise_scale,
+        guided_steps=None if all(guided) else tuple(i for i, one in enumerate(guided) if one),
+        author=provenance.author,
+        licence=provenance.licence,
+    )
 
 
 def _write_pipeline(

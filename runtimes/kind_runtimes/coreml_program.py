@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from kind_core.errors import TargetError
+from kind_runtimes.about import FileDescription
+from kind_runtimes.coreml import package as package_module
 from kind_runtimes.coreml.evaluator import Arithmetic, Evaluator
 from kind_runtimes.coreml.package import CoreMLPackage
-from kind_runtimes.manifest import ProgramSpec
+from kind_runtimes.manifest import ProgramSpec, TensorSpec
 from kind_runtimes.quiet import import_coremltools
 from kind_runtimes.runtime import DEFAULT_OPTIONS, Arrays, EngineOptions, check_inputs
 
@@ -80,6 +82,21 @@ def open_program(
     if options.provider is not None:
         raise TargetError(f"Core ML was asked for {options.provider!r}, but does not run here", "that needs a Mac")
     return EvaluatedProgram(file, spec, function=function)
+
+
+def describe_file(file: Path) -> FileDescription:
+    """What an .mlpackage says of itself; raises BundleError where it is broken."""
+    package = CoreMLPackage.open(file)
+    metadata = package.spec.description.metadata
+    return FileDescription(
+        texts=dict(metadata.userDefined),
+        inputs=tuple(_read_spec(name, spec) for name, spec in package.inputs.items()),
+        outputs=tuple(_read_spec(name, spec) for name, spec in package.outputs.items()),
+    )
+
+
+def _read_spec(name: str, spec: package_module.TensorSpec) -> TensorSpec:
+    return TensorSpec(name=name, shape=spec.shape, dtype=f"image_{spec.image.lower()}" if spec.image else spec.dtype)
 
 
 def _find_units(name: str) -> Any:

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from diffusers.utils import dynamic_modules_utils, logging
 
-from kind_core.errors import BundleError
+from kind_core.errors import BundleError, TargetError
 from kind_core.quiet import without_import_noise
 from kind_runtimes.manifest import ProgramSpec
-from kind_runtimes.runtime import Arrays, check_inputs
+from kind_runtimes.runtime import DEFAULT_OPTIONS, Arrays, EngineOptions, check_inputs
 
 with without_import_noise():
     from diffusers import DiffusionPipeline, DiTTransformer2DModel  # noqa: F401  # the second, which imports torchao
@@ -68,8 +68,12 @@ class DiffusersDecode:
         return {"image": self._pipeline.decode(torch.from_numpy(latents)).numpy()}
 
 
-def open_program(file: Path, spec: ProgramSpec) -> DiffusersStep | DiffusersDecode:
+def open_program(
+    file: Path, spec: ProgramSpec, *, options: EngineOptions = DEFAULT_OPTIONS
+) -> DiffusersStep | DiffusersDecode:
     """Open `step`, whose file is the folder, or `decode`, whose file is what decodes in it."""
+    if options != DEFAULT_OPTIONS:
+        raise TargetError("diffusers was asked for threads or a provider, but runs as torch is set up", "leave them out")
     return DiffusersStep(file, spec) if spec.name == "step" else DiffusersDecode(file, spec)
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from kind_core.errors import BundleError, TargetError
-from kind_runtimes.manifest import ProgramSpec
+from kind_runtimes.about import PREFIX, FileDescription
+from kind_runtimes.manifest import ProgramSpec, TensorSpec
 from kind_runtimes.quiet import without_import_noise
 from kind_runtimes.runtime import DEFAULT_OPTIONS, Arrays, EngineOptions, check_inputs
 
@@ -29,6 +30,7 @@ _REASON_LINE = re.compile(rb"\[\w+\.(?:cpp|h):\d+\] (?P<reason>[^\n]*)\n")
 
 
 DEFAULT_METHOD = "forward"
+_DTYPES = {3: "int32", 4: "int64", 5: "float16", 6: "float32", 7: "float64", 11: "bool"}  # of torch's ScalarType
 
 
 class ExecutorchProgram:
@@ -73,6 +75,32 @@ def set_threads(options: EngineOptions) -> None:
     count = portable_lib._threadpool_get_thread_count()
     if count != options.threads:
         raise TargetError(f"ExecuTorch was asked for {options.threads} threads and took {count}", "try fewer --threads")
+
+
+def describe_file(file: Path) -> FileDescription:
+    """What a .pte file says of itself: its constant methods, and the shapes that its first method takes.
+
+    Raises BundleError where ExecuTorch cannot load it. The file names no inputs; its texts do.
+    """
+    program, method = _load(file, DEFAULT_METHOD)
+    texts = {
+        name.replace("_", ".", 1): str(program.load_method(name).execute([])[0])
+        for name in program.method_names
+        if name.startswith(PREFIX.replace(".", "_"))
+    }
+    meta = method.metadata
+    meta = meta() if callable(meta) else meta
+    inputs = [(f"input {i}", meta.input_tensor_meta(i)) for i in range(meta.num_inputs())]
+    outputs = [(f"output {i}", meta.output_tensor_meta(i)) for i in range(meta.num_outputs())]
+    return FileDescription(
+        texts=dict(sorted(texts.items())),
+        inputs=tuple(_read_spec(name, one) for name, one in inputs),
+        outputs=tuple(_read_spec(name, one) for name, one in outputs),
+    )
+
+
+def _read_spec(name: str, meta: Any) -> TensorSpec:
+    return TensorSpec(name=name, shape=tuple(meta.sizes()), dtype=_DTYPES.get(meta.dtype(), f"dtype {meta.dtype()}"))
 
 
 def _load(file: Path, method: str) -> tuple[Any, Any]:

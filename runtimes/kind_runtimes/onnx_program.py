@@ -11,7 +11,8 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from kind_core.errors import BundleError, TargetError
-from kind_runtimes.manifest import ProgramSpec
+from kind_runtimes.about import FileDescription
+from kind_runtimes.manifest import ProgramSpec, TensorSpec
 from kind_runtimes.runtime import DEFAULT_OPTIONS, Arrays, EngineOptions, check_inputs
 
 _CPU = "CPU"
@@ -63,10 +64,30 @@ def open_program(file: Path, spec: ProgramSpec, *, options: EngineOptions = DEFA
     return OnnxProgram(file, spec, options)
 
 
-def _open_session(file: Path, options: EngineOptions, provider: str, trace: Path | None) -> Any:
+def describe_file(file: Path) -> FileDescription:
+    """What an .onnx file says of itself; raises BundleError where onnxruntime cannot load it."""
+    session = _open_session(file, DEFAULT_OPTIONS, _CPU + _ENDING, trace=None, is_run=False)
+    return FileDescription(
+        texts=dict(session.get_modelmeta().custom_metadata_map),
+        inputs=tuple(_read_spec(one) for one in session.get_inputs()),
+        outputs=tuple(_read_spec(one) for one in session.get_outputs()),
+    )
+
+
+def _read_spec(node: Any) -> TensorSpec:
+    dtype = node.type.removeprefix("tensor(").removesuffix(")")
+    shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)  # a name is any size
+    return TensorSpec(name=node.name, shape=shape, dtype={"float": "float32"}.get(dtype, dtype))
+
+
+def _open_session(
+    file: Path, options: EngineOptions, provider: str, trace: Path | None, *, is_run: bool = True
+) -> Any:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads or 0
     settings.log_severity_level = 3  # errors; version warnings are not the user's to mend
+    if not is_run:
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if trace is not None:
         settings.enable_profiling = True
         settings.profile_file_prefix = str(trace)

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from kind_core.errors import TargetError
+from kind_runtimes.about import FileDescription
 from kind_runtimes.manifest import ProgramSpec
 
 Arrays = dict[str, np.ndarray]
@@ -135,6 +136,11 @@ def load_runtime(runtime: str) -> ModuleType:
             f"runtime {runtime!r} needs the package {entry.package}, which is not installed",
             f"pip install {entry.package}",
         ) from error
+
+
+def describe_file(runtime: str, file: Path) -> FileDescription:
+    """What a program file says of itself, read by the runtime of its format; raises TargetError without it."""
+    return load_runtime(runtime).describe_file(file)  # type: ignore[no-any-return]
 
 
 def check_inputs(inputs: Mapping[str, np.ndarray], spec: ProgramSpec) -> list[np.ndarray]:

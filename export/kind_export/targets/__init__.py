@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kind_core.errors import ExportError, KindError, TargetError
 from kind_export.compact import GraphStyle
 from kind_export.request import PIPELINE_TARGET, TARGETS, Precision
+from kind_runtimes.about import About
 from kind_runtimes.manifest import TensorSpec
 
 __all__ = ["Lowering", "Precision", "Target", "TargetOptions", "choose_precision", "load_target", "one_line_errors"]
@@ -69,13 +70,20 @@ class TargetOptions:
     asked precision: they stay at 8 bit where that is below 8 bit, and in floating point where it is 8 bit.
 
     `class_functions` asks for a function a class in place of the input `class_index`: their names by class id, in the
-    order of the classes.
+    order of the classes. `about` is what a program says of itself, if anything.
     """
 
     precision: Precision
     min_ios: int = 17
     keep: frozenset[str] = frozenset()
     class_functions: Mapping[str, str] = field(default_factory=dict)
+    about: About | None = None
+
+    def describe(self, lowering: Lowering, functions: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The texts that a program carries; `functions` where its file holds several (see `About.describe`)."""
+        if self.about is None:
+            return {}
+        return self.about.describe(lowering.name, lowering.inputs, lowering.outputs, functions)
 
 
 def load_target(name: str) -> Target:

@@ -20,6 +20,7 @@ from kind_core.errors import TargetError
 from kind_export.compact import GraphStyle
 from kind_export.targets import Lowering, Precision, TargetOptions, one_line_errors
 from kind_export.targets.coreml_compression import COMPRESSED, check_options, compress
+from kind_runtimes.about import DESCRIPTIONS
 from kind_runtimes.quiet import import_coremltools
 
 SUFFIX = ".mlpackage"
@@ -63,7 +64,7 @@ def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, A
             facts |= compression
         model.user_defined_metadata.clear()
         model.save(str(file))
-    _normalise(file)
+    _normalise(file, lowering, options)
     return facts
 
 
@@ -87,7 +88,9 @@ def lower_functions(lowerings: Mapping[str, Lowering], file: Path, options: Targ
         descriptor.default_function_name = next(iter(lowerings))
         with _quiet(), one_line_errors("coremltools", next(iter(lowerings.values()))):
             ct.utils.save_multifunction(descriptor, str(file))
-    _normalise(file)
+    _normalise(
+        file, next(iter(lowerings.values())), options, options.class_functions or {name: name for name in lowerings}
+    )
     return {"min_ios": options.min_ios, "functions": facts}
 
 
@@ -105,8 +108,13 @@ def _output_type(ct: Any, name: str, dtype: str) -> Any:
     return ct.TensorType(name, dtype=np.dtype(dtype))
 
 
-def _normalise(package: Path) -> None:
-    """Give the package the same bytes at every export: its identifiers are random, its spec holds a date."""
+def _normalise(
+    package: Path, lowering: Lowering, options: TargetOptions, functions: Mapping[str, str] | None = None
+) -> None:
+    """Give the package the same bytes at every export, and its own description.
+
+    Its identifiers are random, and its spec holds a date.
+    """
     from coremltools.proto import Model_pb2
 
     # a table for ExecuTorch's debugger, which the package's own manifest does not list
@@ -121,12 +129,27 @@ def _normalise(package: Path) -> None:
     spec_file = next(package.glob("Data/com.apple.CoreML/*.mlmodel"))
     spec = Model_pb2.Model()
     spec.ParseFromString(spec_file.read_bytes())
-    spec.description.metadata.ClearField("userDefined")
+    _describe(spec.description, options.describe(lowering, functions), options)
     for function in spec.mlProgram.functions.values():
         for block in function.block_specializations.values():
             for operation in block.operations:
                 operation.attributes.pop("stack_trace", None)
     spec_file.write_bytes(spec.SerializeToString(deterministic=True))
+
+
+def _describe(description: Any, about: Mapping[str, str], options: TargetOptions) -> None:
+    """Xcode shows these: what the program is, whose, and what its inputs and outputs are."""
+    description.metadata.ClearField("userDefined")
+    if options.about is None:
+        return
+    description.metadata.userDefined.update(about)
+    description.metadata.shortDescription = about["kind.how_to_call"]
+    description.metadata.versionString = about["kind.version"]
+    description.metadata.author = options.about.author
+    description.metadata.license = options.about.licence
+    for one in (description, *description.functions):
+        for feature in (*one.input, *one.output):
+            feature.shortDescription = DESCRIPTIONS.get(feature.name, "")
 
 
 @contextmanager

@@ -39,7 +39,8 @@ def is_loadable(options: TargetOptions) -> bool:
 
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
     """Lower `lowering` to XNNPACK and report what was left to the portable kernels."""
-    methods, quantization = _lower_methods({DEFAULT_METHOD: lowering}, file, options)
+    about = options.describe(lowering)
+    methods, quantization = _lower_methods({DEFAULT_METHOD: lowering}, file, options, about)
     return methods[DEFAULT_METHOD] | quantization
 
 
@@ -52,9 +53,9 @@ def lower_functions(lowerings: Mapping[str, Lowering], file: Path, options: Targ
     first, *others = lowerings
     if DEFAULT_METHOD in others:
         raise ExportError(f"function {DEFAULT_METHOD!r} comes after {first!r}, expected it first", "name it otherwise")
-    methods, quantization = _lower_methods(
-        {DEFAULT_METHOD: lowerings[first], **{name: lowerings[name] for name in others}}, file, options
-    )
+    named = {DEFAULT_METHOD: lowerings[first], **{name: lowerings[name] for name in others}}
+    about = options.describe(lowerings[first], dict(zip(lowerings, named, strict=True)))
+    methods, quantization = _lower_methods(named, file, options, about)
     return {"functions": {first: methods[DEFAULT_METHOD], **{name: methods[name] for name in others}}} | quantization
 
 
@@ -68,9 +69,12 @@ def lower_pair(
 
 
 def _lower_methods(
-    lowerings: Mapping[str, Lowering], file: Path, options: TargetOptions
+    lowerings: Mapping[str, Lowering], file: Path, options: TargetOptions, about: Mapping[str, str]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Write one file; returns the delegation of each method, and the quantisation of the first."""
+    """Write one file; returns the delegation of each method, and the quantisation of the first.
+
+    Each text of `about` is a method that returns it, with `_` for `.` in its name.
+    """
     first = lowerings[DEFAULT_METHOD]
     with warnings.catch_warnings(), torch.no_grad(), one_line_errors("ExecuTorch", first):
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -81,7 +85,8 @@ def _lower_methods(
             name: torch.export.export(lowering.module, lowering.example, strict=False)
             for name, (lowering, _) in quantized.items()
         }
-        edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+        constants = {name.replace(".", "_"): text for name, text in about.items()}
+        edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()], constant_methods=constants)
         methods = {name: describe_delegation(edge, name) for name in lowerings}
         _require_delegated(methods, first)
         program = edge.to_executorch()

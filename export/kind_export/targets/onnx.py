@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def is_loadable(options: TargetOptions) -> bool:
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
     """Export `lowering` with named inputs and outputs and nothing in the file that depends on this machine."""
     model, facts = _export(lowering, options)
-    _write(model, file)
+    _write(model, file, options.describe(lowering))
     return {"opset": OPSET, "num_ops": len(model.graph.node), **facts}
 
 
@@ -46,7 +46,7 @@ def lower_pair(
     """A guided step and its unguided twin as branches of one graph, which looks up by itself which one runs."""
     (guided_model, facts), (unguided_model, _) = (_export(one, options) for one in (step, unguided))
     num_ops = {"num_ops": len(guided_model.graph.node), "num_ops_unguided": len(unguided_model.graph.node)}
-    _write(merge_branches(guided_model, unguided_model, is_guided), file)
+    _write(merge_branches(guided_model, unguided_model, is_guided), file, options.describe(step))
     return {"opset": OPSET, **num_ops, **facts}, {step.name: None}
 
 
@@ -70,7 +70,8 @@ def _export(lowering: Lowering, options: TargetOptions) -> tuple[onnx.ModelProto
     return model, facts
 
 
-def _write(model: onnx.ModelProto, file: Path) -> None:
+def _write(model: onnx.ModelProto, file: Path, about: Mapping[str, str]) -> None:
+    onnx.helper.set_model_props(model, dict(about))
     onnx.checker.check_model(model)
     file.write_bytes(model.SerializeToString(deterministic=True))
 

@@ -90,7 +90,7 @@ def _find_model_file(path: Path) -> Path:
         manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
         entry = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]
         return path / "Data" / str(entry["path"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"{path} is not an .mlpackage: it has no Manifest.json", "check the path") from None
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{manifest_path} is not a package manifest: {error!r}", _REWRITE_HINT) from error

@@ -1,0 +1,126 @@
+"""What a program says of itself, so that a file found alone on a disk explains how to call it.
+
+A flat mapping of texts, the same in every format: metadata_props of an ONNX file, user-defined metadata of a Core ML
+package, constant methods of an ExecuTorch program (with `_` for `.`). Lists are JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from kind_core.classes import ClassInfo
+from kind_runtimes.manifest import NOISE_GENERATOR, TensorSpec
+
+PREFIX = "kind."
+_ABOUT_VERSION = 1
+# the order in which a reader wants them
+_ORDER = (
+    "program", "how_to_call", "inputs", "outputs", "functions", "classes", "steps", "guided_steps", "sampler",
+    "guidance_scale", "initial_noise_scale", "noise_generator", "author", "licence", "version", "format",
+)  # fmt: skip
+_LISTS = ("inputs", "outputs", "classes", "guided_steps", "functions")
+DESCRIPTIONS = {
+    "latents": "latents of the step before; before the first, start noise times initial_noise_scale",
+    "history": "what the sampler keeps of the step before; before the first, zeros",
+    "step_index": "which step, from 0",
+    "class_index": "which of the classes, from 0",
+    "guidance": "guidance scale; 1 is none",
+    "tailor": "of the class's pack; zeros for no class",
+    "modulation_basis": "of the class's pack; zeros for no class",
+    "modulation_coefficients": "of the class's pack; zeros for no class",
+    "next_latents": "latents for the next step, or for decode after the last",
+    "next_history": "history for the next step",
+    "image": "RGB picture, 0 to 1 as floats, 0 to 255 as an image",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class About:
+    """What the programs of an export have in common. A base has no classes: they come as packs."""
+
+    classes: tuple[ClassInfo, ...]
+    steps: int
+    sampler: str
+    guidance_scale: float
+    initial_noise_scale: float
+    guided_steps: tuple[int, ...] | None = None
+    author: str = ""
+    licence: str = ""
+
+    def describe(
+        self,
+        program: str,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        functions: Mapping[str, str] | None = None,
+    ) -> dict[str, str]:
+        """The texts of one program, in the order of their keys.
+
+        `functions` are those of its file where it has several, by class id or by program.
+        """
+        texts = {
+            "format": str(_ABOUT_VERSION),
+            "version": version("kind-diffusion"),
+            "program": program,
+            "how_to_call": self.explain(program, inputs, functions or {}),
+            "inputs": _encode_tensors(inputs),
+            "outputs": _encode_tensors(outputs),
+            "classes": json.dumps([{"id": c.id, "names": list(c.names)} for c in self.classes], ensure_ascii=False),
+            "steps": str(self.steps),
+            "sampler": self.sampler,
+            "guidance_scale": f"{self.guidance_scale:g}",
+            "initial_noise_scale": f"{self.initial_noise_scale:.9g}",
+            "noise_generator": NOISE_GENERATOR,
+            "guided_steps": "" if self.guided_steps is None else json.dumps(list(self.guided_steps)),
+            "functions": json.dumps(dict(functions)) if functions else "",
+            "author": self.author,
+            "licence": self.licence,
+        }
+        return {f"{PREFIX}{name}": text for name, text in sorted(texts.items()) if text}
+
+    def explain(self, program: str, inputs: Sequence[TensorSpec], functions: Mapping[str, str]) -> str:
+        """One sentence: the loop that calls a program."""
+        names = [spec.name for spec in inputs]
+        call = f"{program}({', '.join(names)})"
+        if program == "decode":
+            return f"image = {call}, with the latents after the last step"
+        state = ", ".join(name for name in names if name in ("latents", "history"))
+        history = ", history = zeros" if "history" in names else ""
+        loop = (
+            f"latents = start noise * {self.initial_noise_scale:g}{history}; "
+            f"for step_index 0 to {self.steps - 1}: {state} = {call}"
+        )
+        if "step_unguided" in functions:
+            return f"{loop}; in steps that are not in guided_steps by the function step_unguided, without guidance"
+        return f"{loop}, by the function of the class" if functions else loop
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileDescription:
+    """What a program file says of itself: its texts, and inputs and outputs as its runtime reads them."""
+
+    texts: Mapping[str, str]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def parse_about(texts: Mapping[str, str]) -> dict[str, object]:
+    """The texts of `describe` without their prefix, lists parsed, in reading order; empty where a file has none."""
+    found = {name.removeprefix(PREFIX): text for name, text in texts.items() if name.startswith(PREFIX)}
+    places = {name: place for place, name in enumerate(_ORDER)}
+    names = sorted(found, key=lambda name: (places.get(name, len(places)), name))
+    return {name: _parse_list(found[name]) if name in _LISTS else found[name] for name in names}
+
+
+def _encode_tensors(specs: Sequence[TensorSpec]) -> str:
+    return json.dumps([{"name": s.name, "shape": list(s.shape), "dtype": s.dtype} for s in specs])
+
+
+def _parse_list(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text  # written by somebody else: shown as it is
