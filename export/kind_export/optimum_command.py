@@ -1,0 +1,59 @@
+"""`optimum-cli export kind`: the options of `kind-export`, one to one, handed on to it."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Iterator
+from inspect import cleandoc
+from typing import Any
+
+import click
+from optimum.commands.base import BaseOptimumCLICommand, CommandInfo
+
+from kind_export.cli import main
+
+_PROGRAM = "optimum-cli export kind"
+
+
+class KindExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # optimum is not typed
+    """Registered with optimum by `optimum/commands/register/register_kind.py`."""
+
+    COMMAND = CommandInfo(
+        name="kind", help="Export classes of a decomposable DiT to Core ML, ONNX, ExecuTorch or diffusers."
+    )
+
+    @staticmethod
+    def parse_args(parser: ArgumentParser) -> None:
+        """Give `parser` every option of `kind-export`; click itself checks their values."""
+        parser.formatter_class = RawDescriptionHelpFormatter
+        text = cleandoc((main.help or "").replace("\b", "")).replace("kind-export", _PROGRAM)
+        parser.description = "\n".join(line for line in text.splitlines() if not line.endswith(f"{_PROGRAM} classes"))
+        for option in _options():
+            settings: dict[str, Any] = {"dest": option.name, "help": (option.help or "").replace("%", "%%")}
+            if option.is_flag:
+                settings |= {"action": "store_true"}
+            else:
+                metavar = option.metavar or option.type.name.upper()
+                settings |= {"metavar": metavar, "action": "append" if option.multiple else "store"}
+            parser.add_argument(*option.opts, **settings)
+
+    def run(self) -> None:
+        """Call `kind-export` with what was given; it prints and ends the process."""
+        main(args=list(_arguments(self.args)), prog_name=_PROGRAM)
+
+
+def _options() -> Iterator[click.Option]:
+    """Those that ask for something; help and version are argparse's and optimum's own."""
+    for option in main.params:
+        if isinstance(option, click.Option) and not option.is_eager:
+            yield option
+
+
+def _arguments(args: Namespace) -> Iterator[str]:
+    for option in _options():
+        value, flag = getattr(args, option.name or ""), option.opts[-1]
+        if option.is_flag:
+            yield from [flag] if value else []
+        else:
+            for one in value if option.multiple and value else [value] if value is not None else []:
+                yield f"{flag}={one}"
