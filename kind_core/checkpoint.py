@@ -29,7 +29,7 @@ LEARNGENE_NAME = "learngene.safetensors"
 TAILORS_NAME = "tailors"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Checkpoint:
     """A loaded checkpoint. `config` and `model` hold the asked classes only; `sha256` covers exactly the files read."""
 
@@ -66,6 +66,16 @@ class Checkpoint:
         from kind_core import hub
 
         return hub.push_to_hub(self, repo_id, **options)
+
+    def __repr__(self) -> str:
+        from kind_core.notebook import describe_checkpoint
+
+        return describe_checkpoint(self.config)
+
+    def _repr_html_(self) -> str:
+        from kind_core.notebook import render_checkpoint
+
+        return render_checkpoint(self)
 
 
 def read_config(path: Path) -> ModelConfig:

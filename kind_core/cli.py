@@ -8,11 +8,14 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import click
+from click.shell_completion import get_completion_class
 
 from kind_core.errors import ConfigError, KindError
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_C = TypeVar("_C", bound=Callable[..., object])
+SHELLS = ("bash", "zsh", "fish")
 
 
 def report_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -32,6 +35,29 @@ def report_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
             sys.exit(130)
 
     return run
+
+
+def completion_option(program: str) -> Callable[[_C], _C]:
+    """`--completion SHELL` of a command: prints the script that completes it, for bash, zsh or fish."""
+
+    def show(context: click.Context, parameter: click.Parameter, shell: str | None) -> None:
+        if shell is None:
+            return
+        found = get_completion_class(shell)
+        assert found is not None, shell
+        variable = f"_{program.upper().replace('-', '_')}_COMPLETE"
+        click.echo(found(context.command, {}, program, variable).source())
+        context.exit()
+
+    return click.option(
+        "--completion", type=click.Choice(SHELLS), is_eager=True, expose_value=False, callback=show,
+        help=f"Print a script that completes {program} in this shell.",
+    )  # fmt: skip
+
+
+def offer(*values: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """What the shell offers for an option that takes one of `values`."""
+    return lambda context, parameter, incomplete: [value for value in values if value.startswith(incomplete)]
 
 
 def split_names(given: tuple[str, ...]) -> tuple[str, ...]:

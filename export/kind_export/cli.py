@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from kind_core.cli import parse_interval, report_errors, split_names
+from kind_core.cli import completion_option, offer, parse_interval, report_errors, split_names
 from kind_core.errors import ConfigError
+from kind_export.request import PIPELINE_TARGET, PRECISIONS, SAMPLERS, TARGETS
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -17,12 +18,9 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 @click.group(invoke_without_command=True, context_settings=_CONTEXT)
 @click.option("--classes", multiple=True, metavar="NAMES", help="Classes, by name or id (comma or repeated).")
 @click.option(
-    "--target",
-    "targets",
-    multiple=True,
-    metavar="TARGET",
+    "--target", "targets", multiple=True, metavar="TARGET", shell_complete=offer(*TARGETS, "all", PIPELINE_TARGET),
     help="coreml, onnx, executorch, all three as all, or diffusers.",
-)
+)  # fmt: skip
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder, or ORG/NAME[@REVISION] [the sample]."
 )
@@ -31,10 +29,13 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 )
 @click.option("--latents-only", is_flag=True, help="Leave the autoencoder out: the app decodes the latents.")
 @click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
-@click.option("--sampler", metavar="NAME", help="ddim, dpmpp or, for flow models, euler [the checkpoint's].")
+@click.option(
+    "--sampler", metavar="NAME", shell_complete=offer(*SAMPLERS),
+    help="ddim, dpmpp or, for flow models, euler [the checkpoint's].",
+)  # fmt: skip
 @click.option("--guidance", type=float, help="Default guidance scale [the checkpoint's].")
 @click.option(
-    "--precision", metavar="NAME",
+    "--precision", metavar="NAME", shell_complete=offer(*PRECISIONS),
     help="fp32, fp16, int8 or int4; for Core ML also palette6, palette4 [coreml fp16, onnx and executorch fp32].",
 )  # fmt: skip
 @click.option("--blend", "blends", multiple=True, metavar="A+B", help="A class that opens several gates at once.")
@@ -59,6 +60,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 @click.option("--strict", is_flag=True, help="Refuse programs of which more than 5 % runs off the fast path.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.version_option(package_name="kind-diffusion")
+@completion_option("kind-export")
 @click.pass_context
 @report_errors
 def main(

@@ -15,12 +15,22 @@ UNHASHED = frozenset({MANIFEST_NAME, "measured.json", "report.json", "report.htm
 _APART = (f"{PACKS_FOLDER}/", f"{MEASURED_FOLDER}/")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Bundle:
     """A bundle whose files match its manifest."""
 
     path: Path
     manifest: Manifest
+
+    def __repr__(self) -> str:
+        from kind_runtimes.notebook import describe_bundle
+
+        return describe_bundle(self)
+
+    def _repr_html_(self) -> str:
+        from kind_runtimes.notebook import render_bundle
+
+        return render_bundle(self)
 
 
 def open_bundle(path: Path) -> Bundle:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kind_core.cli import report_errors
+from kind_core.cli import completion_option, report_errors
+from kind_runtimes.inspect_cli import inspect
 from kind_runtimes.progress import show_progress
 from kind_runtimes.serve_cli import serve
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 _DEFAULT = "draw"
-_OWN_OPTIONS = frozenset({*_CONTEXT["help_option_names"], "--version"})
+_OWN_OPTIONS = frozenset({*_CONTEXT["help_option_names"], "--version", "--completion"})
 
 
 class _DrawByDefault(click.Group):
@@ -45,6 +46,7 @@ class _DrawByDefault(click.Group):
 
 @click.group(cls=_DrawByDefault, context_settings=_CONTEXT)
 @click.version_option(package_name="kind-diffusion")
+@completion_option("kind-run")
 def main() -> None:
     """Draw pictures with the programs of BUNDLE, after checking that its files are the ones that were verified.
 
@@ -57,6 +59,7 @@ def main() -> None:
       kind-run base.kind --pack panda.pack
       kind-run panda.kind --runtime executorch --guidance 2.5 -o panda.png --force
       kind-run serve panda.kind
+      kind-run inspect step.onnx
     """
 
 
@@ -90,6 +93,7 @@ def draw(as_json: bool, **options: Any) -> None:
 
 
 main.add_command(serve)
+main.add_command(inspect)
 
 
 def _print(result: RunResult, as_json: bool) -> None:

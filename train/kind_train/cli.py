@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
-from kind_core.cli import parse_interval, report_errors, split_names
+from kind_core.cli import completion_option, parse_interval, report_errors, split_names
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
 @click.group(context_settings=_CONTEXT)
 @click.version_option(package_name="kind-diffusion")
+@completion_option("kind-train")
 def main() -> None:
     """Train a decomposable diffusion transformer.
 
