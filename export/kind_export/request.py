@@ -116,6 +116,7 @@ class ExportRequest:
         if PIPELINE_TARGET not in parse_targets(self.targets):
             return
         given = {"packs": self.packs, "max-rank": self.max_rank is not None, "energy": self.energy is not None}
+        given |= {"max-size and other limits": not self.budget.is_empty}
         for name in (name for name, is_given in given.items() if is_given):
             raise ConfigError(
                 f"--{name} does not go with target {PIPELINE_TARGET!r}, which holds the classes as trained",

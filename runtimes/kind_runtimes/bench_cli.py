@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kind_core.cli import report_errors, split_names
+from kind_core.cli import completion_option, report_errors, split_names
 from kind_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,8 +21,14 @@ _PATH = click.Path(path_type=Path)
 
 @click.group(context_settings=_CONTEXT)
 @click.version_option(package_name="kind-diffusion")
+@completion_option("kind-bench")
 def main() -> None:
-    """Measure bundles, here and on phones, compare what was measured, and look up devices and the paper's figures."""
+    """Measure bundles, here and on phones, compare what was measured, and look up devices and the paper's figures.
+
+    \b
+    Example:
+      kind-bench run panda.kind --json
+    """
 
 
 @main.command("run", context_settings=_CONTEXT)
@@ -245,7 +251,12 @@ def lint_command(bundle: Path, runtimes: tuple[str, ...], profile: bool, strict:
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @report_errors
 def paper_command(as_json: bool) -> None:
-    """Print the figures of the KIND paper beside the same ones counted here."""
+    """Print the figures of the KIND paper beside the same ones counted here.
+
+    \b
+    Example:
+      kind-bench paper
+    """
     from kind_runtimes.paper_tables import print_paper
 
     print_paper(as_json)

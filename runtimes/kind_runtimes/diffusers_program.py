@@ -73,7 +73,7 @@ def open_program(
 ) -> DiffusersStep | DiffusersDecode:
     """Open `step`, whose file is the folder, or `decode`, whose file is what decodes in it."""
     if options != DEFAULT_OPTIONS:
-        raise TargetError("diffusers was asked for threads or a provider, but runs as torch is set up", "leave them out")
+        raise TargetError("diffusers was asked for threads or a provider, which torch alone decides", "leave them out")
     return DiffusersStep(file, spec) if spec.name == "step" else DiffusersDecode(file, spec)
 
 

@@ -80,9 +80,7 @@ def _read_spec(node: Any) -> TensorSpec:
     return TensorSpec(name=node.name, shape=shape, dtype={"float": "float32"}.get(dtype, dtype))
 
 
-def _open_session(
-    file: Path, options: EngineOptions, provider: str, trace: Path | None, *, is_run: bool = True
-) -> Any:
+def _open_session(file: Path, options: EngineOptions, provider: str, trace: Path | None, *, is_run: bool = True) -> Any:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads or 0
     settings.log_severity_level = 3  # errors; version warnings are not the user's to mend

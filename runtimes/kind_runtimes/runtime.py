@@ -83,8 +83,8 @@ _RUNTIMES = {
     "diffusers": _Runtime(module="kind_runtimes.diffusers_program", package="diffusers"),
 }
 RUNTIMES = tuple(_RUNTIMES)
-# Core ML itself runs on Apple's systems only; its evaluator, elsewhere, is the slowest and comes last. A diffusers
-# folder is code: it runs only where it was asked for by name.
+CODE_RUNTIME = "diffusers"  # what a bundle holds for it is code, which runs only where it was asked for by name
+# Core ML itself runs on Apple's systems only; its evaluator, elsewhere, is the slowest and comes last.
 _PREFERENCE = ("coreml", "onnx", "executorch") if sys.platform == "darwin" else ("onnx", "executorch", "coreml")
 
 

@@ -17,11 +17,12 @@ from click.testing import CliRunner
 
 from kind_core.cli import SHELLS
 from kind_export.cli import main as export
+from kind_runtimes.bench_cli import main as bench
 from kind_runtimes.cli import main as run
 from kind_runtimes.inspect_cli import inspect
 from kind_train.cli import main as train
 
-PROGRAMS: dict[str, click.Command] = {"kind-export": export, "kind-run": run, "kind-train": train}
+PROGRAMS: dict[str, click.Command] = {"kind-export": export, "kind-run": run, "kind-train": train, "kind-bench": bench}
 COLOUR = re.compile(rb"\x1b\[[0-9;]*(?:3[0-8]|9[0-7])[0-9;]*m")
 
 
@@ -76,12 +77,11 @@ def test_every_help_text_has_an_example(name: str, command: click.Command) -> No
 def test_no_color_is_respected(no_color: dict[str, str], expected: bool) -> None:
     code = """
 import time
-from kind_runtimes.cli import _progress
-from kind_runtimes.session import Progress
-with _progress() as show:
+from kind_runtimes.progress import Progress, show_progress
+with show_progress("starting") as show:
     for done in range(4):
         show(Progress(stage="drawing", done=done, total=4))
-        time.sleep(0.15)
+        time.sleep(0.3)
 """
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     seen = _run_in_terminal([sys.executable, "-c", code], environment | no_color | {"TERM": "xterm-256color"})

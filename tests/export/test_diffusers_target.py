@@ -23,13 +23,16 @@ from kind_core.config import ModelConfig
 from kind_core.errors import ConfigError, KindError, TargetError, VerificationError
 from kind_core.noise import start_noise
 from kind_export.pipeline import export_bundle
+from kind_export.planning.budget import Budget
 from kind_export.reference import Reference
 from kind_export.request import ExportRequest, parse_targets
 from kind_export.targets.diffusers import check_pipeline
 from kind_export.verify import Verifier, psnr_db
+from kind_runtimes.bench.session import BenchRequest, measure_bundle
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.diffusers_program import open_pipeline
-from kind_runtimes.manifest import Manifest
+from kind_runtimes.manifest import Manifest, ProgramSpec
+from kind_runtimes.runtime import EngineOptions, open_program
 from kind_runtimes.session import RunRequest, run_bundle
 from tiny import CLASSES, tiny_config, tiny_model, tiny_model_config
 
@@ -233,6 +236,7 @@ def _judge(folder: Path, manifest: Manifest, verifier: Verifier) -> None:
     ("changes", "error", "match"),
     [
         ({"packs": True}, ConfigError, "--packs does not go with target 'diffusers'"),
+        ({"budget": Budget(max_size_bytes=1000)}, ConfigError, "other limits does not go with target 'diffusers'"),
         ({"max_rank": 4}, ConfigError, "--max-rank does not go with target 'diffusers'"),
         ({"precision": "int8"}, TargetError, "target 'diffusers' has no precision 'int8'"),
     ],
@@ -254,6 +258,22 @@ def test_code_of_a_bundle_runs_only_when_asked_for_by_name(bundle: Path, tmp_pat
     request = RunRequest(bundle=bundle, class_name="lemon", output=tmp_path / "lemon.png")
     with pytest.raises(TargetError, match="code that would run here"):
         run_bundle(request)
+    with pytest.raises(TargetError, match="is left out: its pipeline"):
+        measure_bundle(BenchRequest(bundle=bundle))
+    with pytest.raises(TargetError, match="which torch alone decides"):
+        open_program("diffusers", bundle / "diffusers", _step(bundle), EngineOptions(threads=1))
+
+
+def _step(bundle: Path) -> ProgramSpec:
+    return open_bundle(bundle).manifest.targets["diffusers"].programs["step"]
+
+
+def test_the_report_has_its_time_and_no_work(bundle: Path) -> None:
+    report = json.loads((bundle / "report.json").read_text())
+    assert report["targets"]["diffusers"]["measured"]["step_ms"] > 0
+    assert report["work"] == {}
+    page = (bundle / "report.html").read_text()
+    assert "transformer_giant_panda" in page
 
 
 def test_class_names_never_become_code(tmp_path: Path) -> None:

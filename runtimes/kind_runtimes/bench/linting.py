@@ -30,7 +30,7 @@ def lint_bundle(folder: Path, runtimes: Sequence[str] = (), *, profile: bool = F
     request = BenchRequest(bundle=folder, runtimes=tuple(runtimes), warmup=0)
     profiles = profile_bundle(request) if profile else {}
     counted = count_bundle(bundle)
-    works = [work for target in chosen for work in counted[target].values()]
+    works = [work for target in chosen for work in counted.get(target, {}).values()]
     found = ((work, profiles.get(work.target) if work.program == "step" else None) for work in works)
     return tuple(Linted(lint=lint(work, trace), work=work, profile=trace) for work, trace in found)
 

@@ -25,7 +25,7 @@ from kind_runtimes.bench.results import RESULTS_VERSION, Results, name_case, par
 from kind_runtimes.bundle import MANIFEST_NAME, Bundle, hash_file, list_program_files, open_bundle
 from kind_runtimes.manifest import Manifest
 from kind_runtimes.progress import OnProgress, Progress
-from kind_runtimes.runtime import DEFAULT_OPTIONS, EngineOptions, check_runtime, is_installed
+from kind_runtimes.runtime import CODE_RUNTIME, DEFAULT_OPTIONS, EngineOptions, check_runtime, is_installed
 
 _NO_CORE_ML = (
     "Core ML runs on Apple's systems only; its stand-in here checks results and says nothing about speed",
@@ -153,7 +153,9 @@ def _choose_runtimes(request: BenchRequest, manifest: Manifest) -> tuple[list[st
         return list(dict.fromkeys(request.runtimes)), ()
     chosen, notes = [], []
     for runtime in manifest.targets:
-        if lacks_core_ml and runtime == "coreml":
+        if runtime == CODE_RUNTIME:
+            notes.append(f"{runtime} is left out: its pipeline.py is code, and runs where --runtime names it")
+        elif lacks_core_ml and runtime == "coreml":
             notes.append(f"coreml is left out: {_NO_CORE_ML[0]}")
         elif not is_installed(runtime):
             notes.append(f"{runtime} is left out: it is not installed")

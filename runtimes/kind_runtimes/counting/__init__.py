@@ -22,6 +22,7 @@ from typing import Any
 from kind_core.errors import TargetError
 from kind_runtimes.bundle import Bundle
 from kind_runtimes.manifest import ProgramSpec
+from kind_runtimes.runtime import CODE_RUNTIME
 from kind_runtimes.work import ProgramWork
 
 _WALKERS = {"onnx": "onnx_graph", "coreml": "mil_program", "executorch": "executorch_program"}
@@ -36,9 +37,14 @@ def count_program(file: Path, spec: ProgramSpec, target: str) -> ProgramWork:
 
 
 def count_bundle(bundle: Bundle) -> dict[str, dict[str, ProgramWork]]:
-    """Every program of a bundle by target and name; `step_unguided` too where an ONNX step has it inside."""
+    """Every program of a bundle by target and name; `step_unguided` too where an ONNX step has it inside.
+
+    A diffusers folder is not among them.
+    """
     works: dict[str, dict[str, ProgramWork]] = {}
     for target, entry in bundle.manifest.targets.items():
+        if target == CODE_RUNTIME:
+            continue  # a folder of weights and code has no operators in a file
         walker = _load_walker(target)
         works[target] = {name: walker.count(bundle.path / p.file, p) for name, p in entry.programs.items()}
         if bundle.manifest.guided_steps is not None and "step_unguided" not in works[target]:
