@@ -140,7 +140,7 @@ def _export(
             options = replace(_target_options(name, request, checkpoint), about=about)
             if name == PIPELINE_TARGET:
                 lowered[name], parities[name] = _write_pipeline(
-                    folder, checkpoint, compact, options, verifier, draft_of, on_stage
+                    folder, plan.source.autoencoder, checkpoint, compact, options, verifier, draft_of, on_stage
                 )
                 continue
             lowered[name], parities[name] = lower_within_gate(
@@ -283,6 +283,7 @@ def _describe_programs(plan: _Plan, checkpoint: Checkpoint, sampler: SamplerTabl
 
 def _write_pipeline(
     folder: Path,
+    autoencoder: Path | None,
     checkpoint: Checkpoint,
     compact: CompactModel,
     options: TargetOptions,
@@ -295,7 +296,7 @@ def _write_pipeline(
 
     reference, precision = verifier.reference, options.precision
     on_stage(f"writing the {PIPELINE_TARGET} pipeline")
-    written = lower_pipeline(folder, checkpoint, compact, reference, precision)
+    written = lower_pipeline(folder, checkpoint, compact, reference, precision, autoencoder)
     on_stage(f"verifying {PIPELINE_TARGET}")
     parity = verifier.verify(folder, draft_of({PIPELINE_TARGET: written}), written.spec)
     psnr_db = check_pipeline(folder, verifier.trajectories, reference, precision)

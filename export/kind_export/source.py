@@ -22,6 +22,13 @@ class Source:
     config: ModelConfig
     is_diffusers: bool = False
 
+    @property
+    def autoencoder(self) -> Path | None:
+        """The diffusers folder of the autoencoder, where the checkpoint has one."""
+        if self.config.autoencoder is None:
+            return None
+        return self.path / ("vae" if self.is_diffusers else "autoencoder")
+
     def load(self, classes: Sequence[int]) -> Checkpoint:
         """The weights of `classes`, indices into the config."""
         if self.is_diffusers:

@@ -5,28 +5,29 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline
 from diffusers.utils import dynamic_modules_utils
 from PIL import Image
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file, save_file
 
-from kind_core.checkpoint import load_checkpoint, save_checkpoint
+from kind_core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from kind_core.classes import ClassInfo
-from kind_core.config import ModelConfig
+from kind_core.config import AutoencoderConfig, ModelConfig
 from kind_core.errors import ConfigError, KindError, TargetError, VerificationError
 from kind_core.noise import start_noise
 from kind_export.pipeline import export_bundle
 from kind_export.planning.budget import Budget
 from kind_export.reference import Reference
 from kind_export.request import ExportRequest, parse_targets
-from kind_export.targets.diffusers import check_pipeline
+from kind_export.targets.diffusers import check_pipeline, write_pipeline
 from kind_export.verify import Verifier, psnr_db
 from kind_runtimes.bench.session import BenchRequest, measure_bundle
 from kind_runtimes.bundle import open_bundle
@@ -141,6 +142,42 @@ def test_every_kind_of_model_passes_its_gate(dit: dict[str, Any], diffusion: dic
     is_dense = "learngene_rank" in dit
     expected = ["learngene"] if is_dense else ["learngene", "transformer_giant_panda", "transformer_lemon"]
     assert entry["lowering"]["step"]["components"] == expected
+
+
+@pytest.mark.parametrize("kind", ["AutoencoderKL", "AutoencoderTiny"])
+def test_an_autoencoder_turns_latents_into_pictures(kind: str, tmp_path: Path) -> None:
+    vae = _tiny_autoencoder(kind)
+    vae.save_pretrained(tmp_path / "autoencoder")
+    dit = tiny_config(depth=1, in_channels=4, num_classes=1)
+    settings = AutoencoderConfig(kind=kind, source="autoencoder", scaling_factor=0.5, downscale=2)
+    config = replace(tiny_model_config(dit, **COSINE), autoencoder=settings)
+    checkpoint = Checkpoint(config=config, model=tiny_model(dit), sha256="")
+    reference = Reference(checkpoint=checkpoint, sampler="dpmpp", steps=STEPS, guidance=2.0)
+    write_pipeline(tmp_path / "pipeline", checkpoint, reference, "fp32", tmp_path / "autoencoder")
+    opened = open_pipeline(tmp_path / "pipeline")
+    latents = torch.from_numpy(reference.run(0).latents[-1])
+    with torch.no_grad():
+        expected = (vae.decode(latents / 0.5).sample * 0.5 + 0.5).clamp(0, 1)
+    assert expected.shape == (1, 3, 16, 16)
+    assert expected.std() > 0.01
+    assert (opened(0, seed=0, output_type="pt").images - expected).abs().max() < 1e-3
+    alone = open_pipeline(tmp_path / "pipeline", only=("vae", "scheduler"))
+    assert alone.learngene is None
+    with torch.no_grad():
+        assert torch.equal(alone.decode(latents), expected)
+
+
+def _tiny_autoencoder(kind: str) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if kind == "AutoencoderTiny":
+            widths = (8, 8)
+            return AutoencoderTiny(
+                encoder_block_out_channels=widths, decoder_block_out_channels=widths, num_encoder_blocks=(1, 1),
+                num_decoder_blocks=(1, 1), latent_channels=4,
+            ).eval()  # fmt: skip
+        blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+        return AutoencoderKL(**blocks, block_out_channels=(8, 8), latent_channels=4, norm_num_groups=4).eval()
 
 
 def test_a_blend_is_a_transformer_of_its_own(tmp_path: Path) -> None:

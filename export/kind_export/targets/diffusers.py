@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,7 +19,7 @@ import torch
 from torch import nn
 
 from kind_core.checkpoint import Checkpoint
-from kind_core.classes import ClassInfo
+from kind_core.config import ModelConfig
 from kind_core.dense import dense_state
 from kind_core.diffusers_dit import to_diffusers
 from kind_core.errors import VerificationError
@@ -36,6 +37,7 @@ DEFAULT_PRECISION: Precision = "fp32"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")  # of the weights on disk
 PIPELINE_FILE = "pipeline.py"
 _LEARNGENE = "learngene"
+_VAE = "vae"
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
@@ -49,23 +51,38 @@ class _Part:
 
 
 def lower_pipeline(
-    folder: Path, checkpoint: Checkpoint, compact: CompactModel, reference: Reference, precision: Precision
+    folder: Path,
+    checkpoint: Checkpoint,
+    compact: CompactModel,
+    reference: Reference,
+    precision: Precision,
+    autoencoder: Path | None = None,
 ) -> Written:
     """Write the folder into a bundle folder. Its pipeline is called like a program too, with the inputs of all."""
-    facts = write_pipeline(folder / PIPELINE_TARGET, checkpoint, reference, precision)
+    facts = write_pipeline(folder / PIPELINE_TARGET, checkpoint, reference, precision, autoencoder)
     inputs, outputs = step_contract(compact)
     step = ProgramSpec(name="step", file=PIPELINE_TARGET, inputs=inputs, outputs=outputs)
     programs = {"step": step}
     decode = decode_contract(compact)
     if decode is not None:
-        file = f"{PIPELINE_TARGET}/{PIPELINE_FILE}"  # pixels are decoded by the pipeline's own code
+        # the part that decodes: the autoencoder, or for pixels the pipeline's own code
+        file = f"{PIPELINE_TARGET}/{PIPELINE_FILE if autoencoder is None else _VAE}"
         programs["decode"] = ProgramSpec(name="decode", file=file, inputs=decode[0], outputs=decode[1])
     spec = TargetSpec(target=PIPELINE_TARGET, precision=precision, programs=programs)
     return Written(spec=spec, facts={"step": facts})
 
 
-def write_pipeline(folder: Path, checkpoint: Checkpoint, reference: Reference, precision: Precision) -> dict[str, Any]:
-    """Write the classes of `checkpoint`, sampled as `reference` is, to a new folder; returns facts for the manifest."""
+def write_pipeline(
+    folder: Path,
+    checkpoint: Checkpoint,
+    reference: Reference,
+    precision: Precision,
+    autoencoder: Path | None = None,
+) -> dict[str, Any]:
+    """Write the classes of `checkpoint`, sampled as `reference` is, to a new folder; returns facts for the manifest.
+
+    `autoencoder` is the diffusers folder of the checkpoint's, if it has one; its weights are copied as they are.
+    """
     folder.mkdir(parents=True)
     config, parts = checkpoint.config, list(_parts(checkpoint))
     table = checkpoint.model.tailors.label_embeddings().detach()
@@ -79,9 +96,13 @@ def write_pipeline(folder: Path, checkpoint: Checkpoint, reference: Reference, p
         transformer.save_pretrained(folder / part.name)
     scheduler = make_scheduler(config.diffusion, reference.sampler, reference.steps)
     scheduler.save_pretrained(folder / "scheduler")
-    settings = _settings(checkpoint.config.classes, parts, reference)
-    (folder / "model_index.json").write_text(_index(parts, scheduler, settings), encoding="utf-8")
-    (folder / PIPELINE_FILE).write_text(_render(parts, scheduler, settings), encoding="utf-8")
+    settings, vae = _settings(checkpoint.config, parts, reference), None
+    if autoencoder is not None:
+        assert config.autoencoder is not None, "an autoencoder's folder without its settings"
+        vae = config.autoencoder.kind
+        shutil.copytree(autoencoder, folder / _VAE)
+    (folder / "model_index.json").write_text(_index(parts, scheduler, settings, vae), encoding="utf-8")
+    (folder / PIPELINE_FILE).write_text(_render(parts, scheduler, settings, vae), encoding="utf-8")
     return {"components": [part.name for part in parts], "scheduler": type(scheduler).__name__}
 
 
@@ -121,34 +142,35 @@ def _parts(checkpoint: Checkpoint) -> Iterator[_Part]:
         yield _Part(name=f"transformer_{name}", gate=index, labels=(index,))
 
 
-def _settings(classes: tuple[ClassInfo, ...], parts: list[_Part], reference: Reference) -> dict[str, Any]:
+def _settings(config: ModelConfig, parts: list[_Part], reference: Reference) -> dict[str, Any]:
     """What the pipeline keeps beside its components."""
     places = {index: (part.name, label) for part in parts for label, index in enumerate(part.labels)}
     return {
         "classes": {
             info.id: {"names": list(info.names), "component": places[index][0], "label": places[index][1]}
-            for index, info in enumerate(classes)
+            for index, info in enumerate(config.classes)
         },
         "null_label": max(1, len(parts[0].labels)),
         "steps": reference.steps,
         "guidance_scale": reference.guidance,
         "guidance_interval": list(reference.guidance_interval),
-        "scaling_factor": 1.0,
+        "scaling_factor": 1.0 if config.autoencoder is None else config.autoencoder.scaling_factor,
     }
 
 
-def _index(parts: list[_Part], scheduler: Any, settings: dict[str, Any]) -> str:
+def _index(parts: list[_Part], scheduler: Any, settings: dict[str, Any], vae: str | None) -> str:
     index = {
         "_class_name": [Path(PIPELINE_FILE).stem, "KindPipeline"],
         "_diffusers_version": version("diffusers"),
         "scheduler": ["diffusers", type(scheduler).__name__],
         **{part.name: ["diffusers", "DiTTransformer2DModel"] for part in parts},
+        **({} if vae is None else {_VAE: ["diffusers", vae]}),
         **settings,
     }
     return json.dumps(index, indent=2, ensure_ascii=False) + "\n"
 
 
-def _render(parts: list[_Part], scheduler: Any, settings: dict[str, Any]) -> str:
+def _render(parts: list[_Part], scheduler: Any, settings: dict[str, Any], vae: str | None) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -163,7 +185,9 @@ def _render(parts: list[_Part], scheduler: Any, settings: dict[str, Any]) -> str
         example=entry["names"][0] if re.fullmatch(r"[\w .-]+", entry["names"][0]) else class_id,
         transformers=transformers,
         classes_of={name: [one for one, its in classes.items() if its["component"] == name] for name in transformers},
-        imports=sorted({"DiffusionPipeline", "DiTTransformer2DModel", type(scheduler).__name__}),
+        imports=sorted(
+            {"DiffusionPipeline", "DiTTransformer2DModel", type(scheduler).__name__, vae or "DiffusionPipeline"}
+        ),
         scheduler=type(scheduler).__name__,
-        vae=None,
+        vae=vae,
     )
