@@ -157,7 +157,9 @@ def test_unknown_class_names_the_nearest(checkpoint: Path) -> None:
 
 
 def test_unknown_target(checkpoint: Path) -> None:
-    _require_refused(_export(checkpoint, target="tflite"), checkpoint, "'tflite'", "coreml, onnx, executorch or all")
+    _require_refused(
+        _export(checkpoint, target="tflite"), checkpoint, "'tflite'", "coreml, onnx, executorch, diffusers or all"
+    )
 
 
 def test_few_bits_for_core_ml_need_ios_18(checkpoint: Path) -> None:

@@ -185,9 +185,7 @@ def _render(parts: list[_Part], scheduler: Any, settings: dict[str, Any], vae: s
         example=entry["names"][0] if re.fullmatch(r"[\w .-]+", entry["names"][0]) else class_id,
         transformers=transformers,
         classes_of={name: [one for one, its in classes.items() if its["component"] == name] for name in transformers},
-        imports=sorted(
-            {"DiffusionPipeline", "DiTTransformer2DModel", type(scheduler).__name__, vae or "DiffusionPipeline"}
-        ),
+        imports=sorted({"DiffusionPipeline", "DiTTransformer2DModel", type(scheduler).__name__, *filter(None, [vae])}),
         scheduler=type(scheduler).__name__,
         vae=vae,
     )
