@@ -28,7 +28,7 @@ class _DrawByDefault(click.Group):
     """A group whose first word is a bundle to draw unless it is a command; its help is that of `draw`, and the list."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or (args[0] not in self.commands and args[0] not in _OWN_OPTIONS):
+        if not args or (args[0] not in self.commands and args[0].partition("=")[0] not in _OWN_OPTIONS):
             args = [_DEFAULT, *args]
         return super().parse_args(ctx, args)
 
