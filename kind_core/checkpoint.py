@@ -145,6 +145,14 @@ def tailor_path(path: Path, class_id: str) -> Path:
     return path / TAILORS_NAME / f"{class_id}.safetensors"
 
 
+def hash_learngene(path: Path) -> str:
+    """sha256 of a checkpoint's learngene file: tailors fit the learngene they were trained beside, and no other."""
+    try:
+        return _sha256(path / LEARNGENE_NAME)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path / LEARNGENE_NAME}: {error.strerror}") from error
+
+
 def _read_tensors(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     try:
         tensors = load_file(file)

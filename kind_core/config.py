@@ -309,11 +309,14 @@ _SAMPLE_DIFFUSION = DiffusionConfig(
 def preset(name: str) -> tuple[DiTConfig, DiffusionConfig]:
     """Architecture and schedule of `name`: `kind-b/2`, `dit-b/2` (also s, l, xl, any patch), `kind-mobile`, `sample`.
 
-    `kind-*` are the paper's settings (150 classes, latents 4x32x32); `dit-*` are their dense twins.
+    `kind-*` are the paper's settings (150 classes, latents 4x32x32); `dit-*` are their dense twins, as `dit-sample` is
+    that of `sample`.
     """
     key = name.lower()
     if key == "sample":
         return _SAMPLE, _SAMPLE_DIFFUSION
+    if key == "dit-sample":
+        return replace(_SAMPLE, learngene_rank=None, tailor_rank=0), _SAMPLE_DIFFUSION
     if key == "kind-mobile":
         b2, diffusion = preset("kind-b/2")
         return replace(b2, learngene_rank=151, tailor_rank=3), diffusion
@@ -321,7 +324,7 @@ def preset(name: str) -> tuple[DiTConfig, DiffusionConfig]:
     size, _, patch = rest.partition("/")
     if family not in ("kind", "dit") or size not in _SIZES or not patch.isdigit():
         raise ConfigError(
-            f"unknown preset {name!r}, expected sample, kind-mobile, or kind-SIZE/PATCH or dit-SIZE/PATCH",
+            f"unknown preset {name!r}, expected sample, dit-sample, kind-mobile, or kind-SIZE/PATCH or dit-SIZE/PATCH",
             "SIZE is s, b, l or xl; for example kind-b/2",
         )
     num_learngene, num_tailor = (None, 0) if family == "dit" else _RANKS[size]

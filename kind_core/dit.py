@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kind_core.config import NORM_EPS, TIMESTEP_FREQUENCIES, DiTConfig
-from kind_core.diverted import DenseLinear, DivertedLinear, Tailor
+from kind_core.diverted import DenseLinear, DivertedLinear, Tailor, project
 from kind_core.tailors import TailorBank
 
 
@@ -43,11 +43,15 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, tailors: dict[str, Tailor], prefix: str) -> Tensor:
         """x (batch, tokens, hidden) -> the same."""
+        layers = [self.q, self.k, self.v]
+        opened = [tailors.get(f"{prefix}.{name}") for name in "qkv"]
+        if all(isinstance(layer, DivertedLinear) for layer in layers):
+            projected = project(layers, x, opened)  # type: ignore[arg-type]  # just checked
+        else:
+            projected = [layer(x, tailor) for layer, tailor in zip(layers, opened, strict=True)]
         q, k, v = (
-            getattr(self, name)(x, tailors.get(f"{prefix}.{name}"))
-            .unflatten(-1, (self.num_heads, -1))
-            .transpose(1, 2)  # (batch, heads, tokens, head size)
-            for name in ("q", "k", "v")
+            one.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (batch, heads, tokens, head size)
+            for one in projected
         )
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         return self.o(y, tailors.get(f"{prefix}.o"))  # type: ignore[no-any-return]

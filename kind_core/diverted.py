@@ -9,11 +9,15 @@ take part, forward and backward (Alg. 1).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+# Matrix products of a GPU in half precision want dimensions of whole 16-byte lines.
+GPU_RANK_MULTIPLE = 8
 
 
 class Tailor(NamedTuple):
@@ -29,7 +33,11 @@ class Tailor(NamedTuple):
 
 
 class DivertedLinear(nn.Module):
-    """A linear layer `y = W_c x + b`: the learngene factors are its parameters, the tailor comes with each call."""
+    """A linear layer `y = W_c x + b`: the learngene factors are its parameters, the tailor comes with each call.
+
+    `is_thin`: the learngene runs as two thin products, otherwise as one materialised W_G. It starts as whichever has
+    fewer multiplications for a token; a trainer may set what it measured to be faster. The two differ in rounding only.
+    """
 
     def __init__(self, in_features: int, out_features: int, learngene_rank: int, tailor_rank: int) -> None:
         super().__init__()
@@ -40,19 +48,12 @@ class DivertedLinear(nn.Module):
         self.V = nn.Parameter(torch.empty(in_features, learngene_rank))
         self.bias = nn.Parameter(torch.zeros(out_features))
         self.live_rank = learngene_rank + tailor_rank
+        self.is_thin = learngene_rank * (in_features + out_features) < in_features * out_features
         init_factors(self.U, self.s, self.V, in_features, out_features, self.live_rank)
 
     def forward(self, x: Tensor, tailor: Tailor | None) -> Tensor:
         """x (batch, tokens, in) -> (batch, tokens, out)."""
-        rank = self.s.shape[0]
-        # Two thin products or one materialised W_G: whichever has fewer multiplications for a token.
-        if rank * (self.in_features + self.out_features) < self.in_features * self.out_features:
-            y = F.linear(F.linear(x, self.V.T) * self.s, self.U, self.bias)
-        else:
-            y = F.linear(x, self.learngene_weight(), self.bias)
-        if tailor is None:
-            return y
-        return y + ((x @ tailor.V.transpose(1, 2)) * tailor.s[:, None]) @ tailor.U
+        return project([self], x, [tailor])[0]
 
     def learngene_weight(self) -> Tensor:
         """W_G = U diag(s) V^T, (out, in)."""
@@ -66,6 +67,32 @@ class DenseLinear(nn.Linear):
         """x (batch, tokens, in) -> (batch, tokens, out)."""
         assert tailor is None, "a dense layer was given a tailor"
         return super().forward(x)
+
+
+def project(layers: Sequence[DivertedLinear], x: Tensor, tailors: Sequence[Tailor | None]) -> list[Tensor]:
+    """`layer(x, tailor)` of layers of one shape that share their input, which is read once for all of them.
+
+    s is multiplied into the factors, which are smaller than what they are applied to.
+    """
+    if layers[0].is_thin:
+        V = torch.cat([_pad(layer.V * layer.s, x) for layer in layers], dim=1)  # (in, layers * rank)
+        hidden = F.linear(x, V.T).chunk(len(layers), dim=-1)
+        results = [F.linear(h, _pad(one.U, x), one.bias) for h, one in zip(hidden, layers, strict=True)]
+    else:
+        results = [F.linear(x, layer.learngene_weight(), layer.bias) for layer in layers]
+    opened = [tailor for tailor in tailors if tailor is not None]
+    if not opened:
+        return results
+    assert len(opened) == len(layers), "either every layer has a tailor or none"
+    V = torch.cat([tailor.V * tailor.s[..., None] for tailor in opened], dim=1)  # (batch, layers * rank, in)
+    parts = (x @ V.transpose(1, 2)).chunk(len(layers), dim=-1) if V.shape[1] else ()
+    return [y + h @ tailor.U for y, h, tailor in zip(results, parts, opened, strict=True)] if parts else results
+
+
+def _pad(factor: Tensor, x: Tensor) -> Tensor:
+    """`factor` (features, rank) with zero components where that suits the device of `x`; the result is the same."""
+    missing = -factor.shape[1] % GPU_RANK_MULTIPLE if x.is_cuda else 0
+    return F.pad(factor, (0, missing)) if missing else factor
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -42,6 +43,21 @@ def staged(path: Path, *, force: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise _output_error(path, error) from error
     finally:
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+def recover(folder: Path) -> None:
+    """Finish or undo what a killed process left of its `staged` outputs in `folder`; nobody else may be writing there.
+
+    Killed between the two renames of `_replace`, an output is missing while the old and the new one wait beside it.
+    """
+    for holder in sorted(folder.iterdir()) if folder.is_dir() else ():
+        match = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}\.partial", holder.name)
+        if match is None:
+            continue
+        path, new, old = folder / match[1], holder / match[1], holder / "replaced"
+        if os.path.lexists(old) and not os.path.lexists(path):
+            (new if os.path.lexists(new) else old).rename(path)  # the old one is moved only when the new one is whole
         shutil.rmtree(holder, ignore_errors=True)
 
 

@@ -7,14 +7,15 @@ zero every gradient of the component vanishes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kind_core.config import DiTConfig
-from kind_core.diverted import Tailor, init_factors
+from kind_core.diverted import GPU_RANK_MULTIPLE, Tailor, init_factors
 
 
 class _Span(NamedTuple):
@@ -65,22 +66,26 @@ class TailorBank(nn.Module):
         (batch, classes), a gate for each class. rows: what to gather from instead of the whole bank (the trainer
         passes the rows of the batch alone, so that a step costs the same for 40 classes and for 1000).
         """
-        weight = self.weight if rows is None else rows
         if self.rank == 0:
             return {}
-        if gates.dtype == torch.long:
-            is_open = (gates >= 0) & (gates < weight.shape[0])
-            picked, gate = weight[gates * is_open][:, None], is_open.to(weight.dtype)[:, None]
-        else:
-            live = gates.any(dim=0).nonzero()[:, 0]
-            picked = weight[live].expand(gates.shape[0], -1, -1)
-            gate = gates[:, live].to(weight.dtype)
-        return {name: self._open_matrix(picked, gate, name) for name, _, _ in self._matrices()}
-
-    def _open_matrix(self, picked: Tensor, gate: Tensor, name: str) -> Tailor:
-        # picked (batch, open classes, width), gate (batch, open classes)
-        U, s, V = self.factors(picked, name)
-        return Tailor(U.flatten(1, 2), (s * gate[..., None]).flatten(1, 2), V.flatten(1, 2))
+        weight = self.weight if rows is None else rows
+        device_type = weight.device.type
+        if torch.is_autocast_enabled(device_type):
+            weight = weight.to(torch.get_autocast_dtype(device_type))  # once, before it is spread over the batch
+        gather, gate = _gather_by_index(gates, weight) if gates.dtype == torch.long else _gather_by_weight(gates)
+        # One split, whose gradient is one concatenation: a view of each span would add up as many zero-filled banks.
+        pieces = weight.split([_numel(span.shape) for span in self.spans.values()], dim=1)
+        missing = -self.rank % (GPU_RANK_MULTIPLE if weight.is_cuda else 1)
+        spread = {
+            name: gather(_pad_rank(piece.unflatten(1, span.shape), missing)).flatten(1, 2)
+            for (name, span), piece in zip(self.spans.items(), pieces, strict=True)
+            if name != "label_embedding"
+        }  # each (batch, open classes * rank, ...)
+        gate = gate.to(weight.dtype).repeat_interleave(self.rank + missing, dim=1)
+        return {
+            name: Tailor(spread[f"{name}.U"], spread[f"{name}.s"] * gate, spread[f"{name}.V"])
+            for name, _, _ in self._matrices()
+        }
 
     def state_of(self, index: int) -> dict[str, Tensor]:
         """The tensors of one class as its file holds them: `<matrix>.U` (out, rank), `.s`, `.V` (in, rank)."""
@@ -105,6 +110,51 @@ class TailorBank(nn.Module):
 
     def _matrices(self) -> Iterator[tuple[str, int, int]]:
         return iter([] if self.rank == 0 else self.config.matrix_names())
+
+
+class _Pick(torch.autograd.Function):
+    """`table[index]` for rows (classes, ...) and an index (batch,).
+
+    The gradient is summed in a fixed order: by a product with a one-hot matrix on a GPU, where adding by index is not.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.num_rows = table.shape[0]
+        return table.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (index,) = ctx.saved_tensors
+        if gradient.device.type == "cpu":
+            zeros = gradient.new_zeros(ctx.num_rows, *gradient.shape[1:])
+            return zeros.index_add_(0, index, gradient), None
+        one_hot = (index == torch.arange(ctx.num_rows, device=index.device)[:, None]).to(gradient.dtype)
+        return (one_hot @ gradient.flatten(1)).unflatten(1, gradient.shape[1:]), None
+
+
+def _gather_by_index(gates: Tensor, weight: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """How rows are spread over the batch, (classes, ...) -> (batch, 1, ...), and the gate of each, (batch, 1)."""
+    is_open = (gates >= 0) & (gates < weight.shape[0])
+    index = gates * is_open
+    return lambda piece: _Pick.apply(piece, index)[:, None], is_open[:, None]  # type: ignore[no-untyped-call]
+
+
+def _gather_by_weight(gates: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """The same for gates (batch, classes): every sample has the classes that any of them opens, (batch, open, ...)."""
+    live = gates.any(dim=0).nonzero()[:, 0]
+
+    def spread(piece: Tensor) -> Tensor:
+        rows = piece[live]
+        return rows.expand(gates.shape[0], *rows.shape)
+
+    return spread, gates[:, live]
+
+
+def _pad_rank(piece: Tensor, missing: int) -> Tensor:
+    """`piece` (classes, rank) or (classes, rank, features) with so many zero components more."""
+    return F.pad(piece, (0, 0) * (piece.dim() - 2) + (0, missing)) if missing else piece
 
 
 def class_shapes(config: DiTConfig, index: int) -> dict[str, tuple[int, ...]]:

@@ -10,8 +10,7 @@ from tiny_training import tiny_preset
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     """Train the tiny model, whatever preset is asked for."""
-    for module in ("trainer", "session"):
-        monkeypatch.setattr(f"kind_train.{module}.preset", tiny_preset)
+    monkeypatch.setattr("kind_train.shape.preset", tiny_preset)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from tiny_training import encode, make_config, make_photos, write_folder, write_
 
 from kind_core.checkpoint import load_checkpoint, read_config
 from kind_train import session
-from kind_train.cli import fit, main
+from kind_train.cli import adapt, fit, main
 
 FAST = ("--batch-size", "4", "--images", "16", "--save-every", "8", "--learning-rate", "1e-3", "--device", "cpu")
 
@@ -228,7 +228,7 @@ def test_every_option_of_the_config_is_a_flag_with_a_help() -> None:
 
     from kind_train.config import TrainConfig
 
-    flags = {parameter.name: parameter for parameter in fit.params}
+    flags = {parameter.name: parameter for command in (fit, adapt) for parameter in command.params}
     assert set(flags) == {f.name for f in fields(TrainConfig)} | {"config_file", "resume", "force"}
     assert all(getattr(parameter, "help", None) for parameter in flags.values())
 
@@ -250,7 +250,7 @@ def test_ctrl_c_leaves_a_whole_checkpoint_and_says_how_to_go_on(data: Path, tmp_
     output = tmp_path / "run"
     code = (
         "import kind_train.session, kind_train.trainer, tiny_training\n"
-        "kind_train.session.preset = kind_train.trainer.preset = tiny_training.tiny_preset\n"
+        "kind_train.shape.preset = tiny_training.tiny_preset\n"
         "from kind_train.cli import main\nmain()"
     )
     arguments = ["fit", "--data", str(data), "--output", str(output), *FAST, "--images", str(10**7)]

@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_training import encode, make_photos, write_folder, write_parquet
 
 from kind_core.errors import ClassNameError, DataError
-from kind_train.data import load_photos, parse_class_name, select_photos, split_photos
+from kind_train.data import load_photos, parse_class_name, split_photos
 
 NAMES = ["n02509815_lesser_panda", "n02510455_giant_panda", "n07749582_lemon"]
 # photos drawn large and wide, so that cropping and resizing take part
@@ -228,7 +228,7 @@ def test_a_split_parts_the_photos_the_same_way_each_time() -> None:
 
 def test_selected_photos_keep_their_labels() -> None:
     photos = make_photos(6)
-    chosen = select_photos(photos, torch.tensor([4, 0]))
+    chosen = photos.select(torch.tensor([4, 0]))
     assert chosen.labels.tolist() == [1, 0]
     assert torch.equal(chosen.images, photos.images[[4, 0]])
 

@@ -13,9 +13,11 @@ from tiny_training import TINY_DIFFUSION, TINY_DIT, make_config, make_photos
 from torch import Tensor
 
 from kind_core.checkpoint import load_checkpoint, read_config
+from kind_core.config import preset
 from kind_core.errors import ConfigError
 from kind_train.batches import draw_batch, step_generator
-from kind_train.data import PhotoSet, select_photos
+from kind_train.data import PhotoSet
+from kind_train.shape import Shape
 from kind_train.trainer import Progress, Trainer, make_model_config
 from tiny import randomise
 
@@ -63,7 +65,7 @@ def test_a_tailor_whose_class_is_not_in_the_batch_keeps_every_bit(tmp_path: Path
     for trainer.step in range(2):  # every class gets moments
         trainer._train_step()
     photos = make_photos()
-    trainer.train = select_photos(photos, (photos.labels != 1).nonzero()[:, 0])
+    trainer.feeder.photos = photos.select((photos.labels != 1).nonzero()[:, 0])
     before = everything(trainer)
     trainer.step = 2
     trainer._train_step()
@@ -108,7 +110,7 @@ def test_labels_and_gates_choose_the_row_of_the_photos_own_class(tmp_path: Path)
 
     trainer._forward = forward
     bank = trainer.model.tailors.weight.detach().clone()
-    batch = draw_batch(trainer.train.labels, trainer.config, 0, step_generator(trainer.config, 0))
+    batch = draw_batch(make_photos().labels, trainer.config, 0, step_generator(trainer.config, 0))
     trainer._train_step()
     [(labels, gates, rows)] = asked
     assert torch.equal(labels, gates)
@@ -120,11 +122,10 @@ def test_labels_and_gates_choose_the_row_of_the_photos_own_class(tmp_path: Path)
 
 def test_flipped_photos_are_mirror_images(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, batch_size=10)
-    batch = draw_batch(trainer.train.labels, trainer.config, 0, step_generator(trainer.config, 0))
-    assert 0 < batch.flipped.sum() < 10
-    images = trainer._read_images(batch)
-    for image, index, flipped in zip(images, batch.indices, batch.flipped, strict=True):
-        photo = trainer.train.to_unit(index[None])[0]
+    feed = trainer.feeder.take(0)
+    assert 0 < feed.batch.flipped.sum() < 10
+    for image, index, flipped in zip(feed.photos, feed.batch.indices, feed.batch.flipped, strict=True):
+        photo = make_photos().images[index]
         assert torch.equal(image, photo.flip(-1) if flipped else photo)
 
 
@@ -204,7 +205,7 @@ def test_held_out_photos_are_measured_alike_each_time(tmp_path: Path) -> None:
     trainer.step += 1
     assert loss == trainer._measure_held_out(model)
     assert_same_bits(before, everything(trainer))
-    trainer.held_out = select_photos(make_photos(seed=5), torch.arange(4))
+    trainer.held_out = make_photos(seed=5).select(torch.arange(4))
     assert trainer._measure_held_out(model) != loss
 
 
@@ -330,7 +331,6 @@ def test_a_device_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
 
 
 def test_a_preset_for_latents_does_not_take_photos() -> None:
-    from kind_core.config import preset
-
+    dit, diffusion = preset("kind-b/2")
     with pytest.raises(ConfigError, match="the preset works on 4 channels, photos have 3"):
-        make_model_config(*preset("kind-b/2"), make_photos())
+        make_model_config(Shape(dit=dit, diffusion=diffusion), make_photos())

@@ -6,6 +6,7 @@ That is what makes a resumed run have the losses of an uninterrupted one, and ke
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -51,11 +52,15 @@ def _draw_indices(num_photos: int, config: TrainConfig, step: int) -> Tensor:
     first, end = step * config.batch_size, (step + 1) * config.batch_size
     parts = []
     for epoch in range(first // num_photos, (end - 1) // num_photos + 1):
-        generator = torch.Generator().manual_seed(_mix(config.seed, epoch, _ORDER))
-        order = torch.randperm(num_photos, generator=generator)
+        order = _epoch_order(num_photos, config.seed, epoch)
         start = epoch * num_photos
         parts.append(order[max(first - start, 0) : end - start])
     return torch.cat(parts)
+
+
+@lru_cache(maxsize=2)  # a batch may span two epochs; drawing the order of a million photos takes longer than a step
+def _epoch_order(num_photos: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(num_photos, generator=torch.Generator().manual_seed(_mix(seed, epoch, _ORDER)))
 
 
 def _mix(seed: int, number: int, stream: int) -> int:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from kind_core.cli import completion_option, parse_interval, report_errors, split_names
+from kind_core.errors import ConfigError
 
+_F = TypeVar("_F", bound=Callable[..., Any])
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
@@ -25,36 +28,55 @@ def main() -> None:
     """
 
 
+def _with_options(*options: Callable[[_F], _F]) -> Callable[[_F], _F]:
+    """Several click options as one decorator, in the order of `--help`."""
+
+    def decorate(command: _F) -> _F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_data_options = _with_options(
+    click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of options; flags win."),
+    click.option("--data", help="Image folder (one folder a class) or .parquet file."),
+    click.option("--val-data", help="Held-out photos; without it --val-fraction of the data is held out."),
+    click.option("--val-fraction", type=float, help="Share held out when there is no --val-data [0.05]."),
+    click.option("--classes", multiple=True, help="Train these classes only (comma or repeated)."),
+    click.option("--output", help="Run folder."),
+)
+_run_options = _with_options(
+    click.option("--batch-size", type=int, help="[64]"),
+    click.option("--warmup-images", type=int, help="Warm the learning rate up over so many images [0]."),
+    click.option("--decay-fraction", type=float, help="Let the learning rate fall to zero over the last share [0]."),
+    click.option("--weight-decay", type=float, help="[0]"),
+    click.option("--max-grad-norm", type=float, help="[1.0]"),
+    click.option("--ema-decay", type=float, help="[0.9999]"),
+    click.option("--flip/--no-flip", default=None, help="Mirror half of the images [on]."),
+    click.option("--seed", type=int, help="[0]"),
+    click.option("--device", help="auto, cpu, cuda, cuda:1 ... [auto]."),
+    click.option(
+        "--precision", help="auto, fp32 or bf16; auto is bf16 on a GPU; on a CPU without AMX bf16 is slow [auto]."
+    ),
+    click.option("--compile/--no-compile", default=None, help="Compile the model with torch.compile [off]."),
+    click.option("--save-every", type=int, help="Images between checkpoints [20000]."),
+    click.option("--sample-every", type=int, help="Images between sample grids [20000]."),
+    click.option("--strict/--no-strict", default=None, help="Stop at an unreadable image instead of skipping it."),
+    click.option("--resume", is_flag=True, help="Continue the run in --output."),
+    click.option("--force", is_flag=True, help="Replace an existing run in --output."),
+)
+
+
 @main.command()
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of options; flags win.")
-@click.option("--data", help="Image folder (one folder a class) or .parquet file.")
-@click.option("--val-data", help="Held-out photos; without it --val-fraction of the data is held out.")
-@click.option("--val-fraction", type=float, help="Share held out when there is no --val-data [0.05].")
-@click.option("--output", help="Run folder.")
+@_data_options
 @click.option("--preset", help="sample, kind-mobile, kind-b/2, kind-l/2, dit-b/2 ... [sample].")
 @click.option("--start-from", metavar="CHECKPOINT", help="Start from these weights; classes it lacks start at random.")
-@click.option("--classes", multiple=True, help="Train these classes only (comma or repeated).")
 @click.option("--images", type=int, help="Training images to see [250000].")
-@click.option("--batch-size", type=int, help="[64]")
 @click.option("--learning-rate", type=float, help="[1e-4]")
-@click.option("--warmup-images", type=int, help="Warm the learning rate up over so many images [0].")
-@click.option("--decay-fraction", type=float, help="Let the learning rate fall to zero over the last share [0].")
-@click.option("--weight-decay", type=float, help="[0]")
-@click.option("--max-grad-norm", type=float, help="[1.0]")
-@click.option("--ema-decay", type=float, help="[0.9999]")
 @click.option("--label-dropout", type=float, help="Share of images trained with the null label [0.1].")
-@click.option("--flip/--no-flip", default=None, help="Mirror half of the images [on].")
-@click.option("--seed", type=int, help="[0]")
-@click.option("--device", help="auto, cpu, cuda, cuda:1 ... [auto].")
-@click.option(
-    "--precision", help="auto, fp32 or bf16; auto is bf16 on a GPU; on a CPU without AMX bf16 is slow [auto]."
-)
-@click.option("--compile/--no-compile", default=None, help="Compile the model with torch.compile [off].")
-@click.option("--save-every", type=int, help="Images between checkpoints [20000].")
-@click.option("--sample-every", type=int, help="Images between sample grids [20000].")
-@click.option("--strict/--no-strict", default=None, help="Stop at an unreadable image instead of skipping it.")
-@click.option("--resume", is_flag=True, help="Continue the run in --output.")
-@click.option("--force", is_flag=True, help="Replace an existing run in --output.")
+@_run_options
 @report_errors
 def fit(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> None:
     """Train a model by diversion; the best weights land in OUTPUT/best.
@@ -64,6 +86,38 @@ def fit(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> No
       kind-train fit --data photos/ --output run
       kind-train fit --config sample.yaml --images 500000 --resume
     """
+    _train(config_file, resume, force, flags)
+
+
+@main.command()
+@click.option("--checkpoint", "base", metavar="CHECKPOINT", help="The base, whose learngene is frozen.")
+@_data_options
+@click.option("--init-from", metavar="CLASS", help="Start from this class of the base, or `nearest` [at random].")
+@click.option("--tailor-rank", type=int, help="Rank of the new tailors [the base's].")
+@click.option("--images", type=int, help="Training images to see [50000].")
+@click.option("--learning-rate", type=float, help="[1e-3]")
+@_run_options
+@report_errors
+def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> None:
+    """Train tailors of new classes beside the frozen learngene of a checkpoint.
+
+    OUTPUT/best is the checkpoint with the new classes added; every file of the base is in it as it was. `kind-train
+    add` puts the new tailors into the base itself.
+
+    \b
+    Examples:
+      kind-train adapt --checkpoint base --data novel.parquet --output run
+      kind-train adapt --checkpoint base --data bears/ --init-from koala --output run
+      kind-export --checkpoint run/best --classes "polar bear"
+    """
+    for name, value in (("images", 50_000), ("learning_rate", 1e-3)):
+        flags[name] = value if flags[name] is None and config_file is None and not resume else flags[name]
+    if config_file is None and not resume and flags["base"] is None:
+        raise ConfigError("no checkpoint given", "add --checkpoint, the base that is adapted")
+    _train(config_file, resume, force, flags | {"label_dropout": 0.0})
+
+
+def _train(config_file: Path | None, resume: bool, force: bool, flags: dict[str, Any]) -> None:
     from kind_train.session import fit_model
 
     flags["classes"] = split_names(flags["classes"])
@@ -73,6 +127,24 @@ def fit(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> No
         sys.exit(130)  # fit_model said how to go on
     click.echo(f"best held-out loss {result.best_loss:.5f}")
     click.echo(f"checkpoint         {result.checkpoint}")
+
+
+@main.command()
+@click.argument("base", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--classes", multiple=True, help="Add these classes [all that BASE lacks] (comma or repeated).")
+@report_errors
+def add(base: Path, source: Path, classes: tuple[str, ...]) -> None:
+    """Add tailors of the checkpoint SOURCE to the checkpoint BASE, whose own files stay as they are.
+
+    \b
+    Example:
+      kind-train add base run/best
+    """
+    from kind_core.growth import add_classes
+
+    for info in add_classes(base, source, split_names(classes)):
+        click.echo(f"{info.id}  {info.name}")
 
 
 @main.command()

@@ -17,6 +17,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "text"),
     "str | None": ((str, type(None)), "text"),
     "int": ((int,), "a whole number"),
+    "int | None": ((int, type(None)), "a whole number"),
     "float": ((int, float), "a number"),
     "bool": ((bool,), "true or false"),
     "tuple[str, ...]": ((tuple,), "a list of names"),
@@ -28,12 +29,17 @@ class TrainConfig:
     """Everything that decides a run. `images` counts training images seen, not photos in the data set.
 
     The learning rate warms up over `warmup_images`, stays, and falls linearly to zero over the last `decay_fraction`.
+    With `base`, the checkpoint that is adapted, its architecture counts instead of the preset's, its learngene is
+    frozen, and `init_from` and `tailor_rank` say how the tailors of the new classes start.
     """
 
     data: str
     output: str
     preset: str = "sample"
     start_from: str | None = None
+    base: str | None = None
+    init_from: str | None = None
+    tailor_rank: int | None = None
     val_data: str | None = None
     val_fraction: float = 0.05
     classes: tuple[str, ...] = ()
@@ -70,6 +76,16 @@ class TrainConfig:
         self._require("warmup_images", self.warmup_images >= 0, "0 or more")
         self._require("seed", 0 <= self.seed < 2**32, "0 to 4294967295")
         self._require("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+        self._check_adaptation()
+
+    def _check_adaptation(self) -> None:
+        if self.base is None:
+            for name in ("init_from", "tailor_rank"):
+                self._require(name, getattr(self, name) is None, "none without a base: it is for kind-train adapt")
+            return
+        self._require("start_from", self.start_from is None, "none where a base is adapted")
+        self._require("label_dropout", self.label_dropout == 0, "0 where the learngene is frozen: no label, no tailor")
+        self._require("tailor_rank", self.tailor_rank is None or self.tailor_rank >= 1, "1 or more")
 
     def _require(self, name: str, is_right: bool, expected: str) -> None:
         if not is_right:

@@ -6,9 +6,9 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,33 @@ from kind_core.errors import ClassNameError, DataError
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 Progress = Callable[[int, int], None]
+# Standard normals of the shape of the model's inputs, for data that is a distribution.
+Draw = Callable[[], Tensor]
+
+
+class TrainingSet(Protocol):
+    """What a run is trained on: photos, or the latents of photos, that stay on the host until a step takes some."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Long (n,), positions in `classes`."""
+
+    @property
+    def classes(self) -> tuple[ClassInfo, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: Tensor, flipped: Tensor | None = None) -> Tensor:
+        """What is stored of the photos at `indices`, those in `flipped` (bool, like indices) mirrored."""
+
+    def to_input(self, stored: Tensor, draw: Draw) -> Tensor:
+        """What `read` returned, by then on any device, as the model takes it: float32 (batch, channels, size, size)."""
+
+    def select(self, indices: Tensor) -> Self:
+        """The photos at `indices` alone."""
+
+
+_Set = TypeVar("_Set", bound=TrainingSet)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,9 +64,22 @@ class PhotoSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def read(self, indices: Tensor, flipped: Tensor | None = None) -> Tensor:
+        """uint8 (batch, 3, size, size)."""
+        images = self.images[indices]
+        return images if flipped is None else torch.where(flipped[:, None, None, None], images.flip(-1), images)
+
+    def to_input(self, stored: Tensor, draw: Draw) -> Tensor:
+        """Pixels in [-1, 1]."""
+        return stored.float() / 127.5 - 1
+
     def to_unit(self, indices: Tensor) -> Tensor:
         """The photos at `indices` as float32 in [-1, 1]."""
         return self.images[indices].float() / 127.5 - 1
+
+    def select(self, indices: Tensor) -> PhotoSet:
+        """The photos at `indices`."""
+        return replace(self, images=self.images[indices], labels=self.labels[indices], skipped=())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,16 +142,11 @@ def _choose_classes(path: Path, classes: Sequence[str], infos: Sequence[ClassInf
         raise ClassNameError(error.message, f"{path} holds {', '.join(info.name for info in infos)}") from error
 
 
-def split_photos(photos: PhotoSet, fraction: float, seed: int) -> tuple[PhotoSet, PhotoSet]:
+def split_photos(photos: _Set, fraction: float, seed: int) -> tuple[_Set, _Set]:
     """Split off a held-out share, drawn at random: (train, held out)."""
     order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(seed))
     num_held_out = max(1, round(len(photos) * fraction))
-    return select_photos(photos, order[num_held_out:].sort()[0]), select_photos(photos, order[:num_held_out].sort()[0])
-
-
-def select_photos(photos: PhotoSet, indices: Tensor) -> PhotoSet:
-    """The photos at `indices`."""
-    return PhotoSet(images=photos.images[indices], labels=photos.labels[indices], classes=photos.classes)
+    return photos.select(order[num_held_out:].sort()[0]), photos.select(order[:num_held_out].sort()[0])
 
 
 def parse_class_name(name: str) -> ClassInfo:

@@ -7,10 +7,15 @@ import torch
 from kind_core.errors import ConfigError
 
 
-def pick_device(name: str) -> torch.device:
-    """The device called `name`; `auto` is a CUDA GPU where there is one. Raises ConfigError when it cannot be used."""
+def pick_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device called `name`; `auto` is a CUDA GPU where there is one. Raises ConfigError when it cannot be used.
+
+    Of several processes on a machine each takes the GPU of its `local_rank`, where `name` has no number.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and local_rank:
+        name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

@@ -18,20 +18,25 @@ EPS = 1e-8
 
 
 class DivertedAdamW:
-    """AdamW over a KindDiT. Call `rows = gather(classes)` before the forward pass and `step` after the backward."""
+    """AdamW over a KindDiT. Call `rows = gather(classes)` before the forward pass and `step` after the backward.
+
+    Parameters of the learngene that need no gradient are left alone; their average is their value.
+    """
 
     def __init__(self, model: KindDiT, *, weight_decay: float = 0.0, ema_decay: float = 0.9999) -> None:
         self.model = model
         self.weight_decay = weight_decay
         self.ema_decay = ema_decay
         self.num_steps = 0
-        self.learngene = {n: p for n, p in model.named_parameters() if not n.startswith("tailors.")}
+        everywhere = {n: p for n, p in model.named_parameters() if not n.startswith("tailors.")}
+        self.learngene = {n: p for n, p in everywhere.items() if p.requires_grad}
+        self.frozen = {n: p.detach() for n, p in everywhere.items() if not p.requires_grad}
         bank = model.tailors.weight.detach()
         # one kernel for all tensors, where that is faster
         self._is_fused = bank.device.type == "cuda"
-        self._adamw = torch.optim.AdamW(
-            self.learngene.values(), betas=BETAS, eps=EPS, weight_decay=weight_decay, fused=self._is_fused
-        )
+        # AdamW takes a group without parameters, but not a list without groups
+        group = {"params": list(self.learngene.values())}
+        self._adamw = torch.optim.AdamW([group], betas=BETAS, eps=EPS, weight_decay=weight_decay, fused=self._is_fused)
         self._averages = {name: p.detach().clone() for name, p in self.learngene.items()}
         self._row_state = {name: torch.zeros_like(bank) for name in ("first", "second")}
         self._row_average = bank.clone()
@@ -58,8 +63,9 @@ class DivertedAdamW:
         self.num_steps += 1
         # Short runs: let the average forget the random start, as diffusers' EMAModel warms up.
         decay = min(self.ema_decay, self.num_steps / (9 + self.num_steps))
-        averages = list(self._averages.values())
-        torch._foreach_lerp_(averages, [p.detach() for p in self.learngene.values()], 1 - decay)
+        if self.learngene:
+            averages = list(self._averages.values())
+            torch._foreach_lerp_(averages, [p.detach() for p in self.learngene.values()], 1 - decay)
         if rows.grad is not None:
             self._row_average[classes] = self._current_average(classes)
             self._row_log_decay[classes] = self._log_decay
@@ -89,7 +95,7 @@ class DivertedAdamW:
     @torch.no_grad()
     def averaged_state(self) -> dict[str, Tensor]:
         """The EMA weights as a state dict of the model."""
-        return {**self._averages, "tailors.weight": self._current_average(slice(None))}
+        return {**self.frozen, **self._averages, "tailors.weight": self._current_average(slice(None))}
 
     def state_dict(self) -> dict[str, Tensor]:
         """All state as flat tensors, for a safetensors file."""

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from kind_core.errors import CheckpointError, ConfigError, OutputError
-from kind_core.staging import check_output, staged
+from kind_core.staging import check_output, recover, staged
 from kind_core.tensor_files import write_tensors
 from kind_train.config import TrainConfig
 
@@ -53,6 +53,9 @@ def check_run_folder(folder: Path, *, resume: bool, force: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file, expected a folder", "choose another --output")
     check_output(folder / OPTIONS_NAME, force=True)
+    if resume:
+        recover(folder)
+        recover(folder / SAMPLES_NAME)
     is_run = (folder / OPTIONS_NAME).exists()
     if resume:
         if not (folder / STATE_NAME).exists():
@@ -110,6 +113,18 @@ def read_state(folder: Path, identity: Mapping[str, Any], device: torch.device) 
 def read_step(folder: Path) -> int | None:
     """The step that a run would resume from; None without a state."""
     return _read_numbers(folder / STATE_NAME)["step"] if (folder / STATE_NAME).exists() else None
+
+
+def trim_metrics(folder: Path, step: int) -> None:
+    """Forget the metrics of steps after `step`, which a run resumed from there writes again."""
+    file = folder / METRICS_NAME
+    if not file.exists():
+        return
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    if kept != lines:
+        with staged(file, force=True) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
 
 
 def append_metrics(folder: Path, record: Mapping[str, float]) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 
 from rich.console import Console
 
-from kind_core.config import preset
 from kind_core.errors import DataError
 from kind_train.config import TrainConfig, load_options
 from kind_train.data import PhotoSet, load_photos, split_photos
 from kind_train.display import say, show_progress
+from kind_train.processes import Processes, joined_processes
 from kind_train.run_folder import BEST_NAME, OPTIONS_NAME, check_run_folder, read_step, start_run_folder
+from kind_train.shape import pick_shape
 from kind_train.trainer import Progress, Trainer, check_pixel_space
 
 
@@ -36,19 +37,23 @@ def fit_model(config_file: Path | None, flags: Mapping[str, Any], *, resume: boo
         options = Path(flags["output"]) / OPTIONS_NAME
         config_file = options if options.exists() else None
     config = load_options(config_file, flags)
-    console = Console(stderr=True)
-    check_run_folder(Path(config.output), resume=resume, force=force)
-    try:
-        return _fit(config, console, resume=resume, force=force)
-    except KeyboardInterrupt:
-        say(console, _describe_interruption(Path(config.output)))
-        raise
+    with joined_processes(config.device) as processes:
+        console = Console(stderr=True, quiet=not processes.is_main)
+        if processes.is_main:
+            check_run_folder(Path(config.output), resume=resume, force=force)
+        try:
+            return _fit(config, console, processes, resume=resume, force=force)
+        except KeyboardInterrupt:
+            say(console, _describe_interruption(Path(config.output)))
+            raise
 
 
-def _fit(config: TrainConfig, console: Console, *, resume: bool, force: bool) -> FitResult:
+def _fit(config: TrainConfig, console: Console, processes: Processes, *, resume: bool, force: bool) -> FitResult:
     train, held_out = _load_data(config, console)
-    trainer = Trainer(config, train, held_out, resume=resume)
-    start_run_folder(config, resume=resume, force=force)
+    processes.wait()  # until the main one has mended what a killed run left
+    trainer = Trainer(config, train, held_out, resume=resume, processes=processes)
+    if processes.is_main:
+        start_run_folder(config, resume=resume, force=force)
     count = sum(p.numel() for p in trainer.model.parameters())
     say(console, f"{len(train)} photos, {len(held_out)} held out, {len(train.classes)} classes; "
                  f"{count / 1e6:.2f}M parameters on {trainer.device}")  # fmt: skip
@@ -76,11 +81,11 @@ def _load_data(config: TrainConfig, console: Console) -> tuple[PhotoSet, PhotoSe
 
 
 def _load_set(config: TrainConfig, console: Console, path: str, classes: tuple[str, ...]) -> PhotoSet:
-    dit, _ = preset(config.preset)
-    check_pixel_space(dit)
+    shape = pick_shape(config)
+    check_pixel_space(shape)
     with show_progress(console, f"reading {path}") as update:
         photos = load_photos(
-            Path(path), dit.sample_size, classes=classes, strict=config.strict,
+            Path(path), shape.dit.sample_size, classes=classes, strict=config.strict,
             progress=lambda done, total: update(done, total, ""),
         )  # fmt: skip
     for name in photos.skipped:

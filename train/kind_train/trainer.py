@@ -16,19 +16,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
-from kind_core.checkpoint import load_checkpoint, save_checkpoint
-from kind_core.config import DiffusionConfig, DiTConfig, ModelConfig, preset
+from kind_core.checkpoint import hash_learngene, load_checkpoint, read_config, save_checkpoint
+from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError
-from kind_train.batches import Batch, draw_batch, step_generator
+from kind_core.growth import require_new, save_grown
+from kind_train.adaptation import freeze_learngene, start_adaptation
+from kind_train.batches import step_generator
 from kind_train.config import TrainConfig
-from kind_train.data import PhotoSet
+from kind_train.data import TrainingSet
 from kind_train.device import pick_device, tune_device
+from kind_train.feeder import Feeder
+from kind_train.forms import read_forms, set_forms, tune_forms
 from kind_train.grid import save_sample_grid
 from kind_train.interrupts import hold_interrupts
 from kind_train.objective import Objective
 from kind_train.optimizer import DivertedAdamW
+from kind_train.processes import Processes
 from kind_train.run_folder import (
     BEST_NAME,
     LAST_NAME,
@@ -36,8 +42,10 @@ from kind_train.run_folder import (
     TrainingState,
     append_metrics,
     read_state,
+    trim_metrics,
     write_state,
 )
+from kind_train.shape import Shape, pick_shape
 
 _VALIDATION_BATCH = 256
 _VALIDATION_IMAGES = 1024
@@ -59,32 +67,52 @@ class Progress:
 
 
 class Trainer:
-    """One training run. `run()` trains to the end; state lies in the run folder and `resume=True` picks it up."""
+    """One training run. `run()` trains to the end; state lies in the run folder and `resume=True` picks it up.
 
-    def __init__(self, config: TrainConfig, train: PhotoSet, held_out: PhotoSet, *, resume: bool = False) -> None:
+    `shape` is what to train where it is no preset.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        train: TrainingSet,
+        held_out: TrainingSet,
+        *,
+        resume: bool = False,
+        shape: Shape | None = None,
+        processes: Processes = Processes(),  # noqa: B008  # it cannot be changed
+    ) -> None:
         self.config = config
-        self.device = pick_device(config.device)
+        self.processes = processes
+        self.device = pick_device(config.device, processes.local_rank)
         tune_device(self.device)
         self.output = Path(config.output)
-        self.model_config = make_model_config(*preset(config.preset), train)
+        self.base = None if config.base is None else Path(config.base)
+        self.model_config = make_model_config(shape or pick_shape(config), train)
         torch.manual_seed(config.seed)
         self.model = KindDiT(self.model_config.dit).to(self.device)
-        if config.start_from is not None and not resume:
-            load_start(self.model, self.model_config, Path(config.start_from))
-        self.optimizer = DivertedAdamW(self.model, weight_decay=config.weight_decay, ema_decay=config.ema_decay)
         self.objective = Objective(self.model_config.diffusion, self.device)
-        self.train = replace(train, images=train.images.to(self.device))  # labels stay on the host, see draw_batch
-        self.held_out = replace(
-            held_out, images=held_out.images.to(self.device), labels=held_out.labels.to(self.device)
-        )
+        self.share = processes.share(config.batch_size)
+        self.feeder = Feeder(train, config, self.share, self.device)
+        self.held_out = held_out
+        if not resume:
+            self._load_start(train)
+        if self.base is not None:
+            require_new(read_config(self.base), self.model_config.classes)
+            freeze_learngene(self.model)
+        self.optimizer = DivertedAdamW(self.model, weight_decay=config.weight_decay, ema_decay=config.ema_decay)
         self.step = 0
         self.best_loss = float("inf")
         self.held_out_loss: float | None = None
         self._unread_losses: list[Tensor] = []
         self._report_steps = 1 if self.device.type == "cpu" else _GPU_REPORT_STEPS
-        self._forward: Callable[..., Tensor] = torch.compile(self.model) if config.compile else self.model
         if resume:
             self._restore()
+        elif self.device.type == "cuda":
+            tune_forms(self.model, config.batch_size // processes.count, self._autocast)
+        if processes.count > 1:
+            set_forms(self.model, processes.copy_from_main(read_forms(self.model).to(self.device)))
+        self._forward = self._make_forward()
 
     def run(self, on_step: Callable[[Progress], None] | None = None) -> float:
         """Train to the end; returns the best held-out loss, whose weights lie in `<output>/best`.
@@ -102,7 +130,7 @@ class Trainer:
             if is_save:
                 self._validate()
                 self.save()
-            if is_last or self._is_due(self.config.sample_every):
+            if (is_last or self._is_due(self.config.sample_every)) and self.processes.is_main:
                 self._draw_samples()
             if is_report and on_step is not None:
                 on_step(self._progress(loss, time.perf_counter() - start_s, self.step - first))
@@ -110,12 +138,15 @@ class Trainer:
 
     def save(self) -> None:
         """Write state and checkpoint, each whole or not at all; the previous ones stay until the new ones stand."""
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        if not self.processes.is_main:
+            return
+        tensors = {"forms": read_forms(self.model)}
+        tensors |= {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"optimizer.{k}": v for k, v in self.optimizer.state_dict().items()}
         state = TrainingState(step=self.step, best_loss=self.best_loss, identity=self._identity(), tensors=tensors)
         with hold_interrupts():
             write_state(self.output, state)
-            save_checkpoint(self.output / LAST_NAME, self.model_config, self.averaged_model(), force=True)
+            self._save_checkpoint(LAST_NAME, self.averaged_model())
 
     def averaged_model(self) -> KindDiT:
         """A copy of the model with the EMA weights."""
@@ -123,10 +154,35 @@ class Trainer:
         averaged.load_state_dict(self.optimizer.averaged_state())
         return averaged.eval()
 
+    def _make_forward(self) -> Callable[..., Tensor]:
+        """The model as a step calls it: its gradients averaged over the processes, compiled if asked."""
+        forward: Callable[..., Tensor] = self.model
+        if self.processes.count > 1 and self.optimizer.learngene:
+            # the bank's gradient goes to the rows that a step gathers, which `_train_step` averages
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.model, ["tailors.weight"])
+            devices = None if self.device.type == "cpu" else [self.device]
+            forward = DistributedDataParallel(self.model, device_ids=devices, gradient_as_bucket_view=True)
+        return torch.compile(forward) if self.config.compile else forward
+
+    def _load_start(self, photos: TrainingSet) -> None:
+        config = self.config
+        if self.base is not None:
+            start_adaptation(self.model, self.base, config.init_from, photos, self.objective, config.seed)
+        elif config.start_from is not None:
+            load_start(self.model, self.model_config, Path(config.start_from))
+
+    def _save_checkpoint(self, name: str, model: KindDiT) -> None:
+        """A checkpoint of the run's classes; where a base is adapted, of its own and the run's."""
+        if self.base is None:
+            save_checkpoint(self.output / name, self.model_config, model, force=True)
+        else:
+            save_grown(self.output / name, self.base, self.model_config, model, force=True)
+
     def _identity(self) -> dict[str, Any]:
         """What decides the order of the photos and the meaning of the weights."""
         config, classes = self.config, [info.id for info in self.model_config.classes]
-        return {"preset": config.preset, "classes": classes, "batch_size": config.batch_size, "seed": config.seed}
+        identity = {"preset": config.preset, "classes": classes, "batch_size": config.batch_size, "seed": config.seed}
+        return identity if self.base is None else identity | {"base": hash_learngene(self.base)}
 
     def _restore(self) -> None:
         state = read_state(self.output, self._identity(), self.device)
@@ -141,37 +197,52 @@ class Trainer:
                 f"the training state in {self.output} does not fit this model: {reason}",
                 "resume with the classes and the preset it was trained with",
             ) from error
+        set_forms(self.model, state.tensors.get("forms", read_forms(self.model)))
         self.step, self.best_loss = state.step, state.best_loss
+        if self.processes.is_main:
+            trim_metrics(self.output, self.step)
 
     def _train_step(self) -> Tensor:
-        generator = step_generator(self.config, self.step)
-        batch = draw_batch(self.train.labels, self.config, self.step, generator)
+        feed = self.feeder.take(self.step)
+        generator = feed.generator
         if self.device.type != "cpu":
             generator = step_generator(self.config, self.step, self.device)
-        classes, labels = batch.classes.to(self.device), batch.labels.to(self.device)
+        batch, photos = feed.batch, feed.photos.to(self.device, non_blocking=True)
+        classes, labels = batch.classes.to(self.device), batch.labels[self.share].to(self.device)
         rows = self.optimizer.gather(classes)
         # Where every label was dropped no gate opens, but the model needs a row to look at.
         bank = rows if len(classes) else self.model.tailors.weight.detach()
-        loss = self._losses(self._forward, self._read_images(batch), labels, generator, bank).mean()
+        loss = self._losses(
+            self._forward, photos, labels, generator, bank, batch_size=self.config.batch_size, share=self.share
+        ).mean()
         loss.backward()  # type: ignore[no-untyped-call]
+        if rows.grad is not None:
+            self.processes.average(rows.grad)
         self.optimizer.clip_gradients(rows, self.config.max_grad_norm)
         self.optimizer.step(classes, rows, self.config.learning_rate_at(self.step))
         return loss.detach()
 
-    def _read_images(self, batch: Batch) -> Tensor:
-        images = self.train.to_unit(batch.indices.to(self.device))
-        return torch.where(batch.flipped.to(self.device)[:, None, None, None], images.flip(-1), images)
-
     def _losses(
         self,
         forward: Callable[..., Tensor],
-        images: Tensor,
+        photos: Tensor,
         labels: Tensor,
         generator: torch.Generator,
         rows: Tensor | None,
+        *,
+        batch_size: int,
+        share: slice = slice(None),
     ) -> Tensor:
-        timesteps = torch.randint(self.objective.num_timesteps, (len(images),), generator=generator, device=self.device)
-        noise = torch.randn(images.shape, generator=generator, device=self.device)
+        """The loss of each of `photos`, the `share` of a batch whose random numbers are drawn as a whole."""
+        dit = self.model_config.dit
+        shape = (batch_size, dit.in_channels, dit.sample_size, dit.sample_size)
+
+        def draw() -> Tensor:
+            return torch.randn(shape, generator=generator, device=self.device)[share]
+
+        timesteps = torch.randint(self.objective.num_timesteps, (batch_size,), generator=generator, device=self.device)
+        timesteps, noise = timesteps[share], draw()
+        images = self.held_out.to_input(photos, draw)
         noisy = self.objective.add_noise(images, noise, timesteps)
         with self._autocast():
             output = forward(noisy, self.objective.condition(timesteps), labels, labels, rows)
@@ -179,7 +250,7 @@ class Trainer:
 
     def _read_losses(self) -> float:
         """The loss of the last step; raises ConfigError naming the first of the unread ones that is not finite."""
-        losses = torch.stack(self._unread_losses).tolist()
+        losses = self.processes.average(torch.stack(self._unread_losses)).tolist()
         self._unread_losses.clear()
         for step, loss in enumerate(losses, self.step - len(losses) + 1):
             self._require_finite("loss", loss, step)
@@ -197,21 +268,30 @@ class Trainer:
         self.held_out_loss = self._measure_held_out(model)
         self._require_finite("held-out loss", self.held_out_loss, self.step)
         images = self.step * self.config.batch_size
+        if not self.processes.is_main:
+            self.best_loss = min(self.best_loss, self.held_out_loss)
+            return
         append_metrics(self.output, {"step": self.step, "images": images, "held_out_loss": self.held_out_loss})
         if self.held_out_loss < self.best_loss:
             self.best_loss = self.held_out_loss
             with hold_interrupts():
-                save_checkpoint(self.output / BEST_NAME, self.model_config, model, force=True)
+                self._save_checkpoint(BEST_NAME, model)
 
     @torch.no_grad()
     def _measure_held_out(self, model: KindDiT) -> float:
-        generator = step_generator(self.config, -1, self.device)  # the same noise and timesteps at every validation
-        order = torch.randperm(len(self.held_out), generator=generator, device=self.device)[:_VALIDATION_IMAGES]
-        losses = [
-            self._losses(model, self.held_out.to_unit(part), self.held_out.labels[part], generator, None)
-            for part in torch.split(order, _VALIDATION_BATCH)
-        ]
-        return float(torch.cat(losses).mean())
+        # The same photos, noise and timesteps at every validation; the processes take its batches in turns.
+        generator = step_generator(self.config, -1, self.device)
+        order = torch.randperm(len(self.held_out), generator=generator, device=self.device)[:_VALIDATION_IMAGES].cpu()
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for number, part in enumerate(torch.split(order, _VALIDATION_BATCH)):
+            is_mine = number % self.processes.count == self.processes.rank
+            share = slice(None) if is_mine else slice(0)
+            photos, labels = (t[share].to(self.device) for t in (self.held_out.read(part), self.held_out.labels[part]))
+            # what the others measure is drawn here all the same, but the model need not see it
+            forward = model if is_mine else _return_first
+            losses = self._losses(forward, photos, labels, generator, None, batch_size=len(part), share=share)
+            total += losses.double().sum()
+        return float(self.processes.total(total)) / len(order)
 
     def _draw_samples(self) -> None:
         file = self.output / SAMPLES_NAME / f"{self.step * self.config.batch_size:09d}.png"
@@ -234,10 +314,10 @@ class Trainer:
         )  # fmt: skip
 
 
-def make_model_config(dit: DiTConfig, diffusion: DiffusionConfig, photos: PhotoSet) -> ModelConfig:
-    """The config of a preset for the classes of a data set."""
-    check_pixel_space(dit)
-    return ModelConfig(dit=replace(dit, num_classes=len(photos.classes)), diffusion=diffusion, classes=photos.classes)
+def make_model_config(shape: Shape, photos: TrainingSet) -> ModelConfig:
+    """The config of a shape for the classes of a data set."""
+    check_pixel_space(shape)
+    return shape.with_classes(photos.classes)
 
 
 def load_start(model: KindDiT, config: ModelConfig, path: Path) -> None:
@@ -260,11 +340,15 @@ def load_start(model: KindDiT, config: ModelConfig, path: Path) -> None:
                 model.tailors.weight[index] = source.model.tailors.weight[known[info.id]]
 
 
-def check_pixel_space(dit: DiTConfig) -> None:
+def check_pixel_space(shape: Shape) -> None:
     """Raise ConfigError when a model does not work on RGB pixels."""
-    if dit.in_channels != 3:
-        message = f"the preset works on {dit.in_channels} channels, photos have 3"
+    if shape.dit.in_channels != 3:
+        message = f"the preset works on {shape.dit.in_channels} channels, photos have 3"
         raise ConfigError(message, "train in pixel space with --preset sample")
+
+
+def _return_first(latents: Tensor, *_: object) -> Tensor:
+    return latents
 
 
 def _strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,0 +1,105 @@
+"""Classes added to a checkpoint: files are copied as they are, so what was there before keeps every bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from kind_core.checkpoint import (
+    CONFIG_NAME,
+    LEARNGENE_NAME,
+    TAILORS_NAME,
+    hash_learngene,
+    read_config,
+    tailor_path,
+)
+from kind_core.classes import ClassInfo, resolve_classes
+from kind_core.config import ModelConfig
+from kind_core.dit import KindDiT
+from kind_core.errors import CheckpointError, ConfigError
+from kind_core.staging import staged
+from kind_core.tensor_files import write_tensors
+
+
+def extend_config(base: ModelConfig, classes: Sequence[ClassInfo], ranks: Sequence[int]) -> ModelConfig:
+    """The config of `base` with `classes` behind its own; raises ConfigError when it knows one of them already."""
+    require_new(base, classes)
+    all_ranks = (*base.dit.ranks, *ranks)
+    own = None if set(all_ranks) == {base.dit.tailor_rank} else all_ranks
+    dit = replace(base.dit, num_classes=len(all_ranks), tailor_ranks=own)
+    return replace(base, dit=dit, classes=(*base.classes, *classes))
+
+
+def require_new(base: ModelConfig, classes: Sequence[ClassInfo]) -> None:
+    """Raise ConfigError for the first of `classes` that a checkpoint has already."""
+    known = {info.id for info in base.classes}
+    for info in classes:
+        if info.id in known:
+            raise ConfigError(
+                f"the checkpoint has class {info.name!r} ({info.id}) already, expected new classes only",
+                "leave it out with --classes, or train it with kind-train fit --start-from",
+            )
+
+
+def save_grown(path: Path, base: Path, addition: ModelConfig, model: KindDiT, *, force: bool = False) -> None:
+    """Write the checkpoint at `base` with the classes of `addition`, whose tailors are those of `model`, added.
+
+    Learngene and tailors of the base are its very files: linked where the file system can, otherwise copied.
+    """
+    config = extend_config(read_config(base), addition.classes, addition.dit.ranks)
+    num_old = config.dit.num_classes - addition.dit.num_classes
+    with staged(path, force=force) as folder:
+        (folder / TAILORS_NAME).mkdir(parents=True)
+        for name in (LEARNGENE_NAME, *(_tailor_name(info) for info in config.classes[:num_old])):
+            _link(base / name, folder / name)
+        for index, info in enumerate(addition.classes):
+            write_tensors(tailor_path(folder, info.id), model.tailors.state_of(index))
+        _write_config(folder / CONFIG_NAME, config)
+
+
+def add_classes(base: Path, source: Path, classes: Sequence[str] = ()) -> tuple[ClassInfo, ...]:
+    """Copy tailors of `source` into the checkpoint at `base`: those that it lacks, or the named ones.
+
+    The two must share their learngene bit for bit. `config.json` is replaced last, so the checkpoint is whole at every
+    moment. Returns what was added.
+    """
+    ours, theirs = read_config(base), read_config(source)
+    if hash_learngene(base) != hash_learngene(source):
+        raise CheckpointError(
+            f"the learngene of {source} is not that of {base}, so its tailors do not fit",
+            "add tailors to the very checkpoint that they were adapted on",
+        )
+    known = {info.id for info in ours.classes}
+    chosen = [i for i, info in enumerate(theirs.classes) if info.id not in known]
+    if classes:
+        chosen = [found.index for found in resolve_classes(classes, theirs.classes)]
+    infos = tuple(theirs.classes[i] for i in chosen)
+    if not infos:
+        raise ConfigError(f"{source} has no class that {base} lacks", "adapt it to other classes first")
+    grown = extend_config(ours, infos, [theirs.dit.ranks[i] for i in chosen])
+    for info in infos:
+        # a file that config.json does not list is never read, whatever it is: one left behind is replaced
+        with staged(tailor_path(base, info.id), force=True) as file:
+            shutil.copyfile(tailor_path(source, info.id), file)
+    with staged(base / CONFIG_NAME, force=True) as file:
+        _write_config(file, grown)
+    return infos
+
+
+def _write_config(file: Path, config: ModelConfig) -> None:
+    file.write_text(json.dumps(config.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _tailor_name(info: ClassInfo) -> Path:
+    return tailor_path(Path(), info.id)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
