@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kind_core.config import DiTConfig
-from kind_core.diverted import GPU_RANK_MULTIPLE, Tailor, init_factors
+from kind_core.diverted import RANK_MULTIPLE, Tailor, init_factors
 
 
 class _Span(NamedTuple):
@@ -75,7 +75,8 @@ class TailorBank(nn.Module):
         gather, gate = _gather_by_index(gates, weight) if gates.dtype == torch.long else _gather_by_weight(gates)
         # One split, whose gradient is one concatenation: a view of each span would add up as many zero-filled banks.
         pieces = weight.split([_numel(span.shape) for span in self.spans.values()], dim=1)
-        missing = -self.rank % (GPU_RANK_MULTIPLE if weight.is_cuda else 1)
+        # a GPU's products want whole lines here too; on a CPU the fewest components are the fastest
+        missing = -self.rank % (RANK_MULTIPLE if weight.is_cuda else 1)
         spread = {
             name: gather(_pad_rank(piece.unflatten(1, span.shape), missing)).flatten(1, 2)
             for (name, span), piece in zip(self.spans.items(), pieces, strict=True)

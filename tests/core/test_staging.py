@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kind_core.errors import OutputError
-from kind_core.staging import check_output, staged
+from kind_core.staging import check_output, recover, staged
 
 
 def _write_folder(path: Path, text: str = "new") -> None:
@@ -165,3 +165,30 @@ def test_a_parent_that_is_a_file_is_named(tmp_path: Path, place: str) -> None:
 def test_a_free_place_is_fine(old: Path) -> None:
     check_output(old.with_name("free"), force=False)
     check_output(old, force=True)
+
+
+def _killed(folder: Path, *, at: str) -> None:
+    """What a process leaves that is killed while it replaces `folder`/out: before, between or after the renames."""
+    holder = folder / ".out.a1b2c3d4.partial"
+    (holder / "out").mkdir(parents=True)
+    (holder / "out" / "new").touch()
+    if at != "before":
+        (folder / "out").rename(holder / "replaced")
+    if at == "after":
+        (holder / "out").rename(folder / "out")
+
+
+@pytest.mark.parametrize(("at", "content"), [("before", "old"), ("between", "new"), ("after", "new")])
+def test_what_a_killed_process_left_is_mended(tmp_path: Path, at: str, content: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
+    other = tmp_path / ".other.partial"  # not ours
+    other.mkdir()
+    _killed(tmp_path, at=at)
+    recover(tmp_path)
+    assert [file.name for file in (tmp_path / "out").iterdir()] == [content]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.partial", "out"]
+
+
+def test_mending_looks_at_no_folder_that_is_not_there(tmp_path: Path) -> None:
+    recover(tmp_path / "none")

@@ -34,6 +34,10 @@ class TrainingSet(Protocol):
     @property
     def classes(self) -> tuple[ClassInfo, ...]: ...
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(channels, size, size) of what the model takes."""
+
     def __len__(self) -> int: ...
 
     def read(self, indices: Tensor, flipped: Tensor | None = None) -> Tensor:
@@ -63,6 +67,11 @@ class PhotoSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(3, size, size)."""
+        return 3, self.images.shape[2], self.images.shape[3]
 
     def read(self, indices: Tensor, flipped: Tensor | None = None) -> Tensor:
         """uint8 (batch, 3, size, size)."""

@@ -32,11 +32,9 @@ class DivertedAdamW:
         self.learngene = {n: p for n, p in everywhere.items() if p.requires_grad}
         self.frozen = {n: p.detach() for n, p in everywhere.items() if not p.requires_grad}
         bank = model.tailors.weight.detach()
-        # one kernel for all tensors, where that is faster
-        self._is_fused = bank.device.type == "cuda"
         # AdamW takes a group without parameters, but not a list without groups
         group = {"params": list(self.learngene.values())}
-        self._adamw = torch.optim.AdamW([group], betas=BETAS, eps=EPS, weight_decay=weight_decay, fused=self._is_fused)
+        self._adamw = torch.optim.AdamW([group], betas=BETAS, eps=EPS, weight_decay=weight_decay, fused=True)
         self._averages = {name: p.detach().clone() for name, p in self.learngene.items()}
         self._row_state = {name: torch.zeros_like(bank) for name in ("first", "second")}
         self._row_average = bank.clone()
@@ -124,11 +122,7 @@ class DivertedAdamW:
             keys = ("step", "exp_avg", "exp_avg_sq")
             if f"adamw.step.{name}" in state:
                 self._adamw.state[parameter] = {
-                    # AdamW keeps its step count on the host, unless it is fused
-                    key: state[f"adamw.{key}.{name}"]
-                    .clone()
-                    .to("cpu" if key == "step" and not self._is_fused else parameter.device)
-                    for key in keys
+                    key: state[f"adamw.{key}.{name}"].clone().to(parameter.device) for key in keys
                 }
         for name in self._row_state:
             self._row_state[name].copy_(state[f"rows.{name}"])

@@ -17,7 +17,7 @@ from kind_train.display import say, show_progress
 from kind_train.processes import Processes, joined_processes
 from kind_train.run_folder import BEST_NAME, OPTIONS_NAME, check_run_folder, read_step, start_run_folder
 from kind_train.shape import pick_shape
-from kind_train.trainer import Progress, Trainer, check_pixel_space
+from kind_train.trainer import Progress, Trainer, check_inputs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +82,7 @@ def _load_data(config: TrainConfig, console: Console) -> tuple[PhotoSet, PhotoSe
 
 def _load_set(config: TrainConfig, console: Console, path: str, classes: tuple[str, ...]) -> PhotoSet:
     shape = pick_shape(config)
-    check_pixel_space(shape)
+    check_inputs(shape, (3, shape.dit.sample_size, shape.dit.sample_size))
     with show_progress(console, f"reading {path}") as update:
         photos = load_photos(
             Path(path), shape.dit.sample_size, classes=classes, strict=config.strict,

@@ -34,7 +34,7 @@ def pick_shape(config: TrainConfig) -> Shape:
     base = read_config(Path(config.base))
     if base.dit.is_dense:
         raise ConfigError(
-            f"{config.base} is a dense model, which has no tailors to adapt",
+            f"{config.base} is dense, so it has no tailors to adapt",
             "train it with kind-train fit --start-from",
         )
     rank = max(base.dit.ranks) if config.tailor_rank is None else config.tailor_rank

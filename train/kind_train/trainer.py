@@ -234,8 +234,7 @@ class Trainer:
         share: slice = slice(None),
     ) -> Tensor:
         """The loss of each of `photos`, the `share` of a batch whose random numbers are drawn as a whole."""
-        dit = self.model_config.dit
-        shape = (batch_size, dit.in_channels, dit.sample_size, dit.sample_size)
+        shape = (batch_size, *self.held_out.input_shape)
 
         def draw() -> Tensor:
             return torch.randn(shape, generator=generator, device=self.device)[share]
@@ -316,7 +315,7 @@ class Trainer:
 
 def make_model_config(shape: Shape, photos: TrainingSet) -> ModelConfig:
     """The config of a shape for the classes of a data set."""
-    check_pixel_space(shape)
+    check_inputs(shape, photos.input_shape)
     return shape.with_classes(photos.classes)
 
 
@@ -340,11 +339,14 @@ def load_start(model: KindDiT, config: ModelConfig, path: Path) -> None:
                 model.tailors.weight[index] = source.model.tailors.weight[known[info.id]]
 
 
-def check_pixel_space(shape: Shape) -> None:
-    """Raise ConfigError when a model does not work on RGB pixels."""
-    if shape.dit.in_channels != 3:
-        message = f"the preset works on {shape.dit.in_channels} channels, photos have 3"
+def check_inputs(shape: Shape, given: tuple[int, int, int]) -> None:
+    """Raise ConfigError when a model does not take what the data set gives, (channels, size, size)."""
+    dit = shape.dit
+    if given[0] != dit.in_channels:
+        message = f"the preset works on {dit.in_channels} channels, photos have {given[0]}"
         raise ConfigError(message, "train in pixel space with --preset sample")
+    if given[1:] != (dit.sample_size, dit.sample_size):
+        raise ConfigError(f"the data is {given[2]} x {given[1]}, the model takes {dit.sample_size} x {dit.sample_size}")
 
 
 def _return_first(latents: Tensor, *_: object) -> Tensor:

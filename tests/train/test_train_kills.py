@@ -1,0 +1,95 @@
+"""A run that is killed at any moment loses at most the work since its last checkpoint, and never a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import TINY_DIFFUSION, TINY_DIT, make_config, make_photos
+
+from kind_core.checkpoint import load_checkpoint
+from kind_train.run_folder import check_run_folder, read_step, start_run_folder
+from kind_train.shape import Shape
+from kind_train.trainer import Progress, Trainer
+
+KILLS = 20
+STEPS = 400
+SAVE_EVERY_STEPS = 3  # so often that many a kill falls into writing a checkpoint
+
+
+def train(output: Path, noted: Path | None, steps: int = STEPS) -> None:
+    """One life of a run; notes each finished step."""
+    torch.set_num_threads(1)
+    resume = (output / "options.yaml").exists()
+    if resume:
+        check_run_folder(output, resume=True, force=False)  # mends what the kill left
+    config = make_config(output, images=4 * steps, save_every=4 * SAVE_EVERY_STEPS, batch_size=4, learning_rate=1e-3)
+    shape = Shape(dit=TINY_DIT, diffusion=TINY_DIFFUSION)
+    trainer = Trainer(config, make_photos(11), make_photos(seed=1), resume=resume, shape=shape)
+    if not resume:
+        start_run_folder(config, resume=False, force=False)
+        trainer.save()
+
+    def note(progress: Progress) -> None:
+        if noted is not None:
+            with noted.open("a") as stream:
+                stream.write(f"{os.getpid()} {progress.step}\n")
+
+    trainer.run(note)
+
+
+def notes_of(noted: Path, pid: int) -> list[int]:
+    lines = noted.read_text().splitlines() if noted.exists() else []
+    return [int(line.split()[1]) for line in lines if line.split()[0] == str(pid)]
+
+
+def check_whole(output: Path, saved: int) -> int:
+    """Every checkpoint that there was is there; returns the step of the state, never before `saved`."""
+    check_run_folder(output, resume=True, force=False)
+    step = read_step(output)
+    assert step is not None
+    assert step >= saved
+    assert not list(output.rglob("*.partial"))
+    for name in ("last", "best") if step else ("last",):
+        load_checkpoint(output / name)
+    return step
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_a_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kind_train.trainer", "tiny_training"])
+    chance = random.Random(0)
+    output, noted = tmp_path / "killed", tmp_path / "noted"
+    saved = kills = 0
+    while kills < KILLS:
+        process = context.Process(target=train, args=(output, noted))
+        process.start()
+        assert process.pid is not None
+        deadline_s = time.monotonic() + 60
+        while not notes_of(noted, process.pid) and process.is_alive() and time.monotonic() < deadline_s:
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.15))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, "the run was done before it was killed; make it longer"
+        kills += 1
+        done = notes_of(noted, process.pid)
+        saved = check_whole(output, saved)
+        # the step that was noted last may have been followed by another that was not
+        assert saved >= (done[-1] // SAVE_EVERY_STEPS) * SAVE_EVERY_STEPS
+    train(output, None, saved + 10)
+    train(tmp_path / "whole", None, saved + 10)
+    one, other = (load_checkpoint(path / "last").model.state_dict() for path in (output, tmp_path / "whole"))
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+    metrics = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    expected = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert metrics == expected
