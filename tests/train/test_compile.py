@@ -23,9 +23,8 @@ def _fresh() -> Iterator[None]:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("rank", [8, 24], ids=["thin", "materialised"])
-def test_a_compiled_model_has_the_same_outputs_and_gradients(rank: int) -> None:
-    model = tiny_model(tiny_config(num_classes=4, learngene_rank=rank)).train()
+def test_a_compiled_model_has_the_same_outputs_and_gradients() -> None:
+    model = tiny_model(tiny_config(depth=1)).train()
     compiled = torch.compile(model)
     for labels in (torch.tensor([0, 1, 1, -1]), torch.tensor([2, 0, 1, 2]), torch.tensor([0, -1, 0, 0])):
         rows = model.tailors.weight.detach()[: int(labels.max()) + 1]

@@ -125,8 +125,9 @@ def _train(config_file: Path | None, resume: bool, force: bool, flags: dict[str,
         result = fit_model(config_file, flags, resume=resume, force=force)
     except KeyboardInterrupt:
         sys.exit(130)  # fit_model said how to go on
-    click.echo(f"best held-out loss {result.best_loss:.5f}")
-    click.echo(f"checkpoint         {result.checkpoint}")
+    if result.is_main:
+        click.echo(f"best held-out loss {result.best_loss:.5f}")
+        click.echo(f"checkpoint         {result.checkpoint}")
 
 
 @main.command()

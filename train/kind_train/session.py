@@ -22,10 +22,11 @@ from kind_train.trainer import Progress, Trainer, check_inputs
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitResult:
-    """Where the best checkpoint lies, and its held-out loss."""
+    """Where the best checkpoint lies, and its held-out loss; of several processes the main one speaks."""
 
     checkpoint: Path
     best_loss: float
+    is_main: bool = True
 
 
 def fit_model(config_file: Path | None, flags: Mapping[str, Any], *, resume: bool, force: bool) -> FitResult:
@@ -64,7 +65,7 @@ def _fit(config: TrainConfig, console: Console, processes: Processes, *, resume:
     with show_progress(console, "images") as update:
         total = config.num_steps * config.batch_size
         best_loss = trainer.run(lambda progress: update(progress.images, total, _describe(progress)))
-    return FitResult(checkpoint=Path(config.output) / BEST_NAME, best_loss=best_loss)
+    return FitResult(checkpoint=Path(config.output) / BEST_NAME, best_loss=best_loss, is_main=processes.is_main)
 
 
 def _load_data(config: TrainConfig, console: Console) -> tuple[PhotoSet, PhotoSet]:
