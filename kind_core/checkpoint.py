@@ -17,9 +17,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from kind_core.autoencoder import (
+    AUTOENCODER_NAME,
+    WEIGHTS_NAME,
+    ImageDecoder,
+    copy_autoencoder,
+    find_autoencoder,
+    load_decoder,
+)
 from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError
+from kind_core.sampling import to_images
 from kind_core.staging import staged
 from kind_core.tailors import class_shapes
 from kind_core.tensor_files import write_tensors
@@ -31,11 +40,23 @@ TAILORS_NAME = "tailors"
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Checkpoint:
-    """A loaded checkpoint. `config` and `model` hold the asked classes only; `sha256` covers exactly the files read."""
+    """A loaded checkpoint. `config` and `model` hold the asked classes only; `sha256` covers exactly the files read.
+
+    `decoder` makes images of latents, where the model does not work on pixels.
+    """
 
     config: ModelConfig
     model: KindDiT
     sha256: str
+    decoder: ImageDecoder | None = None
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (batch, channels, size, size) as RGB images in [0, 1], (batch, 3, height, width)."""
+        if self.decoder is None:
+            return to_images(latents)
+        # one at a time: an autoencoder needs far more memory than the model
+        return torch.cat([to_images(self.decoder(one)) for one in latents.split(1)])
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, classes: Sequence[str] | None = None, **options: Any) -> Self:
@@ -43,7 +64,7 @@ class Checkpoint:
         from kind_core import hub
 
         loaded = hub.from_pretrained(name_or_path, classes, **options)
-        return cls(config=loaded.config, model=loaded.model, sha256=loaded.sha256)
+        return cls(config=loaded.config, model=loaded.model, sha256=loaded.sha256, decoder=loaded.decoder)
 
     def save_pretrained(
         self,
@@ -57,7 +78,8 @@ class Checkpoint:
     ) -> None:
         """To a folder, and with `push_to_hub` to the Hub as `repo_id`, by default the folder's name."""
         path = Path(save_directory)
-        save_checkpoint(path, self.config, self.model, dtype=dtype, force=force)
+        autoencoder = None if self.decoder is None else self.decoder.folder
+        save_checkpoint(path, self.config, self.model, dtype=dtype, autoencoder=autoencoder, force=force)
         if push_to_hub:
             self.push_to_hub(repo_id or path.name, **options)
 
@@ -96,11 +118,11 @@ def read_config(path: Path) -> ModelConfig:
     return ModelConfig.from_dict(data)
 
 
-def load_checkpoint(path: Path, classes: Sequence[int] | None = None) -> Checkpoint:
+def load_checkpoint(path: Path, classes: Sequence[int] | None = None, *, with_decoder: bool = True) -> Checkpoint:
     """Load the learngene and the tailors of `classes` (indices into the config, all by default), in fp32.
 
-    Class i of the returned model is `classes[i]`. Raises CheckpointError naming file and tensor for anything missing,
-    of another shape, not finite or cut short.
+    Class i of the returned model is `classes[i]`. `with_decoder`: a model of latents comes with its autoencoder. Raises
+    CheckpointError naming file and tensor for anything missing, of another shape, not finite or cut short.
     """
     full = read_config(path)
     chosen = list(range(full.dit.num_classes)) if classes is None else list(classes)
@@ -110,15 +132,27 @@ def load_checkpoint(path: Path, classes: Sequence[int] | None = None) -> Checkpo
     model.load_state_dict(state, strict=False)
     for index, info in enumerate(config.classes):
         model.tailors.load_class(index, _read_tensors(tailor_path(path, info.id), class_shapes(config.dit, index)))
-    tailors = [tailor_path(path, info.id) for info in config.classes]
-    sha256 = hash_files([path / CONFIG_NAME, path / LEARNGENE_NAME, *tailors])
-    return Checkpoint(config=config, model=model.eval(), sha256=sha256)
+    files = [path / CONFIG_NAME, path / LEARNGENE_NAME, *(tailor_path(path, info.id) for info in config.classes)]
+    decoder = None
+    if with_decoder and config.autoencoder is not None:
+        decoder = load_decoder(find_autoencoder(path), config.autoencoder)
+        files.append(decoder.folder / WEIGHTS_NAME)
+    return Checkpoint(config=config, model=model.eval(), sha256=hash_files(files), decoder=decoder)
 
 
 def save_checkpoint(
-    path: Path, config: ModelConfig, model: KindDiT, *, dtype: torch.dtype = torch.float32, force: bool = False
+    path: Path,
+    config: ModelConfig,
+    model: KindDiT,
+    *,
+    dtype: torch.dtype = torch.float32,
+    autoencoder: Path | None = None,
+    force: bool = False,
 ) -> None:
-    """Write a checkpoint folder, whole or not at all."""
+    """Write a checkpoint folder, whole or not at all; a model of latents with the folder of its `autoencoder`.
+
+    Without that folder it still trains and exports with --latents-only, but decodes nothing.
+    """
     with staged(path, force=force) as folder:
         (folder / TAILORS_NAME).mkdir(parents=True)
         text = json.dumps(config.to_dict(), indent=2, ensure_ascii=False)
@@ -126,6 +160,8 @@ def save_checkpoint(
         write_tensors(folder / LEARNGENE_NAME, _cast(model.learngene_state(), dtype))
         for index, info in enumerate(config.classes):
             write_tensors(tailor_path(folder, info.id), _cast(model.tailors.state_of(index), dtype))
+        if autoencoder is not None:
+            copy_autoencoder(autoencoder, folder / AUTOENCODER_NAME)
 
 
 def subset_config(config: ModelConfig, classes: Sequence[int]) -> ModelConfig:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from kind_core.autoencoder import AUTOENCODER_NAME, copy_autoencoder, find_autoencoder
 from kind_core.checkpoint import (
     CONFIG_NAME,
     LEARNGENE_NAME,
@@ -58,6 +59,8 @@ def save_grown(path: Path, base: Path, addition: ModelConfig, model: KindDiT, *,
             _link(base / name, folder / name)
         for index, info in enumerate(addition.classes):
             write_tensors(tailor_path(folder, info.id), model.tailors.state_of(index))
+        if config.autoencoder is not None:
+            copy_autoencoder(find_autoencoder(base), folder / AUTOENCODER_NAME)
         _write_config(folder / CONFIG_NAME, config)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kind_core.autoencoder import AUTOENCODER_FILES
 from kind_core.checkpoint import (
     CONFIG_NAME,
     LEARNGENE_NAME,
@@ -31,10 +32,13 @@ _DIFFUSERS_SETTINGS = ("model_index.json", "config.json", "*/config.json", "sche
 _DIFFUSERS_FILES = (*_DIFFUSERS_SETTINGS, "transformer/*", "vae/*", "*.safetensors")
 
 
-def find_checkpoint(path: Path, classes: Iterable[str] | None = None, **options: Any) -> Path:
+def find_checkpoint(
+    path: Path, classes: Iterable[str] | None = None, *, with_decoder: bool = True, **options: Any
+) -> Path:
     """The folder `path`, or the one that the Hub has under that name, downloaded.
 
-    `classes` are names or ids whose tailors are needed, all by default; `options` are those of `from_pretrained`.
+    `classes` are names or ids whose tailors are needed, all by default; `with_decoder`: a model of latents comes with
+    its autoencoder; `options` are those of `from_pretrained`.
     Raises CheckpointError, also for a class that is not there.
     """
     name = _NAME.fullmatch(path.as_posix())
@@ -46,7 +50,8 @@ def find_checkpoint(path: Path, classes: Iterable[str] | None = None, **options:
     fetch = _fetcher(name["repo"], folder.name, options)
     config = read_config(folder)
     chosen = config.classes if classes is None else [c.info for c in resolve_classes(tuple(classes), config.classes)]
-    for file in (LEARNGENE_NAME, *(f"{TAILORS_NAME}/{info.id}.safetensors" for info in chosen)):
+    autoencoder = AUTOENCODER_FILES if config.autoencoder is not None and with_decoder else ()
+    for file in (LEARNGENE_NAME, *(f"{TAILORS_NAME}/{info.id}.safetensors" for info in chosen), *autoencoder):
         fetch(file)
     return folder
 
@@ -111,7 +116,8 @@ def push_to_hub(
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as holder:
         folder = Path(holder) / "checkpoint"
-        save_checkpoint(folder, checkpoint.config, checkpoint.model)
+        autoencoder = None if checkpoint.decoder is None else checkpoint.decoder.folder
+        save_checkpoint(folder, checkpoint.config, checkpoint.model, autoencoder=autoencoder)
         (folder / CARD_NAME).write_text(render_card(checkpoint, repo_id, evaluation), encoding="utf-8")
 
         def upload() -> str:

@@ -83,9 +83,9 @@ def to_images(latents: Tensor) -> Tensor:
     return (latents * 0.5 + 0.5).clamp(0, 1)
 
 
-def to_pixels(latents: Tensor) -> np.ndarray:
-    """Pixel-space latents (batch, 3, height, width) to RGB pixels, uint8 (batch, height, width, 3)."""
-    return (to_images(latents) * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
+def to_pixels(images: Tensor) -> np.ndarray:
+    """Images (batch, 3, height, width) in [0, 1] to RGB pixels, uint8 (batch, height, width, 3)."""
+    return (images * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def _with_null(choice: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from torch.nn import functional as F
 
 from kind_core.config import NORM_EPS, DiTConfig
 from kind_core.schedule import SamplerTable
+
+if TYPE_CHECKING:
+    from kind_export.decoding import MeasuredDecoder
 
 # The tailors of a block by matrix: the way down, then the way up; q, k and v share the first.
 Tailors = dict[str, tuple[Tensor, ...]]
@@ -114,6 +117,7 @@ class CompactModel:
 
     `pack_rank` is there where classes come as packs: the rank of the tailors that a program takes as an input.
     `truncation_error` is there where ranks were cut: how far the learngene's matrices are off, of their norm.
+    `decoder` is there where the latents are an autoencoder's; it is the business of the decode program alone.
     """
 
     config: DiTConfig
@@ -128,6 +132,7 @@ class CompactModel:
     attention_scale: float
     pack_rank: int | None = None
     truncation_error: float | None = None
+    decoder: MeasuredDecoder | None = None
 
     @property
     def num_classes(self) -> int:

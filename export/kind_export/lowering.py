@@ -10,7 +10,7 @@ from typing import Any
 
 from kind_export.class_functions import make_class_steps
 from kind_export.compact import CompactModel
-from kind_export.programs import make_decode, make_step
+from kind_export.programs import decode_options, make_decode, make_step
 from kind_export.targets import Lowering, TargetOptions, load_target
 from kind_runtimes.manifest import ProgramSpec, TargetSpec
 
@@ -62,12 +62,14 @@ def lower_target(
         facts["step"], functions = target.lower_pair(step, unguided, is_guided, folder / file, options)
         pair = {lowering.name: lowering for lowering in (step, unguided)}
         programs = {key: _describe(pair[key], file, function) for key, function in functions.items()}
-    decode = make_decode(compact, target)
+    own = decode_options(compact, target, options)
+    decode = make_decode(compact, target, own)
     if decode is not None:
         on_stage(f"lowering decode to {name}")
         file = f"{name}/decode{target.SUFFIX}"
-        # a few element-wise operators: nothing of it is worth fewer bits
-        facts["decode"] = target.lower(decode, folder / file, replace(options, keep=frozenset()))
+        facts["decode"] = target.lower(decode, folder / file, own)
+        if compact.decoder is not None:
+            facts["decode"] |= {"precision": own.precision, "peak_activation": round(compact.decoder.peak, 1)}
         programs["decode"] = _describe(decode, file)
     spec = TargetSpec(target=name, precision=options.precision, programs=programs)
     return Lowered(spec=spec, facts=facts, step=step, options=options, class_steps=class_steps)

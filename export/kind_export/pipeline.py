@@ -16,13 +16,14 @@ from typing import Any
 
 from kind_core.checkpoint import Checkpoint
 from kind_core.classes import ClassInfo, ResolvedClass, resolve_classes
-from kind_core.errors import BudgetError, ConfigError, KindError
+from kind_core.errors import BudgetError, KindError
 from kind_core.sampling import guided_steps
 from kind_core.schedule import SamplerTable, read_sampler_table
 from kind_core.staging import check_output, staged
 from kind_export.blending import Opening, open_together
 from kind_export.class_functions import name_functions
 from kind_export.compact import CompactModel
+from kind_export.decoding import measure_decoder
 from kind_export.delegation import check_delegation, check_strict
 from kind_export.golden import write_golden, write_preview
 from kind_export.kits import write_kits
@@ -126,6 +127,8 @@ def _export(
     on_stage("composing and rewriting")
     checkpoint = open_together(source, plan.openings)
     compact, detached = _rewrite(plan, checkpoint, sampler)
+    if source.decoder is not None:
+        compact = replace(compact, decoder=measure_decoder(source.decoder, verifier.trajectories))
     with staged(plan.output, force=request.force) as folder:
         folder.mkdir()
         packs = _write_packs(folder, plan, checkpoint, compact, sampler, detached)
@@ -214,11 +217,6 @@ def _plan(request: ExportRequest) -> _Plan:
     config = source.config
     classes, openings = _resolve(request, config.classes)
     defaults = config.diffusion
-    if config.autoencoder is not None:
-        raise ConfigError(
-            f"the checkpoint decodes with {config.autoencoder.kind}, which is not exported yet",
-            "export a pixel-space checkpoint, or add --latents-only and decode in the app",
-        )
     if request.packs:
         require_tailors(config)
     queries = [*request.classes, *("-".join(blend) for blend in request.blends)]

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kind_core.errors import ExportError
 from kind_export.compact import CompactModel, LowRankTable, StepProgram, TailorLayout
+from kind_export.decoding import DecodeProgram
 from kind_export.targets import Lowering, Target, TargetOptions
 from kind_runtimes.manifest import TensorSpec
 
 Contract = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]  # inputs, outputs
-
-
-class DecodeProgram(nn.Module):
-    """Pixel-space latents in [-1, 1] to an RGB image, 0 to `peak`, clamped."""
-
-    def __init__(self, peak: float) -> None:
-        super().__init__()
-        self.peak = peak
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """(1, 3, height, width) -> the same."""
-        return (latents * 0.5 + 0.5).clamp(0, 1) * self.peak
 
 
 def make_step(model: CompactModel, target: Target, options: TargetOptions, *, is_guided: bool = True) -> Lowering:
@@ -63,23 +55,42 @@ def _choices(model: CompactModel) -> tuple[TensorSpec, ...]:
     return step, guidance, *(TensorSpec(name=n, shape=shape, dtype="float32") for n, shape in shapes.items())
 
 
-def make_decode(model: CompactModel, target: Target) -> Lowering | None:
-    """The decode program, or None where the latents are not pixels and no autoencoder came with the checkpoint."""
+def decode_options(model: CompactModel, target: Target, options: TargetOptions) -> TargetOptions:
+    """The options of the decode program.
+
+    Of pixels it is a few element-wise operators: nothing is worth fewer bits. An autoencoder is in fp16 where that is
+    asked for and it fits; never below, because it draws the picture.
+    """
+    own = replace(options, keep=frozenset(), class_functions={})
+    if model.decoder is None:
+        return own
+    # a runtime that computes in fp16 anyway, or a file of half the size where that was asked for
+    wants_half = options.precision == "fp16" if target.CASTS_MODULE else options.precision != "fp32"
+    return replace(own, precision="fp16" if wants_half and model.decoder.fits_fp16 else "fp32")
+
+
+def make_decode(model: CompactModel, target: Target, options: TargetOptions) -> Lowering | None:
+    """The decode program in its own options, or None where the latents are not pixels and there is no autoencoder."""
     contract = decode_contract(model, dtype="image_rgb_uint8" if target.IMAGE_OUTPUT else "float32")
     if contract is None:
         return None
     inputs, outputs = contract
-    module = DecodeProgram(255.0 if target.IMAGE_OUTPUT else 1.0).eval()
+    is_half = model.decoder is not None and options.precision == "fp16" and target.CASTS_MODULE
+    dtype = torch.float16 if is_half else torch.float32
+    decoder = None if model.decoder is None else copy.deepcopy(model.decoder.module).to(dtype)
+    module = DecodeProgram(255.0 if target.IMAGE_OUTPUT else 1.0, decoder, dtype).eval()
     return Lowering(name="decode", module=module, example=_example(inputs), inputs=inputs, outputs=outputs)
 
 
 def decode_contract(model: CompactModel, dtype: str = "float32") -> Contract | None:
     """Inputs and outputs of the decode program, or None where there is none."""
     shape = latents_shape(model)
-    if shape[1] != 3:
+    if model.decoder is None and shape[1] != 3:
         return None
+    downscale = 1 if model.decoder is None else model.decoder.module.config.downscale
+    image_shape = (1, 3, shape[2] * downscale, shape[3] * downscale)
     return (TensorSpec(name="latents", shape=shape, dtype="float32"),), (
-        TensorSpec(name="image", shape=shape, dtype=dtype),
+        TensorSpec(name="image", shape=image_shape, dtype=dtype),
     )
 
 

@@ -15,12 +15,14 @@ from kind_core.checkpoint import Checkpoint
 from kind_core.classes import ClassInfo
 from kind_core.errors import VerificationError
 from kind_core.noise import start_noise
-from kind_core.sampling import guided_steps, predict_guided, to_images
+from kind_core.sampling import guided_steps, predict_guided
 from kind_core.schedule import make_scheduler
 from kind_export.blending import Opening, opening_info, opening_inputs, plain_openings
 
 MIN_STD = 0.05
 MIN_GATE_EFFECT = 1e-4
+# What decoding is verified at, in multiples of the latents: the second reaches beyond the clamp.
+DECODE_GAINS = (1.0, 3.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +109,11 @@ class Reference:
 
     def image(self, trajectory: Trajectory) -> np.ndarray:
         """The decoded picture, (1, 3, height, width) in [0, 1]."""
-        return to_images(torch.from_numpy(trajectory.latents[-1])).numpy()
+        return self.decode(trajectory.latents[-1])
+
+    def decode(self, latents: np.ndarray) -> np.ndarray:
+        """Latents (1, channels, size, size) as a picture, (1, 3, height, width) in [0, 1]."""
+        return self.checkpoint.decode(torch.from_numpy(latents)).numpy()
 
     @torch.no_grad()
     def require_testable(self, trajectory: Trajectory) -> None:

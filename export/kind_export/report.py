@@ -20,7 +20,7 @@ from kind_core.staging import staged
 from kind_export.compact import CompactModel, ConditioningTable, Factors, LowRankTable, Matrix, StepProgram
 from kind_export.forecast_report import DEFAULT_DEVICES, describe_forecasts
 from kind_export.report_page import render_page
-from kind_export.verify import DECODE_DB, Parity
+from kind_export.verify import Parity
 from kind_export.work_report import Works, describe_works
 from kind_runtimes.bench.importing import read_measured
 from kind_runtimes.bench.results import Results
@@ -183,7 +183,7 @@ def _describe_target(
             program: spec | {"size_bytes": _size_under(manifest, spec["file"])}
             for program, spec in entry["programs"].items()
         },
-        "parity": parity.to_dict() | {"decode_threshold_db": DECODE_DB},
+        "parity": parity.to_dict(),
         "lowering": entry["lowering"],
         "delegation": profile,
         "measured": asdict(timing) if timing else None,

@@ -76,10 +76,16 @@ def _title(report: Report) -> str:
     return join_words(names)
 
 
+def _picture_height(report: Report) -> int:
+    """Rows of pixels: those of the latents, or of what decodes them."""
+    decode = next((t["programs"]["decode"] for t in report["targets"].values() if "decode" in t["programs"]), None)
+    return int(report["latents_shape"][-1] if decode is None else decode["outputs"][0]["shape"][-2])
+
+
 def _describe_preview(report: Report, png: bytes) -> dict[str, Any]:
     """Source, size and words of the preview; a PNG file says its width and height in bytes 16 to 24."""
     width, height = (int.from_bytes(png[i : i + 4]) for i in (16, 20))
-    num_rows = (height + _GRID_GAP) // (report["latents_shape"][-1] + _GRID_GAP)
+    num_rows = (height + _GRID_GAP) // (_picture_height(report) + _GRID_GAP)
     shown = [info["names"][0] for info in report["classes"][: max(1, num_rows)]]
     makers = [target["parity"]["verified_by"] for target in report["targets"].values()]
     return {

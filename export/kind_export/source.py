@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
+from kind_core.autoencoder import hash_autoencoder, load_decoder
 from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
 from kind_core.config import ModelConfig
 from kind_core.errors import ConfigError
@@ -30,22 +32,34 @@ class Source:
         return self.path / ("vae" if self.is_diffusers else "autoencoder")
 
     def load(self, classes: Sequence[int]) -> Checkpoint:
-        """The weights of `classes`, indices into the config."""
-        if self.is_diffusers:
-            from kind_core.diffusers_folder import load_diffusers
+        """The weights of `classes`, indices into the config, with the autoencoder that decodes."""
+        if not self.is_diffusers:
+            checkpoint = load_checkpoint(self.path, classes, with_decoder=self.autoencoder is not None)
+            return replace(checkpoint, config=replace(checkpoint.config, autoencoder=self.config.autoencoder))
+        from kind_core.diffusers_folder import load_diffusers
 
-            checkpoint = load_diffusers(self.path, classes)
-        else:
-            checkpoint = load_checkpoint(self.path, classes)
-        return replace(checkpoint, config=replace(checkpoint.config, autoencoder=self.config.autoencoder))
+        checkpoint = load_diffusers(self.path, classes)
+        checkpoint = replace(checkpoint, config=replace(checkpoint.config, autoencoder=self.config.autoencoder))
+        if self.autoencoder is None or self.config.autoencoder is None:
+            return checkpoint
+        both = checkpoint.sha256 + hash_autoencoder(self.autoencoder)
+        return replace(
+            checkpoint,
+            decoder=load_decoder(self.autoencoder, self.config.autoencoder),
+            sha256=hashlib.sha256(both.encode()).hexdigest(),
+        )
 
 
 def open_source(request: ExportRequest) -> Source:
-    """Read the config that `request` names. With `latents_only` there is no autoencoder to export."""
+    """Read the config that `request` names. With `latents_only` there is no autoencoder to export.
+
+    Raises ConfigError or CheckpointError where the autoencoder that would decode is not there.
+    """
     if request.from_diffusers:
         path = find_diffusers(request.checkpoint)
     else:
-        path = find_checkpoint(request.checkpoint, [*request.classes, *chain(*request.blends)])
+        classes = [*request.classes, *chain(*request.blends)]
+        path = find_checkpoint(request.checkpoint, classes, with_decoder=not request.latents_only)
     config = _read_config(path, request.from_diffusers)
     if request.latents_only:
         if config.dit.in_channels == 3:  # a program of three channels is decoded as pixels

@@ -65,7 +65,7 @@ class Artifact:
     def lowerings(self, compact: CompactModel | None = None) -> Iterator[Lowering]:
         """`step`, then `decode`."""
         yield make_step(compact or self.compact, self.target, self.options)
-        decode = make_decode(compact or self.compact, self.target)
+        decode = make_decode(compact or self.compact, self.target, self.options)
         assert decode is not None
         yield decode
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kind_export.compact import CompactModel, Factors, Matrix, ModulationTable, StepProgram
-from kind_export.programs import DecodeProgram
+from kind_export.decoding import DecodeProgram
 
 ConstantFault = Callable[[CompactModel], CompactModel]
 ModuleFault = Callable[[nn.Module], nn.Module]

@@ -99,7 +99,10 @@ def write_reports(
 
 def _manifest(compact: CompactModel, classes: list[ClassInfo], targets: tuple[str, ...], sampler: str) -> Report:
     programs, made = {}, load_target("onnx")
-    for lowering in (make_step(compact, made, TargetOptions(precision="fp32")), make_decode(compact, made)):
+    for lowering in (
+        make_step(compact, made, TargetOptions(precision="fp32")),
+        make_decode(compact, made, TargetOptions(precision="fp32")),
+    ):
         assert lowering is not None
         tensors = {"inputs": lowering.inputs, "outputs": lowering.outputs}
         programs[lowering.name] = {key: [_describe_tensor(t) for t in value] for key, value in tensors.items()}

@@ -12,7 +12,8 @@ from PIL import Image
 from tiny_training import encode, make_photos, write_folder, write_parquet
 
 from kind_core.errors import ClassNameError, DataError
-from kind_train.data import load_photos, parse_class_name, split_photos
+from kind_train.data import load_photos, split_photos
+from kind_train.sources import parse_class_name
 
 NAMES = ["n02509815_lesser_panda", "n02510455_giant_panda", "n07749582_lemon"]
 # photos drawn large and wide, so that cropping and resizing take part

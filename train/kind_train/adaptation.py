@@ -34,7 +34,7 @@ def start_adaptation(
 ) -> None:
     """Give `model` the learngene at `base`, and its tailors the weights of `init_from`; without it they stay random."""
     chosen = _choose_classes(base, init_from)
-    checkpoint = load_checkpoint(base, chosen)
+    checkpoint = load_checkpoint(base, chosen, with_decoder=False)
     model.load_state_dict(checkpoint.model.learngene_state(), strict=False)
     if init_from is None:
         return

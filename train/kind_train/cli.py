@@ -41,7 +41,10 @@ def _with_options(*options: Callable[[_F], _F]) -> Callable[[_F], _F]:
 
 _data_options = _with_options(
     click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of options; flags win."),
-    click.option("--data", help="Image folder (one folder a class) or .parquet file."),
+    click.option(
+        "--data",
+        help="Image folder (one folder a class), .parquet, WebDataset shards, hub:ORG/NAME, or a cache of latents.",
+    ),
     click.option("--val-data", help="Held-out photos; without it --val-fraction of the data is held out."),
     click.option("--val-fraction", type=float, help="Share held out when there is no --val-data [0.05]."),
     click.option("--classes", multiple=True, help="Train these classes only (comma or repeated)."),
@@ -128,6 +131,44 @@ def _train(config_file: Path | None, resume: bool, force: bool, flags: dict[str,
     if result.is_main:
         click.echo(f"best held-out loss {result.best_loss:.5f}")
         click.echo(f"checkpoint         {result.checkpoint}")
+
+
+@main.command()
+@click.option("--data", required=True, help="Image folder, .parquet file, WebDataset shards or hub:ORG/NAME[:SPLIT].")
+@click.option(
+    "--autoencoder", type=click.Path(path_type=Path), required=True, help="Folder of a diffusers autoencoder."
+)
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the cache.")
+@click.option("--size", type=int, default=256, show_default=True, help="Side of the photos in pixels.")
+@click.option("--classes", multiple=True, help="Encode these classes only (comma or repeated).")
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Encode the mirror images too.")
+@click.option("--batch-size", type=int, default=16, show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda ...")
+@click.option("--strict", is_flag=True, help="Stop at an unreadable image instead of skipping it.")
+@click.option("--resume", is_flag=True, help="Continue the cache in --output.")
+@click.option("--force", is_flag=True, help="Replace an existing cache in --output.")
+@report_errors
+def cache(**options: Any) -> None:
+    """Encode photos once by an autoencoder, so that a model of latents trains on them.
+
+    \b
+    Example:
+      kind-train cache --data photos/ --autoencoder sd-vae-ft-ema --output latents
+      kind-train fit --data latents --preset kind-b/2 --output run
+    """
+    from rich.console import Console
+
+    from kind_train.caching import CacheRequest, make_cache
+    from kind_train.display import say, show_progress
+
+    console = Console(stderr=True)
+    request = CacheRequest(**options | {"classes": split_names(options["classes"])})
+    with show_progress(console, "encoding") as update:
+        result = make_cache(request, update)
+    for name in result.skipped:
+        say(console, f"skipped unreadable image {name}", style="yellow")
+    click.echo(f"{result.photos} photos, {result.latents} latents, {result.duplicates} photos twice")
+    click.echo(f"{request.output}  {result.size_bytes / 1e6:.1f} MB")
 
 
 @main.command()

@@ -51,5 +51,6 @@ def convert_checkpoint(
         data=known.data if trained_on is None else trained_on,
     )
     config = replace(checkpoint.config, diffusion=diffusion, provenance=provenance)
-    save_checkpoint(output, config, checkpoint.model, dtype=DTYPES[dtype], force=force)
+    autoencoder = None if checkpoint.decoder is None else checkpoint.decoder.folder
+    save_checkpoint(output, config, checkpoint.model, dtype=DTYPES[dtype], autoencoder=autoencoder, force=force)
     return sum(file.stat().st_size for file in output.rglob("*") if file.is_file())

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
 from kind_core.pictures import make_grid
-from kind_core.sampling import sample_latents, to_pixels
+from kind_core.sampling import sample_latents, to_images, to_pixels
 from kind_core.staging import staged
 
 _MAX_ROWS = 12
+# Latents to images in [0, 1].
+Decode = Callable[[Tensor], Tensor]
 
 
-def save_sample_grid(model: KindDiT, config: ModelConfig, file: Path, *, columns: int = 8, seed: int = 0) -> None:
+@torch.no_grad()
+def save_sample_grid(
+    model: KindDiT, config: ModelConfig, file: Path, decode: Decode = to_images, *, columns: int = 8, seed: int = 0
+) -> None:
     """Write a PNG of `columns` samples for each of the first classes, with the checkpoint's own sampling defaults."""
     rows = min(config.dit.num_classes, _MAX_ROWS)
     device = model.null_label_embedding.device
@@ -28,4 +35,4 @@ def save_sample_grid(model: KindDiT, config: ModelConfig, file: Path, *, columns
         sampler=diffusion.sampler, steps=diffusion.steps, guidance=diffusion.guidance_scale,
     )  # fmt: skip
     with staged(file, force=True) as temporary:
-        make_grid(list(to_pixels(latents)), columns).save(temporary, format="PNG")
+        make_grid(list(to_pixels(decode(latents))), columns).save(temporary, format="PNG")

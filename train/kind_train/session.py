@@ -10,10 +10,11 @@ from typing import Any
 
 from rich.console import Console
 
-from kind_core.errors import DataError
+from kind_core.errors import ConfigError, DataError
 from kind_train.config import TrainConfig, load_options
-from kind_train.data import PhotoSet, load_photos, split_photos
+from kind_train.data import TrainingSet, load_photos, split_photos
 from kind_train.display import say, show_progress
+from kind_train.latents import is_cache, open_cache
 from kind_train.processes import Processes, joined_processes
 from kind_train.run_folder import BEST_NAME, OPTIONS_NAME, check_run_folder, read_step, start_run_folder
 from kind_train.shape import pick_shape
@@ -68,7 +69,7 @@ def _fit(config: TrainConfig, console: Console, processes: Processes, *, resume:
     return FitResult(checkpoint=Path(config.output) / BEST_NAME, best_loss=best_loss, is_main=processes.is_main)
 
 
-def _load_data(config: TrainConfig, console: Console) -> tuple[PhotoSet, PhotoSet]:
+def _load_data(config: TrainConfig, console: Console) -> tuple[TrainingSet, TrainingSet]:
     train = _load_set(config, console, config.data, config.classes)
     if config.val_data is not None:
         return train, _load_set(config, console, config.val_data, tuple(info.id for info in train.classes))
@@ -81,12 +82,17 @@ def _load_data(config: TrainConfig, console: Console) -> tuple[PhotoSet, PhotoSe
     return rest, held_out
 
 
-def _load_set(config: TrainConfig, console: Console, path: str, classes: tuple[str, ...]) -> PhotoSet:
+def _load_set(config: TrainConfig, console: Console, path: str, classes: tuple[str, ...]) -> TrainingSet:
+    if is_cache(path):
+        latents = open_cache(Path(path))
+        if config.flip and not latents.settings.flip:
+            raise ConfigError(f"{path} holds no mirror images", "train with --no-flip, or cache with --flip")
+        return latents.choose(classes)
     shape = pick_shape(config)
     check_inputs(shape, (3, shape.dit.sample_size, shape.dit.sample_size))
     with show_progress(console, f"reading {path}") as update:
         photos = load_photos(
-            Path(path), shape.dit.sample_size, classes=classes, strict=config.strict,
+            path, shape.dit.sample_size, classes=classes, strict=config.strict,
             progress=lambda done, total: update(done, total, ""),
         )  # fmt: skip
     for name in photos.skipped:

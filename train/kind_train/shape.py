@@ -20,6 +20,10 @@ class Shape:
     diffusion: DiffusionConfig
     autoencoder: AutoencoderConfig | None = None
 
+    def on_latents(self, autoencoder: AutoencoderConfig, sample_size: int) -> Shape:
+        """The same model on the latents of `autoencoder`, of another size where they are."""
+        return replace(self, dit=replace(self.dit, sample_size=sample_size), autoencoder=autoencoder)
+
     def with_classes(self, classes: tuple[ClassInfo, ...]) -> ModelConfig:
         """The config of a model of this shape."""
         dit = replace(self.dit, num_classes=len(classes), tailor_ranks=None)

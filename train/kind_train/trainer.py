@@ -18,11 +18,13 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from kind_core.autoencoder import find_autoencoder, hash_autoencoder
 from kind_core.checkpoint import hash_learngene, load_checkpoint, read_config, save_checkpoint
 from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError
 from kind_core.growth import require_new, save_grown
+from kind_core.sampling import to_images
 from kind_train.adaptation import freeze_learngene, start_adaptation
 from kind_train.batches import step_generator
 from kind_train.config import TrainConfig
@@ -30,8 +32,9 @@ from kind_train.data import TrainingSet
 from kind_train.device import pick_device, tune_device
 from kind_train.feeder import Feeder
 from kind_train.forms import read_forms, set_forms, tune_forms
-from kind_train.grid import save_sample_grid
+from kind_train.grid import Decode, save_sample_grid
 from kind_train.interrupts import hold_interrupts
+from kind_train.latents import LatentSet
 from kind_train.objective import Objective
 from kind_train.optimizer import DivertedAdamW
 from kind_train.processes import Processes
@@ -98,6 +101,7 @@ class Trainer:
         if not resume:
             self._load_start(train)
         if self.base is not None:
+            require_same_autoencoder(self.base, train)
             require_new(read_config(self.base), self.model_config.classes)
             freeze_learngene(self.model)
         self.optimizer = DivertedAdamW(self.model, weight_decay=config.weight_decay, ema_decay=config.ema_decay)
@@ -174,7 +178,8 @@ class Trainer:
     def _save_checkpoint(self, name: str, model: KindDiT) -> None:
         """A checkpoint of the run's classes; where a base is adapted, of its own and the run's."""
         if self.base is None:
-            save_checkpoint(self.output / name, self.model_config, model, force=True)
+            autoencoder = self.held_out.autoencoder_folder if isinstance(self.held_out, LatentSet) else None
+            save_checkpoint(self.output / name, self.model_config, model, autoencoder=autoencoder, force=True)
         else:
             save_grown(self.output / name, self.base, self.model_config, model, force=True)
 
@@ -294,7 +299,10 @@ class Trainer:
 
     def _draw_samples(self) -> None:
         file = self.output / SAMPLES_NAME / f"{self.step * self.config.batch_size:09d}.png"
-        save_sample_grid(self.averaged_model(), self.model_config, file, seed=self.config.seed)
+        decode: Decode = to_images
+        if isinstance(self.held_out, LatentSet):
+            decode = self.held_out.decoder(self.device)
+        save_sample_grid(self.averaged_model(), self.model_config, file, decode, seed=self.config.seed)
 
     def _autocast(self) -> AbstractContextManager[object]:
         is_bf16 = self.config.precision == "bf16" or (self.config.precision == "auto" and self.device.type == "cuda")
@@ -314,7 +322,11 @@ class Trainer:
 
 
 def make_model_config(shape: Shape, photos: TrainingSet) -> ModelConfig:
-    """The config of a shape for the classes of a data set."""
+    """The config of a shape for the classes of a data set; latents say by themselves how large they are."""
+    if isinstance(photos, LatentSet):
+        shape = _fit_latents(shape, photos)
+    elif shape.autoencoder is not None:
+        raise ConfigError("the base works on latents, the data are photos", "encode them first: kind-train cache")
     check_inputs(shape, photos.input_shape)
     return shape.with_classes(photos.classes)
 
@@ -324,7 +336,7 @@ def load_start(model: KindDiT, config: ModelConfig, path: Path) -> None:
 
     Raises ConfigError where the checkpoint is of another architecture or predicts something else.
     """
-    source = load_checkpoint(path)
+    source = load_checkpoint(path, with_decoder=False)
     if replace(source.config.dit, num_classes=config.dit.num_classes, tailor_ranks=None) != config.dit:
         raise ConfigError(f"{path} has another architecture than the preset", "start from a checkpoint of this preset")
     ours, theirs = (replace(c.diffusion, sampler="", steps=1, guidance_scale=0.0) for c in (config, source.config))
@@ -339,12 +351,29 @@ def load_start(model: KindDiT, config: ModelConfig, path: Path) -> None:
                 model.tailors.weight[index] = source.model.tailors.weight[known[info.id]]
 
 
+def _fit_latents(shape: Shape, latents: LatentSet) -> Shape:
+    if shape.autoencoder not in (None, latents.autoencoder):
+        message = f"the base was trained on latents of {shape.autoencoder}, the data are of {latents.autoencoder}"
+        raise ConfigError(message, "cache the photos with the autoencoder of the base")
+    return shape.on_latents(latents.autoencoder, latents.input_shape[1])
+
+
+def require_same_autoencoder(base: Path, photos: TrainingSet) -> None:
+    """Raise ConfigError where latents were not encoded by the autoencoder of the base itself."""
+    if isinstance(photos, LatentSet) and hash_autoencoder(find_autoencoder(base)) != photos.settings.autoencoder_sha256:
+        raise ConfigError(
+            f"the latents in {photos.folder} are of another autoencoder than that of {base}",
+            f"encode the photos with --autoencoder {find_autoencoder(base)}",
+        )
+
+
 def check_inputs(shape: Shape, given: tuple[int, int, int]) -> None:
     """Raise ConfigError when a model does not take what the data set gives, (channels, size, size)."""
     dit = shape.dit
     if given[0] != dit.in_channels:
-        message = f"the preset works on {dit.in_channels} channels, photos have {given[0]}"
-        raise ConfigError(message, "train in pixel space with --preset sample")
+        message = f"the preset works on {dit.in_channels} channels, the data have {given[0]}"
+        hint = "encode the photos first: kind-train cache" if given[0] == 3 else "choose a preset of latents: kind-b/2"
+        raise ConfigError(message, f"{hint}; --preset sample works on pixels")
     if given[1:] != (dit.sample_size, dit.sample_size):
         raise ConfigError(f"the data is {given[2]} x {given[1]}, the model takes {dit.sample_size} x {dit.sample_size}")
 

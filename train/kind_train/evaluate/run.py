@@ -158,7 +158,7 @@ def generate_pictures(
             sampler=diffusion.sampler, steps=steps or diffusion.steps,
             guidance=diffusion.guidance_scale if guidance is None else guidance, guidance_interval=guidance_interval,
         )  # fmt: skip
-        parts.append(to_pixels(latents))
+        parts.append(to_pixels(checkpoint.decode(latents)))
     return np.concatenate(parts)
 
 

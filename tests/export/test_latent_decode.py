@@ -1,0 +1,141 @@
+"""Checkpoints of latents: their autoencoder becomes the decode program of every target, gated like a step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kind_core.autoencoder import ImageDecoder, read_autoencoder
+from kind_core.checkpoint import load_checkpoint, save_checkpoint
+from kind_core.errors import CheckpointError, ConfigError, VerificationError
+from kind_export.decoding import measure_decoder
+from kind_export.pipeline import export_bundle
+from kind_export.reference import Trajectory
+from kind_export.request import ExportRequest
+from kind_runtimes.bundle import open_bundle
+from kind_runtimes.generator import open_generator
+from tiny import tiny_config, tiny_model, tiny_model_config
+from tiny_autoencoder import save_autoencoder
+
+
+@pytest.fixture(params=["AutoencoderKL", "AutoencoderTiny"])
+def latent_checkpoint(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return save_latent_checkpoint(tmp_path, request.param)
+
+
+def save_latent_checkpoint(tmp_path: Path, kind: str) -> Path:
+    folder = save_autoencoder(tmp_path / "vae", kind)
+    dit = tiny_config(in_channels=4, learn_sigma=True)
+    config = replace(tiny_model_config(dit, steps=3), autoencoder=read_autoencoder(folder))
+    save_checkpoint(tmp_path / "latent", config, tiny_model(dit), autoencoder=folder)
+    return tmp_path / "latent"
+
+
+def export(checkpoint: Path, output: Path, **options: Any) -> Any:
+    request = ExportRequest(checkpoint=checkpoint, classes=("lemon",), output=output, **options)
+    return export_bundle(request)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["onnx", "executorch", "coreml"])
+def test_every_target_decodes_latents(latent_checkpoint: Path, tmp_path: Path, target: str) -> None:
+    result = export(latent_checkpoint, tmp_path / "out.kind", targets=(target,))
+    spec = result.manifest.targets[target].programs["decode"]
+    assert spec.inputs[0].shape == (1, 4, 8, 8)
+    assert spec.outputs[0].shape == (1, 3, 16, 16)
+    parity = result.parities[target]
+    assert parity.decode_psnr_db is not None
+    assert parity.decode_psnr_db >= parity.decode_threshold_db
+    bundle = open_bundle(tmp_path / "out.kind")
+    generator = open_generator(bundle.path, bundle.manifest, target)
+    latents = generator.latents(0, seed=3)
+    checkpoint = load_checkpoint(latent_checkpoint, [2])
+    expected = checkpoint.decode(torch.from_numpy(latents))[0].permute(1, 2, 0).numpy() * 255
+    assert generator.decode_picture(latents).shape == (16, 16, 3)
+    assert np.abs(generator.decode_picture(latents).astype(float) - expected).max() < 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["onnx", "executorch", "coreml"])
+def test_fp16_reaches_the_decoder_where_it_fits(tmp_path: Path, target: str) -> None:
+    checkpoint = save_latent_checkpoint(tmp_path, "AutoencoderKL")
+    result = export(checkpoint, tmp_path / "half.kind", targets=(target,), precision="fp16")
+    facts = result.manifest.data["targets"][target]["lowering"]["decode"]
+    assert facts["precision"] == "fp16"
+    assert 0 < facts["peak_activation"] < 1000
+    assert result.parities[target].decode_threshold_db == 40
+
+
+def _overflow(checkpoint: Path) -> None:
+    """Let the decoder compute with numbers beyond fp16, and answer as before."""
+    from safetensors.torch import load_file, save_file
+
+    file = checkpoint / "autoencoder" / "diffusion_pytorch_model.safetensors"
+    state = load_file(file)
+    for name in ("decoder.conv_in.weight", "decoder.conv_in.bias"):
+        state[name] *= 3e5
+    file.unlink()  # it is linked with the original
+    save_file(state, file)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["onnx", "coreml"])
+def test_a_decoder_that_overflows_in_fp16_stays_in_fp32(tmp_path: Path, target: str) -> None:
+    checkpoint = save_latent_checkpoint(tmp_path, "AutoencoderKL")
+    _overflow(checkpoint)
+    result = export(checkpoint, tmp_path / "half.kind", targets=(target,), precision="fp16")
+    facts = result.manifest.data["targets"][target]["lowering"]["decode"]
+    assert facts["precision"] == "fp32"
+    assert facts["peak_activation"] > 65504
+    psnr = result.parities[target].decode_psnr_db
+    assert psnr is not None
+    assert psnr > 40
+
+
+def test_without_that_rule_the_gate_would_stop_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = save_latent_checkpoint(tmp_path, "AutoencoderKL")
+    _overflow(checkpoint)
+    monkeypatch.setattr("kind_export.decoding.FP16_MAX", 1e30)
+    with pytest.raises(VerificationError, match="decode of class 'lemon' has"):
+        export(checkpoint, tmp_path / "half.kind", targets=("onnx",), precision="fp16")
+    assert not (tmp_path / "half.kind").exists()
+
+
+def test_a_wrong_decoder_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = save_latent_checkpoint(tmp_path, "AutoencoderTiny")
+    monkeypatch.setattr(
+        "kind_export.decoding.DecodeProgram.forward", lambda self, x: self.decoder(x * 0.98).clamp(0, 1)
+    )
+    with pytest.raises(VerificationError, match="decode of class 'lemon'"):
+        export(checkpoint, tmp_path / "out.kind", targets=("onnx",))
+
+
+def test_the_peak_is_that_of_the_worst_layer() -> None:
+    class Fake(ImageDecoder):
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+            self.norm = torch.nn.GroupNorm(1, 4)
+
+        def forward(self, latents: torch.Tensor) -> torch.Tensor:
+            return self.norm(latents * 100) * 1e-3
+
+    latents = np.zeros((1, 4, 2, 2), np.float32)
+    latents[0, 0, 0, 0] = 1.0
+    trajectory = Trajectory(class_index=0, noise=latents, latents=(latents,), denoised=())
+    measured = measure_decoder(Fake(), [trajectory])
+    assert measured.peak == pytest.approx(300)  # of three times the latents
+    assert measured.peak_square == pytest.approx((300 - 300 / 16) ** 2)
+    assert not measured.fits_fp16
+
+
+def test_a_checkpoint_without_its_autoencoder_says_so(latent_checkpoint: Path, tmp_path: Path) -> None:
+    (latent_checkpoint / "autoencoder" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"works on latents, but .* is not there"):
+        load_checkpoint(latent_checkpoint)
+    with pytest.raises(ConfigError, match="no autoencoder at"):
+        read_autoencoder(tmp_path / "none")

@@ -1,0 +1,162 @@
+"""Latents of photos, encoded once by `kind-train cache`: how they lie on the disk, and how training reads them.
+
+    cache.json   index.safetensors   shards/00000/{latents.npy, hashes.json} ...   autoencoder/
+
+Each latent is stored once, whatever the number of photos with its pixels; `index.safetensors` says for each photo which
+latent is its own and which class. An AutoencoderKL's latents are kept as mean and deviation, so that a step draws from
+the distribution, as the paper's do; with mirror images, each is encoded both ways.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from kind_core.autoencoder import AUTOENCODER_NAME, load_decoder, read_moments
+from kind_core.classes import ClassInfo, resolve_classes
+from kind_core.config import AutoencoderConfig
+from kind_core.errors import ConfigError, DataError
+from kind_core.sampling import to_images
+from kind_train.data import Draw
+
+CACHE_NAME = "cache.json"
+INDEX_NAME = "index.safetensors"
+SHARDS_NAME = "shards"
+LATENTS_NAME = "latents.npy"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheSettings:
+    """What decides the bytes of a cache: a resumed one must share it. `size` is the side of the photos in pixels."""
+
+    autoencoder: AutoencoderConfig
+    autoencoder_sha256: str
+    size: int
+    flip: bool
+    shard_rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentSet:
+    """A cache as a training set. `rows` (n,) long, the latent of each photo; shards are mapped, not read."""
+
+    folder: Path
+    settings: CacheSettings
+    rows: Tensor
+    labels: Tensor
+    classes: tuple[ClassInfo, ...]
+    skipped: tuple[str, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def autoencoder(self) -> AutoencoderConfig:
+        return self.settings.autoencoder
+
+    @property
+    def autoencoder_folder(self) -> Path:
+        return self.folder / AUTOENCODER_NAME
+
+    def decoder(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """Latents on `device` to images in [0, 1]."""
+        module = load_decoder(self.autoencoder_folder, self.autoencoder).to(device)
+        return lambda latents: torch.cat([to_images(module(one)) for one in latents.split(1)])
+
+    @cached_property
+    def _shards(self) -> list[np.ndarray]:
+        files = sorted((self.folder / SHARDS_NAME).glob(f"*/{LATENTS_NAME}"))
+        return [np.load(file, mmap_mode="r") for file in files]
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(channels, size, size) of a latent."""
+        _, _, channels, height, width = self._shards[0].shape
+        return channels // (1 if self.autoencoder.kind == "AutoencoderTiny" else 2), height, width
+
+    def read(self, indices: Tensor, flipped: Tensor | None = None) -> Tensor:
+        """fp16, as encoded: (batch, channels or twice as many, size, size)."""
+        mirrored = torch.zeros(len(indices), dtype=torch.bool) if flipped is None else flipped
+        if bool(mirrored.any()) and not self.settings.flip:
+            raise ConfigError(f"{self.folder} holds no mirror images", "train with --no-flip, or cache with --flip")
+        size = self.settings.shard_rows
+        chosen = zip(self.rows[indices].tolist(), mirrored.tolist(), strict=True)
+        values = [self._shards[row // size][row % size, int(flip)] for row, flip in chosen]
+        return torch.from_numpy(np.stack(values) if values else np.zeros((0, *self._shards[0].shape[2:]), np.float16))
+
+    def to_input(self, stored: Tensor, draw: Draw) -> Tensor:
+        """Scaled latents, drawn from their distribution where the autoencoder has one."""
+        noise = draw() if self.autoencoder.kind == "AutoencoderKL" else None
+        return read_moments(stored.float(), self.autoencoder, noise)
+
+    def select(self, indices: Tensor) -> LatentSet:
+        """The photos at `indices`."""
+        return replace(self, rows=self.rows[indices], labels=self.labels[indices])
+
+    def choose(self, names: tuple[str, ...]) -> LatentSet:
+        """The photos of some classes, in their order."""
+        if not names:
+            return self
+        kept = [found.index for found in resolve_classes(names, self.classes)]
+        position = torch.full((len(self.classes),), -1)
+        position[kept] = torch.arange(len(kept))
+        some = self.select((position[self.labels] >= 0).nonzero()[:, 0])
+        classes = tuple(self.classes[i] for i in kept)
+        return replace(some, labels=position[some.labels], classes=classes)
+
+
+def is_cache(path: str | Path) -> bool:
+    """Whether `path` is a finished or unfinished cache of latents."""
+    return (Path(path) / CACHE_NAME).exists()
+
+
+def open_cache(path: Path) -> LatentSet:
+    """A finished cache; raises DataError where it is unfinished, newer or broken."""
+    data = read_cache_file(path)
+    if not data["finished"]:
+        raise DataError(f"the cache {path} is not finished", "run the same kind-train cache command with --resume")
+    try:
+        index = load_file(path / INDEX_NAME)
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path / INDEX_NAME} is broken: {error}", "make the cache again with --force") from error
+    return LatentSet(
+        folder=path,
+        settings=parse_settings(data["settings"]),
+        rows=index["rows"],
+        labels=index["labels"],
+        classes=tuple(ClassInfo(id=c["id"], names=tuple(c["names"])) for c in data["classes"]),
+    )
+
+
+def read_cache_file(path: Path) -> dict[str, Any]:
+    """`cache.json` of a cache; raises DataError."""
+    file = path / CACHE_NAME
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        version = data["format_version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} is broken: {error}", "make the cache again with --force") from error
+    if version != FORMAT_VERSION:
+        raise DataError(f"{file} has format_version {version!r}, this program reads {FORMAT_VERSION}")
+    return dict(data)
+
+
+def describe_settings(settings: CacheSettings) -> dict[str, Any]:
+    """The settings as `cache.json` holds them."""
+    return asdict(settings)
+
+
+def parse_settings(data: dict[str, Any]) -> CacheSettings:
+    """`describe_settings`, read back."""
+    return CacheSettings(**data | {"autoencoder": AutoencoderConfig(**data["autoencoder"])})
