@@ -171,6 +171,33 @@ def cache(**options: Any) -> None:
     click.echo(f"{request.output}  {result.size_bytes / 1e6:.1f} MB")
 
 
+@main.command("imagenet-split")
+@click.argument("imagenet", type=click.Path(path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option("--part", "parts", multiple=True, help="pretrain, task-01 ... task-18 (comma or repeated) [all].")
+@click.option("--force", is_flag=True, help="Replace an existing OUTPUT.")
+@report_errors
+def imagenet_split(imagenet: Path, output: Path, parts: tuple[str, ...], force: bool) -> None:
+    """Arrange ImageNet-1K as the paper trains on it: links to the photos of 150 classes, and of 18 novel tasks.
+
+    IMAGENET has one folder a WordNet id, as train/ of ILSVRC-2012.
+
+    \b
+    Example:
+      kind-train imagenet-split ILSVRC2012/train imagenet-kind
+      kind-train cache --data imagenet-kind/pretrain --autoencoder sd-vae-ft-ema --output latents
+    """
+    from rich.console import Console
+
+    from kind_train.display import show_progress
+    from kind_train.imagenet_split import split_imagenet
+
+    with show_progress(Console(stderr=True), "linking") as update:
+        counts = split_imagenet(imagenet, output, split_names(parts), force=force, on_progress=update)
+    for part, count in counts.items():
+        click.echo(f"{part}  {count} photos")
+
+
 @main.command()
 @click.argument("base", type=click.Path(path_type=Path))
 @click.argument("source", type=click.Path(path_type=Path))
