@@ -34,7 +34,7 @@ from kind_train.config import TrainConfig
 from kind_train.data import PhotoSet, load_photos, split_photos
 from kind_train.evaluate.features import Classification, EfficientNetLite0, imagenet_index
 from kind_train.evaluate.frechet import compare_frechet, real_floor
-from kind_train.evaluate.run import generate_pictures
+from kind_train.evaluate.pictures import generate_pictures
 from kind_train.optimizer import DivertedAdamW
 from kind_train.shape import Shape
 from kind_train.trainer import Trainer

@@ -19,7 +19,7 @@ from kind_samples import sample_checkpoint
 from kind_train.data import load_photos
 from kind_train.evaluate.features import EfficientNetLite0
 from kind_train.evaluate.frechet import compare_frechet
-from kind_train.evaluate.run import generate_pictures
+from kind_train.evaluate.pictures import generate_pictures
 
 SETTINGS = ((250, (0.0, 1.0)), (20, (0.0, 1.0)), (20, (0.2, 0.8)), (20, (0.2, 0.6)), (10, (0.0, 1.0)))
 

@@ -31,7 +31,8 @@ def latent_checkpoint(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def save_latent_checkpoint(tmp_path: Path, kind: str) -> Path:
     folder = save_autoencoder(tmp_path / "vae", kind)
     dit = tiny_config(in_channels=4, learn_sigma=True)
-    config = replace(tiny_model_config(dit, steps=3), autoencoder=read_autoencoder(folder))
+    diffusion = {"noise_schedule": "squaredcos_cap_v2", "prediction_type": "sample", "steps": 3}
+    config = replace(tiny_model_config(dit, **diffusion), autoencoder=read_autoencoder(folder))
     save_checkpoint(tmp_path / "latent", config, tiny_model(dit), autoencoder=folder)
     return tmp_path / "latent"
 

@@ -217,7 +217,9 @@ def add(base: Path, source: Path, classes: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="Checkpoint folder.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Exported bundle, in place of a checkpoint.")
+@click.option("--runtime", help="Runtime of the bundle: onnx, executorch or coreml [its first].")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="The photos it was trained on.")
 @click.option("--val-data", type=click.Path(path_type=Path), required=True, help="Held-out photos of the same classes.")
 @click.option("--classes", multiple=True, help="Measure these classes only (comma or repeated).")
@@ -225,6 +227,7 @@ def add(base: Path, source: Path, classes: tuple[str, ...]) -> None:
 @click.option(
     "--cross-count", type=int, default=50, show_default=True, help="Pictures a pair of the cross-class check."
 )
+@click.option("--cross-matrix", is_flag=True, help="Cross-class check of all pairs, not of neighbours only.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the first picture of each class.")
 @click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
 @click.option("--guidance", type=float, help="Guidance scale [the checkpoint's].")
@@ -234,11 +237,14 @@ def add(base: Path, source: Path, classes: tuple[str, ...]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @report_errors
 def evaluate(classes: tuple[str, ...], output: Path | None, force: bool, as_json: bool, **options: Any) -> None:
-    """Measure a checkpoint's pictures beside real held-out photos: asked-class share, distance, copying.
+    """Measure pictures beside real held-out photos: asked-class share, distance, precision and recall, copying.
+
+    A bundle is run in its own runtime from the same noise as its checkpoint, so the two differ by what export cost.
 
     \b
-    Example:
+    Examples:
       kind-train evaluate --checkpoint run/best --data train.parquet --val-data val.parquet
+      kind-train evaluate --bundle panda.kind --data train.parquet --val-data val.parquet
     """
     from kind_core.staging import check_output
     from kind_train.evaluate.session import run_evaluation

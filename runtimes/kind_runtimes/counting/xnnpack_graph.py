@@ -7,6 +7,7 @@ named data. `flatc` and the schema are those of the executorch package that wrot
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -173,4 +174,6 @@ def _parse(payload: bytes) -> tuple[Any, dict[str, Any]]:
         schema.write_bytes(_get_schema_bytes())
         binary.write_bytes(payload[start : start + header.flatbuffer_size])
         _flatc_decompile(folder, str(schema), str(binary))
-        return header, json.loads((Path(folder) / "graph.json").read_text())
+        text = (Path(folder) / "graph.json").read_text()
+        # flatc's word for the bounds of a ReLU is no JSON, but json takes a longer one
+        return header, json.loads(re.sub(r"(: -?)inf(,?\n)", r"\1Infinity\2", text))

@@ -1,4 +1,4 @@
-"""`kind-train evaluate`: the pictures of a checkpoint, measured beside real held-out photos treated the same."""
+"""`kind-train evaluate`: the pictures of a checkpoint or a bundle beside real held-out photos treated the same."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
-from kind_core.classes import resolve_classes
 from kind_core.config import check_interval
-from kind_core.errors import ConfigError, DataError
-from kind_core.noise import picture_seed, start_noise
-from kind_core.sampling import sample_latents, to_pixels
+from kind_core.errors import ConfigError
 from kind_train.data import PhotoSet, load_photos
 from kind_train.evaluate.classification import (
     AskedClassShare,
@@ -25,22 +20,29 @@ from kind_train.evaluate.classification import (
 )
 from kind_train.evaluate.features import Classification, EfficientNetLite0, imagenet_index
 from kind_train.evaluate.frechet import FrechetComparison, compare_frechet, real_floor
+from kind_train.evaluate.manifold import ManifoldCoverage, measure_coverage
 from kind_train.evaluate.neighbours import CopyCheck, check_copying
+from kind_train.evaluate.pictures import NULL, BundleDrawer, CheckpointDrawer, Drawer, DrawSettings
 
 OnWork = Callable[[str, int, int], None]
-_BATCH = 50
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationRequest:
-    """What to measure. `count` pictures a class, `cross_count` for each pair of the cross-class check."""
+    """What to measure: a checkpoint, or a bundle in one of its runtimes.
 
-    checkpoint: Path
+    `count` pictures a class; `cross_count` for each pair of the cross-class check, of neighbours only or of all pairs.
+    """
+
     data: Path
     val_data: Path
+    checkpoint: Path | None = None
+    bundle: Path | None = None
+    runtime: str | None = None
     classes: tuple[str, ...] = ()
     count: int = 200
     cross_count: int = 50
+    cross_matrix: bool = False
     seed: int = 0
     steps: int | None = None
     guidance: float | None = None
@@ -48,6 +50,10 @@ class EvaluationRequest:
 
     def __post_init__(self) -> None:
         check_interval(self.guidance_interval)
+        if (self.checkpoint is None) == (self.bundle is None):
+            raise ConfigError("expected one of --checkpoint and --bundle", "measure one after the other")
+        if self.bundle is None and self.runtime is not None:
+            raise ConfigError(f"runtime is {self.runtime!r}, but a checkpoint has none", "give --bundle")
         if self.count < 2 or self.cross_count < 0:
             raise ConfigError(f"count is {self.count} and cross_count {self.cross_count}, expected 2 and 0 or more")
 
@@ -56,13 +62,14 @@ class EvaluationRequest:
 class ClassEvaluation:
     """One class: how often generated and held-out real pictures are classified as it, and their Frechet distances.
 
-    Distances are taken on 1280 features of EfficientNet-Lite0, not Inception's, so they are no FID.
+    Shares are None for a class that is not in ImageNet-1K. Distances are taken on 1280 features of EfficientNet-Lite0,
+    not Inception's, so they are no FID.
     """
 
     class_id: str
     name: str
-    generated_share: AskedClassShare
-    real_share: AskedClassShare
+    generated_share: AskedClassShare | None
+    real_share: AskedClassShare | None
     distance: FrechetComparison
     floor: FrechetComparison
     copying: CopyCheck
@@ -80,9 +87,14 @@ class CrossClass:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """The whole report. `overall` and its floor pool all classes; `statistics` are those of the paper's table 5."""
+    """The whole report. `overall` and its floor pool all classes; `statistics` are those of the paper's table 5.
 
-    checkpoint_sha256: str
+    `sha256` is that of the checkpoint's files or of the bundle's manifest. Of a bundle there is no cross-class check
+    and no learngene alone: its tailors are merged.
+    """
+
+    source: str
+    sha256: str
     sampler: str
     steps: int
     guidance_scale: float
@@ -90,6 +102,8 @@ class Evaluation:
     classes: tuple[ClassEvaluation, ...]
     overall: FrechetComparison
     overall_floor: FrechetComparison
+    coverage: ManifoldCoverage
+    coverage_floor: ManifoldCoverage
     cross_class: tuple[CrossClass, ...]
     statistics: dict[str, OutputStatistics]
 
@@ -97,80 +111,81 @@ class Evaluation:
         return asdict(self)
 
 
-def evaluate_checkpoint(request: EvaluationRequest, on_work: OnWork = lambda what, done, total: None) -> Evaluation:
-    """Sample, classify and compare. Photos are brought to the checkpoint's size first, as the pictures are."""
-    config = read_config(request.checkpoint)
-    ids = request.classes or tuple(info.id for info in config.classes)
-    chosen = [found.index for found in resolve_classes(ids, config.classes)]
-    checkpoint = load_checkpoint(request.checkpoint, chosen)
+def evaluate(request: EvaluationRequest, on_work: OnWork = lambda what, done, total: None) -> Evaluation:
+    """Draw, classify and compare. Photos are brought to the pictures' size first."""
+    drawer = open_drawer(request)
     evaluator = EfficientNetLite0()
-    asked = [_require_index(info.id, info.name) for info in checkpoint.config.classes]
-    names = tuple(info.id for info in checkpoint.config.classes)
-    size = config.dit.sample_size
-    held_out = _classify_photos(
-        evaluator, load_photos(request.val_data, size, classes=names), "held-out photos", on_work
+    names = tuple(info.id for info in drawer.classes)
+    asked = [imagenet_index(name) for name in names]
+    held_out, training = (
+        _classify_photos(evaluator, load_photos(path, drawer.size, classes=names), what, on_work)
+        for path, what in ((request.val_data, "held-out photos"), (request.data, "training photos"))
     )
-    training = _classify_photos(evaluator, load_photos(request.data, size, classes=names), "training photos", on_work)
-    generated = _classify_generated(evaluator, checkpoint, request, on_work)
-    diffusion = checkpoint.config.diffusion
+    generated = []
+    for index in range(len(names)):
+        generated.append(evaluator.classify(drawer.draw(index, index, request.count)))
+        on_work("generated pictures", index + 1, len(names))
+    ours, real, seen = (_features(parts) for parts in (generated, held_out, training))
+    n = min(len(ours), len(real), len(seen))
+    drawing = drawer.drawing
     return Evaluation(
-        checkpoint_sha256=checkpoint.sha256,
-        sampler=diffusion.sampler,
-        steps=request.steps or diffusion.steps,
-        guidance_scale=diffusion.guidance_scale if request.guidance is None else request.guidance,
-        guidance_interval=request.guidance_interval,
+        source=drawing.source,
+        sha256=drawing.sha256,
+        sampler=drawing.sampler,
+        steps=drawing.steps,
+        guidance_scale=drawing.guidance_scale,
+        guidance_interval=drawing.guidance_interval,
         classes=tuple(
             _evaluate_class(info.id, info.name, index, generated[i], held_out[i], training[i])
-            for i, (info, index) in enumerate(zip(checkpoint.config.classes, asked, strict=True))
+            for i, (info, index) in enumerate(zip(drawer.classes, asked, strict=True))
         ),
-        overall=compare_frechet(_features(generated), _features(held_out)),
-        overall_floor=real_floor(
-            _features(training), _features(held_out), n=min(len(_features(generated)), len(_features(held_out)))
-        ),
-        cross_class=_cross_classes(evaluator, checkpoint, asked, request, on_work),
+        overall=compare_frechet(ours, real),
+        overall_floor=real_floor(seen, real, n=min(len(ours), len(real))),
+        coverage=measure_coverage(ours, real, n=n),
+        coverage_floor=measure_coverage(seen, real, n=n),
+        cross_class=_cross_classes(evaluator, drawer, asked, request, on_work),
         statistics={
             "generated": measure_output_statistics(np.concatenate([c.logits for c in generated])),
             "held_out": measure_output_statistics(np.concatenate([c.logits for c in held_out])),
+            **_learngene_statistics(evaluator, drawer, request.count),
         },
     )
 
 
-def generate_pictures(
-    checkpoint: Checkpoint,
-    label: int,
-    gate: int,
-    count: int,
-    *,
-    seed: int,
-    steps: int | None,
-    guidance: float | None,
-    guidance_interval: tuple[float, float] = (0.0, 1.0),
-) -> np.ndarray:
-    """Pictures of one label under one gate, uint8 (count, size, size, 3); picture i starts from noise `seed + i`."""
-    config = checkpoint.config
-    diffusion = config.diffusion
-    shape = (config.dit.in_channels, config.dit.sample_size, config.dit.sample_size)
-    noise = torch.from_numpy(np.stack([start_noise(picture_seed(seed, i), shape) for i in range(count)]))
-    parts: list[np.ndarray] = []
-    for part in torch.split(noise, _BATCH):
-        latents = sample_latents(
-            checkpoint.model, diffusion, part, torch.full((len(part),), label), torch.full((len(part),), gate),
-            sampler=diffusion.sampler, steps=steps or diffusion.steps,
-            guidance=diffusion.guidance_scale if guidance is None else guidance, guidance_interval=guidance_interval,
-        )  # fmt: skip
-        parts.append(to_pixels(checkpoint.decode(latents)))
-    return np.concatenate(parts)
+def open_drawer(request: EvaluationRequest) -> Drawer:
+    """What draws the pictures that a request asks for."""
+    settings = DrawSettings(
+        seed=request.seed, steps=request.steps, guidance=request.guidance, guidance_interval=request.guidance_interval
+    )
+    if request.bundle is not None:
+        return BundleDrawer(request.bundle, request.runtime, request.classes, settings)
+    assert request.checkpoint is not None
+    return CheckpointDrawer(request.checkpoint, request.classes, settings)
+
+
+def _learngene_statistics(evaluator: EfficientNetLite0, drawer: Drawer, count: int) -> dict[str, OutputStatistics]:
+    """Table 5's last row: the learngene alone, without label and gate."""
+    if not drawer.can_mix:
+        return {}
+    return {"learngene": measure_output_statistics(evaluator.classify(drawer.draw(NULL, NULL, count)).logits)}
 
 
 def _evaluate_class(
-    class_id: str, name: str, index: int, generated: Classification, held_out: Classification, training: Classification
+    class_id: str,
+    name: str,
+    index: int | None,
+    generated: Classification,
+    held_out: Classification,
+    training: Classification,
 ) -> ClassEvaluation:
     n = min(len(generated), len(held_out))
+    shares = (None if index is None else measure_asked_class_share(c.logits, index) for c in (generated, held_out))
+    generated_share, real_share = shares
     return ClassEvaluation(
         class_id=class_id,
         name=name,
-        generated_share=measure_asked_class_share(generated.logits, index),
-        real_share=measure_asked_class_share(held_out.logits, index),
+        generated_share=generated_share,
+        real_share=real_share,
         distance=compare_frechet(generated.features, held_out.features, n=n),
         floor=real_floor(training.features, held_out.features, n=min(n, len(training))),
         copying=check_copying(generated.features, held_out.features, training.features),
@@ -179,53 +194,32 @@ def _evaluate_class(
 
 def _cross_classes(
     evaluator: EfficientNetLite0,
-    checkpoint: Checkpoint,
-    asked: Sequence[int],
+    drawer: Drawer,
+    asked: Sequence[int | None],
     request: EvaluationRequest,
     on_work: OnWork,
 ) -> tuple[CrossClass, ...]:
-    infos = checkpoint.config.classes
-    if request.cross_count == 0 or len(infos) < 2:
+    infos, count = drawer.classes, len(drawer.classes)
+    if request.cross_count == 0 or count < 2 or not drawer.can_mix:
         return ()
-    pairs = [(tailor, (tailor + 1) % len(infos)) for tailor in range(len(infos))]
+    apart = range(1, count) if request.cross_matrix else (1,)
+    pairs = [
+        (tailor, label)
+        for tailor in range(count)
+        for label in ((tailor + step) % count for step in apart)
+        if asked[tailor] is not None and asked[label] is not None
+    ]
     results = []
     for done, (tailor, label) in enumerate(pairs):
-        pictures = generate_pictures(
-            checkpoint,
-            label,
-            tailor,
-            request.cross_count,
-            seed=request.seed,
-            steps=request.steps,
-            guidance=request.guidance,
-            guidance_interval=request.guidance_interval,
-        )
-        logits = evaluator.classify(pictures).logits
+        logits = evaluator.classify(drawer.draw(label, tailor, request.cross_count)).logits
+        of_tailor, of_label = (measure_asked_class_share(logits, asked[one] or 0) for one in (tailor, label))
         results.append(
             CrossClass(
-                tailor=infos[tailor].name,
-                label=infos[label].name,
-                as_tailor_class=measure_asked_class_share(logits, asked[tailor]),
-                as_label_class=measure_asked_class_share(logits, asked[label]),
+                tailor=infos[tailor].name, label=infos[label].name, as_tailor_class=of_tailor, as_label_class=of_label
             )
         )
         on_work("cross-class check", done + 1, len(pairs))
     return tuple(results)
-
-
-def _classify_generated(
-    evaluator: EfficientNetLite0, checkpoint: Checkpoint, request: EvaluationRequest, on_work: OnWork
-) -> list[Classification]:
-    results = []
-    total = checkpoint.config.dit.num_classes
-    for index in range(total):
-        pictures = generate_pictures(
-            checkpoint, index, index, request.count, seed=request.seed, steps=request.steps, guidance=request.guidance,
-            guidance_interval=request.guidance_interval,
-        )  # fmt: skip
-        results.append(evaluator.classify(pictures))
-        on_work("generated pictures", index + 1, total)
-    return results
 
 
 def _classify_photos(
@@ -241,13 +235,3 @@ def _classify_photos(
 
 def _features(parts: Sequence[Classification]) -> np.ndarray:
     return np.concatenate([part.features for part in parts])
-
-
-def _require_index(class_id: str, name: str) -> int:
-    index = imagenet_index(class_id)
-    if index is None:
-        raise DataError(
-            f"class {name!r} ({class_id}) is not in ImageNet-1K, so the classifier cannot name it",
-            "leave it out with --classes",
-        )
-    return index

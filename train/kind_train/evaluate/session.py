@@ -13,7 +13,7 @@ from rich.table import Table
 
 from kind_core.staging import staged
 from kind_train.display import show_progress
-from kind_train.evaluate.run import Evaluation, EvaluationRequest, evaluate_checkpoint
+from kind_train.evaluate.run import Evaluation, EvaluationRequest, evaluate
 
 
 def run_evaluation(
@@ -22,7 +22,7 @@ def run_evaluation(
     """Evaluate, write the JSON report if asked, and print."""
     request = EvaluationRequest(classes=classes, **options)
     with show_progress(Console(stderr=True), "evaluating") as update:
-        evaluation = evaluate_checkpoint(request, lambda what, done, total: update(done, total, what))
+        evaluation = evaluate(request, lambda what, done, total: update(done, total, what))
     text = json.dumps(evaluation.to_dict(), indent=2) + "\n"
     if output is not None:
         with staged(output, force=force) as temporary:
@@ -36,6 +36,14 @@ def run_evaluation(
         f"all classes: distance {evaluation.overall.distance:.1f}, "
         f"real photos among themselves {floor.distance:.1f} at n = {floor.n}"
     )
+    ours, real = evaluation.coverage, evaluation.coverage_floor
+    click.echo(
+        f"precision {ours.precision:.2f} and recall {ours.recall:.2f}, "
+        f"real photos {real.precision:.2f} and {real.recall:.2f} at n = {ours.n}"
+    )
+    for name, one in evaluation.statistics.items():
+        click.echo(f"classifier on {name}: entropy {one.entropy:.3f}, variance {one.variance:.3e}, "
+                   f"kurtosis {one.kurtosis:.1f}")  # fmt: skip
     for pair in evaluation.cross_class:
         click.echo(
             f"tailor {pair.tailor!r} with label {pair.label!r}: {pair.as_tailor_class.share:.0%} are called "
@@ -51,8 +59,7 @@ def _class_table(evaluation: Evaluation) -> Table:
     for result in evaluation.classes:
         table.add_row(
             result.name,
-            f"{result.generated_share.share:.0%}",
-            f"{result.real_share.share:.0%}",
+            *("" if one is None else f"{one.share:.0%}" for one in (result.generated_share, result.real_share)),
             f"{result.distance.distance:.0f}",
             f"{result.floor.distance:.0f}",
             str(result.floor.n),

@@ -1,0 +1,119 @@
+"""The whole evaluation on a tiny model: a checkpoint and its bundle get the same figures from the same noise."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from tiny_training import make_photos, write_folder
+
+from kind_core.checkpoint import save_checkpoint
+from kind_core.classes import ClassInfo
+from kind_core.errors import ConfigError, DataError
+from kind_train.cli import main
+from kind_train.evaluate.manifold import measure_coverage
+from kind_train.evaluate.run import EvaluationRequest, evaluate, open_drawer
+from tiny import CLASSES, tiny_config, tiny_model, tiny_model_config
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+OTHER = ClassInfo(id="glioma", names=("glioma",))  # not in ImageNet
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of two classes of ImageNet and one other, its bundle, and photos of the three."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    dit = tiny_config(num_classes=3)
+    config = tiny_model_config(dit, noise_schedule="squaredcos_cap_v2", prediction_type="sample", steps=3)
+    config = replace(config, classes=(CLASSES[0], CLASSES[2], OTHER))
+    save_checkpoint(folder / "checkpoint", config, tiny_model(dit))
+    for name, seed in (("train", 1), ("val", 2)):
+        photos = make_photos(18, seed=seed)
+        write_folder(folder / name, replace(photos, classes=config.classes))
+    from kind_export.pipeline import export_bundle
+    from kind_export.request import ExportRequest
+
+    export_bundle(
+        ExportRequest(
+            checkpoint=folder / "checkpoint", classes=("panda", "lemon", "glioma"), targets=("onnx",),
+            output=folder / "b.kind",
+        )
+    )  # fmt: skip
+    return folder
+
+
+def request(work: Path, **options: Any) -> EvaluationRequest:
+    common: dict[str, Any] = {"data": work / "train", "val_data": work / "val", "count": 5, "cross_count": 2}
+    return EvaluationRequest(**common | options)
+
+
+def test_a_bundle_draws_the_pictures_of_its_checkpoint(work: Path) -> None:
+    ours = open_drawer(request(work, checkpoint=work / "checkpoint"))
+    theirs = open_drawer(request(work, bundle=work / "b.kind"))
+    assert ours.classes == theirs.classes
+    assert ours.size == theirs.size == 8
+    for index in range(3):
+        one, other = (drawer.draw(index, index, 3).astype(int) for drawer in (ours, theirs))
+        assert np.abs(one - other).max() <= 1
+    assert not np.array_equal(ours.draw(0, 0, 1), ours.draw(1, 1, 1))
+
+
+@pytest.mark.slow
+def test_both_get_the_same_figures(work: Path) -> None:
+    ours = evaluate(request(work, checkpoint=work / "checkpoint", cross_matrix=True))
+    theirs = evaluate(request(work, bundle=work / "b.kind", runtime="onnx"))
+    assert theirs.overall.distance == pytest.approx(ours.overall.distance, rel=0.05)
+    assert (ours.sampler, ours.steps, ours.guidance_scale) == (theirs.sampler, theirs.steps, theirs.guidance_scale)
+    assert set(ours.statistics) == {"generated", "held_out", "learngene"}
+    assert set(theirs.statistics) == {"generated", "held_out"}
+    assert theirs.cross_class == ()
+    # both ways of the two classes that the classifier can name
+    assert [(pair.tailor, pair.label) for pair in ours.cross_class] == [
+        ("giant panda", "lemon"),
+        ("lemon", "giant panda"),
+    ]
+    glioma = ours.classes[2]
+    assert glioma.generated_share is None
+    assert glioma.distance.distance > 0
+    assert ours.classes[0].generated_share is not None
+    assert asdict(ours.coverage)["n"] == 15
+
+
+@pytest.mark.slow
+def test_the_command_prints_what_it_measured(work: Path, tmp_path: Path) -> None:
+    arguments = ["evaluate", "--bundle", work / "b.kind", "--data", work / "train", "--val-data", work / "val"]
+    result = CliRunner().invoke(main, [*map(str, arguments), "--count", "5", "-o", str(tmp_path / "report.json")])
+    assert result.exit_code == 0, result.output
+    for words in ("all classes: distance", "precision", "classifier on held_out: entropy", "giant panda"):
+        assert words in result.stdout
+    assert (tmp_path / "report.json").exists()
+
+
+def test_what_does_not_go_together_is_named(work: Path) -> None:
+    with pytest.raises(ConfigError, match="expected one of --checkpoint and --bundle"):
+        request(work)
+    with pytest.raises(ConfigError, match="runtime is 'onnx', but a checkpoint has none"):
+        request(work, checkpoint=work / "checkpoint", runtime="onnx")
+    with pytest.raises(ConfigError, match="steps and guidance interval are inside a bundle"):
+        open_drawer(request(work, bundle=work / "b.kind", steps=5))
+
+
+def test_coverage_of_equal_and_of_distant_sets() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real, same = (torch.randn(200, 4, generator=generator).numpy() for _ in range(2))
+    alike = measure_coverage(same, real)
+    assert alike.precision > 0.8
+    assert alike.recall > 0.8
+    far = measure_coverage(same + 100, real)
+    assert (far.precision, far.recall) == (0, 0)
+    # pictures of one kind only are real but do not cover: precision without recall
+    narrow = measure_coverage(same * 0.05, real)
+    assert narrow.precision > 0.95
+    assert narrow.recall < 0.2
+    with pytest.raises(DataError, match="more than 3 rows"):
+        measure_coverage(same[:3], real)

@@ -1,0 +1,159 @@
+"""What draws the pictures of an evaluation: the eager model of a checkpoint, or a bundle in its own runtime.
+
+Both start picture i of a seed from the same noise, so a bundle's figures differ by what its export cost, not by chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
+from kind_core.classes import ClassInfo, resolve_classes
+from kind_core.errors import ConfigError
+from kind_core.noise import picture_seed, start_noise
+from kind_core.sampling import sample_latents, to_pixels
+
+_BATCH = 50
+NULL = -1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrawSettings:
+    """How pictures are drawn; None is what the checkpoint or the bundle has."""
+
+    seed: int = 0
+    steps: int | None = None
+    guidance: float | None = None
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawing:
+    """What was drawn with, for the report."""
+
+    source: str
+    sha256: str
+    sampler: str
+    steps: int
+    guidance_scale: float
+    guidance_interval: tuple[float, float]
+
+
+class Drawer(Protocol):
+    """Draws pictures of `classes`, `size` pixels a side. `can_mix`: label and gate may differ, or be `NULL`."""
+
+    classes: tuple[ClassInfo, ...]
+    size: int
+    can_mix: bool
+    drawing: Drawing
+
+    def draw(self, label: int, gate: int, count: int) -> np.ndarray:
+        """uint8 (count, size, size, 3)."""
+        ...
+
+
+class CheckpointDrawer:
+    """The eager model under the diffusers scheduler."""
+
+    can_mix = True
+
+    def __init__(self, path: Path, classes: Sequence[str], settings: DrawSettings) -> None:
+        config = read_config(path)
+        ids = classes or tuple(info.id for info in config.classes)
+        self.checkpoint = load_checkpoint(path, [found.index for found in resolve_classes(ids, config.classes)])
+        self.settings = settings
+        self.classes = self.checkpoint.config.classes
+        autoencoder, diffusion = config.autoencoder, config.diffusion
+        self.size = config.dit.sample_size * (1 if autoencoder is None else autoencoder.downscale)
+        self.drawing = Drawing(
+            source=str(path),
+            sha256=self.checkpoint.sha256,
+            sampler=diffusion.sampler,
+            steps=settings.steps or diffusion.steps,
+            guidance_scale=diffusion.guidance_scale if settings.guidance is None else settings.guidance,
+            guidance_interval=settings.guidance_interval,
+        )
+
+    def draw(self, label: int, gate: int, count: int) -> np.ndarray:
+        settings = self.settings
+        return generate_pictures(
+            self.checkpoint, label, gate, count, seed=settings.seed, steps=settings.steps, guidance=settings.guidance,
+            guidance_interval=settings.guidance_interval,
+        )  # fmt: skip
+
+
+class BundleDrawer:
+    """An exported bundle, run by `runtime`; sampler, steps and interval are inside, guidance may be given."""
+
+    can_mix = False
+
+    def __init__(self, path: Path, runtime: str | None, classes: Sequence[str], settings: DrawSettings) -> None:
+        from kind_runtimes.bundle import hash_file, open_bundle
+        from kind_runtimes.generator import open_generator
+        from kind_runtimes.packs import read_pack
+
+        if settings.steps is not None or settings.guidance_interval != (0.0, 1.0):
+            raise ConfigError("steps and guidance interval are inside a bundle", "export it with the ones you want")
+        manifest = open_bundle(path).manifest
+        chosen = [
+            found.index for found in resolve_classes(classes or [c.id for c in manifest.classes], manifest.classes)
+        ]
+        name = next(iter(manifest.targets)) if runtime is None else manifest.target(runtime).target
+        generator = open_generator(path, manifest, name)
+        self._drawers = [(generator, index) for index in chosen]
+        if manifest.packs:
+            files = [path / manifest.packs[index].file for index in chosen]
+            self._drawers = [(generator.with_pack(read_pack(file)), 0) for file in files]
+        self.settings = settings
+        self.classes = tuple(manifest.classes[index] for index in chosen)
+        decode = manifest.target(name).programs.get("decode")
+        if decode is None:
+            raise ConfigError(f"{path} has no decode program: it makes latents, not pictures")
+        self.size = decode.outputs[0].shape[-1]
+        self.drawing = Drawing(
+            source=f"{path} in {name}, {manifest.target(name).precision}",
+            sha256=hash_file(path / "manifest.json"),
+            sampler=manifest.sampler,
+            steps=manifest.steps,
+            guidance_scale=manifest.guidance_scale if settings.guidance is None else settings.guidance,
+            guidance_interval=tuple(manifest.data.get("guidance_interval", (0.0, 1.0))),
+        )
+
+    def draw(self, label: int, gate: int, count: int) -> np.ndarray:
+        assert label == gate, "a bundle has its tailors merged"
+        generator, index = self._drawers[label]
+        seeds = [picture_seed(self.settings.seed, i) for i in range(count)]
+        return np.stack([generator.picture(index, seed, self.settings.guidance) for seed in seeds])
+
+
+def generate_pictures(
+    checkpoint: Checkpoint,
+    label: int,
+    gate: int,
+    count: int,
+    *,
+    seed: int,
+    steps: int | None,
+    guidance: float | None,
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
+) -> np.ndarray:
+    """Pictures of one label under one gate, uint8 (count, size, size, 3); picture i starts from noise `seed + i`."""
+    config = checkpoint.config
+    diffusion = config.diffusion
+    shape = (config.dit.in_channels, config.dit.sample_size, config.dit.sample_size)
+    noise = torch.from_numpy(np.stack([start_noise(picture_seed(seed, i), shape) for i in range(count)]))
+    parts: list[np.ndarray] = []
+    for part in torch.split(noise, _BATCH):
+        latents = sample_latents(
+            checkpoint.model, diffusion, part, torch.full((len(part),), label), torch.full((len(part),), gate),
+            sampler=diffusion.sampler, steps=steps or diffusion.steps,
+            guidance=diffusion.guidance_scale if guidance is None else guidance, guidance_interval=guidance_interval,
+        )  # fmt: skip
+        parts.append(to_pixels(checkpoint.decode(latents)))
+    return np.concatenate(parts)
