@@ -56,7 +56,7 @@ class Checkpoint:
         if self.decoder is None:
             return to_images(latents)
         # one at a time: an autoencoder needs far more memory than the model
-        return torch.cat([to_images(self.decoder(one)) for one in latents.split(1)])
+        return torch.cat([to_images(self.decoder(one)) for one in torch.split(latents, 1)])
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, classes: Sequence[str] | None = None, **options: Any) -> Self:

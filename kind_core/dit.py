@@ -50,7 +50,7 @@ class Attention(nn.Module):
         else:
             projected = [layer(x, tailor) for layer, tailor in zip(layers, opened, strict=True)]
         q, k, v = (
-            one.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (batch, heads, tokens, head size)
+            torch.unflatten(one, -1, (self.num_heads, -1)).transpose(1, 2)  # (batch, heads, tokens, head size)
             for one in projected
         )
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)

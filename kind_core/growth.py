@@ -55,8 +55,9 @@ def save_grown(path: Path, base: Path, addition: ModelConfig, model: KindDiT, *,
     num_old = config.dit.num_classes - addition.dit.num_classes
     with staged(path, force=force) as folder:
         (folder / TAILORS_NAME).mkdir(parents=True)
-        for name in (LEARNGENE_NAME, *(_tailor_name(info) for info in config.classes[:num_old])):
-            _link(base / name, folder / name)
+        _link(base / LEARNGENE_NAME, folder / LEARNGENE_NAME)
+        for info in config.classes[:num_old]:
+            _link(tailor_path(base, info.id), tailor_path(folder, info.id))
         for index, info in enumerate(addition.classes):
             write_tensors(tailor_path(folder, info.id), model.tailors.state_of(index))
         if config.autoencoder is not None:
@@ -95,10 +96,6 @@ def add_classes(base: Path, source: Path, classes: Sequence[str] = ()) -> tuple[
 
 def _write_config(file: Path, config: ModelConfig) -> None:
     file.write_text(json.dumps(config.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _tailor_name(info: ClassInfo) -> Path:
-    return tailor_path(Path(), info.id)
 
 
 def _link(source: Path, target: Path) -> None:

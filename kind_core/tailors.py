@@ -74,11 +74,11 @@ class TailorBank(nn.Module):
             weight = weight.to(torch.get_autocast_dtype(device_type))  # once, before it is spread over the batch
         gather, gate = _gather_by_index(gates, weight) if gates.dtype == torch.long else _gather_by_weight(gates)
         # One split, whose gradient is one concatenation: a view of each span would add up as many zero-filled banks.
-        pieces = weight.split([_numel(span.shape) for span in self.spans.values()], dim=1)
+        pieces = torch.split(weight, [_numel(span.shape) for span in self.spans.values()], dim=1)
         # a GPU's products want whole lines here too; on a CPU the fewest components are the fastest
         missing = -self.rank % (RANK_MULTIPLE if weight.is_cuda else 1)
         spread = {
-            name: gather(_pad_rank(piece.unflatten(1, span.shape), missing)).flatten(1, 2)
+            name: gather(_pad_rank(torch.unflatten(piece, 1, span.shape), missing)).flatten(1, 2)
             for (name, span), piece in zip(self.spans.items(), pieces, strict=True)
             if name != "label_embedding"
         }  # each (batch, open classes * rank, ...)

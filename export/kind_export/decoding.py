@@ -43,7 +43,7 @@ def measure_decoder(decoder: ImageDecoder, trajectories: Sequence[Trajectory]) -
         tensors = [t for t in (*inputs, output) if isinstance(t, Tensor)]
         peaks[0] = max(peaks[0], *(float(t.abs().max()) for t in tensors), 0.0)
         if isinstance(module, nn.GroupNorm):
-            groups = tensors[0].unflatten(1, (module.num_groups, -1)).flatten(2)
+            groups = torch.unflatten(tensors[0], 1, (module.num_groups, -1)).flatten(2)
             peaks[1] = max(peaks[1], float((groups - groups.mean(-1, keepdim=True)).square().max()))
 
     hooks = [module.register_forward_hook(watch) for module in decoder.modules()]

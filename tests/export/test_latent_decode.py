@@ -12,9 +12,10 @@ import torch
 
 from kind_core.autoencoder import ImageDecoder, read_autoencoder
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
-from kind_core.errors import CheckpointError, ConfigError, VerificationError
+from kind_core.errors import BudgetError, CheckpointError, ConfigError, VerificationError
 from kind_export.decoding import measure_decoder
 from kind_export.pipeline import export_bundle
+from kind_export.planning.budget import Budget
 from kind_export.reference import Trajectory
 from kind_export.request import ExportRequest
 from kind_runtimes.bundle import open_bundle
@@ -140,3 +141,16 @@ def test_a_checkpoint_without_its_autoencoder_says_so(latent_checkpoint: Path, t
         load_checkpoint(latent_checkpoint)
     with pytest.raises(ConfigError, match="no autoencoder at"):
         read_autoencoder(tmp_path / "none")
+
+
+@pytest.mark.slow
+def test_a_budget_counts_the_decoder(tmp_path: Path) -> None:
+    checkpoint = save_latent_checkpoint(tmp_path, "AutoencoderKL")
+    whole = export(checkpoint, tmp_path / "whole.kind", targets=("onnx",))
+    # step counts as low as the tiny checkpoint's own are not planned for
+    size = sum(f["size_bytes"] for n, f in whole.manifest.data["files"].items() if n.startswith("onnx/"))
+    with pytest.raises(BudgetError):
+        export(
+            checkpoint, tmp_path / "small.kind", targets=("onnx",), steps=8, budget=Budget(max_size_bytes=size // 20)
+        )
+    export(checkpoint, tmp_path / "fits.kind", targets=("onnx",), steps=8, budget=Budget(max_size_bytes=size * 6 // 5))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kind_train.batches import Batch, draw_batch, step_generator
 from kind_train.config import TrainConfig
-from kind_train.data import PhotoSet
+from kind_train.data import TrainingSet
 
 _AHEAD = 3
 
@@ -31,7 +31,7 @@ class Feed:
 class Feeder:
     """Gives the feed of each step, in any order; on a GPU a thread reads ahead of it."""
 
-    def __init__(self, photos: PhotoSet, config: TrainConfig, share: slice, device: torch.device) -> None:
+    def __init__(self, photos: TrainingSet, config: TrainConfig, share: slice, device: torch.device) -> None:
         self.photos = photos
         self._config, self._share = config, share
         self._is_pinned = device.type == "cuda"

@@ -163,7 +163,8 @@ class Trainer:
         forward: Callable[..., Tensor] = self.model
         if self.processes.count > 1 and self.optimizer.learngene:
             # the bank's gradient goes to the rows that a step gathers, which `_train_step` averages
-            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.model, ["tailors.weight"])
+            ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+            ignore(self.model, ["tailors.weight"])  # type: ignore[no-untyped-call]
             devices = None if self.device.type == "cpu" else [self.device]
             forward = DistributedDataParallel(self.model, device_ids=devices, gradient_as_bucket_view=True)
         return torch.compile(forward) if self.config.compile else forward

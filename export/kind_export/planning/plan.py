@@ -17,6 +17,7 @@ import torch
 from kind_core.errors import BudgetError
 from kind_core.schedule import read_sampler_table
 from kind_export.compact import CompactModel
+from kind_export.decoding import MeasuredDecoder
 from kind_export.plan_words import name_choice
 from kind_export.planning.budget import NO_BUDGET, Budget, Cost, Miss
 from kind_export.planning.eager_work import count_eager
@@ -201,7 +202,10 @@ class _Space:
         programs = [make_step(compact, target, options)]
         if not all(self.inputs.reference.is_guided):
             programs.append(make_step(compact, target, options, is_guided=False))
-        decode = make_decode(compact, target)
+        decoder = self.inputs.reference.checkpoint.decoder
+        if decoder is not None:  # its activations do not change its size
+            compact = replace(compact, decoder=MeasuredDecoder(module=decoder, peak=0.0, peak_square=0.0))
+        decode = make_decode(compact, target, options)
         programs += [decode] if decode is not None else []
         return {one.name: count_eager(one, self.inputs.target, choice.precision) for one in programs}
 

@@ -61,8 +61,8 @@ def _share_within(rows: NDArray[np.float64], references: NDArray[np.float64], ne
 
 
 def _squares(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    squares = np.sum(a**2, axis=1)[:, None] + np.sum(b**2, axis=1) - 2 * a @ b.T
-    return np.maximum(squares, 0)
+    squares: NDArray[np.float64] = np.sum(a**2, axis=1)[:, None] + np.sum(b**2, axis=1) - 2 * a @ b.T
+    return np.maximum(squares, 0.0, out=squares)
 
 
 def _chunks(rows: NDArray[np.float64]) -> list[NDArray[np.float64]]:
