@@ -163,7 +163,7 @@ def test_a_class_that_is_held_out_altogether_is_an_error(tmp_path: Path) -> None
         ("learning_rate: [1]", "learning_rate is [1], expected a number"),
         ("imags: 3", "unknown option 'imags'"),
         ("preset: kind-q/2", "unknown preset 'kind-q/2'"),
-        ("preset: kind-b/2", "the preset works on 4 channels, photos have 3"),
+        ("preset: kind-b/2", "the preset works on 4 channels, the data have 3"),
         ("images: [", "is not YAML"),
         ("data: none", "no data at none"),
         ("classes: unicorn", "unknown class 'unicorn'"),
