@@ -332,5 +332,5 @@ def test_a_device_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
 
 def test_a_preset_for_latents_does_not_take_photos() -> None:
     dit, diffusion = preset("kind-b/2")
-    with pytest.raises(ConfigError, match="the preset works on 4 channels, photos have 3"):
+    with pytest.raises(ConfigError, match="the preset works on 4 channels, the data have 3"):
         make_model_config(Shape(dit=dit, diffusion=diffusion), make_photos())
