@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from kind_core.classes import ClassInfo
-from kind_export.compact import CompactModel, GraphStyle, StepProgram
+from kind_export.compact import CompactModel
 from kind_export.programs import make_step
 from kind_export.rewrites.pick_class import pick_class
+from kind_export.step_program import GraphStyle, StepProgram
 from kind_export.targets import Lowering, Target, TargetOptions
 
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from kind_core.errors import ExportError
-from kind_export.compact import CompactModel, LowRankTable, StepProgram, TailorLayout
+from kind_export.compact import CompactModel, LowRankTable
 from kind_export.decoding import DecodeProgram
+from kind_export.step_program import StepProgram
+from kind_export.tailor_rows import TailorLayout
 from kind_export.targets import Lowering, Target, TargetOptions
 from kind_runtimes.manifest import TensorSpec
 

@@ -17,9 +17,10 @@ from kind_core.config import DiTConfig
 from kind_core.errors import BundleError
 from kind_core.flops import count_flops, count_parameters
 from kind_core.staging import staged
-from kind_export.compact import CompactModel, ConditioningTable, Factors, LowRankTable, Matrix, StepProgram
+from kind_export.compact import CompactModel, ConditioningTable, Factors, LowRankTable, Matrix
 from kind_export.forecast_report import DEFAULT_DEVICES, describe_forecasts
 from kind_export.report_page import render_page
+from kind_export.step_program import StepProgram
 from kind_export.verify import Parity
 from kind_export.work_report import Works, describe_works
 from kind_runtimes.bench.importing import read_measured

@@ -17,13 +17,14 @@ from kind_core.errors import ConfigError, VerificationError
 from kind_core.schedule import read_sampler_table
 from kind_export import class_functions
 from kind_export.class_functions import ClassStep, name_functions
-from kind_export.compact import CompactModel, GraphStyle, StepProgram
+from kind_export.compact import CompactModel
 from kind_export.pipeline import ExportResult, export_bundle
 from kind_export.reference import Reference
 from kind_export.request import ExportRequest
 from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.rewrites.compose_gates import compose_gates
 from kind_export.rewrites.pick_class import pick_class
+from kind_export.step_program import GraphStyle, StepProgram
 from kind_export.verify import psnr_db
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.coreml_program import EvaluatedProgram

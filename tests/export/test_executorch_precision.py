@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from kind_core.dit import KindDiT
 from kind_core.errors import BundleError, ExportError
 from kind_core.schedule import read_sampler_table
-from kind_export.compact import Norm, PairLinear, StepProgram
+from kind_export.layers import Norm
 from kind_export.programs import make_step
 from kind_export.rewrites import RewriteOptions, rewrite
+from kind_export.step_program import PairLinear, StepProgram
 from kind_export.targets import Lowering, Precision, TargetOptions, executorch
 from kind_export.targets.executorch_quantization import GROUP_SIZE, pad_for_groups, quantize
 from kind_export.verify import psnr_db

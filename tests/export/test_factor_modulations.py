@@ -11,10 +11,11 @@ from torch import Tensor
 
 from kind_core.config import DiffusionConfig
 from kind_core.schedule import read_sampler_table
-from kind_export.compact import CompactModel, ConditioningTable, LowRankTable, ModulationTable, StepProgram
+from kind_export.compact import CompactModel, ConditioningTable, LowRankTable, ModulationTable
 from kind_export.rewrites.bake_conditioning import bake_conditioning
 from kind_export.rewrites.compose_gates import compose_gates
 from kind_export.rewrites.factor_modulations import MIN_ERROR_DB, factor_modulations, factor_table, modulations
+from kind_export.step_program import StepProgram
 from tiny import tiny_config, tiny_model
 
 STEPS = 6

@@ -20,13 +20,14 @@ from torch import Tensor
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.errors import BundleError, ConfigError, VerificationError
 from kind_export.cli import main as kind_export
-from kind_export.compact import CompactModel, StepProgram
+from kind_export.compact import CompactModel
 from kind_export.programs import make_step
 from kind_export.reference import Reference
 from kind_export.report import count_step_flops
 from kind_export.request import TARGETS
 from kind_export.rewrites import RewriteOptions, rewrite, rewrite_base
 from kind_export.rewrites.detach_classes import DetachedClass
+from kind_export.step_program import StepProgram
 from kind_export.targets import TargetOptions, load_target
 from kind_export.verify import Verifier, psnr_db
 from kind_runtimes.bundle import Bundle, open_bundle

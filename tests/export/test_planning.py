@@ -12,7 +12,6 @@ import torch
 from kind_core.checkpoint import Checkpoint
 from kind_core.errors import BudgetError, ConfigError
 from kind_core.schedule import read_sampler_table
-from kind_export.compact import StepProgram
 from kind_export.lowering import lower_target
 from kind_export.planning.budget import Budget, Cost, parse_size
 from kind_export.planning.eager_work import count_eager
@@ -21,6 +20,7 @@ from kind_export.programs import make_step
 from kind_export.reference import Reference
 from kind_export.request import ExportRequest, Precision
 from kind_export.rewrites import RewriteOptions, rewrite
+from kind_export.step_program import StepProgram
 from kind_export.targets import TargetOptions, load_target
 from kind_runtimes.counting import count_program
 from kind_runtimes.device_table import load_device

@@ -127,7 +127,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch do
         op_class: OpClass = "layout" if is_view else _CLASSES.get(op_type, "elementwise")
         is_low = any(set(self.ledger.sources(_name(one))) & self._low_names() for one in reads)
         if op_class == "linear":
-            # the mean of a norm may be written as a product with a vector, see `compact.Norm`
+            # the mean of a norm may be written as a product with a vector, see `layers.Norm`
             is_mean = writes[0].shape[-1] == 1
             op_class = "norm" if is_mean else self.ledger.product_class(*map(_name, reads[-2:]))
         self.num_ops += 1

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from kind_core.errors import ExportError, KindError, TargetError
-from kind_export.compact import GraphStyle
 from kind_export.request import PIPELINE_TARGET, TARGETS, Precision
+from kind_export.step_program import GraphStyle
 from kind_runtimes.about import About
 from kind_runtimes.manifest import TensorSpec
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from kind_core.errors import TargetError
-from kind_export.compact import GraphStyle
+from kind_export.step_program import GraphStyle
 from kind_export.targets import Lowering, Precision, TargetOptions, one_line_errors
 from kind_export.targets.coreml_compression import COMPRESSED, check_options, compress
 from kind_runtimes.about import DESCRIPTIONS

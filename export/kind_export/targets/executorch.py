@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from kind_core.errors import ExportError
-from kind_export.compact import GraphStyle
+from kind_export.step_program import GraphStyle
 from kind_export.targets import Lowering, Precision, TargetOptions, one_line_errors
 from kind_export.targets.executorch_quantization import quantize
 from kind_runtimes.executorch_program import DEFAULT_METHOD

@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from kind_core.errors import ExportError
-from kind_export.compact import PairLinear
 from kind_export.quantization import FINAL_LAYER, MIN_SIDE
+from kind_export.step_program import PairLinear
 from kind_export.targets import Lowering, TargetOptions
 from kind_runtimes.quiet import without_import_noise
 

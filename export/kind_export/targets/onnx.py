@@ -13,8 +13,8 @@ from typing import Any
 import onnx
 import torch
 
-from kind_export.compact import GraphStyle
 from kind_export.quantization import quantizable_layers
+from kind_export.step_program import GraphStyle
 from kind_export.targets import Lowering, Precision, TargetOptions, one_line_errors
 from kind_export.targets.onnx_branches import merge_branches
 from kind_export.targets.onnx_quantization import find_products, quantize
