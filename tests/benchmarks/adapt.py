@@ -1,6 +1,6 @@
 """Adaptation to new classes: KIND's tailors against full fine-tuning and LoRA of a dense twin, at equal steps.
 
-    pip install peft
+    pip install -e '.[benchmark]'
     python tests/benchmarks/adapt.py --data photos64-train.parquet --novel photos64-novel.parquet --work /tmp/adapt
 
 The base and its dense twin are trained alike first, on the same photos in the same order (kept in --work for another

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler
 
+from diffusers_folders import write_folder
 from kind_core.autoencoder import ImageDecoder, read_autoencoder
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.errors import BudgetError, CheckpointError, ConfigError, VerificationError
@@ -29,6 +31,9 @@ def latent_checkpoint(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return save_latent_checkpoint(tmp_path, request.param)
 
 
+COSINE = DPMSolverMultistepScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
+
+
 def save_latent_checkpoint(tmp_path: Path, kind: str) -> Path:
     folder = save_autoencoder(tmp_path / "vae", kind)
     dit = tiny_config(in_channels=4, learn_sigma=True)
@@ -39,7 +44,7 @@ def save_latent_checkpoint(tmp_path: Path, kind: str) -> Path:
 
 
 def export(checkpoint: Path, output: Path, **options: Any) -> Any:
-    request = ExportRequest(checkpoint=checkpoint, classes=("lemon",), output=output, **options)
+    request = ExportRequest(checkpoint=checkpoint, output=output, **{"classes": ("lemon",), **options})
     return export_bundle(request)
 
 
@@ -141,6 +146,27 @@ def test_a_checkpoint_without_its_autoencoder_says_so(latent_checkpoint: Path, t
         load_checkpoint(latent_checkpoint)
     with pytest.raises(ConfigError, match="no autoencoder at"):
         read_autoencoder(tmp_path / "none")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["AutoencoderKL", "AutoencoderTiny"])
+def test_the_diffusers_pipeline_decodes_as_the_checkpoint(tmp_path: Path, kind: str) -> None:
+    result = export(save_latent_checkpoint(tmp_path, kind), tmp_path / "out.kind", targets=("diffusers",))
+    parity = result.parities["diffusers"]
+    assert parity.decode_psnr_db is not None
+    assert parity.decode_psnr_db > 60
+    assert result.manifest.targets["diffusers"].programs["decode"].outputs[0].shape == (1, 3, 16, 16)
+
+
+@pytest.mark.slow
+def test_a_pipeline_of_diffusers_comes_with_its_autoencoder(tmp_path: Path) -> None:
+    write_folder(tmp_path / "dit", COSINE)
+    save_autoencoder(tmp_path / "dit" / "vae", "AutoencoderKL")
+    result = export(
+        tmp_path / "dit", tmp_path / "out.kind", classes=("goldfish",), targets=("onnx",), from_diffusers=True, steps=3
+    )
+    assert result.manifest.targets["onnx"].programs["decode"].outputs[0].shape == (1, 3, 16, 16)
+    assert (tmp_path / "out.kind" / "preview.png").exists()
 
 
 @pytest.mark.slow

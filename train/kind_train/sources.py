@@ -236,7 +236,7 @@ def _open_hub(path: str) -> Source:
         import datasets
     except ModuleNotFoundError as error:
         raise TargetError(
-            f"{path} is read with the package 'datasets', which is not installed", "pip install datasets"
+            f"{path} is read with the package 'datasets', which is not installed", "pip install 'kind-diffusion[data]'"
         ) from error
     name, _, split = path.removeprefix(HUB_PREFIX).partition(":")
     try:
