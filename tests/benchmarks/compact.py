@@ -23,6 +23,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -214,8 +215,9 @@ def serve(runtime: str, file: Path, spec: ProgramSpec, requests: Connection) -> 
         for s in spec.inputs
     }
     requests.send("opened")
-    while True:
-        requests.send([_time_ms(program, inputs) for _ in range(requests.recv())])
+    with suppress(EOFError):  # the benchmark is done
+        while True:
+            requests.send([_time_ms(program, inputs) for _ in range(requests.recv())])
 
 
 def size_of(path: Path) -> int:
