@@ -1,0 +1,57 @@
+"""Every command in the documentation is one that the command lines take; nothing is run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from kind_export.cli import main as kind_export
+from kind_runtimes.bench_cli import main as kind_bench
+from kind_runtimes.cli import main as kind_run
+from kind_train.cli import main as kind_train
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = {"kind-export": kind_export, "kind-run": kind_run, "kind-bench": kind_bench, "kind-train": kind_train}
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "samples").rglob("README.md"))]
+
+
+def find_commands(text: str) -> list[str]:
+    """The lines of plain code blocks that call one of ours, joined where they are continued."""
+    blocks = re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    parts = (part.strip() for line in lines for part in re.split(r"&&|\||>>", line.partition(" #")[0]))
+    return [part for part in parts if part.split(" ")[0] in COMMANDS]
+
+
+def parse(command: click.Command, name: str, arguments: list[str]) -> None:
+    """Read the arguments as the command would; raises UsageError. Options that print and leave count as read."""
+    try:
+        context = command.make_context(name, arguments)
+    except click.exceptions.Exit:
+        return
+    rest = [*context._protected_args, *context.args]
+    if isinstance(command, click.Group) and rest:
+        inner_name, inner, arguments = command.resolve_command(context, rest)
+        assert inner is not None
+        parse(inner, str(inner_name), arguments)
+
+
+CALLS = [(page.relative_to(ROOT).as_posix(), call) for page in PAGES for call in find_commands(page.read_text())]
+
+
+@pytest.mark.parametrize(("page", "call"), CALLS)
+def test_the_command_is_understood(page: str, call: str) -> None:
+    name, *arguments = shlex.split(call)
+    parse(COMMANDS[name], name, arguments)
+
+
+def test_a_wrong_option_would_be_noticed() -> None:
+    assert len(CALLS) > 60
+    with pytest.raises(click.UsageError):
+        parse(kind_export, "kind-export", ["--classes", "panda", "--taget", "onnx"])
+    with pytest.raises(click.UsageError):
+        parse(kind_bench, "kind-bench", ["run", "panda.kind", "--thread-count", "1"])
