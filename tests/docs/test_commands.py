@@ -21,9 +21,15 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((RO
 
 def find_commands(text: str) -> list[str]:
     """The lines of plain code blocks that call one of ours, joined where they are continued."""
-    blocks = re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    parts = (part.strip() for line in lines for part in re.split(r"&&|\||>>", line.partition(" #")[0]))
+    lines: list[str] = []
+    language: str | None = None  # of the block that is open; "" of a plain one
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("```"):
+            language = line[3:] if language is None else None
+        elif language == "":
+            lines.append(line)
+    joined = "\n".join(lines).replace("\\\n", " ").splitlines()
+    parts = (part.strip() for line in joined for part in re.split(r"&&|\||>>", line.partition(" #")[0]))
     return [part for part in parts if part.split(" ")[0] in COMMANDS]
 
 

@@ -1,4 +1,4 @@
-"""Runs the code cells of a notebook as Jupyter would, without Jupyter: no magics, one namespace, the last value shown."""
+"""The code cells of a notebook, run without Jupyter: no magics, one namespace, the last value is shown."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ def run_cells(cells: list[dict[str, Any]]) -> Iterator[object]:
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for number, cell in enumerate(cells):
         tree = ast.parse("".join(cell["source"]))
-        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        last = tree.body[-1] if tree.body else None
+        if isinstance(last, ast.Expr):
+            del tree.body[-1]
         exec(compile(tree, f"<cell {number}>", "exec"), namespace)
-        yield last and eval(compile(ast.Expression(last.value), f"<cell {number}>", "eval"), namespace)
+        shown = compile(ast.Expression(last.value), f"<cell {number}>", "eval") if isinstance(last, ast.Expr) else None
+        yield None if shown is None else eval(shown, namespace)

@@ -50,6 +50,23 @@ def test_the_onnx_loop_makes_the_picture_of_kind_run(tmp_path: Path, monkeypatch
     assert pixels.std() > 5
 
 
+def test_the_film_ends_with_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, output = tmp_path / "lemon.kind", tmp_path / "lemon.gif"
+    model = tiny_model()
+    save_checkpoint(tmp_path / "checkpoint", tiny_model_config(model.config, steps=4), model)
+    request = ExportRequest(classes=("lemon",), targets=("onnx",), checkpoint=tmp_path / "checkpoint", output=bundle)
+    manifest = export_bundle(request).manifest
+    program = ROOT / "samples" / "denoising_film.py"
+    monkeypatch.setattr(sys, "argv", [str(program), str(bundle), str(output), "7"])
+    runpy.run_path(str(program), run_name="__main__")
+    with Image.open(output) as film:
+        assert film.n_frames == 4
+        film.seek(3)
+        last = np.asarray(film.convert("RGB"))[4::8, 4::8]
+    expected = open_generator(bundle, manifest, "onnx").picture(class_index=0, seed=7)
+    assert np.abs(last.astype(int) - expected).mean() < 8  # a GIF has 256 colours
+
+
 def test_the_onnx_loop_starts_from_the_documented_noise() -> None:
     sample = runpy.run_path(str(ROOT / "samples" / "onnx_loop.py"))
     for seed in (0, 7, 2**40 + 3):
