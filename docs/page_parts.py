@@ -2,7 +2,7 @@
 
 {{ notebook("samples/x.ipynb") }}   becomes the notebook's cells and what they showed when they were last run,
 {{ source("samples/x.py") }}        the file,
-{{ help("kind_run.cli", "kind-run") }}   what `kind-run --help` prints, and each of its subcommands.
+{{ help("kind_runtimes.cli", "kind-run") }}   what `kind-run --help` prints, and each of its subcommands.
 """
 
 from __future__ import annotations
