@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kind_core.config import AutoencoderConfig
 from kind_core.errors import CheckpointError, ConfigError
+from kind_core.quiet import without_import_noise
 
 AUTOENCODER_NAME = "autoencoder"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
@@ -68,7 +69,8 @@ def require_weights(folder: Path) -> None:
 
 def load_autoencoder(folder: Path, config: AutoencoderConfig) -> Any:
     """The diffusers model, in fp32, from a local folder; nothing is downloaded."""
-    import diffusers
+    with without_import_noise():
+        import diffusers
 
     if read_autoencoder(folder).kind != config.kind:
         raise CheckpointError(f"{folder} holds a {read_autoencoder(folder).kind}, expected a {config.kind}")

@@ -28,10 +28,15 @@ _EXPECTED_LINES = (
     re.compile(r"Failed to load \S+/torchao/_C\S*\.so: Could not load this library: \S+"),
     # diffusers' models import all that weights could be quantised by; nothing here is.
     re.compile(r"Unable to import `torchao` Tensor objects\. This may affect loading checkpoints .*"),
+    # This package's command for optimum lies in optimum's namespace, so both are distributions of it.
+    re.compile(r"Multiple distributions found for package optimum\. Picked distribution: \S+"),
     # torchao registers its enums the way an older torch wanted it.
     re.compile(r"<enum '\w+'> is an Enum subclass and is now natively supported by torch\.compile .*"),
 )
-_LOGGERS = ("coremltools", "torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer")
+_LOGGERS = (
+    "coremltools", "torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer",
+    "diffusers.utils.import_utils",
+)  # fmt: skip
 
 
 def is_expected(line: str) -> bool:

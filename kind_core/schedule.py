@@ -20,6 +20,7 @@ from torch import Tensor
 
 from kind_core.config import DiffusionConfig
 from kind_core.errors import ConfigError
+from kind_core.quiet import without_import_noise
 
 SAMPLERS = ("ddim", "dpmpp", "euler")
 
@@ -38,7 +39,8 @@ def make_scheduler(config: DiffusionConfig, sampler: str, steps: int) -> Any:
 
 
 def _build_scheduler(config: DiffusionConfig, sampler: str) -> Any:
-    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+    with without_import_noise():
+        from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
     is_flow = config.noise_schedule == "flow"
     allowed = ("euler", "dpmpp") if is_flow else ("ddim", "dpmpp")

@@ -43,14 +43,11 @@ def check_delegation(folder: Path, target: TargetSpec) -> dict[str, object]:
 
 
 def check_strict(folder: Path, target: TargetSpec, profile: Mapping[str, Any]) -> None:
-    """Raise VerificationError where a step leaves the fast path with more than a small share, as `--strict` asks.
+    """Raise VerificationError where a program leaves the fast path with more than a small share, as `--strict` asks.
 
-    `profile` is what `check_delegation` gave: it has the step's time. Decoding pixels is a few operators, of which
-    those that convert the caller's numbers would always be a large share.
+    `profile` is what `check_delegation` gave: it has the step's time.
     """
     for name, spec in target.programs.items():
-        if name == "decode":
-            continue
         portable = profile.get("portable_ms", {}) if name == "step" else {}
         ops = [{"op_type": op, "backend": "portable", "ms": ms} for op, ms in portable.items()]
         timed = {"run_ms": profile["run_ms"], "ops": ops} if ops else None
