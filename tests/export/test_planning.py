@@ -37,9 +37,13 @@ def _checkpoint() -> Checkpoint:
 
 
 def _plan(
-    budget: Budget, *, precisions: tuple[Precision, ...] = ("fp16", "int8", "palette4"), device: str = "a18"
+    budget: Budget,
+    *,
+    precisions: tuple[Precision, ...] = ("fp16", "int8", "palette4"),
+    device: str = "a18",
+    steps: int = STEPS,
 ) -> Plan:
-    reference = Reference(checkpoint=_checkpoint(), sampler="dpmpp", steps=STEPS, guidance=2.0)
+    reference = Reference(checkpoint=_checkpoint(), sampler="dpmpp", steps=steps, guidance=2.0)
     inputs = PlanInputs(
         reference=reference, target="coreml", precisions=precisions, baking="auto", max_rank=None, energy=None,
         device=load_device(device) if budget.is_timed else None,
@@ -95,8 +99,15 @@ def test_dense_matrices_are_exact() -> None:
 def test_fewer_steps_are_tried_only_where_a_picture_is_limited() -> None:
     everything = _plan(Budget(max_size_bytes=10**9))
     assert {one.choice.steps for one in everything.considered} == {STEPS}
-    timed = _plan(Budget(max_image_ms=1e9), precisions=("fp16",))
-    assert max(one.choice.steps for one in timed.considered) == STEPS
+    timed = _plan(Budget(max_image_ms=1e9), precisions=("fp16",), steps=10)
+    assert {one.choice.steps for one in timed.considered} == {10, 8, 6, 5, 4}
+    assert timed.ranked[0].choice.steps == 10  # more come closer
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_few_steps_are_not_made_more(steps: int) -> None:
+    plan = _plan(Budget(max_image_ms=1e9), precisions=("fp16",), steps=steps)
+    assert {one.choice.steps for one in plan.considered} == {steps}
 
 
 @pytest.mark.parametrize(

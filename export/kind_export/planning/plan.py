@@ -260,12 +260,12 @@ def _choices(inputs: PlanInputs, *, is_timed: bool) -> Iterator[Choice]:
     rank = inputs.reference.checkpoint.config.dit.learngene_rank
     steps = inputs.reference.steps
     shares = _STEP_SHARES if is_timed else _STEP_SHARES[:1]
-    fewer = dict.fromkeys(max(_MIN_STEPS, round(steps * share)) for share in shares)
+    fewer = dict.fromkeys(min(steps, max(_MIN_STEPS, round(steps * share))) for share in shares)
     ranks: dict[int | None, None] = {inputs.max_rank: None}
     if rank is not None:
         full = min(rank, inputs.max_rank or rank)
         ranks |= {max(1, round(full * share)): None for share in _RANK_SHARES if share < 1}
-    for num_steps in (one for one in fewer if one <= steps):
+    for num_steps in fewer:
         for max_rank in ranks:
             for precision in inputs.precisions:
                 for forms in _FORMS if rank is not None else _FORMS[:1]:
