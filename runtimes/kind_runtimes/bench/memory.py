@@ -51,6 +51,7 @@ def drop_files(files: Iterable[Path]) -> None:
         return
     for file in files:
         with file.open("rb") as stream:
+            os.fsync(stream.fileno())  # what was not written yet cannot be forgotten
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
