@@ -91,6 +91,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch do
     def __init__(self, storage: _Storage) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.storage = storage
+        self.low_names = frozenset(map(str, storage.low))
         self.ledger = Ledger()
         self.kept: list[Tensor] = []  # an identity is not used again while its tensor lives
         self.num_ops = 0
@@ -125,7 +126,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch do
             return
         is_view = op_type in _VIEWS or any(w is r for w in writes for r in reads)
         op_class: OpClass = "layout" if is_view else _CLASSES.get(op_type, "elementwise")
-        is_low = any(set(self.ledger.sources(_name(one))) & self._low_names() for one in reads)
+        is_low = any(not self.low_names.isdisjoint(self.ledger.sources(_name(one))) for one in reads)
         if op_class == "linear":
             # the mean of a norm may be written as a product with a vector, see `layers.Norm`
             is_mean = writes[0].shape[-1] == 1
@@ -147,9 +148,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch do
 
     def _stored(self, tensor: Tensor) -> int | None:
         return self.storage.low.get(id(tensor))
-
-    def _low_names(self) -> set[str]:
-        return {str(one) for one in self.storage.low}
 
     def _size(self, tensor: Tensor, bits: int | None = None) -> TensorSize:
         if not tensor.is_floating_point():
