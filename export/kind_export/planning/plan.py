@@ -158,7 +158,7 @@ class _Space:
 
     def __init__(self, inputs: PlanInputs) -> None:
         self.inputs = inputs
-        self._models: dict[tuple[int | None, str, int], CompactModel] = {}
+        self._models: dict[tuple[RewriteOptions, int], CompactModel] = {}
         self._works: dict[tuple[Precision, int | None, str], dict[str, ProgramWork]] = {}
         self._times: dict[tuple[Precision, int | None, str], dict[str, float]] = {}
         self._steps = inputs.reference.steps
@@ -211,13 +211,13 @@ class _Space:
 
     def _model(self, choice: Choice) -> CompactModel:
         # tables hold a row a step: a model for as many steps as it will run
-        key = (choice.max_rank, choice.forms, choice.steps)
+        inputs, checkpoint = self.inputs, self.inputs.reference.checkpoint
+        options = RewriteOptions(
+            baking=inputs.baking, max_rank=choice.max_rank, energy=inputs.energy, forms=choice.forms,
+            table_error_db=table_error_db(choice.precision),
+        )  # fmt: skip
+        key = (options, choice.steps)
         if key not in self._models:
-            inputs, checkpoint = self.inputs, self.inputs.reference.checkpoint
-            options = RewriteOptions(
-                baking=inputs.baking, max_rank=choice.max_rank, energy=inputs.energy, forms=choice.forms,
-                table_error_db=table_error_db(choice.precision),
-            )  # fmt: skip
             table = read_sampler_table(checkpoint.config.diffusion, inputs.reference.sampler, choice.steps)
             self._models[key] = rewrite(checkpoint.model, table, options)
         return self._models[key]

@@ -1,0 +1,71 @@
+"""A request with every default filled in and its classes found: what one export does, before any weight is read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from kind_core.classes import ClassInfo, ResolvedClass, resolve_classes
+from kind_core.sampling import guided_steps
+from kind_export.blending import Opening
+from kind_export.packs import require_tailors
+from kind_export.request import ExportRequest, parse_targets
+from kind_export.source import Source, open_source
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportJob:
+    """`classes` are those whose tailors are read; `openings` which of them each class of the bundle opens."""
+
+    request: ExportRequest
+    source: Source
+    targets: list[str]
+    classes: list[ResolvedClass]
+    openings: tuple[Opening, ...]
+    steps: int
+    sampler: str
+    guidance: float
+    output: Path
+
+    @property
+    def guided(self) -> tuple[bool, ...]:
+        """Whether each step is guided."""
+        return guided_steps(self.steps, self.request.guidance_interval)
+
+
+def read_job(request: ExportRequest) -> ExportJob:
+    """Raises a KindError for classes, targets or steps that the checkpoint does not offer."""
+    source = open_source(request)
+    config = source.config
+    classes, openings = _resolve(request, config.classes)
+    defaults = config.diffusion
+    if request.packs:
+        require_tailors(config)
+    queries = [*request.classes, *("-".join(blend) for blend in request.blends)]
+    name = "-".join(re.sub(r"[^a-z0-9]+", "-", query.lower()).strip("-") for query in queries[:3])
+    if len(queries) > 3:
+        name += f"-and-{len(queries) - 3}-more"
+    return ExportJob(
+        request=request,
+        source=source,
+        targets=parse_targets(request.targets),
+        classes=classes,
+        openings=openings,
+        steps=defaults.steps if request.steps is None else request.steps,
+        sampler=defaults.sampler if request.sampler is None else request.sampler,
+        guidance=defaults.guidance_scale if request.guidance is None else request.guidance,
+        output=Path("base.kind" if request.packs else f"{name}.kind") if request.output is None else request.output,
+    )
+
+
+def _resolve(request: ExportRequest, known: tuple[ClassInfo, ...]) -> tuple[list[ResolvedClass], tuple[Opening, ...]]:
+    """The classes whose tailors are read, and which of them each class of the bundle opens."""
+    classes = resolve_classes(request.classes, known)
+    openings: list[Opening] = [(position,) for position in range(len(classes))]
+    for blend in request.blends:
+        parts = resolve_classes(blend, known)
+        classes += [part for part in parts if part.index not in {c.index for c in classes}]
+        places = {c.index: position for position, c in enumerate(classes)}
+        openings.append(tuple(places[part.index] for part in parts))
+    return classes, tuple(openings)

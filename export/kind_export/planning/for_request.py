@@ -1,0 +1,59 @@
+"""An export's request -> its planner, and the finished artifact -> the budget once more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from kind_core.errors import BudgetError
+from kind_core.staging import check_output
+from kind_export.blending import open_together
+from kind_export.job import read_job
+from kind_export.planning.budget import Budget
+from kind_export.planning.plan import PlanInputs, Planner, artifact_cost
+from kind_export.reference import Reference
+from kind_export.report import choose_devices
+from kind_export.request import ExportRequest
+from kind_export.targets import Precision, TargetOptions, choose_precision, load_target
+from kind_export.work_report import Works
+from kind_runtimes.device_table import Device
+from kind_runtimes.manifest import Manifest
+
+
+def make_planner(request: ExportRequest, on_stage: Callable[[str], None]) -> Planner:
+    """What plans within the budget of a request."""
+    job = read_job(request)
+    check_output(job.output, force=request.force)
+    (name,) = job.targets
+    on_stage("reading the checkpoint")
+    source = job.source.load([c.index for c in job.classes])
+    reference = Reference(
+        checkpoint=open_together(source, job.openings), sampler=job.sampler, steps=job.steps, guidance=job.guidance,
+        guidance_interval=request.guidance_interval,
+    )  # fmt: skip
+    inputs = PlanInputs(
+        reference=reference, target=name, precisions=_offered(name, request), baking=request.baking,
+        max_rank=request.max_rank, energy=request.energy,
+        device=choose_devices(request.devices)[0] if request.budget.is_timed else None,
+    )  # fmt: skip
+    return Planner(inputs, request.budget)
+
+
+def _offered(name: str, request: ExportRequest) -> tuple[Precision, ...]:
+    """The precisions that may be chosen: the asked one, or all that the oldest system loads."""
+    target = load_target(name)
+    if request.precision is not None:
+        return (choose_precision(name, target, request.precision),)
+    lowest = TargetOptions(precision=target.DEFAULT_PRECISION, min_ios=request.min_ios)
+    return tuple(one for one in target.PRECISIONS if target.is_loadable(replace(lowest, precision=one)))
+
+
+def require_budget(budget: Budget, works: Works, folder: Path, draft: Manifest, devices: Sequence[Device]) -> None:
+    """Hold the artifact itself against the budget; raises BudgetError."""
+    (name,) = draft.targets
+    size = sum(file.stat().st_size for file in (folder / name).rglob("*") if file.is_file())
+    misses = artifact_cost(works[name], size, draft, devices[0] if budget.is_timed else None).misses(budget)
+    if misses:
+        missed = "; ".join(miss.describe() for miss in misses)
+        raise BudgetError(f"the exported {name} programs miss {missed}; nothing was published", "allow a little more")
