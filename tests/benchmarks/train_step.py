@@ -1,6 +1,7 @@
 """One optimiser step of KIND against its dense twin and against diffusers' DiT trained plainly, interleaved in one run.
 
     python tests/benchmarks/train_step.py                                    # CPU, a small shape
+    python tests/benchmarks/train_step.py --presets kind-b/2 --blocks 2      # CPU, the width of the paper's
     python tests/benchmarks/train_step.py --device cuda --presets kind-b/2 kind-l/2 --compile
     python tests/benchmarks/train_step.py --classes 40 1000                  # does a step cost more with more classes?
 
@@ -83,6 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--presets", nargs="*", default=["small"])
+    parser.add_argument("--blocks", type=int, help="keep only so many blocks of a preset")
     parser.add_argument("--batch", type=int, help="[8 on a CPU, up to 256 on a GPU]")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=3, help="steps of each in a round")
@@ -97,6 +99,7 @@ def main() -> None:
         print(torch.cuda.get_device_name(arguments.device), torch.__version__)
     for name in arguments.presets:
         dit = SMALL if name == "small" else preset(name)[0]
+        dit = replace(dit, depth=arguments.blocks or dit.depth)
         compare_classes(name, dit, arguments) if arguments.classes else compare_models(name, dit, arguments)
 
 
@@ -110,7 +113,7 @@ def compare_models(name: str, dit: DiTConfig, arguments: argparse.Namespace) -> 
     batch = find_batch(makers, arguments)
     steps = {key: make(batch) for key, make in makers.items()}
     times = time_interleaved(steps, arguments)
-    print(f"{name}, batch {batch}, {arguments.device}, compile {arguments.compile}, "
+    print(f"{name}, {dit.depth} blocks, batch {batch}, {arguments.device}, compile {arguments.compile}, "
           f"{arguments.rounds} rounds of {arguments.steps} steps")  # fmt: skip
     for key, seconds in times.items():
         speed = [batch / s for s in seconds]

@@ -16,6 +16,7 @@ from kind_core.config import (
     Provenance,
     preset,
 )
+from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ClassNameError, ConfigError, KindError
 from tiny import CLASSES, tiny_config, tiny_model_config
 
@@ -55,9 +56,17 @@ def test_all_components_of_a_paper_preset_have_full_rank(name: str, rank: int) -
     assert dit.learngene_rank + sum(dit.ranks) == rank == dit.hidden_size
 
 
-def test_the_sample_preset_is_in_pixels() -> None:
-    dit, _ = preset("sample")
-    assert (dit.sample_size, dit.in_channels, dit.is_dense) == (32, 3, False)
+@pytest.mark.parametrize(("name", "size"), [("sample", 32), ("sample-64", 64)])
+def test_the_sample_presets_are_in_pixels_and_have_a_dense_twin(name: str, size: int) -> None:
+    dit, diffusion = preset(name)
+    assert (dit.sample_size, dit.in_channels, dit.is_dense) == (size, 3, False)
+    twin = replace(dit, learngene_rank=None, tailor_rank=0)
+    assert preset(f"dit-{name}") == (twin, diffusion)
+
+
+def test_the_sample_for_a_gpu_is_at_most_20_mb_in_fp16() -> None:
+    dit, _ = preset("sample-64")
+    assert sum(p.numel() for p in KindDiT(dit).parameters()) * 2 < 20e6
 
 
 @pytest.mark.parametrize("name", ["kind-b", "kind-h/2", "vit-b/2", "kind-b/x", "", "kind-b/2/2"])

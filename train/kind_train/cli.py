@@ -74,7 +74,7 @@ _run_options = _with_options(
 
 @main.command()
 @_data_options
-@click.option("--preset", help="sample, kind-mobile, kind-b/2, kind-l/2, dit-b/2 ... [sample].")
+@click.option("--preset", help="sample, sample-64, kind-mobile, kind-b/2, kind-l/2, dit-b/2 ... [sample].")
 @click.option("--start-from", metavar="CHECKPOINT", help="Start from these weights; classes it lacks start at random.")
 @click.option("--images", type=int, help="Training images to see [250000].")
 @click.option("--learning-rate", type=float, help="[1e-4]")
