@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from faults import CONSTANT_FAULTS
 from safetensors.torch import load_file, save_file
 
+from interruptible import interruptible
 from kind_core.checkpoint import save_checkpoint
 from kind_core.dit import KindDiT
 from kind_core.schedule import SAMPLERS
@@ -285,16 +286,15 @@ def test_interrupt_leaves_nothing(checkpoint: Path) -> None:
     folder = checkpoint.parent / "out"
     code = "from kind_export.cli import main; main()"
     arguments = ["--checkpoint", checkpoint, "--classes", "giant panda", "--target", "onnx"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments), "--output", str(folder / "panda.kind")],
-        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not list(folder.glob(".*.partial/panda.kind/onnx")) and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    with interruptible(
+        [sys.executable, "-c", code, *map(str, arguments), "--output", str(folder / "panda.kind")]
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not list(folder.glob(".*.partial/panda.kind/onnx")) and time.monotonic() < deadline:
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stderr.splitlines()[-1] == "interrupted: nothing was published"
     assert "Traceback" not in stderr

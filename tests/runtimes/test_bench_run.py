@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -17,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from small_bundles import STEPS, write_manifest
 
+from interruptible import interruptible
 from kind_core.errors import BundleError, ConfigError, KindError, TargetError
 from kind_runtimes.bench import session
 from kind_runtimes.bench.gathering import Gathering
@@ -177,15 +177,13 @@ def test_core_ml_takes_no_threads() -> None:
 def test_an_interruption_keeps_what_was_measured(small_bundle: Bundle, tmp_path: Path) -> None:
     file = tmp_path / "here.json"
     command = [sys.executable, "-m", "kind_runtimes.bench_cli", "run", str(small_bundle.path), "-o", str(file)]
-    process = subprocess.Popen(
-        [*command, "--runtime", "onnx", "--repeat", "100000000", "--rounds", "1"], stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    assert process.stderr.readline() == "round 1 of 1: onnx\n"  # the programs are open
-    time.sleep(3)  # samples are handed on twice a second
-    workers = _children(process.pid)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    with interruptible([*command, "--runtime", "onnx", "--repeat", "100000000", "--rounds", "1"]) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "round 1 of 1: onnx\n"  # the programs are open
+        time.sleep(3)  # samples are handed on twice a second
+        workers = _children(process.pid)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert said.splitlines()[-1] == "interrupted: 1 case kept, marked partial"
     results = read_results(file)

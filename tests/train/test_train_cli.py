@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 from tiny_training import encode, make_config, make_photos, write_folder, write_parquet
 
+from interruptible import interruptible
 from kind_core.checkpoint import load_checkpoint, read_config
 from kind_train import session
 from kind_train.cli import adapt, fit, main
@@ -254,14 +255,8 @@ def test_ctrl_c_leaves_a_whole_checkpoint_and_says_how_to_go_on(data: Path, tmp_
         "from kind_train.cli import main\nmain()"
     )
     arguments = ["fit", "--data", str(data), "--output", str(output), *FAST, "--images", str(10**7)]
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE, text=True,
-        # a test run in the background of a shell hands down that Ctrl-C is ignored
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-    with process:
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    with interruptible([sys.executable, "-c", code, *arguments], env) as process:
         deadline_s = time.monotonic() + 150
         while not (output / "last").exists() and process.poll() is None and time.monotonic() < deadline_s:
             time.sleep(0.05)
