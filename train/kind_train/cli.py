@@ -232,6 +232,12 @@ def add(base: Path, source: Path, classes: tuple[str, ...]) -> None:
 @click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
 @click.option("--guidance", type=float, help="Guidance scale [the checkpoint's].")
 @click.option("--guidance-interval", metavar="LO,HI", help="Guidance in this share of the steps only [0,1].")
+@click.option(
+    "--inception-weights", metavar="FILE|none", help="Inception-v3 of torch-fidelity, for FID [torch hub's cache]."
+)
+@click.option(
+    "--dinov2", metavar="FOLDER|none", help="DINOv2 of transformers, for FDD [dinov2-large in the Hub's cache]."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the whole report as JSON.")
 @click.option("--force", is_flag=True, help="Replace an existing --output.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -240,6 +246,7 @@ def evaluate(classes: tuple[str, ...], output: Path | None, force: bool, as_json
     """Measure pictures beside real held-out photos: asked-class share, distance, precision and recall, copying.
 
     A bundle is run in its own runtime from the same noise as its checkpoint, so the two differ by what export cost.
+    FID, sFID, Inception Score and FDD are added where their networks' weights are given or cached; none is downloaded.
 
     \b
     Examples:

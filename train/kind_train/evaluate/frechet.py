@@ -66,17 +66,23 @@ def compare_frechet(
     a, b = subsample_equal(a, b, n=n, seed=seed)
     distance = frechet_distance(a, b)
     replicates = _bootstrap(a.astype(np.float64), b.astype(np.float64), num_replicates, seed)
-    tail = (1 - level) / 2
-    low, middle, high = np.quantile(replicates, [tail, 0.5, 1 - tail])
+    low, high = shift_interval(distance, replicates, level)
     return FrechetComparison(
         distance=distance,
-        low=float(max(0.0, distance + low - middle)),
-        high=float(distance + high - middle),
+        low=max(0.0, low),
+        high=high,
         n=len(a),
         level=level,
         num_replicates=num_replicates,
         seed=seed,
     )
+
+
+def shift_interval(estimate: float, replicates: NDArray[np.float64], level: float) -> tuple[float, float]:
+    """The `level` interval of bootstrap replicates, moved so that their median lies at the estimate."""
+    tail = (1 - level) / 2
+    low, middle, high = np.quantile(replicates, [tail, 0.5, 1 - tail])
+    return float(estimate + low - middle), float(estimate + high - middle)
 
 
 def real_floor(

@@ -1,7 +1,7 @@
 """Precision and recall of generated features: how many lie among the real ones, and how much of the real they cover.
 
-Kynkäänniemi et al., https://arxiv.org/abs/1904.06991. On EfficientNet-Lite0's features here, not on those of the paper,
-so the numbers compare with each other and with the floor only.
+Kynkäänniemi et al., https://arxiv.org/abs/1904.06991. The features are EfficientNet-Lite0's or, as in ADM's evaluator,
+Inception's, neither those of the paper: the numbers compare on one network, at equal n, and with the floor.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from kind_train.evaluate.features import Classification, EfficientNetLite0, imag
 from kind_train.evaluate.frechet import FrechetComparison, compare_frechet, real_floor
 from kind_train.evaluate.manifold import ManifoldCoverage, measure_coverage
 from kind_train.evaluate.neighbours import CopyCheck, check_copying
+from kind_train.evaluate.networks import FeatureNetwork, Figure, Observer, as_report, open_networks
 from kind_train.evaluate.pictures import NULL, BundleDrawer, CheckpointDrawer, Drawer, DrawSettings
 
 OnWork = Callable[[str, int, int], None]
@@ -32,6 +33,8 @@ class EvaluationRequest:
     """What to measure: a checkpoint, or a bundle in one of its runtimes.
 
     `count` pictures a class; `cross_count` for each pair of the cross-class check, of neighbours only or of all pairs.
+    `inception_weights` and `dinov2` are the paths of `InceptionV3` and `DinoV2`; None looks into the caches of their
+    libraries, "none" leaves them out.
     """
 
     data: Path
@@ -47,6 +50,8 @@ class EvaluationRequest:
     steps: int | None = None
     guidance: float | None = None
     guidance_interval: tuple[float, float] = (0.0, 1.0)
+    inception_weights: str | None = None
+    dinov2: str | None = None
 
     def __post_init__(self) -> None:
         check_interval(self.guidance_interval)
@@ -90,7 +95,9 @@ class Evaluation:
     """The whole report. `overall` and its floor pool all classes; `statistics` are those of the paper's table 5.
 
     `sha256` is that of the checkpoint's files or of the bundle's manifest. Of a bundle there is no cross-class check
-    and no learngene alone: its tailors are merged.
+    and no learngene alone: its tailors are merged. `metrics` are the figures of published work, on all classes
+    together, of those networks whose weights there were: `fid`, `sfid`, `inception_score`, `inception_precision`,
+    `inception_recall` and `fdd`, each under its own name in the report.
     """
 
     source: str
@@ -106,24 +113,42 @@ class Evaluation:
     coverage_floor: ManifoldCoverage
     cross_class: tuple[CrossClass, ...]
     statistics: dict[str, OutputStatistics]
+    metrics: dict[str, Figure]
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        report = asdict(self)
+        del report["metrics"]
+        return report | as_report(self.metrics)
 
 
-def evaluate(request: EvaluationRequest, on_work: OnWork = lambda what, done, total: None) -> Evaluation:
-    """Draw, classify and compare. Photos are brought to the pictures' size first."""
+def evaluate(
+    request: EvaluationRequest,
+    on_work: OnWork = lambda what, done, total: None,
+    *,
+    networks: Sequence[FeatureNetwork] | None = None,
+) -> Evaluation:
+    """Draw, classify and compare. Photos are brought to the pictures' size first.
+
+    `networks` take the place of those that the request names.
+    """
+    if networks is None:
+        networks = open_networks(request.inception_weights, request.dinov2)
     drawer = open_drawer(request)
     evaluator = EfficientNetLite0()
     names = tuple(info.id for info in drawer.classes)
     asked = [imagenet_index(name) for name in names]
-    held_out, training = (
-        _classify_photos(evaluator, load_photos(path, drawer.size, classes=names), what, on_work)
-        for path, what in ((request.val_data, "held-out photos"), (request.data, "training photos"))
+    held_out_photos, training_photos = (
+        load_photos(path, drawer.size, classes=names) for path in (request.val_data, request.data)
     )
+    totals = (request.count * len(names), len(held_out_photos), len(training_photos))
+    observers = [Observer(networks, min(totals), total, seed=request.seed) for total in totals]
+    held_out = _classify_photos(evaluator, held_out_photos, observers[1], "held-out photos", on_work)
+    training = _classify_photos(evaluator, training_photos, observers[2], "training photos", on_work)
     generated = []
     for index in range(len(names)):
-        generated.append(evaluator.classify(drawer.draw(index, index, request.count)))
+        pictures = drawer.draw(index, index, request.count)
+        generated.append(evaluator.classify(pictures))
+        observers[0].show(pictures)
         on_work("generated pictures", index + 1, len(names))
     ours, real, seen = (_features(parts) for parts in (generated, held_out, training))
     n = min(len(ours), len(real), len(seen))
@@ -149,6 +174,7 @@ def evaluate(request: EvaluationRequest, on_work: OnWork = lambda what, done, to
             "held_out": measure_output_statistics(np.concatenate([c.logits for c in held_out])),
             **_learngene_statistics(evaluator, drawer, request.count),
         },
+        metrics=_compare(networks, observers, on_work),
     )
 
 
@@ -161,6 +187,15 @@ def open_drawer(request: EvaluationRequest) -> Drawer:
         return BundleDrawer(request.bundle, request.runtime, request.classes, settings)
     assert request.checkpoint is not None
     return CheckpointDrawer(request.checkpoint, request.classes, settings)
+
+
+def _compare(networks: Sequence[FeatureNetwork], observers: Sequence[Observer], on_work: OnWork) -> dict[str, Figure]:
+    metrics: dict[str, Figure] = {}
+    observed = zip(networks, *(observer.observed() for observer in observers), strict=True)
+    for done, (network, generated, held_out, training) in enumerate(observed, 1):
+        metrics |= network.compare(generated, held_out, training)
+        on_work(network.name, done, len(networks))
+    return metrics
 
 
 def _learngene_statistics(evaluator: EfficientNetLite0, drawer: Drawer, count: int) -> dict[str, OutputStatistics]:
@@ -223,12 +258,13 @@ def _cross_classes(
 
 
 def _classify_photos(
-    evaluator: EfficientNetLite0, photos: PhotoSet, what: str, on_work: OnWork
+    evaluator: EfficientNetLite0, photos: PhotoSet, observer: Observer, what: str, on_work: OnWork
 ) -> list[Classification]:
     results = []
     for label in range(len(photos.classes)):
         images = photos.images[photos.labels == label].permute(0, 2, 3, 1).contiguous().numpy()
         results.append(evaluator.classify(images))
+        observer.show(images)
         on_work(what, label + 1, len(photos.classes))
     return results
 

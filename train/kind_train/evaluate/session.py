@@ -13,7 +13,17 @@ from rich.table import Table
 
 from kind_core.staging import staged
 from kind_train.display import show_progress
+from kind_train.evaluate.networks import Figure
 from kind_train.evaluate.run import Evaluation, EvaluationRequest, evaluate
+
+LABELS = {
+    "fid": "FID",
+    "sfid": "sFID",
+    "inception_score": "Inception Score",
+    "inception_precision": "precision on Inception",
+    "inception_recall": "recall on Inception",
+    "fdd": "FDD",
+}
 
 
 def run_evaluation(
@@ -41,6 +51,10 @@ def run_evaluation(
         f"precision {ours.precision:.2f} and recall {ours.recall:.2f}, "
         f"real photos {real.precision:.2f} and {real.recall:.2f} at n = {ours.n}"
     )
+    if evaluation.metrics:
+        Console().print(_metric_table(evaluation.metrics))
+        for note, names in _group_notes(evaluation.metrics).items():
+            click.echo(f"{', '.join(names)}: {note}")
     for name, one in evaluation.statistics.items():
         click.echo(f"classifier on {name}: entropy {one.entropy:.3f}, variance {one.variance:.3e}, "
                    f"kurtosis {one.kurtosis:.1f}")  # fmt: skip
@@ -49,6 +63,24 @@ def run_evaluation(
             f"tailor {pair.tailor!r} with label {pair.label!r}: {pair.as_tailor_class.share:.0%} are called "
             f"{pair.tailor!r}, {pair.as_label_class.share:.0%} {pair.label!r}"
         )
+
+
+def _metric_table(metrics: Mapping[str, Figure]) -> Table:
+    table = Table(title="all classes, 95 % intervals")
+    for heading in ("metric", "generated", "real photos", "n", "features"):
+        table.add_column(heading, justify="left" if heading == "metric" else "right")
+    for name, one in metrics.items():
+        values = (f"{e.value:.4g} ({e.low:.4g} to {e.high:.4g})" for e in (one.generated, one.real))
+        table.add_row(LABELS.get(name, name), *values, str(one.n), str(one.dimensions))
+    return table
+
+
+def _group_notes(metrics: Mapping[str, Figure]) -> dict[str, list[str]]:
+    notes: dict[str, list[str]] = {}
+    for name, one in metrics.items():
+        if one.note:
+            notes.setdefault(one.note, []).append(LABELS.get(name, name))
+    return notes
 
 
 def _class_table(evaluation: Evaluation) -> Table:

@@ -1,0 +1,167 @@
+"""FID, sFID, Inception Score, precision and recall on the Inception-v3 of the original FID, as torch-fidelity has it.
+
+The weights are those of TensorFlow's `inception-2015-12-05` that pytorch-fid and torch-fidelity publish as
+`...inception-2015-12-05-6726825d.pth`; torchvision's Inception-v3 is another network and no base for a FID.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kind_core.errors import ConfigError, DataError
+from kind_train.evaluate.classification import wilson_interval
+from kind_train.evaluate.frechet import Rows, shift_interval
+from kind_train.evaluate.manifold import ManifoldCoverage, measure_coverage
+from kind_train.evaluate.networks import Estimate, Figure, Observed, compare_sets, refuse_import, require_file
+
+SHA256_PREFIX = "6726825d"
+# As torch-fidelity's download is called in torch hub's cache, and as pytorch-fid's.
+FILE_NAMES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
+# sFID's features as in ADM's evaluator: `mixed_6/conv:0` of TensorFlow's graph, after its ReLU, 7 of 192 channels.
+SPATIAL_LAYER = "Mixed_6d.branch1x1"
+SPATIAL_CHANNELS = 7
+# torch-fidelity's; ADM's evaluator parts the pictures in fives of thousands instead.
+SCORE_SPLITS = 10
+NUM_REPLICATES = 100
+LEVEL = 0.95
+_LAYERS = ("2048", "logits_unbiased")
+_HINT = f"get {FILE_NAMES[0]} from the releases of github.com/toshas/torch-fidelity"
+
+
+def find_inception_weights() -> Path | None:
+    """The weights in torch hub's cache, as torch-fidelity or pytorch-fid put them, if the former is installed."""
+    if find_spec("torch_fidelity") is None:
+        return None
+    import torch
+
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    return next((folder / name for name in FILE_NAMES if (folder / name).is_file()), None)
+
+
+class InceptionV3:
+    """Inception-v3 on pictures resized to 299 x 299 as TensorFlow 1 does it, bilinear without antialiasing.
+
+    Raises ConfigError for a file that is not the published one, and TargetError when torch-fidelity cannot be
+    imported. `sha256_prefix` is for other weights in the same layout, which make no FID that compares.
+    """
+
+    name = "Inception-v3 of torch-fidelity"
+
+    def __init__(self, path: Path, *, sha256_prefix: str = SHA256_PREFIX, batch_size: int = 16) -> None:
+        self.sha256 = _check_weights(path, sha256_prefix)
+        self.batch_size = batch_size
+        self._network = _load_network(path)
+        self._spatial: list[Any] = []
+        self._network.get_submodule(SPATIAL_LAYER).register_forward_hook(
+            lambda module, inputs, output: self._spatial.append(output[:, :SPATIAL_CHANNELS].flatten(1))
+        )
+
+    def observe(self, images: NDArray[np.uint8]) -> Observed:
+        """`pooled` (N, 2048), `spatial` (N, 7 * 17 * 17) and `logits` (N, 1008), the last without the bias."""
+        import torch
+
+        parts: list[tuple[Any, ...]] = []
+        with torch.inference_mode():
+            for start in range(0, len(images), self.batch_size):
+                pixels = torch.from_numpy(images[start : start + self.batch_size].copy()).permute(0, 3, 1, 2)
+                pooled, logits = self._network(pixels)
+                parts.append((pooled, self._spatial.pop(), logits))
+        pooled, spatial, logits = (torch.cat(one).numpy() for one in zip(*parts, strict=True))
+        return {"pooled": pooled, "spatial": spatial, "logits": logits}
+
+    def compare(self, generated: Observed, held_out: Observed, training: Observed) -> dict[str, Figure]:
+        fid, sfid = (
+            compare_sets(self, generated[name], held_out[name], training[name], num_replicates=NUM_REPLICATES)
+            for name in ("pooled", "spatial")
+        )
+        ours = measure_coverage(generated["pooled"], held_out["pooled"])
+        floor = measure_coverage(training["pooled"], held_out["pooled"], n=ours.n)
+        return {
+            "fid": fid,
+            "sfid": sfid,
+            "inception_score": self._figure(
+                estimate_score(generated["logits"]),
+                estimate_score(held_out["logits"]),
+                generated["logits"],
+                f"bootstrap, {NUM_REPLICATES} replicates",
+                note=f"mean of {SCORE_SPLITS} splits",
+            ),
+            **{
+                f"inception_{name}": self._figure(
+                    _share(ours, name), _share(floor, name), generated["pooled"], "Wilson, at the measured manifolds"
+                )
+                for name in ("precision", "recall")
+            },
+        }
+
+    def _figure(self, generated: Estimate, real: Estimate, rows: Rows, interval: str, *, note: str = "") -> Figure:
+        return Figure(
+            generated=generated,
+            real=real,
+            n=len(rows),
+            dimensions=rows.shape[1],
+            level=LEVEL,
+            interval=interval,
+            network=self.name,
+            sha256=self.sha256,
+            note=note,
+        )
+
+
+def inception_score(logits: Rows) -> float:
+    """exp of the mean divergence of the pictures' classes from those of their split, mean over `SCORE_SPLITS`.
+
+    Raises DataError when there are fewer pictures than splits.
+    """
+    import torch
+    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
+
+    if len(logits) < SCORE_SPLITS:
+        raise DataError(
+            f"the Inception Score needs {SCORE_SPLITS} or more pictures, there are {len(logits)}", "raise --count"
+        )
+    return float(isc_features_to_metric(torch.from_numpy(logits), splits=SCORE_SPLITS)[KEY_METRIC_ISC_MEAN])
+
+
+def estimate_score(logits: Rows, *, num_replicates: int = NUM_REPLICATES, level: float = LEVEL) -> Estimate:
+    """The Inception Score with the interval of its replicates, moved to it as that of a Frechet distance."""
+    value = inception_score(logits)
+    rng = np.random.default_rng(0)
+    replicates = [inception_score(logits[rng.integers(len(logits), size=len(logits))]) for _ in range(num_replicates)]
+    low, high = shift_interval(value, np.array(replicates), level)
+    return Estimate(value=value, low=max(1.0, low), high=high)
+
+
+def _share(coverage: ManifoldCoverage, name: str) -> Estimate:
+    value = float(getattr(coverage, name))
+    low, high = wilson_interval(round(value * coverage.n), coverage.n, level=LEVEL)
+    return Estimate(value=value, low=low, high=high)
+
+
+def _check_weights(path: Path, prefix: str) -> str:
+    with require_file(path, "--inception-weights", _HINT).open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    if not sha256.startswith(prefix):
+        raise ConfigError(f"the SHA-256 of {path} begins with {sha256[:8]}, expected {prefix}", _HINT)
+    return sha256
+
+
+def _load_network(path: Path) -> Any:
+    import torch
+
+    try:
+        from torch_fidelity import FeatureExtractorInceptionV3
+    except (ImportError, RuntimeError) as error:
+        raise refuse_import("torch-fidelity", error) from error
+    # torch-fidelity unpickles whatever the file holds, so it gets what has been read as tensors alone.
+    tensors = io.BytesIO()
+    torch.save(torch.load(path, map_location="cpu", weights_only=True), tensors)
+    tensors.seek(0)
+    return FeatureExtractorInceptionV3("inception-v3-compat", list(_LAYERS), feature_extractor_weights_path=tensors)
