@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from tiny_network import Colours
 from tiny_training import make_photos, write_folder
 
 from kind_core.checkpoint import save_checkpoint
@@ -65,8 +67,8 @@ def test_a_bundle_draws_the_pictures_of_its_checkpoint(work: Path) -> None:
 
 @pytest.mark.slow
 def test_both_get_the_same_figures(work: Path) -> None:
-    ours = evaluate(request(work, checkpoint=work / "checkpoint", cross_matrix=True))
-    theirs = evaluate(request(work, bundle=work / "b.kind", runtime="onnx"))
+    ours = evaluate(request(work, checkpoint=work / "checkpoint", cross_matrix=True), networks=[Colours()])
+    theirs = evaluate(request(work, bundle=work / "b.kind", runtime="onnx"), networks=[Colours()])
     assert theirs.overall.distance == pytest.approx(ours.overall.distance, rel=0.05)
     assert (ours.sampler, ours.steps, ours.guidance_scale) == (theirs.sampler, theirs.steps, theirs.guidance_scale)
     assert set(ours.statistics) == {"generated", "held_out", "learngene"}
@@ -82,16 +84,38 @@ def test_both_get_the_same_figures(work: Path) -> None:
     assert glioma.distance.distance > 0
     assert ours.classes[0].generated_share is not None
     assert asdict(ours.coverage)["n"] == 15
+    # a network of published figures sees the same pictures of both, and its figure has its own name in the report
+    figure, other = (one.to_dict()["colour_distance"] for one in (ours, theirs))
+    assert figure["n"] == 15
+    assert other["generated"]["value"] == pytest.approx(figure["generated"]["value"], rel=0.05)
+    assert other["real"] == figure["real"]
+    assert "metrics" not in ours.to_dict()
 
 
 @pytest.mark.slow
 def test_the_command_prints_what_it_measured(work: Path, tmp_path: Path) -> None:
     arguments = ["evaluate", "--bundle", work / "b.kind", "--data", work / "train", "--val-data", work / "val"]
-    result = CliRunner().invoke(main, [*map(str, arguments), "--count", "5", "-o", str(tmp_path / "report.json")])
+    result = CliRunner().invoke(
+        main,
+        [
+            *map(str, arguments),
+            "--count",
+            "5",
+            "--inception-weights",
+            "none",
+            "--dinov2",
+            "none",
+            "-o",
+            str(tmp_path / "report.json"),
+        ],
+    )
     assert result.exit_code == 0, result.output
     for words in ("all classes: distance", "precision", "classifier on held_out: entropy", "giant panda"):
         assert words in result.stdout
-    assert (tmp_path / "report.json").exists()
+    report = json.loads((tmp_path / "report.json").read_text())
+    # no weights, no figure: neither of another network nor an empty one
+    assert not {"fid", "sfid", "inception_score", "inception_precision", "inception_recall", "fdd"} & set(report)
+    assert "FID" not in result.stdout
 
 
 def test_what_does_not_go_together_is_named(work: Path) -> None:
