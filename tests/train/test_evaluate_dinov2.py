@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fid_packages import mend_torchvision
 from safetensors.torch import load_file, save_file
 
 from kind_core.errors import ConfigError, TargetError
@@ -16,10 +17,9 @@ from kind_train.evaluate.dinov2 import REPOSITORY, DinoV2, find_dinov2, preproce
 from kind_train.evaluate.frechet import frechet_distance
 from kind_train.evaluate.networks import open_networks
 
-try:
-    from transformers import Dinov2Config, Dinov2Model
-except (ImportError, RuntimeError):
-    pytest.skip("pip install 'kind-diffusion[fid]' to run DINOv2", allow_module_level=True)
+mend_torchvision()
+pytest.importorskip("transformers", reason="pip install 'kind-diffusion[fid]' to run DINOv2")
+from transformers import Dinov2Config, Dinov2Model  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fid_packages import mend_torchvision
 
 from kind_core.errors import ConfigError, DataError, TargetError
 from kind_train.evaluate.frechet import compare_frechet, frechet_distance
@@ -25,22 +26,7 @@ from kind_train.evaluate.inception import (
 from kind_train.evaluate.manifold import measure_coverage
 from kind_train.evaluate.networks import open_networks
 
-
-def _declare_operators() -> None:
-    """Declare what torchvision's own import needs and finds nowhere beside a torch of another build."""
-    for name in ("nms", "qnms"):
-        torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-
-try:
-    import torchvision  # noqa: F401
-except ImportError:
-    pass
-except RuntimeError:
-    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-        del sys.modules[name]
-    _declare_operators()
-
+mend_torchvision()
 torch_fidelity = pytest.importorskip("torch_fidelity", reason="pip install 'kind-diffusion[fid]' to compare with it")
 pytestmark = pytest.mark.usefixtures("one_thread")
 

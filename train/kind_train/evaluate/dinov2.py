@@ -34,8 +34,8 @@ def find_dinov2() -> Path | None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    files = [try_to_load_from_cache(REPOSITORY, name) for name in (_CONFIG, _WEIGHTS)]
-    return Path(files[1]).parent if all(isinstance(file, str) for file in files) else None
+    config, weights = (try_to_load_from_cache(REPOSITORY, name) for name in (_CONFIG, _WEIGHTS))
+    return Path(weights).parent if isinstance(config, str) and isinstance(weights, str) else None
 
 
 class DinoV2:
@@ -76,7 +76,7 @@ def preprocess(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     size = (INPUT_SIZE, INPUT_SIZE)
     resized = np.stack([np.asarray(Image.fromarray(one).resize(size, Image.Resampling.BICUBIC)) for one in images])
-    pixels = (resized / np.float32(255) - np.float32(PIXEL_MEAN)) / np.float32(PIXEL_DEVIATION)
+    pixels = (resized.astype(np.float32) / 255 - np.array(PIXEL_MEAN)) / np.array(PIXEL_DEVIATION)
     return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
 
 
@@ -94,8 +94,10 @@ def _check_folder(path: Path) -> None:
 def _load_network(path: Path) -> Any:
     try:
         from transformers import Dinov2Model
+        from transformers.utils import logging
     except (ImportError, RuntimeError) as error:
         raise refuse_import("transformers", error) from error
+    logging.disable_progress_bar()  # the evaluation has its own
     network, loaded = Dinov2Model.from_pretrained(
         path, local_files_only=True, use_safetensors=True, output_loading_info=True
     )
