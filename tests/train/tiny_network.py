@@ -18,4 +18,4 @@ class Colours:
 
     def compare(self, generated: Observed, held_out: Observed, training: Observed) -> dict[str, Figure]:
         sets = (one["colour"] for one in (generated, held_out, training))
-        return {"colour_distance": compare_sets(self, *sets, num_replicates=20)}
+        return {"colour_distance": compare_sets(self, *sets)}

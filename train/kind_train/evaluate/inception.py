@@ -78,8 +78,7 @@ class InceptionV3:
 
     def compare(self, generated: Observed, held_out: Observed, training: Observed) -> dict[str, Figure]:
         fid, sfid = (
-            compare_sets(self, generated[name], held_out[name], training[name], num_replicates=NUM_REPLICATES)
-            for name in ("pooled", "spatial")
+            compare_sets(self, generated[name], held_out[name], training[name]) for name in ("pooled", "spatial")
         )
         ours = measure_coverage(generated["pooled"], held_out["pooled"])
         floor = measure_coverage(training["pooled"], held_out["pooled"], n=ours.n)

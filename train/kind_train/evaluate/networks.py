@@ -20,6 +20,9 @@ from kind_train.evaluate.frechet import FrechetComparison, Rows, compare_frechet
 NONE = "none"
 # Published Frechet distances are taken on this many pictures.
 PUBLISHED_COUNT = 50_000
+# A replicate of a Frechet distance costs about 2 n d^2: more rows than this make it seconds, and need fewer of them.
+_CHEAP_REPLICATE = 1e10
+_NUM_REPLICATES, _FEW_REPLICATES = 100, 25
 
 Observed = dict[str, NDArray[np.float32]]
 
@@ -121,11 +124,10 @@ def open_networks(inception_weights: str | None, dinov2: str | None) -> tuple[Fe
     return tuple(networks)
 
 
-def compare_sets(
-    network: FeatureNetwork, generated: Rows, held_out: Rows, training: Rows, *, num_replicates: int
-) -> Figure:
+def compare_sets(network: FeatureNetwork, generated: Rows, held_out: Rows, training: Rows) -> Figure:
     """Frechet distance of `generated` to `held_out`, and its floor, at equal n."""
     n, dimensions = len(generated), generated.shape[1]
+    num_replicates = _NUM_REPLICATES if n * dimensions**2 < _CHEAP_REPLICATE else _FEW_REPLICATES
     distance = compare_frechet(generated, held_out, num_replicates=num_replicates)
     floor = real_floor(training, held_out, n=n, num_replicates=num_replicates)
     return Figure(
