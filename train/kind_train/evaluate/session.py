@@ -20,10 +20,11 @@ LABELS = {
     "fid": "FID",
     "sfid": "sFID",
     "inception_score": "Inception Score",
-    "inception_precision": "precision on Inception",
-    "inception_recall": "recall on Inception",
+    "inception_precision": "Inception precision",
+    "inception_recall": "Inception recall",
     "fdd": "FDD",
 }
+SHARES = ("inception_precision", "inception_recall")
 
 
 def run_evaluation(
@@ -67,11 +68,12 @@ def run_evaluation(
 
 def _metric_table(metrics: Mapping[str, Figure]) -> Table:
     table = Table(title="all classes, 95 % intervals")
-    for heading in ("metric", "generated", "real photos", "n", "features"):
+    for heading in ("metric", "generated", "real photos", "n"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, one in metrics.items():
-        values = (f"{e.value:.4g} ({e.low:.4g} to {e.high:.4g})" for e in (one.generated, one.real))
-        table.add_row(LABELS.get(name, name), *values, str(one.n), str(one.dimensions))
+        digits = ".2f" if name in SHARES else ".4g"
+        values = (f"{e.value:{digits}} ({e.low:{digits}}, {e.high:{digits}})" for e in (one.generated, one.real))
+        table.add_row(LABELS.get(name, name), *values, str(one.n))
     return table
 
 
