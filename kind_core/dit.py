@@ -168,7 +168,8 @@ class KindDiT(nn.Module):
         conditioning = F.silu(self.embed_conditioning(timesteps, labels, rows))
         x = self.patch_embedding(latents).flatten(2).transpose(1, 2) + self.position_embedding
         for i, block in enumerate(self.blocks):
-            x = block(x, conditioning, tailors, f"blocks.{i}")
+            own = {name: tailor for name, tailor in tailors.items() if name.startswith(f"blocks.{i}.")}
+            x = block(x, conditioning, own, f"blocks.{i}")
         return self.unpatchify(self.final(x, conditioning))
 
     def embed_conditioning(self, timesteps: Tensor, labels: Tensor, rows: Tensor | None = None) -> Tensor:

@@ -7,16 +7,19 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_training import TINY_DIFFUSION, TINY_DIT, make_config, make_photos, write_folder
 
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.config import ModelConfig
 from kind_core.errors import ConfigError
+from kind_train.memory import gather, local
 from kind_train.processes import Processes, joined_processes
 from kind_train.shape import Shape
 from kind_train.trainer import Progress, Trainer
@@ -25,11 +28,11 @@ from tiny import CLASSES, tiny_model
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def train(output: Path, resume: bool = False, **options: Any) -> list[float]:
-    """A run of 12 steps of 8 photos in this process, or in its share of it; returns the losses."""
+def train(output: Path, resume: bool = False, rank: int = 12, **options: Any) -> list[float]:
+    """A run of 12 steps of 8 photos in this process, or in its share of it; returns the losses. `rank`: N_G."""
     photos = make_photos(11)
     config = make_config(output, images=96, batch_size=8, save_every=40, learning_rate=3e-3, **options)
-    shape = None if config.base else Shape(dit=TINY_DIT, diffusion=TINY_DIFFUSION)
+    shape = None if config.base else Shape(dit=replace(TINY_DIT, learngene_rank=rank), diffusion=TINY_DIFFUSION)
     losses: list[float] = []
 
     def note(progress: Progress) -> None:
@@ -44,9 +47,13 @@ def train(output: Path, resume: bool = False, **options: Any) -> list[float]:
             trainer.run(note)
         except KeyboardInterrupt:
             assert stop_after is not None
-        if processes.rank == processes.count - 1:  # every process has the weights
-            tensors = trainer.model.state_dict() | {"best_loss": torch.tensor(trainer.best_loss)}
-            torch.save({**tensors, "losses": torch.tensor(losses)}, output.parent / f"{output.name}.pt")
+        tensors = gather(trainer.model.state_dict())  # every process has the weights
+        if processes.rank == processes.count - 1:
+            learngene = trainer.optimizer.learngene.values()
+            share = sum(local(p).numel() for p in learngene) / max(sum(p.numel() for p in learngene), 1)
+            told = {"best_loss": trainer.best_loss, "losses": losses, "share": share}
+            tensors |= {name: torch.tensor(value) for name, value in told.items()}
+            torch.save(tensors, output.parent / f"{output.name}.pt")
     return losses
 
 
@@ -117,6 +124,37 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_sharded_model_trains_as_a_whole_one_and_goes_on_as_one(tmp_path: Path) -> None:
+    # the gradients are clipped at most steps, by the norm of all slices and rows; a rank that needs no padding makes
+    # the backward pass of a matrix read the parameter itself, whose memory was given back in between
+    options: dict[str, Any] = {"rank": 8, "label_dropout": 0.3, "max_grad_norm": 0.3, "shard": True}
+    train(tmp_path / "whole", **options)
+    whole = read(tmp_path / "whole")
+    losses = whole.pop("losses")
+    assert whole.pop("share") == 1
+
+    launch(2, tmp_path / "half", **options)
+    half = read(tmp_path / "half")
+    assert half["share"] == pytest.approx(0.5, abs=0.01)
+    torch.testing.assert_close(half["losses"], losses[:7], rtol=1e-3, atol=1e-5)
+    state = load_file(tmp_path / "half" / "state" / "state.safetensors")
+    assert {name: value.shape for name, value in state.items()} == {
+        name: value.shape for name, value in load_file(tmp_path / "whole" / "state" / "state.safetensors").items()
+    }
+
+    train(tmp_path / "half", resume=True, **options)
+    train(tmp_path / "half-again", **options)
+    launch(2, tmp_path / "half-again", resume=True, **options, checkpoint_activations=True)
+    for name in ("half", "half-again"):
+        resumed = read(tmp_path / name)
+        torch.testing.assert_close(resumed.pop("losses"), losses[5:], rtol=1e-3, atol=1e-5)
+        assert resumed.pop("share") == pytest.approx(0.5 if name == "half-again" else 1, abs=0.01)
+        assert_close(resumed, whole)
+        one, other = (load_checkpoint(tmp_path / run / "last").model.state_dict() for run in (name, "whole"))
+        assert_close(one, other)
+
+
+@pytest.mark.slow
 def test_two_processes_adapt_as_one(tmp_path: Path) -> None:
     config = ModelConfig(dit=TINY_DIT, diffusion=TINY_DIFFUSION, classes=CLASSES[:3])
     save_checkpoint(tmp_path / "base", config, tiny_model(TINY_DIT))
@@ -150,23 +188,67 @@ def test_only_the_rows_of_a_batch_are_sent(tmp_path: Path, monkeypatch: pytest.M
     assert sent == [(2, trainer.model.tailors.width)]
 
 
-@pytest.mark.slow
-def test_torchrun_starts_the_command(tmp_path: Path) -> None:
-    write_folder(tmp_path / "photos", make_photos(12))
-    script = tmp_path / "train.py"
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+# --multi_gpu is accelerate's word for several processes: with --cpu it starts one
+ACCELERATE = [
+    "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+    "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+]  # fmt: skip
+
+
+def start(launcher: list[str], folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """`kind-train fit` of the tiny model on 11 photos for 4 steps, in processes of `launcher`."""
+    if not (folder / "photos").exists():
+        write_folder(folder / "photos", make_photos(12))
+    script = folder / "train.py"
     script.write_text(
-        "import kind_train.shape, tiny_training\nkind_train.shape.preset = tiny_training.tiny_preset\n"
-        "from kind_train.cli import main\nmain()\n"
+        "import kind_train.shape, tiny_training, torch\nkind_train.shape.preset = tiny_training.tiny_preset\n"
+        "torch.set_num_threads(1)\nfrom kind_train.cli import main\nmain()\n"
     )
-    arguments = ["fit", "--data", str(tmp_path / "photos"), "--output", str(tmp_path / "run"), "--batch-size", "4"]
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script),
-         *arguments, "--images", "16", "--device", "cpu"],
+    module = ["-m", *launcher] if launcher else []
+    return subprocess.run(
+        [sys.executable, *module, str(script), "fit", "--data", str(folder / "photos"), "--batch-size", "4",
+         "--images", "16", "--save-every", "4", "--device", "cpu", *options],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True,
     )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_launchers_start_the_command(tmp_path: Path, launcher: list[str]) -> None:
+    done = start(launcher, tmp_path, "--output", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("best held-out loss") == 1
     assert done.stderr.count("11 photos, 1 held out") == 1
     assert load_checkpoint(tmp_path / "run" / "best").config.dit.num_classes == 3
     assert "batch_size: 4" in (tmp_path / "run" / "options.yaml").read_text()
+    alone = start([], tmp_path, "--output", str(tmp_path / "alone"))
+    assert alone.returncode == 0, alone.stderr
+    curves = [
+        [json.loads(line)["held_out_loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("run", "alone")
+    ]
+    assert len(curves[0]) == 4
+    assert curves[0] == pytest.approx(curves[1], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_accelerate_does_not_train_alone_where_two_were_asked_for(tmp_path: Path) -> None:
+    launcher = [ACCELERATE[0], "--cpu", *ACCELERATE[2:]]
+    done = start(launcher, tmp_path, "--output", str(tmp_path / "run"))
+    assert done.returncode != 0
+    assert "asked for several processes and started one" in done.stderr
+    assert "give it --multi_gpu in place of --cpu" in done.stderr
+
+
+@pytest.mark.parametrize("names", [("RANK", "WORLD_SIZE"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")])
+def test_processes_are_numbered_by_launcher_or_mpi(monkeypatch: pytest.MonkeyPatch, names: tuple[str, str]) -> None:
+    joined: dict[str, int] = {}
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda backend, **told: joined.update(told))
+    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: None)
+    for name, value in zip(names, "24", strict=True):
+        monkeypatch.setenv(name, value)
+    with joined_processes("cpu") as processes:
+        assert (processes.rank, processes.count, processes.local_rank) == (2, 4, 2)
+    assert joined == {"rank": 2, "world_size": 4}

@@ -29,6 +29,7 @@ class TrainConfig:
     """Everything that decides a run. `images` counts training images seen, not photos in the data set.
 
     The learning rate warms up over `warmup_images`, stays, and falls linearly to zero over the last `decay_fraction`.
+    Without `diversion` every component of every class takes part for every image, see `kind_train.diversion`.
     With `base`, the checkpoint that is adapted, its architecture counts instead of the preset's, its learngene is
     frozen, and `init_from` and `tailor_rank` say how the tailors of the new classes start.
     """
@@ -36,6 +37,7 @@ class TrainConfig:
     data: str
     output: str
     preset: str = "sample"
+    diversion: bool = True
     start_from: str | None = None
     base: str | None = None
     init_from: str | None = None
@@ -57,6 +59,8 @@ class TrainConfig:
     device: str = "auto"
     precision: str = "auto"
     compile: bool = False
+    shard: bool = False
+    checkpoint_activations: bool = False
     strict: bool = False
     save_every: int = 20_000
     sample_every: int = 20_000
@@ -76,6 +80,7 @@ class TrainConfig:
         self._require("warmup_images", self.warmup_images >= 0, "0 or more")
         self._require("seed", 0 <= self.seed < 2**32, "0 to 4294967295")
         self._require("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+        self._require("compile", not (self.compile and self.shard), "false where the model is sharded")
         self._check_adaptation()
 
     def _check_adaptation(self) -> None:
@@ -83,6 +88,7 @@ class TrainConfig:
             for name in ("init_from", "tailor_rank"):
                 self._require(name, getattr(self, name) is None, "none without a base: it is for kind-train adapt")
             return
+        self._require("diversion", self.diversion, "true where a base is adapted")
         self._require("start_from", self.start_from is None, "none where a base is adapted")
         self._require("label_dropout", self.label_dropout == 0, "0 where the learngene is frozen: no label, no tailor")
         self._require("tailor_rank", self.tailor_rank is None or self.tailor_rank >= 1, "1 or more")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kind_core.dit import KindDiT
+from kind_train.memory import clip_gradients, local, shard_like
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8
@@ -49,7 +50,7 @@ class DivertedAdamW:
 
     def clip_gradients(self, rows: Tensor, max_norm: float) -> Tensor:
         """Scale all gradients so that their joint norm is at most `max_norm`; returns the norm before."""
-        return torch.nn.utils.clip_grad_norm_([*self.learngene.values(), rows], max_norm)
+        return clip_gradients([*self.learngene.values()], rows, max_norm)
 
     @torch.no_grad()
     def step(self, classes: Tensor, rows: Tensor, learning_rate: float) -> None:
@@ -62,8 +63,8 @@ class DivertedAdamW:
         # Short runs: let the average forget the random start, as diffusers' EMAModel warms up.
         decay = min(self.ema_decay, self.num_steps / (9 + self.num_steps))
         if self.learngene:
-            averages = list(self._averages.values())
-            torch._foreach_lerp_(averages, [p.detach() for p in self.learngene.values()], 1 - decay)
+            averages = [local(average) for average in self._averages.values()]
+            torch._foreach_lerp_(averages, [local(p.detach()) for p in self.learngene.values()], 1 - decay)
         if rows.grad is not None:
             self._row_average[classes] = self._current_average(classes)
             self._row_log_decay[classes] = self._log_decay
@@ -92,11 +93,11 @@ class DivertedAdamW:
 
     @torch.no_grad()
     def averaged_state(self) -> dict[str, Tensor]:
-        """The EMA weights as a state dict of the model."""
+        """The EMA weights as a state dict of the model; of a sharded one they are sharded."""
         return {**self.frozen, **self._averages, "tailors.weight": self._current_average(slice(None))}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All state as flat tensors, for a safetensors file."""
+        """All state as flat tensors, for a safetensors file; `memory.gather` makes those of a sharded model whole."""
         state = {f"average.{name}": value for name, value in self._averages.items()}
         for name, parameter in self.learngene.items():
             for key, value in self._adamw.state.get(parameter, {}).items():
@@ -115,15 +116,19 @@ class DivertedAdamW:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore `state_dict`."""
+        """Restore `state_dict`, all of it whole, whether the model is sharded or not."""
         self.num_steps, self._log_decay = int(state["num_steps"]), float(state["log_decay"])
         for name, parameter in self.learngene.items():
-            self._averages[name].copy_(state[f"average.{name}"])
-            keys = ("step", "exp_avg", "exp_avg_sq")
+            average = state[f"average.{name}"]
+            if average.shape != parameter.shape:
+                raise RuntimeError(f"the average of {name} has shape {average.shape}, expected {parameter.shape}")
+            self._averages[name] = shard_like(average, parameter)
             if f"adamw.step.{name}" in state:
+                moments = {key: state[f"adamw.{key}.{name}"] for key in ("exp_avg", "exp_avg_sq")}
+                step = state[f"adamw.step.{name}"].clone().to(parameter.device)
                 self._adamw.state[parameter] = {
-                    key: state[f"adamw.{key}.{name}"].clone().to(parameter.device) for key in keys
-                }
+                    "step": step, **{key: shard_like(moment, parameter) for key, moment in moments.items()}
+                }  # fmt: skip
         for name in self._row_state:
             self._row_state[name].copy_(state[f"rows.{name}"])
         self._row_average.copy_(state["rows.average"])

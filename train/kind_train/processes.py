@@ -19,6 +19,13 @@ from torch import Tensor
 from kind_core.errors import ConfigError
 
 
+_LAUNCHER_VARIABLES = {
+    "RANK": ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK"),
+    "WORLD_SIZE": ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"),
+    "LOCAL_RANK": ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID"),
+}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Processes:
     """This process among those that train together; alone by default."""
@@ -68,20 +75,39 @@ class Processes:
 def joined_processes(device: str) -> Iterator[Processes]:
     """Join the processes that the launcher started, if it did; `device` decides how they talk.
 
-    Launchers set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+    torchrun and `accelerate launch --multi_gpu` set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, with
+    or without GPUs. Raises ConfigError where accelerate was asked for several processes and started one.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = _read_number("WORLD_SIZE", 1)
     if count == 1:
+        _require_no_more_wanted()
         yield Processes()
         return
-    processes = Processes(
-        rank=int(os.environ["RANK"]), count=count, local_rank=int(os.environ.get("LOCAL_RANK", os.environ["RANK"]))
-    )
+    rank = _read_number("RANK", 0)
+    processes = Processes(rank=rank, count=count, local_rank=_read_number("LOCAL_RANK", rank))
     is_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if is_gpu:
         torch.cuda.set_device(processes.local_rank)
-    dist.init_process_group("nccl" if is_gpu else "gloo")
+    dist.init_process_group("nccl" if is_gpu else "gloo", rank=rank, world_size=count)
     try:
         yield processes
     finally:
         dist.destroy_process_group()
+
+
+def _read_number(name: str, default: int) -> int:
+    """A number of the launcher: under its own name, or where accelerate starts mpirun, under that of the MPI."""
+    for variable in _LAUNCHER_VARIABLES[name]:
+        if variable in os.environ:
+            return int(os.environ[variable])
+    return default
+
+
+def _require_no_more_wanted() -> None:
+    """`accelerate launch --cpu --num_processes 2` starts one process, but says by MASTER_ADDR that it has two."""
+    is_one_started = "ACCELERATE_MIXED_PRECISION" in os.environ and "WORLD_SIZE" not in os.environ
+    if is_one_started and "MASTER_ADDR" in os.environ:
+        raise ConfigError(
+            "accelerate launch was asked for several processes and started one, as it does with --cpu",
+            "give it --multi_gpu in place of --cpu: processes without a GPU train on the CPU; or start by torchrun",
+        )

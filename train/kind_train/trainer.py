@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from kind_train.forms import read_forms, set_forms, tune_forms
 from kind_train.grid import Decode, save_sample_grid
 from kind_train.interrupts import hold_interrupts
 from kind_train.latents import LatentSet
+from kind_train.memory import checkpoint_activations, gather, shard_model
 from kind_train.objective import Objective
 from kind_train.optimizer import DivertedAdamW
 from kind_train.processes import Processes
@@ -104,19 +105,30 @@ class Trainer:
             require_same_autoencoder(self.base, train)
             require_new(read_config(self.base), self.model_config.classes)
             freeze_learngene(self.model)
-        self.optimizer = DivertedAdamW(self.model, weight_decay=config.weight_decay, ema_decay=config.ema_decay)
         self.step = 0
         self.best_loss = float("inf")
         self.held_out_loss: float | None = None
         self._unread_losses: list[Tensor] = []
         self._report_steps = 1 if self.device.type == "cpu" else _GPU_REPORT_STEPS
-        if resume:
-            self._restore()
-        elif self.device.type == "cuda":
+        state = self._read_state() if resume else None
+        if state is None and self.device.type == "cuda":
             tune_forms(self.model, config.batch_size // processes.count, self._autocast)
         if processes.count > 1:
             set_forms(self.model, processes.copy_from_main(read_forms(self.model).to(self.device)))
+        if config.checkpoint_activations:
+            checkpoint_activations(self.model)
+        if self.is_sharded:
+            shard_model(self.model, processes.count)
+        self.optimizer = DivertedAdamW(self.model, weight_decay=config.weight_decay, ema_decay=config.ema_decay)
+        if state is not None:
+            with self._explained_misfit():
+                self.optimizer.load_state_dict(_strip(state.tensors, "optimizer."))
         self._forward = self._make_forward()
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds a slice of the learngene; one alone holds all of it."""
+        return self.config.shard and self.processes.count > 1
 
     def run(self, on_step: Callable[[Progress], None] | None = None) -> float:
         """Train to the end; returns the best held-out loss, whose weights lie in `<output>/best`.
@@ -134,7 +146,7 @@ class Trainer:
             if is_save:
                 self._validate()
                 self.save()
-            if (is_last or self._is_due(self.config.sample_every)) and self.processes.is_main:
+            if is_last or self._is_due(self.config.sample_every):
                 self._draw_samples()
             if is_report and on_step is not None:
                 on_step(self._progress(loss, time.perf_counter() - start_s, self.step - first))
@@ -142,26 +154,35 @@ class Trainer:
 
     def save(self) -> None:
         """Write state and checkpoint, each whole or not at all; the previous ones stay until the new ones stand."""
-        if not self.processes.is_main:
+        if not self._takes_part:
             return
         tensors = {"forms": read_forms(self.model)}
         tensors |= {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"optimizer.{k}": v for k, v in self.optimizer.state_dict().items()}
+        tensors = gather(tensors, on_host=True, keep=self.processes.is_main)
+        model = self.averaged_model()
+        if not self.processes.is_main:
+            return
         state = TrainingState(step=self.step, best_loss=self.best_loss, identity=self._identity(), tensors=tensors)
         with hold_interrupts():
             write_state(self.output, state)
-            self._save_checkpoint(LAST_NAME, self.averaged_model())
+            self._save_checkpoint(LAST_NAME, model)
+
+    @property
+    def _takes_part(self) -> bool:
+        """Whether this process is needed for what the main one writes: all have to hand in their slices."""
+        return self.processes.is_main or self.is_sharded
 
     def averaged_model(self) -> KindDiT:
-        """A copy of the model with the EMA weights."""
+        """A copy of the model with the EMA weights, whole; of a sharded model all processes must ask for it."""
         averaged = KindDiT(self.model_config.dit).to(self.device)
-        averaged.load_state_dict(self.optimizer.averaged_state())
+        averaged.load_state_dict(gather(self.optimizer.averaged_state()))
         return averaged.eval()
 
     def _make_forward(self) -> Callable[..., Tensor]:
         """The model as a step calls it: its gradients averaged over the processes, compiled if asked."""
         forward: Callable[..., Tensor] = self.model
-        if self.processes.count > 1 and self.optimizer.learngene:
+        if self.processes.count > 1 and self.optimizer.learngene and not self.is_sharded:
             # the bank's gradient goes to the rows that a step gathers, which `_train_step` averages
             ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
             ignore(self.model, ["tailors.weight"])  # type: ignore[no-untyped-call]
@@ -190,12 +211,21 @@ class Trainer:
         identity = {"preset": config.preset, "classes": classes, "batch_size": config.batch_size, "seed": config.seed}
         return identity if self.base is None else identity | {"base": hash_learngene(self.base)}
 
-    def _restore(self) -> None:
+    def _read_state(self) -> TrainingState:
+        """Take up the run in the output folder, all but the state of its optimizer."""
         state = read_state(self.output, self._identity(), self.device)
-        model, optimizer = (_strip(state.tensors, prefix) for prefix in ("model.", "optimizer."))
+        with self._explained_misfit():
+            self.model.load_state_dict(_strip(state.tensors, "model."))
+        set_forms(self.model, state.tensors.get("forms", read_forms(self.model)))
+        self.step, self.best_loss = state.step, state.best_loss
+        if self.processes.is_main:
+            trim_metrics(self.output, self.step)
+        return state
+
+    @contextmanager
+    def _explained_misfit(self) -> Iterator[None]:
         try:
-            self.model.load_state_dict(model)
-            self.optimizer.load_state_dict(optimizer)
+            yield
         except (RuntimeError, KeyError) as error:
             # load_state_dict lists every tensor, one a line; the first line that names one is enough
             reason = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
@@ -203,10 +233,6 @@ class Trainer:
                 f"the training state in {self.output} does not fit this model: {reason}",
                 "resume with the classes and the preset it was trained with",
             ) from error
-        set_forms(self.model, state.tensors.get("forms", read_forms(self.model)))
-        self.step, self.best_loss = state.step, state.best_loss
-        if self.processes.is_main:
-            trim_metrics(self.output, self.step)
 
     def _train_step(self) -> Tensor:
         feed = self.feeder.take(self.step)
@@ -299,11 +325,16 @@ class Trainer:
         return float(self.processes.total(total)) / len(order)
 
     def _draw_samples(self) -> None:
+        if not self._takes_part:
+            return
+        model = self.averaged_model()
+        if not self.processes.is_main:
+            return
         file = self.output / SAMPLES_NAME / f"{self.step * self.config.batch_size:09d}.png"
         decode: Decode = to_images
         if isinstance(self.held_out, LatentSet):
             decode = self.held_out.decoder(self.device)
-        save_sample_grid(self.averaged_model(), self.model_config, file, decode, seed=self.config.seed)
+        save_sample_grid(model, self.model_config, file, decode, seed=self.config.seed)
 
     def _autocast(self) -> AbstractContextManager[object]:
         is_bf16 = self.config.precision == "bf16" or (self.config.precision == "auto" and self.device.type == "cuda")
