@@ -160,11 +160,19 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Provenance:
-    """Whose the weights are, under which licence, and what they were trained on: for model cards and programs."""
+    """Whose the weights are, under which licence, and what they were trained on: for model cards and programs.
+
+    `training` says how they were trained where that is not the ordinary way.
+    """
 
     author: str = ""
     licence: str = ""
     data: str = ""
+    training: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """As `config.json` holds it; `training` came later and is left out where it says nothing."""
+        return {name: value for name, value in asdict(self).items() if name != "training" or value}
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -200,7 +208,7 @@ class ModelConfig:
             "autoencoder": None if self.autoencoder is None else asdict(self.autoencoder),
             "classes": [{"id": c.id, "names": list(c.names)} for c in self.classes],
             # it came later: left out where nothing is known, older programs read on
-            **({} if self.provenance == Provenance() else {"provenance": asdict(self.provenance)}),
+            **({} if self.provenance == Provenance() else {"provenance": self.provenance.to_dict()}),
         }
 
     @classmethod

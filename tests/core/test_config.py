@@ -85,6 +85,9 @@ def test_what_came_later_is_written_only_where_it_is_used() -> None:
         tiny_model_config(tiny_config(mlp_norm_eps=1e-5)), provenance=Provenance(author="A. Uthor", licence="mit")
     )
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert set(config.to_dict()["provenance"]) == {"author", "licence", "data"}
+    told = replace(config, provenance=Provenance(training="without diversion"))
+    assert ModelConfig.from_dict(json.loads(json.dumps(told.to_dict()))) == told
     with pytest.raises(ConfigError, match="provenance licence is 3, expected a text"):
         ModelConfig.from_dict({**plain, "provenance": {"licence": 3}})
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from kind_train.memory import checkpoint_activations
 from tiny import tiny_batch, tiny_config, tiny_model
 
 pytestmark = [
@@ -23,9 +24,12 @@ def _fresh() -> Iterator[None]:
     torch._dynamo.reset()
 
 
-def test_a_compiled_model_has_the_same_outputs_and_gradients() -> None:
+@pytest.mark.parametrize("is_twice", [False, True], ids=["kept", "computed twice"])
+def test_a_compiled_model_has_the_same_outputs_and_gradients(is_twice: bool) -> None:
     model = tiny_model(tiny_config(depth=1)).train()
-    compiled = torch.compile(model)
+    if is_twice:
+        checkpoint_activations(model)
+    compiled = torch.compile(model, fullgraph=True)
     for labels in (torch.tensor([0, 1, 1, -1]), torch.tensor([2, 0, 1, 2]), torch.tensor([0, -1, 0, 0])):
         rows = model.tailors.weight.detach()[: int(labels.max()) + 1]
         answers = []

@@ -63,6 +63,12 @@ _run_options = _with_options(
     click.option(
         "--precision", help="auto, fp32 or bf16; auto is bf16 on a GPU; on a CPU without AMX bf16 is slow [auto]."
     ),
+    click.option("--shard/--no-shard", default=None, help="Share the weights out over the processes (FSDP2) [off]."),
+    click.option(
+        "--checkpoint-activations/--no-checkpoint-activations",
+        default=None,
+        help="Compute each block twice instead of keeping what it computed [off].",
+    ),
     click.option("--compile/--no-compile", default=None, help="Compile the model with torch.compile [off]."),
     click.option("--save-every", type=int, help="Images between checkpoints [20000]."),
     click.option("--sample-every", type=int, help="Images between sample grids [20000]."),
@@ -75,6 +81,11 @@ _run_options = _with_options(
 @main.command()
 @_data_options
 @click.option("--preset", help="sample, sample-64, kind-mobile, kind-b/2, kind-l/2, dit-b/2 ... [sample].")
+@click.option(
+    "--diversion/--no-diversion",
+    default=None,
+    help="Open each image the gate of its own class [on]; off is the paper's ablation: all gates for every image.",
+)
 @click.option("--start-from", metavar="CHECKPOINT", help="Start from these weights; classes it lacks start at random.")
 @click.option("--images", type=int, help="Training images to see [250000].")
 @click.option("--learning-rate", type=float, help="[1e-4]")
@@ -84,10 +95,15 @@ _run_options = _with_options(
 def fit(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> None:
     """Train a model by diversion; the best weights land in OUTPUT/best.
 
+    In several processes the batch is shared out; a run goes on with any number of them, sharded or not. Start them by
+    torchrun, or by accelerate launch --multi_gpu, with or without GPUs.
+
     \b
     Examples:
       kind-train fit --data photos/ --output run
       kind-train fit --config sample.yaml --images 500000 --resume
+      torchrun --nproc-per-node 8 --no-python kind-train fit --preset kind-b/2 --data latents --output run
+      accelerate launch --multi_gpu --num_processes 8 --no_python kind-train fit --preset kind-xl/2 --shard ...
     """
     _train(config_file, resume, force, flags)
 
@@ -229,6 +245,7 @@ def add(base: Path, source: Path, classes: tuple[str, ...]) -> None:
 )
 @click.option("--cross-matrix", is_flag=True, help="Cross-class check of all pairs, not of neighbours only.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the first picture of each class.")
+@click.option("--device", default="cpu", show_default=True, help="Where a checkpoint draws: cpu, cuda, auto ...")
 @click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
 @click.option("--guidance", type=float, help="Guidance scale [the checkpoint's].")
 @click.option("--guidance-interval", metavar="LO,HI", help="Guidance in this share of the steps only [0,1].")

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
-from kind_core.config import Provenance
 from kind_core.errors import CheckpointError, ConfigError
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -45,7 +44,8 @@ def convert_checkpoint(
         guidance_scale=defaults.guidance_scale if guidance is None else guidance,
     )
     known = checkpoint.config.provenance
-    provenance = Provenance(
+    provenance = replace(
+        known,
         author=known.author if author is None else author,
         licence=known.licence if licence is None else licence,
         data=known.data if trained_on is None else trained_on,

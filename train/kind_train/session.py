@@ -59,6 +59,8 @@ def _fit(config: TrainConfig, console: Console, processes: Processes, *, resume:
     count = sum(p.numel() for p in trainer.model.parameters())
     say(console, f"{len(train)} photos, {len(held_out)} held out, {len(train.classes)} classes; "
                  f"{count / 1e6:.2f}M parameters on {trainer.device}")  # fmt: skip
+    if trainer.model_config.provenance.training:
+        say(console, f"trained {trainer.model_config.provenance.training}")
     if trainer.step >= config.num_steps:
         say(console, f"step {trainer.step} of {config.num_steps} is done already, raise --images to go on")
     elif resume:

@@ -29,6 +29,7 @@ from kind_train.adaptation import freeze_learngene, start_adaptation
 from kind_train.batches import step_generator
 from kind_train.config import TrainConfig
 from kind_train.data import TrainingSet
+from kind_train.diversion import open_gates
 from kind_train.device import pick_device, tune_device
 from kind_train.feeder import Feeder
 from kind_train.forms import read_forms, set_forms, tune_forms
@@ -93,6 +94,8 @@ class Trainer:
         self.output = Path(config.output)
         self.base = None if config.base is None else Path(config.base)
         self.model_config = make_model_config(shape or pick_shape(config), train)
+        if not config.diversion:
+            self.model_config = open_gates(self.model_config)
         torch.manual_seed(config.seed)
         self.model = KindDiT(self.model_config.dit).to(self.device)
         self.objective = Objective(self.model_config.diffusion, self.device)
@@ -208,7 +211,8 @@ class Trainer:
     def _identity(self) -> dict[str, Any]:
         """What decides the order of the photos and the meaning of the weights."""
         config, classes = self.config, [info.id for info in self.model_config.classes]
-        identity = {"preset": config.preset, "classes": classes, "batch_size": config.batch_size, "seed": config.seed}
+        identity: dict[str, Any] = {"preset": config.preset, "classes": classes, "batch_size": config.batch_size, "seed": config.seed}
+        identity["diversion"] = config.diversion
         return identity if self.base is None else identity | {"base": hash_learngene(self.base)}
 
     def _read_state(self) -> TrainingState:

@@ -18,6 +18,7 @@ from kind_core.classes import ClassInfo, resolve_classes
 from kind_core.errors import ConfigError
 from kind_core.noise import picture_seed, start_noise
 from kind_core.sampling import sample_latents, to_pixels
+from kind_train.device import pick_device
 
 _BATCH = 50
 NULL = -1
@@ -25,9 +26,10 @@ NULL = -1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DrawSettings:
-    """How pictures are drawn; None is what the checkpoint or the bundle has."""
+    """How pictures are drawn; None is what the checkpoint or the bundle has. `device`: where a checkpoint runs."""
 
     seed: int = 0
+    device: str = "cpu"
     steps: int | None = None
     guidance: float | None = None
     guidance_interval: tuple[float, float] = (0.0, 1.0)
@@ -67,6 +69,7 @@ class CheckpointDrawer:
         config = read_config(path)
         ids = classes or tuple(info.id for info in config.classes)
         self.checkpoint = load_checkpoint(path, [found.index for found in resolve_classes(ids, config.classes)])
+        self.checkpoint.model.to(pick_device(settings.device))
         self.settings = settings
         self.classes = self.checkpoint.config.classes
         autoencoder, diffusion = config.autoencoder, config.diffusion
@@ -98,6 +101,8 @@ class BundleDrawer:
         from kind_runtimes.generator import open_generator
         from kind_runtimes.packs import read_pack
 
+        if settings.device != "cpu":
+            raise ConfigError(f"device is {settings.device!r}, but a bundle runs in its own runtime", "leave it out")
         if settings.steps is not None or settings.guidance_interval != (0.0, 1.0):
             raise ConfigError("steps and guidance interval are inside a bundle", "export it with the ones you want")
         manifest = open_bundle(path).manifest
@@ -148,12 +153,14 @@ def generate_pictures(
     diffusion = config.diffusion
     shape = (config.dit.in_channels, config.dit.sample_size, config.dit.sample_size)
     noise = torch.from_numpy(np.stack([start_noise(picture_seed(seed, i), shape) for i in range(count)]))
+    device = checkpoint.model.null_label_embedding.device
     parts: list[np.ndarray] = []
     for part in torch.split(noise, _BATCH):
+        labels, gates = (torch.full((len(part),), one, device=device) for one in (label, gate))
         latents = sample_latents(
-            checkpoint.model, diffusion, part, torch.full((len(part),), label), torch.full((len(part),), gate),
+            checkpoint.model, diffusion, part.to(device), labels, gates,
             sampler=diffusion.sampler, steps=steps or diffusion.steps,
             guidance=diffusion.guidance_scale if guidance is None else guidance, guidance_interval=guidance_interval,
         )  # fmt: skip
-        parts.append(to_pixels(checkpoint.decode(latents)))
+        parts.append(to_pixels(checkpoint.decode(latents.cpu())))
     return np.concatenate(parts)

@@ -12,6 +12,7 @@ import numpy as np
 from kind_core.config import check_interval
 from kind_core.errors import ConfigError
 from kind_train.data import PhotoSet, load_photos
+from kind_train.device import pick_device
 from kind_train.evaluate.classification import (
     AskedClassShare,
     OutputStatistics,
@@ -47,6 +48,7 @@ class EvaluationRequest:
     cross_count: int = 50
     cross_matrix: bool = False
     seed: int = 0
+    device: str = "cpu"
     steps: int | None = None
     guidance: float | None = None
     guidance_interval: tuple[float, float] = (0.0, 1.0)
@@ -134,7 +136,7 @@ def evaluate(
     if networks is None:
         networks = open_networks(request.inception_weights, request.dinov2)
     drawer = open_drawer(request)
-    evaluator = EfficientNetLite0()
+    evaluator = EfficientNetLite0(device=str(pick_device(request.device)))
     names = tuple(info.id for info in drawer.classes)
     asked = [imagenet_index(name) for name in names]
     held_out_photos, training_photos = (
@@ -181,8 +183,9 @@ def evaluate(
 def open_drawer(request: EvaluationRequest) -> Drawer:
     """What draws the pictures that a request asks for."""
     settings = DrawSettings(
-        seed=request.seed, steps=request.steps, guidance=request.guidance, guidance_interval=request.guidance_interval
-    )
+        seed=request.seed, device=request.device, steps=request.steps, guidance=request.guidance,
+        guidance_interval=request.guidance_interval,
+    )  # fmt: skip
     if request.bundle is not None:
         return BundleDrawer(request.bundle, request.runtime, request.classes, settings)
     assert request.checkpoint is not None
