@@ -155,12 +155,13 @@ def test_a_sharded_model_trains_as_a_whole_one_and_goes_on_as_one(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_two_processes_adapt_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard", [False, True], ids=["whole", "sharded"])
+def test_two_processes_adapt_as_one(tmp_path: Path, shard: bool) -> None:
     config = ModelConfig(dit=TINY_DIT, diffusion=TINY_DIFFUSION, classes=CLASSES[:3])
     save_checkpoint(tmp_path / "base", config, tiny_model(TINY_DIT))
-    options = {"base": str(tmp_path / "base"), "label_dropout": 0.0}
+    options: dict[str, Any] = {"base": str(tmp_path / "base"), "label_dropout": 0.0}
     train(tmp_path / "one", **options)
-    launch(2, tmp_path / "two", **options)
+    launch(2, tmp_path / "two", **options, shard=shard)
     assert_close(read(tmp_path / "one"), read(tmp_path / "two"))
 
 

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from kind_core.errors import ConfigError
 
-
 _LAUNCHER_VARIABLES = {
     "RANK": ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK"),
     "WORLD_SIZE": ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"),

@@ -29,8 +29,8 @@ from kind_train.adaptation import freeze_learngene, start_adaptation
 from kind_train.batches import step_generator
 from kind_train.config import TrainConfig
 from kind_train.data import TrainingSet
-from kind_train.diversion import open_gates
 from kind_train.device import pick_device, tune_device
+from kind_train.diversion import open_gates
 from kind_train.feeder import Feeder
 from kind_train.forms import read_forms, set_forms, tune_forms
 from kind_train.grid import Decode, save_sample_grid
@@ -211,7 +211,12 @@ class Trainer:
     def _identity(self) -> dict[str, Any]:
         """What decides the order of the photos and the meaning of the weights."""
         config, classes = self.config, [info.id for info in self.model_config.classes]
-        identity: dict[str, Any] = {"preset": config.preset, "classes": classes, "batch_size": config.batch_size, "seed": config.seed}
+        identity: dict[str, Any] = {
+            "preset": config.preset,
+            "classes": classes,
+            "batch_size": config.batch_size,
+            "seed": config.seed,
+        }
         identity["diversion"] = config.diversion
         return identity if self.base is None else identity | {"base": hash_learngene(self.base)}
 

@@ -101,8 +101,6 @@ class BundleDrawer:
         from kind_runtimes.generator import open_generator
         from kind_runtimes.packs import read_pack
 
-        if settings.device != "cpu":
-            raise ConfigError(f"device is {settings.device!r}, but a bundle runs in its own runtime", "leave it out")
         if settings.steps is not None or settings.guidance_interval != (0.0, 1.0):
             raise ConfigError("steps and guidance interval are inside a bundle", "export it with the ones you want")
         manifest = open_bundle(path).manifest

@@ -33,6 +33,7 @@ OnWork = Callable[[str, int, int], None]
 class EvaluationRequest:
     """What to measure: a checkpoint, or a bundle in one of its runtimes.
 
+    `device`: where a checkpoint draws and the classifier runs.
     `count` pictures a class; `cross_count` for each pair of the cross-class check, of neighbours only or of all pairs.
     `inception_weights` and `dinov2` are the paths of `InceptionV3` and `DinoV2`; None looks into the caches of their
     libraries, "none" leaves them out.
@@ -61,6 +62,8 @@ class EvaluationRequest:
             raise ConfigError("expected one of --checkpoint and --bundle", "measure one after the other")
         if self.bundle is None and self.runtime is not None:
             raise ConfigError(f"runtime is {self.runtime!r}, but a checkpoint has none", "give --bundle")
+        if self.bundle is not None and self.device != "cpu":
+            raise ConfigError(f"device is {self.device!r}, but a bundle runs in its own runtime", "leave it out")
         if self.count < 2 or self.cross_count < 0:
             raise ConfigError(f"count is {self.count} and cross_count {self.cross_count}, expected 2 and 0 or more")
 
