@@ -90,6 +90,17 @@ def test_flags_win_over_yaml_and_classes_keep_their_order(data: Path, tmp_path: 
 
 
 @pytest.mark.usefixtures("tiny")
+def test_a_run_without_diversion_is_told(data: Path, tmp_path: Path) -> None:
+    result = call("--data", data, "--output", tmp_path / "run", *FAST, "--no-diversion", "--checkpoint-activations")
+    assert result.exit_code == 0, result.stderr
+    assert "trained without diversion, the gates of all 3 classes open for every image" in result.stderr
+    assert "diversion: false" in (tmp_path / "run" / "options.yaml").read_text()
+    assert load_checkpoint(tmp_path / "run" / "best").config.dit.ranks == (0, 0, 0)
+    resumed = error_of("--output", tmp_path / "run", "--resume", "--diversion")
+    assert "was trained with diversion False, not True" in resumed
+
+
+@pytest.mark.usefixtures("tiny")
 def test_held_out_photos_are_labelled_as_the_trained_ones(data: Path, tmp_path: Path) -> None:
     names = ["class_2", "class_1", "class_0"]  # in another order than the folders
     photos = make_photos(3)

@@ -51,7 +51,7 @@ def part_tailors(checkpoint: Checkpoint, learngene_rank: int) -> Checkpoint:
         for factor, of_bank in zip("UsV", model.tailors.factors(model.tailors.weight, name), strict=True):
             components = state[f"{name}.{factor}"].movedim(-1, 0)  # (rank, features), of s (rank,)
             state[f"{name}.{factor}"] = components[:learngene_rank].movedim(0, -1)
-            of_bank.copy_(components[learngene_rank:].unflatten(0, (classes, rank)))
+            of_bank.copy_(components[learngene_rank:].reshape(of_bank.shape))
     model.load_state_dict(state, strict=False)
     model.tailors.label_embeddings().copy_(checkpoint.model.tailors.label_embeddings())
     return replace(checkpoint, config=config, model=model.eval())

@@ -61,7 +61,7 @@ def shard_like(tensor: Tensor, sharded: Tensor) -> Tensor:
 
 def local(tensor: Tensor) -> Tensor:
     """This process's slice of `tensor`, sharing its memory."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor  # type: ignore[no-any-return]
 
 
 def clip_gradients(learngene: Sequence[Tensor], rows: Tensor, max_norm: float) -> Tensor:

@@ -212,12 +212,9 @@ class Trainer:
         """What decides the order of the photos and the meaning of the weights."""
         config, classes = self.config, [info.id for info in self.model_config.classes]
         identity: dict[str, Any] = {
-            "preset": config.preset,
-            "classes": classes,
-            "batch_size": config.batch_size,
-            "seed": config.seed,
-        }
-        identity["diversion"] = config.diversion
+            "preset": config.preset, "diversion": config.diversion, "classes": classes,
+            "batch_size": config.batch_size, "seed": config.seed,
+        }  # fmt: skip
         return identity if self.base is None else identity | {"base": hash_learngene(self.base)}
 
     def _read_state(self) -> TrainingState:
