@@ -96,8 +96,9 @@ def test_a_run_without_diversion_is_told(data: Path, tmp_path: Path) -> None:
     assert "trained without diversion, the gates of all 3 classes open for every image" in result.stderr
     assert "diversion: false" in (tmp_path / "run" / "options.yaml").read_text()
     assert load_checkpoint(tmp_path / "run" / "best").config.dit.ranks == (0, 0, 0)
-    resumed = error_of("--output", tmp_path / "run", "--resume", "--diversion")
-    assert "was trained with diversion False, not True" in resumed
+    resumed = call("--output", tmp_path / "run", "--resume", "--diversion")
+    assert resumed.exit_code == 1
+    assert "was trained with diversion False, not True" in resumed.stderr
 
 
 @pytest.mark.usefixtures("tiny")

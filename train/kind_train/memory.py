@@ -61,7 +61,7 @@ def shard_like(tensor: Tensor, sharded: Tensor) -> Tensor:
 
 def local(tensor: Tensor) -> Tensor:
     """This process's slice of `tensor`, sharing its memory."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor  # type: ignore[no-any-return]
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def clip_gradients(learngene: Sequence[Tensor], rows: Tensor, max_norm: float) -> Tensor:
@@ -74,4 +74,4 @@ def clip_gradients(learngene: Sequence[Tensor], rows: Tensor, max_norm: float) -
     norm = torch.stack(list(norms.values())).norm()
     factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)  # as clip_grad_norm_
     torch._foreach_mul_([local(gradient) for gradient in (*sharded, *whole)], factor)
-    return norm
+    return norm  # type: ignore[no-any-return]
