@@ -4,7 +4,7 @@
     python tests/benchmarks/diversion.py --data photos64-train.parquet --val-data photos64-val.parquet \\
         --images 2000 --count 10 --output /tmp/diversion
     python tests/benchmarks/diversion.py --data photos64-train.parquet --val-data photos64-val.parquet \\
-        --config run/options.yaml --images 2000000 --device cuda --count 50 --output diversion
+        --config run/options.yaml --preset sample-64 --images 2000000 --device cuda --count 50 --output diversion
 
 Each is a run of `kind-train fit` in a folder of --output, of the same photos in the same order with the same noise;
 other options come from --config. A call that was stopped goes on where it was, with the same options.

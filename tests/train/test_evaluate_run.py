@@ -123,6 +123,8 @@ def test_what_does_not_go_together_is_named(work: Path) -> None:
         request(work)
     with pytest.raises(ConfigError, match="runtime is 'onnx', but a checkpoint has none"):
         request(work, checkpoint=work / "checkpoint", runtime="onnx")
+    with pytest.raises(ConfigError, match="device is 'cuda', but a bundle runs in its own runtime"):
+        request(work, bundle=work / "b.kind", device="cuda")
     with pytest.raises(ConfigError, match="steps and guidance interval are inside a bundle"):
         open_drawer(request(work, bundle=work / "b.kind", steps=5))
 
