@@ -135,6 +135,7 @@ def load_held_out(common: TrainConfig, checkpoint: Path) -> PhotoSet:
 def measure(name: str, folder: Path, common: TrainConfig, held_out: PhotoSet, count: int) -> Row:
     dit = read_config(folder).dit
     assert common.val_data is not None
+    print(f"measuring {name}", flush=True)
     report = evaluate(
         EvaluationRequest(
             data=Path(common.data), val_data=Path(common.val_data), checkpoint=folder, count=count, cross_count=0,
