@@ -18,7 +18,8 @@ from kind_core.errors import ConfigError
 from kind_train.batches import draw_batch, step_generator
 from kind_train.data import PhotoSet
 from kind_train.shape import Shape
-from kind_train.trainer import Progress, Trainer, make_model_config
+from kind_train.starting import make_model_config
+from kind_train.trainer import Progress, Trainer
 from tiny import randomise
 
 pytestmark = pytest.mark.usefixtures("tiny")

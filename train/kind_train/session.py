@@ -18,7 +18,8 @@ from kind_train.latents import is_cache, open_cache
 from kind_train.processes import Processes, joined_processes
 from kind_train.run_folder import BEST_NAME, OPTIONS_NAME, check_run_folder, read_step, start_run_folder
 from kind_train.shape import pick_shape
-from kind_train.trainer import Progress, Trainer, check_inputs
+from kind_train.starting import check_inputs
+from kind_train.trainer import Progress, Trainer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from kind_core.autoencoder import find_autoencoder, hash_autoencoder
-from kind_core.checkpoint import hash_learngene, load_checkpoint, read_config, save_checkpoint
-from kind_core.config import ModelConfig
+from kind_core.checkpoint import hash_learngene, read_config, save_checkpoint
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError
 from kind_core.growth import require_new, save_grown
@@ -51,6 +49,7 @@ from kind_train.run_folder import (
     write_state,
 )
 from kind_train.shape import Shape, pick_shape
+from kind_train.starting import load_start, make_model_config, require_same_autoencoder
 
 _VALIDATION_BATCH = 256
 _VALIDATION_IMAGES = 1024
@@ -357,63 +356,6 @@ class Trainer:
             step=self.step, num_steps=self.config.num_steps, images=self.step * self.config.batch_size, loss=loss,
             images_per_second=speed, seconds_left=left_s, held_out_loss=self.held_out_loss,
         )  # fmt: skip
-
-
-def make_model_config(shape: Shape, photos: TrainingSet) -> ModelConfig:
-    """The config of a shape for the classes of a data set; latents say by themselves how large they are."""
-    if isinstance(photos, LatentSet):
-        shape = _fit_latents(shape, photos)
-    elif shape.autoencoder is not None:
-        raise ConfigError("the base works on latents, the data are photos", "encode them first: kind-train cache")
-    check_inputs(shape, photos.input_shape)
-    return shape.with_classes(photos.classes)
-
-
-def load_start(model: KindDiT, config: ModelConfig, path: Path) -> None:
-    """Load the learngene and the tailors of the classes that the checkpoint at `path` knows too, by id.
-
-    Raises ConfigError where the checkpoint is of another architecture or predicts something else.
-    """
-    source = load_checkpoint(path, with_decoder=False)
-    if replace(source.config.dit, num_classes=config.dit.num_classes, tailor_ranks=None) != config.dit:
-        raise ConfigError(f"{path} has another architecture than the preset", "start from a checkpoint of this preset")
-    ours, theirs = (replace(c.diffusion, sampler="", steps=1, guidance_scale=0.0) for c in (config, source.config))
-    if ours != theirs:
-        raise ConfigError(f"{path} was trained with {theirs.prediction_type} on {theirs.noise_schedule} noise, "
-                          f"not with {ours.prediction_type} on {ours.noise_schedule}")  # fmt: skip
-    model.load_state_dict(source.model.learngene_state(), strict=False)
-    known = {info.id: index for index, info in enumerate(source.config.classes)}
-    with torch.no_grad():
-        for index, info in enumerate(config.classes):
-            if info.id in known:
-                model.tailors.weight[index] = source.model.tailors.weight[known[info.id]]
-
-
-def _fit_latents(shape: Shape, latents: LatentSet) -> Shape:
-    if shape.autoencoder not in (None, latents.autoencoder):
-        message = f"the base was trained on latents of {shape.autoencoder}, the data are of {latents.autoencoder}"
-        raise ConfigError(message, "cache the photos with the autoencoder of the base")
-    return shape.on_latents(latents.autoencoder, latents.input_shape[1])
-
-
-def require_same_autoencoder(base: Path, photos: TrainingSet) -> None:
-    """Raise ConfigError where latents were not encoded by the autoencoder of the base itself."""
-    if isinstance(photos, LatentSet) and hash_autoencoder(find_autoencoder(base)) != photos.settings.autoencoder_sha256:
-        raise ConfigError(
-            f"the latents in {photos.folder} are of another autoencoder than that of {base}",
-            f"encode the photos with --autoencoder {find_autoencoder(base)}",
-        )
-
-
-def check_inputs(shape: Shape, given: tuple[int, int, int]) -> None:
-    """Raise ConfigError when a model does not take what the data set gives, (channels, size, size)."""
-    dit = shape.dit
-    if given[0] != dit.in_channels:
-        message = f"the preset works on {dit.in_channels} channels, the data have {given[0]}"
-        hint = "encode the photos first: kind-train cache" if given[0] == 3 else "choose a preset of latents: kind-b/2"
-        raise ConfigError(message, f"{hint}; --preset sample works on pixels")
-    if given[1:] != (dit.sample_size, dit.sample_size):
-        raise ConfigError(f"the data is {given[2]} x {given[1]}, the model takes {dit.sample_size} x {dit.sample_size}")
 
 
 def _return_first(latents: Tensor, *_: object) -> Tensor:
