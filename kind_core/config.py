@@ -27,6 +27,8 @@ class DiTConfig:
     `tailor_rank` its N_T; `learngene_rank=None` is the ordinary dense DiT. `tailor_ranks` overrides `tailor_rank`
     class by class. With `learn_sigma` the network has twice the output channels; samplers read the first half.
     `mlp_norm_eps` is the epsilon of the norm before the MLP, which some converted models have larger than the others.
+    With `block_embedders` every block has a timestep embedder and label embeddings of its own, as a DiT trained in
+    diffusers has; the final layer is conditioned by those of the first block.
     """
 
     sample_size: int
@@ -42,6 +44,7 @@ class DiTConfig:
     mlp_ratio: float = 4.0
     learn_sigma: bool = False
     mlp_norm_eps: float = NORM_EPS
+    block_embedders: bool = False
 
     def __post_init__(self) -> None:
         for name in ("sample_size", "patch_size", "in_channels", "hidden_size", "depth", "num_heads", "num_classes"):
@@ -64,8 +67,9 @@ class DiTConfig:
                 raise ConfigError(f"tailor rank is {rank!r}, expected a whole number from 0")
         _require_number("mlp_ratio", self.mlp_ratio, above=0)
         _require_number("mlp_norm_eps", self.mlp_norm_eps, above=0)
-        if not isinstance(self.learn_sigma, bool):
-            raise ConfigError(f"learn_sigma is {self.learn_sigma!r}, expected true or false")
+        for name in ("learn_sigma", "block_embedders"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected true or false")
         if self.is_dense and max(self.ranks):
             raise ConfigError("a dense model (learngene_rank null) has no tailors", "set tailor_rank to 0")
 
@@ -91,6 +95,16 @@ class DiTConfig:
         return self.in_channels * (2 if self.learn_sigma else 1)
 
     @property
+    def num_embedders(self) -> int:
+        """Timestep embedders, and embeddings of a label."""
+        return self.depth if self.block_embedders else 1
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """Of the embedding of one label: (hidden,), or (depth, hidden) where every block has its own."""
+        return (self.depth, self.hidden_size) if self.block_embedders else (self.hidden_size,)
+
+    @property
     def matrix_shapes(self) -> dict[str, tuple[int, int]]:
         """(out, in) of the six diverted matrices of a block, by their name inside the block."""
         d, m = self.hidden_size, self.mlp_size
@@ -99,7 +113,7 @@ class DiTConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """As `config.json` holds it. Fields that came later are left out at their default: older programs read on."""
-        later = {"mlp_norm_eps": NORM_EPS}
+        later = {"mlp_norm_eps": NORM_EPS, "block_embedders": False}
         return {name: value for name, value in asdict(self).items() if name not in later or later[name] != value}
 
     def matrix_names(self) -> list[tuple[str, int, int]]:

@@ -1,11 +1,13 @@
 """diffusers' `DiTTransformer2DModel` and the dense DiT of this project: one network under two sets of names.
 
-diffusers holds a copy of the timestep and label embedders in every block; here they are shared, as in the original DiT.
+diffusers holds a timestep and a label embedder in every block. In a model converted from the original DiT they are
+copies of one, which is held once here; one that was trained in diffusers has another in every block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,14 +32,14 @@ _BLOCK = {
     "mlp.up": "ff.net.0.proj",
     "mlp.down": "ff.net.2",
 }
-_EMBEDDERS = {"timestep_embedder.fc1": "linear_1", "timestep_embedder.fc2": "linear_2"}
+_EMBEDDERS = {"fc1": "linear_1", "fc2": "linear_2"}
 _LABELS = "norm1.emb.class_embedder.embedding_table.weight"
 # What the dense DiT of this project is; a transformer with another value is another network.
-_EXPECTED = {"norm_type": "ada_norm_zero", "activation_fn": "gelu-approximate", "norm_elementwise_affine": False}
+_EXPECTED = {"norm_type": "ada_norm_zero", "activation_fn": "gelu-approximate"}
 
 
 def to_diffusers(config: DiTConfig, state: Mapping[str, Tensor], labels: Tensor) -> DiTTransformer2DModel:
-    """The transformer of dense weights (see `kind_core.dense`) and label embeddings (labels, hidden), null last."""
+    """The transformer of dense weights (see `kind_core.dense`) and label embeddings (labels, ...), null last."""
     with without_import_noise():
         from diffusers import DiTTransformer2DModel
 
@@ -55,11 +57,10 @@ def to_diffusers(config: DiTConfig, state: Mapping[str, Tensor], labels: Tensor)
         norm_eps=config.mlp_norm_eps,
     )
     tensors = {
-        f"{theirs}.{part}": state[f"{ours}.{part}"]
-        for ours, theirs in _layers(config.depth)
-        for part in ("weight", "bias")
+        f"{theirs}.{part}": state[f"{ours}.{part}"] for ours, theirs in _layers(config) for part in ("weight", "bias")
     }
-    tensors |= {f"transformer_blocks.{i}.{_LABELS}": labels for i in range(config.depth)}
+    by_block = labels.unbind(1) if config.block_embedders else (labels,) * config.depth
+    tensors |= {f"transformer_blocks.{i}.{_LABELS}": table for i, table in enumerate(by_block)}
     transformer.load_state_dict(tensors)
     return transformer.eval()  # type: ignore[no-any-return]
 
@@ -67,27 +68,35 @@ def to_diffusers(config: DiTConfig, state: Mapping[str, Tensor], labels: Tensor)
 def from_diffusers(transformer: DiTTransformer2DModel, classes: Sequence[int]) -> KindDiT:
     """The dense model of `classes` (label indices), sharing the transformer's tensors.
 
-    Raises CheckpointError for a transformer that is no DiT with shared embedders.
+    Raises CheckpointError for a transformer that is no DiT with adaLN-Zero.
     """
     config = read_architecture(transformer.config, len(classes))
     theirs = transformer.state_dict()
-    _require_shared(theirs, config.depth)
+    config = replace(config, block_embedders=not _is_shared(theirs, config.depth))
     zeros = torch.zeros(0)
     state: dict[str, Tensor] = {}
-    for ours, name in _layers(config.depth):
+    for ours, name in _layers(config):
         weight = theirs[f"{name}.weight"]
         state[f"{ours}.weight"] = weight
         state[f"{ours}.bias"] = theirs.get(f"{name}.bias", zeros.new_zeros(len(weight)))  # attention_bias false
-    labels = theirs[f"transformer_blocks.0.{_LABELS}"]
-    state["null_label_embedding"] = labels[-1].clone()
-    state["tailors.weight"] = labels[list(classes)].clone()
+    if transformer.config.norm_elementwise_affine:
+        for i in range(config.depth):
+            norm = f"transformer_blocks.{i}.norm3"
+            _fold_norm(state, f"blocks.{i}.adaln", theirs[f"{norm}.weight"], theirs[f"{norm}.bias"])
+    tables = [theirs[f"transformer_blocks.{i}.{_LABELS}"] for i in range(config.num_embedders)]
+    labels = torch.stack([table[[*classes, -1]] for table in tables], dim=1)  # (classes + 1, embedders, hidden)
+    state["null_label_embedding"] = labels[-1].reshape(config.label_shape).clone()
+    state["tailors.weight"] = labels[:-1].flatten(1)
     model = KindDiT(config)
     model.load_state_dict(state, assign=True)
     return model.eval()
 
 
 def read_architecture(config: Mapping[str, Any], num_classes: int) -> DiTConfig:
-    """The architecture that a transformer's `config.json` describes; raises CheckpointError for another network."""
+    """The architecture that a transformer's `config.json` describes; raises CheckpointError for another network.
+
+    Whether the blocks share their embedders is in the weights alone; here it is taken that they do.
+    """
     for name, expected in _EXPECTED.items():
         value = config.get(name, expected)
         if value != expected:
@@ -116,26 +125,40 @@ def read_architecture(config: Mapping[str, Any], num_classes: int) -> DiTConfig:
     )
 
 
-def _layers(depth: int) -> list[tuple[str, str]]:
+def _layers(config: DiTConfig) -> list[tuple[str, str]]:
     """(our name, diffusers' name) of every layer with weight and bias; a shared embedder has one for each block."""
     layers = list(_OUTSIDE.items())
-    for i in range(depth):
+    for i in range(config.depth):
+        embedder = f"timestep_embedder.{i}" if config.block_embedders else "timestep_embedder"
         layers += [(f"blocks.{i}.{ours}", f"transformer_blocks.{i}.{theirs}") for ours, theirs in _BLOCK.items()]
         layers += [
-            (ours, f"transformer_blocks.{i}.norm1.emb.timestep_embedder.{theirs}")
+            (f"{embedder}.{ours}", f"transformer_blocks.{i}.norm1.emb.timestep_embedder.{theirs}")
             for ours, theirs in _EMBEDDERS.items()
         ]
     return layers
 
 
-def _require_shared(tensors: Mapping[str, Tensor], depth: int) -> None:
-    """Raise CheckpointError where blocks have embedders of their own: trained in diffusers they drift apart."""
+def _is_shared(tensors: Mapping[str, Tensor], depth: int) -> bool:
+    """Whether the timestep and label embedders of all blocks are block 0's."""
     prefix = "transformer_blocks.0.norm1.emb."
-    for name in [name for name in tensors if name.startswith(prefix)]:
-        for i in range(1, depth):
-            other = name.replace("transformer_blocks.0.", f"transformer_blocks.{i}.", 1)
-            if not torch.equal(tensors[name], tensors[other]):
-                raise CheckpointError(
-                    f"{other} differs from block 0's, expected one timestep and label embedder for all blocks",
-                    "a DiT trained with embedders of its own in every block is not supported",
-                )
+    return all(
+        torch.equal(tensor, tensors[name.replace("transformer_blocks.0.", f"transformer_blocks.{i}.", 1)])
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+        for i in range(1, depth)
+    )
+
+
+def _fold_norm(state: dict[str, Tensor], adaln: str, gain: Tensor, offset: Tensor) -> None:
+    """Put gain and offset of the norm before the MLP into the layer that modulates what it gives, exactly.
+
+    (n gain + offset) (1 + scale) + shift = n (1 + scale') + shift', with both new ones linear in the old.
+    """
+    for part in ("weight", "bias"):
+        one = float(part == "bias")  # the 1 of 1 + scale is part of the bias
+        chunks = list(state[f"{adaln}.{part}"].chunk(6))
+        shift, scale = chunks[3], chunks[4]
+        column = (-1, *(1,) * (scale.dim() - 1))
+        chunks[3] = shift + offset.reshape(column) * (scale + one)
+        chunks[4] = gain.reshape(column) * (scale + one) - one
+        state[f"{adaln}.{part}"] = torch.cat(chunks)

@@ -109,6 +109,17 @@ class TimestepEmbedder(nn.Module):
         return self.fc2(F.silu(self.fc1(sinusoids)))  # type: ignore[no-any-return]
 
 
+class BlockEmbedders(nn.ModuleList):
+    """A timestep embedder for each block."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__(TimestepEmbedder(config.hidden_size) for _ in range(config.depth))
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        """timesteps (batch,) -> (batch, depth, hidden)."""
+        return torch.stack([embedder(timesteps) for embedder in self], dim=1)
+
+
 class FinalLayer(nn.Module):
     """Modulated norm and a linear layer from tokens to patches."""
 
@@ -134,8 +145,8 @@ class KindDiT(nn.Module):
         self.config = config
         d, p = config.hidden_size, config.patch_size
         self.patch_embedding = nn.Conv2d(config.in_channels, d, kernel_size=p, stride=p)
-        self.timestep_embedder = TimestepEmbedder(d)
-        self.null_label_embedding = nn.Parameter(torch.empty(d))
+        self.timestep_embedder = BlockEmbedders(config) if config.block_embedders else TimestepEmbedder(d)
+        self.null_label_embedding = nn.Parameter(torch.empty(config.label_shape))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.final = FinalLayer(config)
         self.tailors = TailorBank(config)
@@ -147,9 +158,10 @@ class KindDiT(nn.Module):
         nn.init.xavier_uniform_(self.patch_embedding.weight.flatten(1))
         nn.init.zeros_(self.patch_embedding.bias)  # type: ignore[arg-type]
         nn.init.normal_(self.null_label_embedding, std=0.02)
-        for layer in (self.timestep_embedder.fc1, self.timestep_embedder.fc2):
-            nn.init.normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
+        for layer in self.timestep_embedder.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
         for output in (*(block.adaln for block in self.blocks), self.final.adaln, self.final.linear):
             nn.init.zeros_(output.weight)  # type: ignore[arg-type, union-attr]
             nn.init.zeros_(output.bias)  # type: ignore[arg-type, union-attr]
@@ -166,24 +178,27 @@ class KindDiT(nn.Module):
         """
         tailors = self.tailors.open(gates, rows)
         conditioning = F.silu(self.embed_conditioning(timesteps, labels, rows))
+        by_block = conditioning.unbind(1) if self.config.block_embedders else (conditioning,) * self.config.depth
         x = self.patch_embedding(latents).flatten(2).transpose(1, 2) + self.position_embedding
         for i, block in enumerate(self.blocks):
             own = {name: tailor for name, tailor in tailors.items() if name.startswith(f"blocks.{i}.")}
-            x = block(x, conditioning, own, f"blocks.{i}")
-        return self.unpatchify(self.final(x, conditioning))
+            x = block(x, by_block[i], own, f"blocks.{i}")
+        return self.unpatchify(self.final(x, by_block[0]))
 
     def embed_conditioning(self, timesteps: Tensor, labels: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Sum of timestep and label embedding before SiLU, (batch, hidden)."""
+        """Sum of timestep and label embedding before SiLU, (batch, hidden); of each block's, (batch, depth, hidden)."""
         return self.timestep_embedder(timesteps) + self.embed_labels(labels, rows)  # type: ignore[no-any-return]
 
     def embed_labels(self, labels: Tensor, rows: Tensor | None = None) -> Tensor:
-        """(batch, hidden) from the labels of `forward`."""
-        table = self.tailors.label_embeddings(rows)
+        """(batch, hidden), or (batch, depth, hidden), from the labels of `forward`."""
+        table, null = self.tailors.label_embeddings(rows).flatten(1), self.null_label_embedding.flatten()
         if labels.dtype != torch.long:
-            is_null = ~labels.any(dim=1, keepdim=True)
-            return torch.where(is_null, self.null_label_embedding, labels.to(table.dtype) @ table)
-        is_class = (labels >= 0) & (labels < table.shape[0])
-        return torch.where(is_class[:, None], table[labels * is_class], self.null_label_embedding)
+            is_class = labels.any(dim=1)
+            embedded = labels.to(table.dtype) @ table
+        else:
+            is_class = (labels >= 0) & (labels < table.shape[0])
+            embedded = table[labels * is_class]
+        return torch.where(is_class[:, None], embedded, null).unflatten(1, self.config.label_shape)  # type: ignore[no-any-return, no-untyped-call]
 
     def unpatchify(self, tokens: Tensor) -> Tensor:
         """tokens (batch, T, patch * patch * channels) -> (batch, channels, size, size)."""

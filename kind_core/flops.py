@@ -77,7 +77,7 @@ def count_parameters(config: DiTConfig, *, classes: float | None = None, labels:
     num_labels = config.num_classes + 1 if labels is None else labels
     linears = _linears(config, _held_rank(config, classes))
     return Count(
-        label_embedding=num_labels * config.hidden_size,
+        label_embedding=num_labels * config.num_embedders * config.hidden_size,
         attention_products=0,
         norms=0,
         **{part: sum(layer.parameters for layer in layers) for part, layers in linears.items()},
@@ -141,7 +141,7 @@ def _linears(config: DiTConfig, rank: float | None) -> dict[str, list[_Linear]]:
     d, patch = config.hidden_size, config.patch_size**2
     outside = {
         "patch_embedding": [_Linear(patch * config.in_channels, d, tokens=config.num_tokens)],
-        "timestep_embedder": [_Linear(TIMESTEP_FREQUENCIES, d), _Linear(d, d)],
+        "timestep_embedder": [_Linear(n, d, copies=config.num_embedders) for n in (TIMESTEP_FREQUENCIES, d)],
         "adaln": [_Linear(d, 6 * d, copies=config.depth), _Linear(d, 2 * d)],
         "final_layer": [_Linear(d, patch * config.out_channels, tokens=config.num_tokens)],
     }

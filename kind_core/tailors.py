@@ -56,7 +56,7 @@ class TailorBank(nn.Module):
         return tuple(self.spans[f"{matrix}.{factor}"].read(row) for factor in "UsV")  # type: ignore[return-value]
 
     def label_embeddings(self, rows: Tensor | None = None) -> Tensor:
-        """(classes, hidden)."""
+        """(classes, hidden), or (classes, depth, hidden) with embedders of each block."""
         return self.spans["label_embedding"].read(self.weight if rows is None else rows)
 
     def open(self, gates: Tensor, rows: Tensor | None = None) -> dict[str, Tailor]:
@@ -161,14 +161,14 @@ def _pad_rank(piece: Tensor, missing: int) -> Tensor:
 def class_shapes(config: DiTConfig, index: int) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors in the file of class `index`."""
     rank = config.ranks[index]
-    shapes: dict[str, tuple[int, ...]] = {"label_embedding": (config.hidden_size,)}
+    shapes: dict[str, tuple[int, ...]] = {"label_embedding": config.label_shape}
     for name, out_features, in_features in config.matrix_names() if rank else ():
         shapes |= {f"{name}.U": (out_features, rank), f"{name}.s": (rank,), f"{name}.V": (in_features, rank)}
     return shapes
 
 
 def _layout(config: DiTConfig, rank: int) -> tuple[dict[str, _Span], int]:
-    shapes: dict[str, tuple[int, ...]] = {"label_embedding": (config.hidden_size,)}
+    shapes: dict[str, tuple[int, ...]] = {"label_embedding": config.label_shape}
     for name, out_features, in_features in config.matrix_names() if rank else ():
         shapes |= {f"{name}.U": (rank, out_features), f"{name}.s": (rank,), f"{name}.V": (rank, in_features)}
     spans, start = {}, 0

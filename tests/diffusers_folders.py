@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DiTTransformer2DModel
 
 from kind_core.dense import dense_state
 from kind_core.diffusers_dit import to_diffusers
@@ -34,3 +34,18 @@ def write_folder(path: Path, scheduler: Any = None, **changes: Any) -> None:
         "id2label": LABELS,
     }
     (path / "model_index.json").write_text(json.dumps(index))
+
+
+@torch.no_grad()
+def random_transformer(**changes: Any) -> DiTTransformer2DModel:
+    """A transformer made in diffusers, every number of every block drawn; `changes` are its arguments."""
+    architecture = {
+        "num_attention_heads": 2, "attention_head_dim": 8, "in_channels": 3, "num_layers": 3, "sample_size": 8,
+        "patch_size": 2, "num_embeds_ada_norm": NUM_LABELS,
+    }  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformer = DiTTransformer2DModel(**(architecture | changes)).eval()
+        for name, parameter in transformer.named_parameters():
+            parameter.normal_(mean=float("norm3.weight" in name), std=1.0 if "table" in name else 0.2)
+    return transformer

@@ -78,6 +78,6 @@ def compose_dense(model: KindDiT, classes: Sequence[int]) -> KindDiT:
         state[f"{name}.weight"] = torch.stack(products).sum(dim=0)
         for factor in "UsV":
             del state[f"{name}.{factor}"]
-    state["tailors.weight"] = model.tailors.label_embeddings()
+    state["tailors.weight"] = model.tailors.label_embeddings().flatten(1)
     dense.load_state_dict(state)
     return dense

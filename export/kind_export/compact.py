@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kind_core.config import DiTConfig
 from kind_core.schedule import SamplerTable
@@ -60,7 +61,10 @@ class Matrix:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Embedders:
-    """Conditioning as trained: timestep MLP, labels (classes + 1, hidden) with the null label last, adaLN layers."""
+    """Conditioning as trained: timestep MLP, labels (classes + 1, embedders, hidden) with the null label last, adaLN.
+
+    There is one embedder for all blocks, or one for each (see `apply_adaln`).
+    """
 
     timestep_mlp: nn.Module
     label_embeddings: Tensor
@@ -69,7 +73,8 @@ class Embedders:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConditioningTable:
-    """SiLU of the conditioning of every step and label, (steps, classes + 1, hidden), and one joined adaLN layer."""
+    """SiLU of the conditioning of every step and label, (steps, classes + 1, embedders, hidden), and the joined adaLN
+    layers."""
 
     vectors: Tensor
     weight: Tensor
@@ -142,3 +147,21 @@ def scale_offset(depth: int) -> Tensor:
     """(6 * depth + 2, 1): one where a modulation is a scale, which is stored as 1 + scale, zero elsewhere."""
     block = [0.0, 1.0, 0.0, 0.0, 1.0, 0.0]  # shift, scale, gate of attention, then of the MLP
     return torch.tensor([*block * depth, 0.0, 1.0]).reshape(-1, 1)
+
+
+def split_adaln(weight: Tensor, bias: Tensor, num_embedders: int) -> list[tuple[Tensor, Tensor]]:
+    """The joined adaLN layers as far as they read different vectors: all in one, or each block's and the final one."""
+    hidden = weight.shape[1]
+    sizes = [len(bias)] if num_embedders == 1 else [6 * hidden] * num_embedders + [2 * hidden]
+    return list(zip(weight.split(sizes), bias.split(sizes), strict=True))
+
+
+def apply_adaln(vectors: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """vectors (..., embedders, hidden) -> (..., (6 * depth + 2) * hidden).
+
+    Where every block has a vector, the final layer reads that of the first.
+    """
+    inputs = vectors.unbind(-2)
+    layers = split_adaln(weight, bias, len(inputs))
+    read = (*inputs, inputs[0])[: len(layers)]
+    return torch.cat([F.linear(one, *layer) for one, layer in zip(read, layers, strict=True)], dim=-1)

@@ -6,7 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kind_export.compact import CompactModel, ConditioningTable, Embedders, LowRankTable, ModulationTable, scale_offset
+from kind_export.compact import (
+    CompactModel,
+    ConditioningTable,
+    Embedders,
+    LowRankTable,
+    ModulationTable,
+    scale_offset,
+    split_adaln,
+)
 from kind_export.layers import make_linear
 from kind_export.lookup import LookupModule
 
@@ -41,13 +49,15 @@ class EmbedderConditioner(nn.Module):
     def forward(self, step_index: Tensor, class_index: Tensor) -> Tensor:
         embedded = self.timestep_mlp(self.timesteps.index_select(0, step_index))
         labels = torch.cat([class_index, self.null_label])  # the label of each half
-        conditioning = F.silu(embedded + self.label_embeddings.index_select(0, labels))
-        values = torch.cat([layer(conditioning) for layer in self.adaln], dim=1)
+        rows = self.label_embeddings.index_select(0, labels)
+        vectors = F.silu(embedded.reshape(1, -1, self.hidden_size) + rows).unbind(1)  # one, or one for each block
+        read = (*vectors, vectors[0]) if len(vectors) > 1 else vectors * len(self.adaln)
+        values = torch.cat([layer(one) for layer, one in zip(self.adaln, read, strict=True)], dim=1)
         return values.reshape(2, -1, self.hidden_size) + self.offset
 
 
 class TableConditioner(LookupModule):
-    """A `ConditioningTable` or a `ModulationTable` as a module: one gather, and one linear layer in the first case."""
+    """A `ConditioningTable` or a `ModulationTable` as a module: one gather, and the adaLN layers in the first case."""
 
     TABLES = ("table",)
     table: Tensor
@@ -56,7 +66,7 @@ class TableConditioner(LookupModule):
     def __init__(self, source: ConditioningTable | ModulationTable, model: CompactModel) -> None:
         super().__init__()
         table = source.values if isinstance(source, ModulationTable) else source.vectors
-        self.layer = None if isinstance(source, ModulationTable) else make_linear(source.weight, source.bias)
+        self.layer = None if isinstance(source, ModulationTable) else _make_adaln(source)
         self.num_labels, self.hidden_size = table.shape[1], model.config.hidden_size
         self.register_buffer("null_label", torch.tensor([self.num_labels - 1], dtype=torch.int32))
         self.register_buffer("table", table.reshape(table.shape[0] * table.shape[1], -1))
@@ -66,6 +76,24 @@ class TableConditioner(LookupModule):
         rows = self.look_up(self.table, step_index * self.num_labels + labels)
         values = rows if self.layer is None else self.layer(rows)
         return values.reshape(2, -1, self.hidden_size)
+
+
+class BlockAdaln(nn.Module):
+    """The adaLN layers where every block reads a vector of its own: (halves, depth * hidden) -> all modulations."""
+
+    def __init__(self, layers: list[tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(make_linear(weight, bias) for weight, bias in layers)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        vectors = rows.chunk(len(self.layers) - 1, dim=1)
+        read = (*vectors, vectors[0])  # the final layer reads the first block's
+        return torch.cat([layer(one) for layer, one in zip(self.layers, read, strict=True)], dim=1)
+
+
+def _make_adaln(source: ConditioningTable) -> nn.Module:
+    layers = split_adaln(source.weight, source.bias, source.vectors.shape[2])
+    return make_linear(*layers[0]) if len(layers) == 1 else BlockAdaln(layers)
 
 
 class LowRankConditioner(LookupModule):

@@ -28,6 +28,8 @@ CONFIGS = {
     "kind": tiny_config(),
     "ranks by class": tiny_config(tailor_ranks=(2, 0, 1, 3)),
     "dense": tiny_config(learngene_rank=None, tailor_rank=0),
+    "embedders of each block": tiny_config(block_embedders=True),
+    "dense, embedders of each block": tiny_config(block_embedders=True, learngene_rank=None, tailor_rank=0),
 }
 
 

@@ -80,10 +80,9 @@ def test_an_unknown_preset_is_named_with_what_there_is(name: str) -> None:
 def test_what_came_later_is_written_only_where_it_is_used() -> None:
     plain = tiny_model_config().to_dict()
     assert "provenance" not in plain
-    assert "mlp_norm_eps" not in plain["architecture"]
-    config = replace(
-        tiny_model_config(tiny_config(mlp_norm_eps=1e-5)), provenance=Provenance(author="A. Uthor", licence="mit")
-    )
+    assert not {"mlp_norm_eps", "block_embedders"} & plain["architecture"].keys()
+    dit = tiny_config(mlp_norm_eps=1e-5, block_embedders=True)
+    config = replace(tiny_model_config(dit), provenance=Provenance(author="A. Uthor", licence="mit"))
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert set(config.to_dict()["provenance"]) == {"author", "licence", "data"}
     told = replace(config, provenance=Provenance(training="without diversion"))
@@ -119,6 +118,7 @@ def test_derived_shapes() -> None:
         ({"mlp_ratio": 0}, "mlp_ratio is 0, expected a number above 0"),
         ({"mlp_ratio": math.nan}, "mlp_ratio is nan"),
         ({"learn_sigma": "false"}, "learn_sigma is 'false', expected true or false"),
+        ({"block_embedders": 1}, "block_embedders is 1, expected true or false"),
     ],
 )
 def test_a_wrong_architecture_names_value_and_expectation(changes: dict[str, Any], message: str) -> None:
@@ -179,7 +179,12 @@ def _changed(path: str, value: Any) -> dict[str, Any]:
         ("format_version", FORMAT_VERSION + 1, CheckpointError, f"reads up to {FORMAT_VERSION}"),
         ("architecture", None, CheckpointError, "config.json has no 'architecture'"),
         ("architecture", 3, ConfigError, "architecture in config.json is 3, expected an object"),
-        ("architecture.width", 3, ConfigError, "unknown field 'width' in architecture, expected depth"),
+        (
+            "architecture.width",
+            3,
+            ConfigError,
+            "unknown field 'width' in architecture, expected block_embedders, depth",
+        ),
         ("architecture.depth", None, ConfigError, "architecture: .*missing .*'depth'"),
         ("architecture.tailor_ranks", 3, ConfigError, "architecture: "),
         ("diffusion.eta", 0, ConfigError, "unknown field 'eta' in diffusion"),

@@ -114,6 +114,34 @@ def test_float_labels_are_a_mean_and_zeros_the_null_label(model: KindDiT) -> Non
     torch.testing.assert_close(model.embed_labels(weights), expected)
 
 
+@pytest.fixture
+def model_of_embedders() -> KindDiT:
+    return tiny_model(tiny_config(block_embedders=True))
+
+
+def test_labels_of_each_block_are_those_of_the_class(model_of_embedders: KindDiT) -> None:
+    table, null = model_of_embedders.tailors.label_embeddings(), model_of_embedders.null_label_embedding
+    assert table.shape == (4, 2, 32)
+    assert torch.equal(model_of_embedders.embed_labels(torch.tensor([2, -1])), torch.stack([table[2], null]))
+    weights = torch.tensor([[0.5, 0, 0.5, 0], [0, 0, 0, 0]])
+    mean = model_of_embedders.embed_labels(weights)
+    torch.testing.assert_close(mean, torch.stack([(table[0] + table[2]) / 2, null]))
+
+
+@torch.no_grad()
+def test_equal_embedders_of_blocks_are_one(model: KindDiT, model_of_embedders: KindDiT) -> None:
+    state = model.state_dict()
+    for name in ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"):
+        one = state.pop(f"timestep_embedder.{name}")
+        state |= {f"timestep_embedder.{i}.{name}": one for i in range(2)}
+    state["null_label_embedding"] = state["null_label_embedding"].repeat(2, 1)
+    bank = state["tailors.weight"]
+    state["tailors.weight"] = torch.cat([bank[:, :32], bank], dim=1)  # a row begins with the label embedding
+    model_of_embedders.load_state_dict(state)
+    choice = torch.tensor([0, 3, -1])
+    torch.testing.assert_close(_run(model_of_embedders, choice, choice), _run(model, choice, choice))
+
+
 def test_float_labels_agree_with_long_labels(model: KindDiT) -> None:
     gates = torch.tensor([0, 1, 2])
     by_weight = _run(model, torch.tensor([[0.0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]]), gates)

@@ -134,6 +134,8 @@ def test_latency_floor(name: str, seconds: list[str]) -> None:
         {"tailor_ranks": (1, 1, 1, 1)},
         {"tailor_rank": 0},
         {"learngene_rank": None, "tailor_rank": 0},
+        {"block_embedders": True},
+        {"learngene_rank": None, "tailor_rank": 0, "block_embedders": True, "depth": 3},
     ],
 )
 def test_parameters_are_those_of_the_model(changes: dict[str, Any]) -> None:

@@ -40,6 +40,14 @@ MODELS: dict[str, dict[str, Any]] = {
     "high rank, one class": {"num_classes": 1, "learngene_rank": 28},
     "learn_sigma": {"num_classes": 2, "learn_sigma": True},
     "norms of two epsilons": {"num_classes": 1, "mlp_norm_eps": 0.1},
+    "embedders of each block": {"num_classes": 2, "block_embedders": True, "depth": 3},
+    "dense, embedders of each block": {
+        "num_classes": 2,
+        "block_embedders": True,
+        "depth": 3,
+        "learngene_rank": None,
+        "tailor_rank": 0,
+    },
 }
 Rewrite = Callable[[CompactModel], CompactModel]
 

@@ -86,6 +86,7 @@ def init_from_dit(request: InitRequest, on_matrix: OnMatrix = lambda done, total
     config = subset_config(full, classes)
     dit = _decomposed(config.dit, request)
     dense = load_diffusers(folder, classes).model
+    dit = replace(dit, block_embedders=dense.config.block_embedders)
     torch.manual_seed(request.seed)
     model = KindDiT(dit)
     errors = decompose(dense, model, request.tailors, on_matrix)

@@ -14,7 +14,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kind_core.errors import ConfigError
-from kind_export.compact import CompactModel, ConditioningTable, Embedders, ModulationTable, scale_offset
+from kind_export.compact import (
+    CompactModel,
+    ConditioningTable,
+    Embedders,
+    ModulationTable,
+    apply_adaln,
+    scale_offset,
+)
 from kind_export.request import BAKING_MODES
 
 
@@ -35,12 +42,12 @@ def bake_conditioning(model: CompactModel, mode: str = "auto") -> CompactModel:
 
 
 def _conditioning_vectors(source: Embedders, timesteps: Tensor) -> Tensor:
-    # (steps, classes + 1, hidden)
-    embedded: Tensor = source.timestep_mlp(timesteps)
-    return F.silu(embedded[:, None] + source.label_embeddings)
+    # (steps, classes + 1, embedders, hidden)
+    embedded = source.timestep_mlp(timesteps).reshape(len(timesteps), 1, *source.label_embeddings.shape[1:])
+    return F.silu(embedded + source.label_embeddings)
 
 
 def _modulations(vectors: Tensor, weight: Tensor, bias: Tensor, model: CompactModel) -> Tensor:
     # (steps, classes + 1, 6 * depth + 2, hidden)
-    values = F.linear(vectors, weight, bias).reshape(*vectors.shape[:2], -1, model.config.hidden_size)
+    values = apply_adaln(vectors, weight, bias).reshape(*vectors.shape[:2], -1, model.config.hidden_size)
     return values + scale_offset(model.config.depth)

@@ -25,7 +25,7 @@ def compose_gates(model: KindDiT, sampler: SamplerTable) -> CompactModel:
         sampler=sampler,
         conditioning=Embedders(
             timestep_mlp=model.timestep_embedder,
-            label_embeddings=_frozen(labels),
+            label_embeddings=_frozen(labels).reshape(len(labels), -1, config.hidden_size),
             adaln=tuple((_frozen(layer.weight), _frozen(layer.bias)) for layer in layers),
         ),
         blocks=tuple(_compose_block(model, index) for index in range(config.depth)),

@@ -13,9 +13,8 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from kind_export.compact import CompactModel, ConditioningTable, LowRankTable, ModulationTable
+from kind_export.compact import CompactModel, ConditioningTable, LowRankTable, ModulationTable, apply_adaln
 
 # a trajectory of 20 steps, guided, ends 20 to 30 dB below its modulations: well above the gate of 60 dB for fp32
 MIN_ERROR_DB = 100.0
@@ -45,7 +44,7 @@ def modulations(model: CompactModel) -> Tensor | None:
     if isinstance(source, ModulationTable):
         return source.values
     if isinstance(source, ConditioningTable):
-        flat = F.linear(source.vectors, source.weight, source.bias)
+        flat = apply_adaln(source.vectors, source.weight, source.bias)
         return flat.reshape(*flat.shape[:2], -1, model.config.hidden_size)
     return None
 
