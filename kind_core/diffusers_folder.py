@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,9 @@ def load_diffusers(path: Path, classes: Sequence[int] | None = None) -> Checkpoi
     transformer = _load_transformer(_transformer_folder(path))
     model = from_diffusers(transformer, chosen)
     _require_equal(model, transformer, chosen, path)
-    return Checkpoint(config=subset_config(full, chosen), model=model, sha256=hash_files(_list_files(path)))
+    # the weights alone tell whether every block has embedders of its own
+    config = replace(subset_config(full, chosen), dit=model.config)
+    return Checkpoint(config=config, model=model, sha256=hash_files(_list_files(path)))
 
 
 def _load_transformer(folder: Path) -> DiTTransformer2DModel:

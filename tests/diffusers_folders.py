@@ -25,7 +25,12 @@ def write_folder(path: Path, scheduler: Any = None, **changes: Any) -> None:
     }  # fmt: skip
     model = tiny_model(tiny_config(**(architecture | changes)))
     labels = torch.cat([model.tailors.label_embeddings(), model.null_label_embedding[None]]).detach()
-    to_diffusers(model.config, dense_state(model), labels).save_pretrained(path / "transformer")
+    write_pipeline(path, to_diffusers(model.config, dense_state(model), labels), scheduler)
+
+
+def write_pipeline(path: Path, transformer: DiTTransformer2DModel, scheduler: Any = None) -> None:
+    """A pipeline folder without an autoencoder."""
+    transformer.save_pretrained(path / "transformer")
     (scheduler or DDIMScheduler(clip_sample=False)).save_pretrained(path / "scheduler")
     index = {
         "_class_name": "DiTPipeline",

@@ -10,8 +10,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
-from diffusers_folders import write_folder
+from diffusers_folders import random_transformer, write_folder
 from kind_core import diffusers_folder
+from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.diffusers_folder import load_diffusers, read_diffusers_config
 from kind_core.errors import CheckpointError, ConfigError
 from tiny import tiny_batch
@@ -43,6 +44,22 @@ def test_the_model_is_diffusers_own(folder: Path) -> None:
     labels = torch.tensor([0, 1, -1])
     assert (checkpoint.model(latents, timesteps, labels, labels) - expected).abs().max() < 1e-4
     assert load_diffusers(folder, [2, 0]).sha256 == checkpoint.sha256
+
+
+@torch.no_grad()
+def test_embedders_of_each_block_are_known_from_the_weights(folder: Path, tmp_path: Path) -> None:
+    assert not load_diffusers(folder).config.dit.block_embedders
+    transformer = random_transformer()
+    transformer.save_pretrained(tmp_path / "own")
+    checkpoint = load_diffusers(tmp_path / "own", [1])
+    assert checkpoint.config.dit == checkpoint.model.config
+    assert checkpoint.config.dit.block_embedders
+    save_checkpoint(tmp_path / "ours", checkpoint.config, checkpoint.model)
+    latents, timesteps = tiny_batch(checkpoint.config.dit, 2)
+    labels = torch.tensor([0, -1])
+    expected = transformer(latents, timesteps, torch.tensor([1, 3])).sample
+    saved = load_checkpoint(tmp_path / "ours").model
+    assert (saved(latents, timesteps, labels, labels) - expected).abs().max() < 1e-4
 
 
 def test_a_transformer_alone_is_enough(folder: Path) -> None:

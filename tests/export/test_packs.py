@@ -41,6 +41,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "factored": {},
     "q, k and v joined": {"learngene_rank": 28},
     "ranks by class": {"tailor_ranks": (3, 1, 2, 0)},
+    "embedders of each block": {"block_embedders": True, "depth": 3},
 }
 
 

@@ -146,7 +146,9 @@ def test_an_adaptation_resumes_where_it_was(base: Path, tmp_path: Path) -> None:
         adapt(other, tmp_path / "half", resume=True)
 
 
-def test_tailors_drop_into_the_base(base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [{}, {"block_embedders": True}], ids=["one embedder", "embedders of each block"])
+def test_tailors_drop_into_the_base(changes: dict[str, Any], tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", **changes)
     adapt(base, tmp_path / "run").run()
     before = bytes_of(base)
     added = add_classes(base, tmp_path / "run" / "best", ["class 2"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from diffusers_folders import NUM_LABELS, write_folder
+from diffusers_folders import NUM_LABELS, random_transformer, write_folder
 from kind_core.checkpoint import load_checkpoint
 from kind_core.dense import dense_state
 from kind_core.diffusers_folder import load_diffusers
@@ -100,6 +100,20 @@ def test_the_command_writes_a_checkpoint_of_the_asked_classes(folder: Path, tmp_
     table = CliRunner().invoke(main, [*arguments, "--classes", "goldfish", "--force"])
     assert "N_G 20, N_T 3" in table.stdout
     assert str(output) in table.stdout
+
+
+@torch.no_grad()
+def test_every_block_keeps_its_embedders(tmp_path: Path) -> None:
+    transformer = random_transformer()
+    transformer.save_pretrained(tmp_path / "dit")
+    init_from_dit(InitRequest(source=tmp_path / "dit", output=tmp_path / "start", learngene_rank=14, tailor_rank=2))
+    checkpoint = load_checkpoint(tmp_path / "start")
+    assert checkpoint.config.dit.block_embedders
+    latents, timesteps = tiny_batch(checkpoint.config.dit, NUM_LABELS)
+    labels = torch.arange(NUM_LABELS)
+    expected = transformer(latents, timesteps, labels).sample
+    actual = checkpoint.model(latents, timesteps, labels, labels)
+    assert (actual - expected).abs().max() < 1e-3 * expected.abs().max()
 
 
 @pytest.mark.parametrize(
