@@ -117,7 +117,8 @@ def test_the_picture_is_that_of_diffusers_own_pipeline(tmp_path: Path, monkeypat
     """The whole of DiTPipeline, which knows its null label by the number 1000."""
     transformer = random_transformer(in_channels=4, out_channels=8, num_embeds_ada_norm=1000)
     vae = AutoencoderKL.from_pretrained(save_autoencoder(tmp_path / "vae", "AutoencoderKL")).eval()
-    pipeline = DiTPipeline(transformer, vae, COSINE)
+    scheduler = DPMSolverMultistepScheduler.from_config(COSINE.config, timestep_spacing="trailing")  # as every export
+    pipeline = DiTPipeline(transformer, vae, scheduler)
     pipeline.save_pretrained(tmp_path / "dit")
     index = tmp_path / "dit" / "model_index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"id2label": LABELS}))
