@@ -93,8 +93,8 @@ class LowRankTable:
     """The null label's modulations, and for each class coefficients @ basis: how far its own lie from them.
 
     null (steps, 6 * depth + 2, hidden), coefficients (classes, steps, rank), basis (classes, rank, 6 * depth + 2,
-    hidden). `error_db`: rms error of the worst class below the range of the whole table. A base has no class; its
-    programs take coefficients and basis as inputs.
+    hidden). `error_db`: rms error of the worst step of any class below the range of the whole table. A base has no
+    class; its programs take coefficients and basis as inputs.
     """
 
     null: Tensor
