@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kind_core.config import NORM_EPS, DiTConfig
+from kind_core.config import DiTConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError
 from kind_core.quiet import without_import_noise
@@ -36,6 +36,11 @@ _EMBEDDERS = {"fc1": "linear_1", "fc2": "linear_2"}
 _LABELS = "norm1.emb.class_embedder.embedding_table.weight"
 # What the dense DiT of this project is; a transformer with another value is another network.
 _EXPECTED = {"norm_type": "ada_norm_zero", "activation_fn": "gelu-approximate"}
+# What diffusers takes where a `config.json` says nothing.
+_DEFAULTS: Mapping[str, Any] = {
+    "num_attention_heads": 16, "attention_head_dim": 72, "in_channels": 4, "out_channels": None, "num_layers": 28,
+    "sample_size": 32, "patch_size": 2, "norm_eps": 1e-5,
+}  # fmt: skip
 
 
 def to_diffusers(config: DiTConfig, state: Mapping[str, Tensor], labels: Tensor) -> DiTTransformer2DModel:
@@ -97,6 +102,7 @@ def read_architecture(config: Mapping[str, Any], num_classes: int) -> DiTConfig:
 
     Whether the blocks share their embedders is in the weights alone; here it is taken that they do.
     """
+    config = {**_DEFAULTS, **config}
     for name, expected in _EXPECTED.items():
         value = config.get(name, expected)
         if value != expected:
@@ -104,7 +110,7 @@ def read_architecture(config: Mapping[str, Any], num_classes: int) -> DiTConfig:
                 f"the transformer has {name} {value!r}, expected {expected!r}", "only DiT with adaLN-Zero is read"
             )
     channels = config["in_channels"]
-    out_channels = channels if config.get("out_channels") is None else config["out_channels"]
+    out_channels = channels if config["out_channels"] is None else config["out_channels"]
     if out_channels not in (channels, 2 * channels):
         raise CheckpointError(
             f"the transformer has {out_channels} output channels, "
@@ -121,7 +127,7 @@ def read_architecture(config: Mapping[str, Any], num_classes: int) -> DiTConfig:
         learngene_rank=None,
         mlp_ratio=_MLP_RATIO,
         learn_sigma=out_channels != channels,
-        mlp_norm_eps=config.get("norm_eps", NORM_EPS),
+        mlp_norm_eps=config["norm_eps"],
     )
 
 

@@ -31,6 +31,7 @@ _INDEX_NAME = "model_index.json"
 _WEIGHTS = "diffusion_pytorch_model*"
 _TRANSFORMERS = ("DiTTransformer2DModel", "Transformer2DModel")  # the second is what older folders call the first
 _SAMPLERS = {"DPMSolverMultistepScheduler": "dpmpp", "FlowMatchEulerDiscreteScheduler": "euler"}
+_NUM_LABELS = 1000  # what diffusers takes where nothing is said
 _MAX_DIFFERENCE = 1e-4  # of the range of the output: what two orders of summation leave in fp32
 
 
@@ -43,7 +44,7 @@ def read_diffusers_config(path: Path) -> ModelConfig:
             f"{file} is of a {config.get('_class_name')}, expected a {_TRANSFORMERS[0]}",
             "only class-conditional DiT is read",
         )
-    num_labels = config.get("num_embeds_ada_norm")
+    num_labels = config.get("num_embeds_ada_norm", _NUM_LABELS)
     if not isinstance(num_labels, int):
         raise CheckpointError(f"{file} has num_embeds_ada_norm {num_labels!r}, expected a number")
     return ModelConfig(

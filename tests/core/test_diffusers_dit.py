@@ -5,6 +5,7 @@ A transformer that is made in diffusers has embedders of its own in every block.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from diffusers import DiTTransformer2DModel
 from diffusers_folders import random_transformer
 from kind_core.config import DiTConfig
 from kind_core.dense import dense_state
-from kind_core.diffusers_dit import from_diffusers, to_diffusers
+from kind_core.diffusers_dit import from_diffusers, read_architecture, to_diffusers
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError
 from tiny import compose_dense, tiny_batch, tiny_config, tiny_model
@@ -103,6 +104,12 @@ def test_missing_attention_biases_are_zero() -> None:
     model = from_diffusers(random_transformer(attention_bias=False), [0])
     assert not model.get_parameter("blocks.0.attn.q.bias").any()
     assert model.get_parameter("blocks.0.attn.o.bias").any()
+
+
+def test_what_a_config_leaves_out_is_diffusers_default() -> None:
+    defaults = {name: p.default for name, p in inspect.signature(DiTTransformer2DModel).parameters.items()}
+    assert read_architecture({}, 5) == read_architecture(defaults, 5)
+    assert read_architecture({}, 5).mlp_norm_eps == 1e-5
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,19 @@ def _edit(file: Path, **changes: Any) -> None:
     [
         ("transformer/config.json", {"_class_name": "UNet2DModel"}, CheckpointError, "is of a UNet2DModel"),
         ("transformer/config.json", {"num_embeds_ada_norm": None}, CheckpointError, "num_embeds_ada_norm None"),
+        (
+            "transformer/config.json",
+            {"norm_type": "ada_norm"},
+            CheckpointError,
+            "norm_type 'ada_norm', expected 'ada_norm",
+        ),
+        (
+            "transformer/config.json",
+            {"activation_fn": "geglu"},
+            CheckpointError,
+            "activation_fn 'geglu', expected 'gelu-",
+        ),
+        ("transformer/config.json", {"sample_size": [8, 8]}, ConfigError, r"sample_size is \[8, 8\], expected a whole"),
         ("scheduler/scheduler_config.json", {"trained_betas": [0.1]}, CheckpointError, "has trained_betas"),
         ("scheduler/scheduler_config.json", {"beta_schedule": "sigmoid"}, ConfigError, "noise_schedule is 'sigmoid'"),
     ],

@@ -115,7 +115,6 @@ def test_many_classes_share_no_adaln_layer_where_low_rank_is_smaller() -> None:
     assert factor_modulations(model, min_error_db=1e9) is model
 
 
-@pytest.mark.slow
 @torch.no_grad()
 def test_the_last_of_many_steps_changes_as_the_model_does() -> None:
     """Of the shipped sample: where an error of the mean of a hundred steps is ten times as large in the last."""
