@@ -153,7 +153,7 @@ def split_adaln(weight: Tensor, bias: Tensor, num_embedders: int) -> list[tuple[
     """The joined adaLN layers as far as they read different vectors: all in one, or each block's and the final one."""
     hidden = weight.shape[1]
     sizes = [len(bias)] if num_embedders == 1 else [6 * hidden] * num_embedders + [2 * hidden]
-    return list(zip(weight.split(sizes), bias.split(sizes), strict=True))
+    return list(zip(torch.split(weight, sizes), torch.split(bias, sizes), strict=True))
 
 
 def apply_adaln(vectors: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
