@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,13 @@ from torch import Tensor, nn
 from kind_core.config import AutoencoderConfig
 from kind_core.errors import CheckpointError, ConfigError
 from kind_core.quiet import without_import_noise
+from kind_core.staging import link_file
+from kind_core.tensor_files import write_tensors
 
 AUTOENCODER_NAME = "autoencoder"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 AUTOENCODER_FILES = (f"{AUTOENCODER_NAME}/config.json", f"{AUTOENCODER_NAME}/{WEIGHTS_NAME}")
+_PICKLE_NAME = "diffusion_pytorch_model.bin"  # of older folders; it is loaded as weights only
 _KINDS = ("AutoencoderTiny", "AutoencoderKL")
 
 
@@ -40,7 +42,7 @@ def read_autoencoder(folder: Path) -> AutoencoderConfig:
         raise ConfigError(f"{file} has _class_name {kind!r}, expected one of {', '.join(_KINDS)}")
     if data.get("shift_factor"):
         raise ConfigError(f"{file} has shift_factor {data['shift_factor']!r}, expected none")
-    if not (folder / WEIGHTS_NAME).is_file():
+    if not find_weights(folder).is_file():
         raise ConfigError(f"{folder} has no {WEIGHTS_NAME}", "save it with diffusers' save_pretrained")
     blocks = data.get("block_out_channels") if kind == "AutoencoderKL" else data.get("encoder_block_out_channels")
     return AutoencoderConfig(
@@ -51,18 +53,24 @@ def read_autoencoder(folder: Path) -> AutoencoderConfig:
     )
 
 
+def find_weights(folder: Path) -> Path:
+    """The weights in a diffusers folder: the safetensors, if it has no older pickle alone."""
+    weights, pickle = folder / WEIGHTS_NAME, folder / _PICKLE_NAME
+    return pickle if pickle.is_file() and not weights.is_file() else weights
+
+
 def find_autoencoder(checkpoint: Path) -> Path:
     """The autoencoder folder of a checkpoint."""
     folder = checkpoint / AUTOENCODER_NAME
-    require_weights(folder)
+    _require_file(folder / WEIGHTS_NAME)  # a checkpoint has no pickle
     return folder
 
 
-def require_weights(folder: Path) -> None:
-    """Raise CheckpointError where the autoencoder that a checkpoint speaks of is not in `folder`."""
-    if not (folder / WEIGHTS_NAME).is_file():
+def _require_file(weights: Path) -> None:
+    """Raise CheckpointError where the autoencoder that a checkpoint speaks of is not there."""
+    if not weights.is_file():
         raise CheckpointError(
-            f"the checkpoint works on latents, but {folder / WEIGHTS_NAME} is not there",
+            f"the checkpoint works on latents, but {weights} is not there",
             "put its diffusers autoencoder there as safetensors, or export with --latents-only",
         )
 
@@ -76,9 +84,12 @@ def load_autoencoder(folder: Path, config: AutoencoderConfig) -> Any:
         raise CheckpointError(f"{folder} holds a {read_autoencoder(folder).kind}, expected a {config.kind}")
     try:
         model = getattr(diffusers, config.kind).from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
+            folder,
+            local_files_only=True,
+            use_safetensors=find_weights(folder).name == WEIGHTS_NAME,
+            low_cpu_mem_usage=False,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"cannot load the autoencoder at {folder}: {reason}") from error
     return model.float().eval().requires_grad_(False)
@@ -86,19 +97,22 @@ def load_autoencoder(folder: Path, config: AutoencoderConfig) -> Any:
 
 def hash_autoencoder(folder: Path) -> str:
     """sha256 of the weights of an autoencoder: latents of one are nothing to another."""
-    require_weights(folder)
-    with (folder / WEIGHTS_NAME).open("rb") as stream:
+    weights = find_weights(folder)
+    _require_file(weights)
+    with weights.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def copy_autoencoder(source: Path, target: Path) -> None:
-    """Put the files of an autoencoder into another folder: linked where the file system can, otherwise copied."""
+def copy_autoencoder(source: Path, target: Path, *, is_linked: bool = True) -> None:
+    """Put the files of an autoencoder into another folder, as safetensors; linked where the file system can."""
     target.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", WEIGHTS_NAME):
-        try:
-            os.link(source / name, target / name)
-        except OSError:
-            shutil.copyfile(source / name, target / name)
+    put = link_file if is_linked else shutil.copyfile
+    put(source / "config.json", target / "config.json")
+    weights = find_weights(source)
+    if weights.name == WEIGHTS_NAME:
+        put(weights, target / WEIGHTS_NAME)
+    else:
+        write_tensors(target / WEIGHTS_NAME, torch.load(weights, map_location="cpu", weights_only=True))
 
 
 class ImageDecoder(nn.Module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +21,7 @@ from kind_core.classes import ClassInfo, resolve_classes
 from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError
-from kind_core.staging import staged
+from kind_core.staging import link_file, staged
 from kind_core.tensor_files import write_tensors
 
 
@@ -55,9 +54,9 @@ def save_grown(path: Path, base: Path, addition: ModelConfig, model: KindDiT, *,
     num_old = config.dit.num_classes - addition.dit.num_classes
     with staged(path, force=force) as folder:
         (folder / TAILORS_NAME).mkdir(parents=True)
-        _link(base / LEARNGENE_NAME, folder / LEARNGENE_NAME)
+        link_file(base / LEARNGENE_NAME, folder / LEARNGENE_NAME)
         for info in config.classes[:num_old]:
-            _link(tailor_path(base, info.id), tailor_path(folder, info.id))
+            link_file(tailor_path(base, info.id), tailor_path(folder, info.id))
         for index, info in enumerate(addition.classes):
             write_tensors(tailor_path(folder, info.id), model.tailors.state_of(index))
         if config.autoencoder is not None:
@@ -96,10 +95,3 @@ def add_classes(base: Path, source: Path, classes: Sequence[str] = ()) -> tuple[
 
 def _write_config(file: Path, config: ModelConfig) -> None:
     file.write_text(json.dumps(config.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)

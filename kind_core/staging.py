@@ -87,3 +87,11 @@ def _output_error(path: Path, error: OSError) -> OutputError:
     # the file at fault where it is another one than the output: the body may have been reading
     culprit = f": {error.filename}" if error.filename and path.name not in Path(error.filename).parts else ""
     return OutputError(f"cannot write {path}: {error.strerror or error}{culprit}", "choose another --output")
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Put a file in another place too, without a copy where the file system can."""
+    try:
+        os.link(source.resolve(), target)  # the Hub's cache holds symbolic links, which lead nowhere from elsewhere
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)

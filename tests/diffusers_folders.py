@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,13 @@ def random_transformer(**changes: Any) -> DiTTransformer2DModel:
         for name, parameter in transformer.named_parameters():
             parameter.normal_(mean=float("norm3.weight" in name), std=1.0 if "table" in name else 0.2)
     return transformer
+
+
+def evil_pickle() -> bytes:
+    """A file of weights that ends the program where it is unpickled without care."""
+
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (exec, ("raise SystemExit('the pickle ran')",))
+
+    return pickle.dumps({"weight": Evil()})

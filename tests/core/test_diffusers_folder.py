@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
-from diffusers_folders import random_transformer, write_folder
+from diffusers_folders import evil_pickle, random_transformer, write_folder
 from kind_core import diffusers_folder
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.diffusers_folder import load_diffusers, read_diffusers_config
@@ -79,19 +79,9 @@ def test_weights_of_older_folders_are_read_without_running_a_pickle(folder: Path
     _edit(transformer / "config.json", _class_name="Transformer2DModel", cross_attention_dim=None)
     actual = load_diffusers(folder, [0]).model.state_dict()
     assert all(torch.equal(actual[name], expected[name]) for name in expected)
-    (transformer / "diffusion_pytorch_model.bin").write_bytes(_evil_pickle())
+    (transformer / "diffusion_pytorch_model.bin").write_bytes(evil_pickle())
     with pytest.raises(CheckpointError, match="diffusers cannot load"):
         load_diffusers(folder, [0])
-
-
-def _evil_pickle() -> bytes:
-    import pickle
-
-    class Evil:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (exec, ("raise SystemExit('the pickle ran')",))
-
-    return pickle.dumps({"weight": Evil()})
 
 
 @pytest.mark.parametrize(

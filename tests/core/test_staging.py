@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kind_core.errors import OutputError
-from kind_core.staging import check_output, recover, staged
+from kind_core.staging import check_output, link_file, recover, staged
 
 
 def _write_folder(path: Path, text: str = "new") -> None:
@@ -192,3 +192,14 @@ def test_what_a_killed_process_left_is_mended(tmp_path: Path, at: str, content: 
 
 def test_mending_looks_at_no_folder_that_is_not_there(tmp_path: Path) -> None:
     recover(tmp_path / "none")
+
+
+def test_a_link_to_a_symbolic_link_is_the_file_itself(tmp_path: Path) -> None:
+    """As the Hub's cache has them: relative, so that they lead nowhere from another folder."""
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "blobs" / "1").write_text("weights")
+    (tmp_path / "snapshot" / "model").symlink_to("../blobs/1")
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    link_file(tmp_path / "snapshot" / "model", tmp_path / "far" / "away" / "model")
+    assert (tmp_path / "far" / "away" / "model").read_text() == "weights"

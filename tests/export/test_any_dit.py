@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 from click.testing import CliRunner
 from diffusers import AutoencoderKL, DiTPipeline, DiTTransformer2DModel, DPMSolverMultistepScheduler
 from diffusers.pipelines.dit import pipeline_dit
+from safetensors.torch import load_file
 
-from diffusers_folders import LABELS, random_transformer, write_pipeline
+from diffusers_folders import LABELS, evil_pickle, random_transformer, write_pipeline
 from kind_core.diffusers_folder import load_diffusers
 from kind_core.noise import start_noise
 from kind_core.schedule import make_scheduler
@@ -111,6 +113,25 @@ def test_a_pipeline_is_exported_with_its_decoder(target: str, baking: str, tmp_p
     assert set(entry["programs"]) == {"step", "decode"}
     assert entry["parity"]["decode_psnr_db"] >= entry["parity"]["decode_threshold_db"]
     assert (output / "preview.png").exists()
+
+
+def test_an_older_autoencoder_is_read_without_running_its_pickle(folder: Path, tmp_path: Path) -> None:
+    """And what is written of it is no pickle."""
+    path = shutil.copytree(folder, tmp_path / "dit")
+    weights = save_autoencoder(path / "vae", "AutoencoderKL") / "diffusion_pytorch_model.safetensors"
+    expected = AutoencoderKL.from_pretrained(path / "vae").state_dict()
+    torch.save(load_file(weights), path / "vae" / "diffusion_pytorch_model.bin")
+    weights.unlink()
+    output = _export(path, tmp_path / "two.kind", "--target", "onnx,diffusers")
+    assert all("decode" in spec.programs for spec in open_bundle(output).manifest.targets.values())
+    assert not list(output.rglob("*.bin"))
+    actual = open_pipeline(output / "diffusers").vae.state_dict()
+    assert all(torch.equal(actual[name], expected[name]) for name in expected)
+    (path / "vae" / "diffusion_pytorch_model.bin").write_bytes(evil_pickle())
+    given = ["--from-diffusers", str(path), "--classes", "0", "--target", "onnx", "--steps", "2"]
+    done = CliRunner().invoke(main, [*given, "-o", str(tmp_path / "evil.kind")])
+    assert done.exit_code == 1
+    assert "cannot load the autoencoder" in done.output
 
 
 def test_the_picture_is_that_of_diffusers_own_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kind_core.autoencoder import copy_autoencoder
 from kind_core.checkpoint import Checkpoint
 from kind_core.config import ModelConfig
 from kind_core.dense import dense_state
@@ -100,7 +100,7 @@ def write_pipeline(
     if autoencoder is not None:
         assert config.autoencoder is not None, "an autoencoder's folder without its settings"
         vae = config.autoencoder.kind
-        shutil.copytree(autoencoder, folder / _VAE)
+        copy_autoencoder(autoencoder, folder / _VAE, is_linked=False)
     (folder / "model_index.json").write_text(_index(parts, scheduler, settings, vae), encoding="utf-8")
     (folder / PIPELINE_FILE).write_text(_render(parts, scheduler, settings, vae), encoding="utf-8")
     return {"components": [part.name for part in parts], "scheduler": type(scheduler).__name__}
