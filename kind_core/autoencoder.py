@@ -5,7 +5,6 @@ A checkpoint carries it in its folder `autoencoder/`, in the layout of diffusers
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from kind_core.config import AutoencoderConfig
 from kind_core.errors import CheckpointError, ConfigError
+from kind_core.hashing import hash_file
 from kind_core.quiet import without_import_noise
 from kind_core.staging import link_file
 from kind_core.tensor_files import write_tensors
@@ -99,8 +99,7 @@ def hash_autoencoder(folder: Path) -> str:
     """sha256 of the weights of an autoencoder: latents of one are nothing to another."""
     weights = find_weights(folder)
     _require_file(weights)
-    with weights.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return hash_file(weights)
 
 
 def copy_autoencoder(source: Path, target: Path, *, is_linked: bool = True) -> None:

@@ -5,7 +5,6 @@ config.json   learngene.safetensors   tailors/<class id>.safetensors
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from kind_core.autoencoder import (
 from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError
+from kind_core.hashing import hash_file, hash_files
 from kind_core.sampling import to_images
 from kind_core.staging import staged
 from kind_core.tailors import class_shapes
@@ -171,11 +171,6 @@ def subset_config(config: ModelConfig, classes: Sequence[int]) -> ModelConfig:
     return replace(config, dit=dit, classes=tuple(config.classes[i] for i in classes))
 
 
-def hash_files(files: Sequence[Path]) -> str:
-    """One sha256 of the contents of `files`, in order."""
-    return hashlib.sha256("".join(_sha256(file) for file in files).encode()).hexdigest()
-
-
 def tailor_path(path: Path, class_id: str) -> Path:
     """Where the tailor of a class lies in a checkpoint folder."""
     return path / TAILORS_NAME / f"{class_id}.safetensors"
@@ -184,7 +179,7 @@ def tailor_path(path: Path, class_id: str) -> Path:
 def hash_learngene(path: Path) -> str:
     """sha256 of a checkpoint's learngene file: tailors fit the learngene they were trained beside, and no other."""
     try:
-        return _sha256(path / LEARNGENE_NAME)
+        return hash_file(path / LEARNGENE_NAME)
     except OSError as error:
         raise CheckpointError(f"cannot read {path / LEARNGENE_NAME}: {error.strerror}") from error
 
@@ -215,8 +210,3 @@ def _read_tensors(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
 
 def _cast(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     return {name: tensor.to(dtype) for name, tensor in tensors.items()}
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kind_core.checkpoint import Checkpoint, hash_files, subset_config
+from kind_core.checkpoint import Checkpoint, subset_config
 from kind_core.classes import ClassInfo
 from kind_core.config import NOISE_SCHEDULES, AutoencoderConfig, DiffusionConfig, ModelConfig
 from kind_core.diffusers_dit import from_diffusers, read_architecture
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError
+from kind_core.hashing import hash_files
 from kind_core.quiet import without_import_noise
 
 if TYPE_CHECKING:

@@ -29,9 +29,10 @@ class ExportJob:
     output: Path
 
     @property
-    def guided(self) -> tuple[bool, ...]:
-        """Whether each step is guided."""
-        return guided_steps(self.steps, self.request.guidance_interval)
+    def guided_steps(self) -> tuple[int, ...] | None:
+        """The steps that are guided; None where all of them are."""
+        guided = guided_steps(self.steps, self.request.guidance_interval)
+        return None if all(guided) else tuple(i for i, one in enumerate(guided) if one)
 
 
 def read_job(request: ExportRequest) -> ExportJob:

@@ -10,6 +10,7 @@ from typing import Any
 
 from kind_core.checkpoint import Checkpoint
 from kind_core.classes import ClassInfo
+from kind_core.hashing import hash_file
 from kind_core.schedule import SamplerTable
 from kind_export.blending import Opening
 from kind_export.compact import CompactModel
@@ -19,7 +20,7 @@ from kind_export.programs import latents_shape
 from kind_export.request import ExportRequest
 from kind_export.rewrites import describe_rewrites
 from kind_export.verify import Parity
-from kind_runtimes.bundle import MANIFEST_NAME, hash_file, list_files
+from kind_runtimes.bundle import MANIFEST_NAME, list_files
 from kind_runtimes.manifest import FORMAT_VERSION, NOISE_GENERATOR, Manifest, describe_program, parse_manifest
 
 _TOOLS = {
@@ -87,10 +88,9 @@ def _describe_cut(request: ExportRequest) -> dict[str, Any]:
 
 def _describe_interval(job: ExportJob) -> dict[str, Any]:
     """Which steps are guided, where it is not all of them."""
-    if all(job.guided):
+    if job.guided_steps is None:
         return {}
-    interval = list(job.request.guidance_interval)
-    return {"guidance_interval": interval, "guided_steps": [i for i, one in enumerate(job.guided) if one]}
+    return {"guidance_interval": list(job.request.guidance_interval), "guided_steps": list(job.guided_steps)}
 
 
 def write_manifest(folder: Path, draft: Manifest, parities: Mapping[str, Parity]) -> Manifest:

@@ -17,10 +17,10 @@ from kind_core.checkpoint import LEARNGENE_NAME
 from kind_core.classes import ClassInfo
 from kind_core.config import ModelConfig
 from kind_core.errors import ConfigError, ExportError
+from kind_core.hashing import hash_file
 from kind_core.schedule import SamplerTable
 from kind_export.compact import CompactModel, LowRankTable
 from kind_export.rewrites.detach_classes import DetachedClass
-from kind_runtimes.bundle import hash_file
 from kind_runtimes.manifest import PACKS_FOLDER
 from kind_runtimes.packs import PACK_SUFFIX, PACK_TENSORS, encode_metadata
 

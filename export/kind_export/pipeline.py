@@ -166,7 +166,7 @@ def _describe_programs(job: ExportJob, checkpoint: Checkpoint, sampler: SamplerT
         sampler=job.sampler,
         guidance_scale=job.guidance,
         initial_noise_scale=sampler.initial_noise_scale,
-        guided_steps=None if all(job.guided) else tuple(i for i, one in enumerate(job.guided) if one),
+        guided_steps=job.guided_steps,
         author=provenance.author,
         licence=provenance.licence,
     )

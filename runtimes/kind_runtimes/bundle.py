@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from kind_core.errors import BundleError
+from kind_core.hashing import hash_file
 from kind_runtimes.manifest import MEASURED_FOLDER, PACKS_FOLDER, Manifest, parse_manifest
 
 MANIFEST_NAME = "manifest.json"
@@ -75,12 +75,6 @@ def list_program_files(manifest: Manifest, target: str) -> list[str]:
     """The files of the programs of one target, as the manifest lists them; a Core ML program is a folder of them."""
     programs = manifest.target(target).programs.values()
     return [name for name in manifest.files if any(_is_part(name, program.file) for program in programs)]
-
-
-def hash_file(file: Path) -> str:
-    """sha256 of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _check_file(path: Path, name: str, expected: str) -> None:

@@ -16,12 +16,13 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
+from kind_core.hashing import hash_file
 from kind_core.noise import start_noise
 from kind_export.cli import main
 from kind_export.reference import Reference
 from kind_export.request import TARGETS
 from kind_export.verify import TRAJECTORY_DB, psnr_db
-from kind_runtimes.bundle import Bundle, hash_file, list_files, open_bundle
+from kind_runtimes.bundle import Bundle, list_files, open_bundle
 from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import check_schema
 from tiny import CLASSES, tiny_config, tiny_model, tiny_model_config

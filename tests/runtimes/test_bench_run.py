@@ -18,13 +18,14 @@ from small_bundles import STEPS, write_manifest
 
 from interruptible import interruptible
 from kind_core.errors import BundleError, ConfigError, KindError, TargetError
+from kind_core.hashing import hash_file
 from kind_runtimes.bench import session
 from kind_runtimes.bench.gathering import Gathering
 from kind_runtimes.bench.measure import Counts
 from kind_runtimes.bench.results import Results, read_results
 from kind_runtimes.bench.session import BenchRequest, measure_bundle
 from kind_runtimes.bench_cli import main
-from kind_runtimes.bundle import Bundle, hash_file
+from kind_runtimes.bundle import Bundle
 from kind_runtimes.onnx_program import list_providers
 from kind_runtimes.runtime import EngineOptions
 

@@ -13,9 +13,10 @@ import pytest
 from browser import CHROMIUM, Sample, launched, serving
 
 from js_bundles import write_bundles
+from kind_core.hashing import hash_file
 from kind_export.pipeline import export_bundle
 from kind_export.request import ExportRequest
-from kind_runtimes.bundle import hash_file, open_bundle
+from kind_runtimes.bundle import open_bundle
 from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import check_schema
 from kind_runtimes.packs import read_pack

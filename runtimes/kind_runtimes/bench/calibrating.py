@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kind_core.errors import ResultsError
+from kind_core.hashing import hash_file
 from kind_core.staging import check_output
 from kind_runtimes.bench.importing import check_model
 from kind_runtimes.bench.results import read_results
-from kind_runtimes.bundle import MANIFEST_NAME, hash_file, open_bundle
+from kind_runtimes.bundle import MANIFEST_NAME, open_bundle
 from kind_runtimes.calibration import Calibration, fit, measured_device, write_calibrated
 from kind_runtimes.counting import count_bundle
 from kind_runtimes.device_table import load_device

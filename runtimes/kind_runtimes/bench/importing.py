@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from kind_core.errors import ResultsError
+from kind_core.hashing import hash_file
 from kind_runtimes.bench.results import Results, Spread, combine_image_ms, parse_results, read_results, write_results
-from kind_runtimes.bundle import MANIFEST_NAME, Bundle, hash_file, list_program_files, open_bundle
+from kind_runtimes.bundle import MANIFEST_NAME, Bundle, list_program_files, open_bundle
 from kind_runtimes.manifest import MEASURED_FOLDER, Manifest
 
 _SPREADS = ("step_ms", "step_unguided_ms", "decode_ms", "whole_image_ms")

@@ -18,11 +18,12 @@ from typing import Any
 
 from kind_core import errors
 from kind_core.errors import ConfigError, KindError, TargetError
+from kind_core.hashing import hash_file
 from kind_runtimes.bench.gathering import Gathering, has_decode
 from kind_runtimes.bench.machine import describe_machine
 from kind_runtimes.bench.measure import Counts
 from kind_runtimes.bench.results import RESULTS_VERSION, Results, name_case, parse_results
-from kind_runtimes.bundle import MANIFEST_NAME, Bundle, hash_file, list_program_files, open_bundle
+from kind_runtimes.bundle import MANIFEST_NAME, Bundle, list_program_files, open_bundle
 from kind_runtimes.manifest import Manifest
 from kind_runtimes.progress import OnProgress, Progress
 from kind_runtimes.runtime import CODE_RUNTIME, DEFAULT_OPTIONS, EngineOptions, check_runtime, is_installed

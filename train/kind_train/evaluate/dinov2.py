@@ -6,7 +6,6 @@ transformers. Its position encoding is interpolated a little differently than in
 
 from __future__ import annotations
 
-import hashlib
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kind_core.errors import ConfigError
+from kind_core.hashing import hash_file
 from kind_train.evaluate.networks import Figure, Observed, compare_sets, refuse_import, require_file
 
 REPOSITORY = "facebook/dinov2-large"
@@ -50,8 +50,7 @@ class DinoV2:
         self._network = _load_network(path)
         config = self._network.config
         self.name = f"DINOv2 of width {config.hidden_size} and depth {config.num_hidden_layers}"
-        with (path / _WEIGHTS).open("rb") as stream:
-            self.sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        self.sha256 = hash_file(path / _WEIGHTS)
 
     def observe(self, images: NDArray[np.uint8]) -> Observed:
         """`token` (N, width): the class token after the last norm."""

@@ -6,7 +6,6 @@ The weights are those of TensorFlow's `inception-2015-12-05` that pytorch-fid an
 
 from __future__ import annotations
 
-import hashlib
 import io
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kind_core.errors import ConfigError, DataError
+from kind_core.hashing import hash_file
 from kind_train.evaluate.classification import wilson_interval
 from kind_train.evaluate.frechet import Rows, shift_interval
 from kind_train.evaluate.manifold import ManifoldCoverage, measure_coverage
@@ -145,8 +145,7 @@ def _share(coverage: ManifoldCoverage, name: str) -> Estimate:
 
 
 def _check_weights(path: Path, prefix: str) -> str:
-    with require_file(path, "--inception-weights", _HINT).open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    sha256 = hash_file(require_file(path, "--inception-weights", _HINT))
     if not sha256.startswith(prefix):
         raise ConfigError(f"the SHA-256 of {path} begins with {sha256[:8]}, expected {prefix}", _HINT)
     return sha256

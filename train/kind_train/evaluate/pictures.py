@@ -97,7 +97,8 @@ class BundleDrawer:
     can_mix = False
 
     def __init__(self, path: Path, runtime: str | None, classes: Sequence[str], settings: DrawSettings) -> None:
-        from kind_runtimes.bundle import hash_file, open_bundle
+        from kind_core.hashing import hash_file
+        from kind_runtimes.bundle import open_bundle
         from kind_runtimes.generator import open_generator
         from kind_runtimes.packs import read_pack
 
