@@ -14,7 +14,7 @@ FORMAT_VERSION = 1
 _FIELDS = {"format_version", "architecture", "diffusion", "autoencoder", "classes", "provenance"}
 _T = TypeVar("_T")
 NOISE_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "flow")
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow_prediction")
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow_prediction")  # the last on a straight path alone
 NORM_EPS = 1e-6
 TIMESTEP_FREQUENCIES = 256  # sines and cosines of the timestep embedder, as in every DiT
 
@@ -129,7 +129,8 @@ class DiTConfig:
 class DiffusionConfig:
     """Noise schedule, what the network predicts, and the sampling settings that suit the checkpoint.
 
-    Schedules are diffusers': the names of `beta_schedule`, or `flow` for a straight path from noise to image.
+    Schedules are diffusers': the names of `beta_schedule`, or `flow` for a straight path from noise to image, along
+    which the network predicts the velocity (`flow_prediction`) or the image (`sample`).
     `sampler`, `steps` and `guidance_scale` are the defaults of export.
     """
 
@@ -150,10 +151,11 @@ class DiffusionConfig:
         _require_number("beta_start", self.beta_start, above=0)
         _require_number("beta_end", self.beta_end, above=0)
         _require_number("guidance_scale", self.guidance_scale)
-        if (self.noise_schedule == "flow") != (self.prediction_type == "flow_prediction"):
+        is_flow = self.noise_schedule == "flow"
+        if self.prediction_type not in (("flow_prediction", "sample") if is_flow else PREDICTION_TYPES[:3]):
             raise ConfigError(
                 f"prediction_type {self.prediction_type!r} does not go with noise_schedule {self.noise_schedule!r}",
-                "use flow with flow_prediction, and the other schedules with epsilon, v_prediction or sample",
+                "use flow with flow_prediction or sample, and the other schedules with epsilon, v_prediction or sample",
             )
 
 
@@ -251,6 +253,18 @@ class ModelConfig:
             raise CheckpointError(f"config.json has no {error.args[0]!r}") from error
 
 
+def on_schedule(diffusion: DiffusionConfig, noise_schedule: str) -> DiffusionConfig:
+    """The settings for a model of the same kind trained along another path; one that predicted the noise or a velocity
+    predicts the noise, on a straight path its velocity. A sampler that does not know the path gives way to `dpmpp`.
+    """
+    _require_choice("noise_schedule", noise_schedule, NOISE_SCHEDULES)
+    if (noise_schedule == "flow") == (diffusion.noise_schedule == "flow"):
+        return replace(diffusion, noise_schedule=noise_schedule)
+    noise = "flow_prediction" if noise_schedule == "flow" else "epsilon"
+    prediction = diffusion.prediction_type if diffusion.prediction_type == "sample" else noise
+    return replace(diffusion, noise_schedule=noise_schedule, prediction_type=prediction, sampler="dpmpp")
+
+
 def check_interval(interval: tuple[float, float]) -> None:
     """Raise ConfigError where a guidance interval is not two shares of the steps, the lower first."""
     low, high = interval
@@ -328,23 +342,30 @@ _SAMPLE_64 = DiTConfig(
     sample_size=64, patch_size=4, in_channels=3, hidden_size=256, depth=6, num_heads=8, num_classes=40,
     learngene_rank=128, tailor_rank=3,
 )  # fmt: skip
-_PIXELS = {"sample": _SAMPLE, "sample-64": _SAMPLE_64}
+# Patches of 8: 64 x 64 pixels at the tokens, and so nearly at the cost, of `sample`.
+_SAMPLE_64_CPU = replace(_SAMPLE, sample_size=64, patch_size=8)
 _SAMPLE_DIFFUSION = DiffusionConfig(
     noise_schedule="squaredcos_cap_v2", prediction_type="sample", sampler="dpmpp", steps=20, guidance_scale=2.5
 )
+_PIXELS = {
+    "sample": (_SAMPLE, _SAMPLE_DIFFUSION),
+    "sample-64": (_SAMPLE_64, _SAMPLE_DIFFUSION),
+    "sample-64-cpu": (_SAMPLE_64_CPU, on_schedule(_SAMPLE_DIFFUSION, "flow")),
+}
 
 
 def preset(name: str) -> tuple[DiTConfig, DiffusionConfig]:
     """Architecture and schedule of `name`: `kind-b/2`, `dit-b/2` (also s, l, xl, any patch), `kind-mobile`, `sample`.
 
-    `kind-*` are the paper's settings (150 classes, latents 4x32x32); `dit-*` are their dense twins. `sample` and
-    `sample-64` work on pixels, 32 x 32 for a CPU and 64 x 64 for a GPU; `dit-sample` and `dit-sample-64` are theirs.
+    `kind-*` are the paper's settings (150 classes, latents 4x32x32); `dit-*` are their dense twins. The samples work on
+    pixels: `sample` on 32 x 32 and `sample-64-cpu` on 64 x 64 for a CPU, `sample-64` on 64 x 64 for a GPU; `dit-sample`
+    and so on are theirs.
     """
     key = name.lower()
     if key.removeprefix("dit-") in _PIXELS:
-        dit = _PIXELS[key.removeprefix("dit-")]
+        dit, diffusion = _PIXELS[key.removeprefix("dit-")]
         is_dense = key.startswith("dit-")
-        return replace(dit, learngene_rank=None, tailor_rank=0) if is_dense else dit, _SAMPLE_DIFFUSION
+        return replace(dit, learngene_rank=None, tailor_rank=0) if is_dense else dit, diffusion
     if key == "kind-mobile":
         b2, diffusion = preset("kind-b/2")
         return replace(b2, learngene_rank=151, tailor_rank=3), diffusion
@@ -352,8 +373,8 @@ def preset(name: str) -> tuple[DiTConfig, DiffusionConfig]:
     size, _, patch = rest.partition("/")
     if family not in ("kind", "dit") or size not in _SIZES or not patch.isdigit():
         raise ConfigError(
-            f"unknown preset {name!r}, expected sample, sample-64, kind-mobile or kind-SIZE/PATCH, or a dense twin: "
-            "dit-sample, dit-sample-64 or dit-SIZE/PATCH",
+            f"unknown preset {name!r}, expected {', '.join(_PIXELS)}, kind-mobile or kind-SIZE/PATCH, or a dense "
+            "twin: dit-sample, dit-sample-64 ... or dit-SIZE/PATCH",
             "SIZE is s, b, l or xl; for example kind-b/2",
         )
     num_learngene, num_tailor = (None, 0) if family == "dit" else _RANKS[size]

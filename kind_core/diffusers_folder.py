@@ -124,8 +124,10 @@ def _read_diffusion(file: Path) -> DiffusionConfig:
     data = _read_json(file)
     name = str(data.get("_class_name"))
     if name == "FlowMatchEulerDiscreteScheduler" or data.get("use_flow_sigmas"):
+        is_euler = name == "FlowMatchEulerDiscreteScheduler"  # it takes a velocity and has no word for it
         return DiffusionConfig(
-            noise_schedule="flow", prediction_type="flow_prediction", sampler=_SAMPLERS.get(name, "dpmpp"),
+            noise_schedule="flow", sampler=_SAMPLERS.get(name, "dpmpp"),
+            prediction_type="flow_prediction" if is_euler else data.get("prediction_type", "flow_prediction"),
             num_train_timesteps=data.get("num_train_timesteps", 1000), guidance_scale=GUIDANCE_SCALE,
         )  # fmt: skip
     for key in ("trained_betas", "rescale_betas_zero_snr"):

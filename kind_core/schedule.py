@@ -29,7 +29,7 @@ def make_scheduler(config: DiffusionConfig, sampler: str, steps: int) -> Any:
     """The diffusers scheduler for a checkpoint's schedule, with its `steps` timesteps set.
 
     `ddim`: DDIMScheduler (eta 0). `dpmpp`: DPMSolverMultistepScheduler, DPM-Solver++(2M). `euler`:
-    FlowMatchEulerDiscreteScheduler, for `flow` schedules.
+    FlowMatchEulerDiscreteScheduler, for networks that predict the velocity of a `flow` schedule.
     """
     if steps < 1 or steps > config.num_train_timesteps:
         raise ConfigError(f"steps is {steps}, expected 1 to {config.num_train_timesteps}")
@@ -38,17 +38,30 @@ def make_scheduler(config: DiffusionConfig, sampler: str, steps: int) -> Any:
     return scheduler
 
 
+def allowed_samplers(config: DiffusionConfig) -> tuple[str, ...]:
+    """The samplers that know the schedule and what the network predicts; diffusers' Euler steps take a velocity."""
+    if config.noise_schedule != "flow":
+        return "ddim", "dpmpp"
+    return ("euler", "dpmpp") if config.prediction_type == "flow_prediction" else ("dpmpp",)
+
+
+def check_sampler(config: DiffusionConfig, sampler: str) -> None:
+    """Raise ConfigError where a sampler does not go with a checkpoint's schedule or prediction."""
+    allowed = allowed_samplers(config)
+    if sampler not in allowed:
+        raise ConfigError(
+            f"sampler {sampler!r} does not go with the checkpoint's noise schedule {config.noise_schedule!r} "
+            f"and prediction type {config.prediction_type!r}",
+            f"use --sampler {' or '.join(allowed)}",
+        )
+
+
 def _build_scheduler(config: DiffusionConfig, sampler: str) -> Any:
     with without_import_noise():
         from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
+    check_sampler(config, sampler)
     is_flow = config.noise_schedule == "flow"
-    allowed = ("euler", "dpmpp") if is_flow else ("ddim", "dpmpp")
-    if sampler not in allowed:
-        raise ConfigError(
-            f"sampler {sampler!r} does not go with the checkpoint's noise schedule {config.noise_schedule!r}",
-            f"use --sampler {' or '.join(allowed)}",
-        )
     if sampler == "euler":
         return FlowMatchEulerDiscreteScheduler(num_train_timesteps=config.num_train_timesteps)
     common: dict[str, Any] = {

@@ -14,6 +14,7 @@ from kind_core.config import (
     DiTConfig,
     ModelConfig,
     Provenance,
+    on_schedule,
     preset,
 )
 from kind_core.dit import KindDiT
@@ -132,6 +133,7 @@ def test_a_wrong_architecture_names_value_and_expectation(changes: dict[str, Any
         ({"noise_schedule": "cosine"}, "noise_schedule is 'cosine', expected one of linear, .*flow"),
         ({"prediction_type": "noise"}, "prediction_type is 'noise', expected one of epsilon"),
         ({"noise_schedule": "flow"}, "'epsilon' does not go with noise_schedule 'flow'"),
+        ({"noise_schedule": "flow", "prediction_type": "v_prediction"}, "'v_prediction' does not go with .*'flow'"),
         ({"prediction_type": "flow_prediction"}, "'flow_prediction' does not go with .* 'linear'"),
         ({"steps": 0}, "steps is 0"),
         ({"beta_start": 0}, "beta_start is 0, expected a number above 0"),
@@ -214,3 +216,24 @@ def test_configs_are_values() -> None:
     assert hash(tiny_config()) == hash(tiny_config())
     with pytest.raises(AttributeError):
         DiTConfig.__setattr__(tiny_config(), "depth", 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "noise_schedule", "expected"),
+    [
+        ("sample", "flow", ("flow", "sample", "dpmpp")),
+        ("sample", "linear", ("linear", "sample", "dpmpp")),
+        ("kind-b/2", "flow", ("flow", "flow_prediction", "dpmpp")),
+        ("kind-b/2", "scaled_linear", ("scaled_linear", "epsilon", "ddim")),
+        ("sample-64-cpu", "squaredcos_cap_v2", ("squaredcos_cap_v2", "sample", "dpmpp")),
+    ],
+)
+def test_another_schedule_keeps_what_is_predicted(name: str, noise_schedule: str, expected: tuple[str, ...]) -> None:
+    diffusion = on_schedule(preset(name)[1], noise_schedule)
+    assert (diffusion.noise_schedule, diffusion.prediction_type, diffusion.sampler) == expected
+
+
+def test_the_larger_sample_for_a_cpu_has_the_tokens_of_the_smaller() -> None:
+    small, large = preset("sample")[0], preset("sample-64-cpu")[0]
+    assert (large.num_tokens, large.sample_size) == (small.num_tokens, 64)
+    assert large.matrix_shapes == small.matrix_shapes

@@ -91,6 +91,7 @@ def test_weights_of_older_folders_are_read_without_running_a_pickle(folder: Path
          ("squaredcos_cap_v2", "v_prediction", "ddim")),
         (DPMSolverMultistepScheduler(beta_schedule="linear"), ("linear", "epsilon", "dpmpp")),
         (FlowMatchEulerDiscreteScheduler(), ("flow", "flow_prediction", "euler")),
+        (DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="sample"), ("flow", "sample", "dpmpp")),
     ],
 )  # fmt: skip
 def test_the_schedule_is_the_schedulers(folder: Path, scheduler: Any, expected: tuple[str, str, str]) -> None:

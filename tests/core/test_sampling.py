@@ -70,6 +70,7 @@ def test_a_learned_sigma_is_left_out() -> None:
         (DIFFUSION, "dpmpp"),
         (DiffusionConfig(), "ddim"),
         (DiffusionConfig(noise_schedule="flow", prediction_type="flow_prediction"), "euler"),
+        (DiffusionConfig(noise_schedule="flow", prediction_type="sample"), "dpmpp"),
     ],
 )
 def test_the_trajectory_is_that_of_the_sampler_table(model: KindDiT, diffusion: DiffusionConfig, sampler: str) -> None:

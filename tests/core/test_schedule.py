@@ -17,6 +17,7 @@ COMBINATIONS = [
     *itertools.product(BETA_SCHEDULES, ("epsilon", "v_prediction", "sample"), ("ddim", "dpmpp")),
     ("flow", "flow_prediction", "euler"),
     ("flow", "flow_prediction", "dpmpp"),
+    ("flow", "sample", "dpmpp"),
 ]
 
 
@@ -108,6 +109,7 @@ def test_flow_levels_are_those_that_the_sampler_asks_about(sampler: str) -> None
     [
         ("linear", "epsilon", "euler", "ddim or dpmpp"),
         ("flow", "flow_prediction", "ddim", "euler or dpmpp"),
+        ("flow", "sample", "euler", "use --sampler dpmpp"),
         ("linear", "epsilon", "heun", "ddim or dpmpp"),
     ],
 )

@@ -130,8 +130,9 @@ def test_it_saves_and_opens_again(bundle: Path, pipeline: Any, tmp_path: Path) -
         ({"learngene_rank": None, "tailor_rank": 0}, COSINE),
         ({"in_channels": 4, "learn_sigma": True, "mlp_norm_eps": 1e-3}, {"sampler": "ddim"}),
         ({}, {"noise_schedule": "flow", "prediction_type": "flow_prediction", "sampler": "euler"}),
+        ({}, {"noise_schedule": "flow", "prediction_type": "sample", "sampler": "dpmpp"}),
     ],
-    ids=["dense", "latents with a variance", "flow"],
+    ids=["dense", "latents with a variance", "flow", "flow of images"],
 )
 def test_every_kind_of_model_passes_its_gate(dit: dict[str, Any], diffusion: dict[str, Any], tmp_path: Path) -> None:
     path = export(tmp_path, dit, diffusion, guidance_interval=(0.25, 0.75))

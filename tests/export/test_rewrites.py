@@ -206,6 +206,7 @@ TRAJECTORIES = [
         ("squaredcos_cap_v2", "sample", ("ddim", "dpmpp")),
         ("linear", "epsilon", ("ddim", "dpmpp")),
         ("flow", "flow_prediction", ("euler", "dpmpp")),
+        ("flow", "sample", ("dpmpp",)),
     )
     for sampler in samplers
 ]

@@ -177,6 +177,8 @@ def test_a_class_that_is_held_out_altogether_is_an_error(tmp_path: Path) -> None
         ("imags: 3", "unknown option 'imags'"),
         ("preset: kind-q/2", "unknown preset 'kind-q/2'"),
         ("preset: kind-b/2", "the preset works on 4 channels, the data have 3"),
+        ("timestep_mean: -0.4", "timestep_mean is -0.4, but noise_schedule is 'squaredcos_cap_v2'"),
+        ("noise_schedule: straight", "noise_schedule is 'straight', expected one of linear, "),
         ("images: [", "is not YAML"),
         ("data: none", "no data at none"),
         ("classes: unicorn", "unknown class 'unicorn'"),

@@ -8,6 +8,7 @@ from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from kind_core.config import DiffusionConfig
+from kind_core.errors import ConfigError
 from kind_train.objective import MIN_SIGMA, Objective
 
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
@@ -90,6 +91,32 @@ def test_the_right_answer_has_no_loss_and_a_wrong_one_its_mean_square(
 def test_flow_loss_is_the_error_of_noise_minus_image(images: Tensor, noise: Tensor) -> None:
     loss = make_objective("flow", "flow_prediction").loss(noise - images - 0.5, images, noise, TIMESTEPS)
     torch.testing.assert_close(loss, torch.full((6,), 0.25))
+
+
+def test_on_a_straight_path_an_image_prediction_is_weighted_as_its_velocity(images: Tensor, noise: Tensor) -> None:
+    objective, timesteps = make_objective("flow", "sample"), torch.tensor([49, 200, 400, 600, 800, 999])
+    answer = images + torch.randn(images.shape, generator=torch.Generator().manual_seed(2))
+    time = ((timesteps + 1) / 1000)[:, None, None, None]
+    velocity = ((1 - time) * images + time * noise - answer) / time
+    expected = (velocity - (noise - images)).square().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(objective.loss(answer, images, noise, timesteps), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_times_of_a_straight_path_are_the_sigmoid_of_a_normal() -> None:
+    config = DiffusionConfig(noise_schedule="flow", prediction_type="sample")
+    objective = Objective(config, torch.device("cpu"), timestep_mean=-0.6, timestep_std=0.8)
+    drawn = objective.draw_timesteps(100_000, torch.Generator().manual_seed(0))
+    assert (drawn.dtype, drawn.min() >= 0, drawn.max() <= 999) == (torch.long, True, True)
+    normal = torch.logit((drawn + 0.5) / 1000)
+    assert float(normal.mean()) == pytest.approx(-0.6, abs=0.01)
+    assert float(normal.std()) == pytest.approx(0.8, abs=0.01)
+
+
+def test_other_schedules_draw_every_timestep_alike() -> None:
+    drawn = make_objective().draw_timesteps(100_000, torch.Generator().manual_seed(0))
+    assert torch.bincount(drawn // 100, minlength=10).tolist() == pytest.approx([10_000] * 10, rel=0.05)
+    with pytest.raises(ConfigError, match=r"timestep_mean is -0\.4, but noise_schedule is 'linear'"):
+        Objective(DiffusionConfig(), torch.device("cpu"), timestep_mean=-0.4)
 
 
 def test_an_image_prediction_is_weighted_as_the_velocity_it_implies(images: Tensor, noise: Tensor) -> None:

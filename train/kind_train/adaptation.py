@@ -68,7 +68,7 @@ def _losses_by_class(
         shape = (len(stored), dit.in_channels, dit.sample_size, dit.sample_size)
         return torch.randn(shape, generator=generator, device=device)
 
-    timesteps = torch.randint(objective.num_timesteps, (len(stored),), generator=generator, device=device)
+    timesteps = objective.draw_timesteps(len(stored), generator)
     noise, images = draw(), photos.to_input(stored, draw)
     noisy, condition = objective.add_noise(images, noise, timesteps), objective.condition(timesteps)
     losses = []

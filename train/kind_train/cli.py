@@ -80,7 +80,12 @@ _run_options = _with_options(
 
 @main.command()
 @_data_options
-@click.option("--preset", help="sample, sample-64, kind-mobile, kind-b/2, kind-l/2, dit-b/2 ... [sample].")
+@click.option(
+    "--preset", help="sample, sample-64, sample-64-cpu, kind-mobile, kind-b/2, kind-l/2, dit-b/2 ... [sample]."
+)
+@click.option("--noise-schedule", metavar="NAME", help="flow, squaredcos_cap_v2, linear, scaled_linear [the preset's].")
+@click.option("--timestep-mean", type=float, help="Of flow: times are sigmoid(normal) of this mean [-0.4].")
+@click.option("--timestep-std", type=float, help="Of flow: and of this deviation [0.8].")
 @click.option(
     "--diversion/--no-diversion",
     default=None,

@@ -19,6 +19,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),
     "int | None": ((int, type(None)), "a whole number"),
     "float": ((int, float), "a number"),
+    "float | None": ((int, float, type(None)), "a number"),
     "bool": ((bool,), "true or false"),
     "tuple[str, ...]": ((tuple,), "a list of names"),
 }
@@ -29,6 +30,8 @@ class TrainConfig:
     """Everything that decides a run. `images` counts training images seen, not photos in the data set.
 
     The learning rate warms up over `warmup_images`, stays, and falls linearly to zero over the last `decay_fraction`.
+    `noise_schedule` is trained on instead of the preset's; along `flow` the times of a batch are sigmoid(normal), of
+    mean `timestep_mean` and deviation `timestep_std`.
     Without `diversion` every component of every class takes part for every image, see `kind_train.diversion`.
     With `base`, the checkpoint that is adapted, its architecture counts instead of the preset's, its learngene is
     frozen, and `init_from` and `tailor_rank` say how the tailors of the new classes start.
@@ -37,6 +40,9 @@ class TrainConfig:
     data: str
     output: str
     preset: str = "sample"
+    noise_schedule: str | None = None
+    timestep_mean: float | None = None
+    timestep_std: float | None = None
     diversion: bool = True
     start_from: str | None = None
     base: str | None = None
@@ -81,6 +87,8 @@ class TrainConfig:
         self._require("seed", 0 <= self.seed < 2**32, "0 to 4294967295")
         self._require("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
         self._require("compile", not (self.compile and self.shard), "false where the model is sharded")
+        self._require("timestep_std", self.timestep_std is None or 0 < self.timestep_std < math.inf, "above 0")
+        self._require("timestep_mean", self.timestep_mean is None or math.isfinite(self.timestep_mean), "finite")
         self._check_adaptation()
 
     def _check_adaptation(self) -> None:
@@ -89,7 +97,8 @@ class TrainConfig:
                 self._require(name, getattr(self, name) is None, "none without a base: it is for kind-train adapt")
             return
         self._require("diversion", self.diversion, "true where a base is adapted")
-        self._require("start_from", self.start_from is None, "none where a base is adapted")
+        for name in ("start_from", "noise_schedule"):
+            self._require(name, getattr(self, name) is None, "none where a base is adapted")
         self._require("label_dropout", self.label_dropout == 0, "0 where the learngene is frozen: no label, no tailor")
         self._require("tailor_rank", self.tailor_rank is None or self.tailor_rank >= 1, "1 or more")
 
@@ -131,7 +140,7 @@ def load_options(path: Path | None, flags: Mapping[str, Any]) -> TrainConfig:
 
 def _from_yaml(value: Any, kind: str) -> Any:
     """`value` as YAML means it: 1e-4 is text to YAML 1.1, and one name may stand without a list."""
-    if kind == "float" and isinstance(value, str):
+    if kind.startswith("float") and isinstance(value, str):
         try:
             return float(value)
         except ValueError:

@@ -9,6 +9,7 @@ import torch
 
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.errors import CheckpointError, ConfigError
+from kind_core.schedule import check_sampler
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -50,6 +51,8 @@ def convert_checkpoint(
         licence=known.licence if licence is None else licence,
         data=known.data if trained_on is None else trained_on,
     )
+    if sampler is not None:
+        check_sampler(diffusion, sampler)
     config = replace(checkpoint.config, diffusion=diffusion, provenance=provenance)
     autoencoder = None if checkpoint.decoder is None else checkpoint.decoder.folder
     save_checkpoint(output, config, checkpoint.model, dtype=DTYPES[dtype], autoencoder=autoencoder, force=force)

@@ -6,21 +6,46 @@ import torch
 from torch import Tensor
 
 from kind_core.config import DiffusionConfig
+from kind_core.errors import ConfigError
 from kind_core.schedule import read_noise_levels
 
+# Times of a straight path are drawn as sigmoid(normal), as in https://arxiv.org/abs/2403.03206.
+TIMESTEP_MEAN, TIMESTEP_STD = -0.4, 0.8
 # Below this sigma the velocity weight 1 / sigma^2 stops growing, as in https://arxiv.org/abs/2511.13720.
 MIN_SIGMA = 0.05
 
 
 class Objective:
-    """The denoising loss of one noise schedule and prediction type."""
+    """The denoising loss of one noise schedule and prediction type, and the timesteps that it is taken at.
 
-    def __init__(self, config: DiffusionConfig, device: torch.device) -> None:
+    Raises ConfigError where `timestep_mean` or `timestep_std` is given for another schedule than `flow`.
+    """
+
+    def __init__(
+        self,
+        config: DiffusionConfig,
+        device: torch.device,
+        *,
+        timestep_mean: float | None = None,
+        timestep_std: float | None = None,
+    ) -> None:
+        check_timesteps(config, timestep_mean=timestep_mean, timestep_std=timestep_std)
+        self._timestep_mean = TIMESTEP_MEAN if timestep_mean is None else timestep_mean
+        self._timestep_std = TIMESTEP_STD if timestep_std is None else timestep_std
         self.prediction_type = config.prediction_type
         self.num_timesteps = config.num_train_timesteps
         self._is_flow = config.noise_schedule == "flow"
         alpha, sigma = read_noise_levels(config)
         self.alpha, self.sigma = alpha.to(device), sigma.to(device)
+
+    def draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
+        """Long (count,) from 0: all alike, or those of a straight path at sigmoid(normal) of the way to noise."""
+        device = self.alpha.device
+        if not self._is_flow:
+            return torch.randint(self.num_timesteps, (count,), generator=generator, device=device)
+        normal = torch.randn(count, generator=generator, device=device)
+        time = torch.sigmoid(self._timestep_mean + self._timestep_std * normal)
+        return (time * self.num_timesteps).long().clamp(max=self.num_timesteps - 1)
 
     def add_noise(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """images, noise (batch, channels, size, size); timesteps long (batch,) from 0."""
@@ -54,3 +79,13 @@ class Objective:
 
     def _sigma(self, timesteps: Tensor) -> Tensor:
         return self.sigma[timesteps][:, None, None, None]
+
+
+def check_timesteps(config: DiffusionConfig, **options: float | None) -> None:
+    """Raise ConfigError where one of the `options` that shape the times of a straight path is given for another."""
+    for name, value in options.items():
+        if value is not None and config.noise_schedule != "flow":
+            raise ConfigError(
+                f"{name} is {value:g}, but noise_schedule is {config.noise_schedule!r}, whose timesteps are all alike",
+                f"add --noise-schedule flow, or leave out --{name.replace('_', '-')}",
+            )

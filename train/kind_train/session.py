@@ -16,6 +16,7 @@ from kind_train.data import TrainingSet, load_photos, split_photos
 from kind_train.display import say, show_progress
 from kind_train.latents import is_cache, open_cache
 from kind_train.processes import Processes, joined_processes
+from kind_train.recipe import check_recipe
 from kind_train.run_folder import BEST_NAME, OPTIONS_NAME, check_run_folder, read_step, start_run_folder
 from kind_train.shape import pick_shape
 from kind_train.starting import check_inputs
@@ -52,6 +53,7 @@ def fit_model(config_file: Path | None, flags: Mapping[str, Any], *, resume: boo
 
 
 def _fit(config: TrainConfig, console: Console, processes: Processes, *, resume: bool, force: bool) -> FitResult:
+    check_recipe(config, pick_shape(config))
     train, held_out = _load_data(config, console)
     processes.wait()  # until the main one has mended what a killed run left
     trainer = Trainer(config, train, held_out, resume=resume, processes=processes)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kind_core.checkpoint import read_config
 from kind_core.classes import ClassInfo
-from kind_core.config import AutoencoderConfig, DiffusionConfig, DiTConfig, ModelConfig, preset
+from kind_core.config import AutoencoderConfig, DiffusionConfig, DiTConfig, ModelConfig, on_schedule, preset
 from kind_core.errors import ConfigError
 from kind_train.config import TrainConfig
 
@@ -34,6 +34,8 @@ def pick_shape(config: TrainConfig) -> Shape:
     """The shape that the options ask for; raises ConfigError where it cannot be trained or adapted."""
     if config.base is None:
         dit, diffusion = preset(config.preset)
+        if config.noise_schedule is not None:
+            diffusion = on_schedule(diffusion, config.noise_schedule)
         return Shape(dit=dit, diffusion=diffusion)
     base = read_config(Path(config.base))
     if base.dit.is_dense:

@@ -97,7 +97,10 @@ class Trainer:
             self.model_config = open_gates(self.model_config)
         torch.manual_seed(config.seed)
         self.model = KindDiT(self.model_config.dit).to(self.device)
-        self.objective = Objective(self.model_config.diffusion, self.device)
+        self.objective = Objective(
+            self.model_config.diffusion, self.device, timestep_mean=config.timestep_mean,
+            timestep_std=config.timestep_std,
+        )  # fmt: skip
         self.share = processes.share(config.batch_size)
         self.feeder = Feeder(train, config, self.share, self.device)
         self.held_out = held_out
@@ -214,6 +217,8 @@ class Trainer:
             "preset": config.preset, "diversion": config.diversion, "classes": classes,
             "batch_size": config.batch_size, "seed": config.seed,
         }  # fmt: skip
+        if config.noise_schedule is not None:
+            identity["noise_schedule"] = config.noise_schedule
         return identity if self.base is None else identity | {"base": hash_learngene(self.base)}
 
     def _read_state(self) -> TrainingState:
@@ -276,8 +281,8 @@ class Trainer:
         def draw() -> Tensor:
             return torch.randn(shape, generator=generator, device=self.device)[share]
 
-        timesteps = torch.randint(self.objective.num_timesteps, (batch_size,), generator=generator, device=self.device)
-        timesteps, noise = timesteps[share], draw()
+        timesteps = self.objective.draw_timesteps(batch_size, generator)[share]
+        noise = draw()
         images = self.held_out.to_input(photos, draw)
         noisy = self.objective.add_noise(images, noise, timesteps)
         with self._autocast():
