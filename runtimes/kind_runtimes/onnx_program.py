@@ -13,7 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as errors
 from kind_core.errors import BundleError, TargetError
 from kind_runtimes.about import FileDescription
 from kind_runtimes.manifest import ProgramSpec, TensorSpec
-from kind_runtimes.runtime import DEFAULT_OPTIONS, Arrays, EngineOptions, check_inputs
+from kind_runtimes.runtime import DEFAULT_OPTIONS, Arrays, EngineOptions, Program, check_inputs
 
 _CPU = "CPU"
 _ENDING = "ExecutionProvider"
@@ -45,6 +45,7 @@ class OnnxProgram:
                 f"onnxruntime cannot start its provider {name} here, it would run on {_CPU}",
                 f"its log says why; --provider {_CPU} runs everywhere",
             )
+        self._file = file
         self._spec = spec
         rest = "" if name == _CPU else f", the rest on {_CPU}"
         self.engine = f"onnxruntime {onnxruntime.__version__} on {name}{rest}"
@@ -53,6 +54,12 @@ class OnnxProgram:
         check_inputs(inputs, self._spec)
         outputs = self._session.run([s.name for s in self._spec.outputs], dict(inputs))
         return dict(zip((s.name for s in self._spec.outputs), outputs, strict=True))
+
+    def node_by_node(self) -> Program:
+        """The same file with every result between its nodes rounded as its types say, which kernels of a CPU do not."""
+        from kind_runtimes.onnx_half import NodeByNodeProgram  # onnx, which only an export needs
+
+        return NodeByNodeProgram(self._file, self._spec)
 
     def end_trace(self) -> Path:
         """Where the trace lies; for a program that was opened with a path that its name begins with."""

@@ -16,7 +16,7 @@ from kind_export.compact import CompactModel
 from kind_export.programs import latents_shape, make_decode, make_step
 from kind_export.reference import Reference
 from kind_export.rewrites import RewriteOptions, rewrite
-from kind_export.targets import Lowering, Target, TargetOptions, load_target
+from kind_export.targets import Lowering, Precision, Target, TargetOptions, load_target
 from kind_export.verify import Parity, Verifier
 from kind_runtimes.manifest import Manifest, ProgramSpec, TargetSpec
 from tiny import tiny_config, tiny_model, tiny_model_config
@@ -50,10 +50,10 @@ class Artifact:
     folder: Path
 
     @classmethod
-    def lower(cls, name: str, reference: Reference, folder: Path) -> Artifact:
+    def lower(cls, name: str, reference: Reference, folder: Path, precision: Precision | None = None) -> Artifact:
         target = load_target(name)
         compact = rewrite(reference.checkpoint.model, sampler_of(reference), RewriteOptions())
-        options = TargetOptions(precision=target.DEFAULT_PRECISION)
+        options = TargetOptions(precision=precision or target.DEFAULT_PRECISION)
         artifact = cls(
             name=name, target=target, options=options, reference=reference, verifier=Verifier(reference),
             compact=compact, folder=folder,
