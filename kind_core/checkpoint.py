@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from kind_core.autoencoder import (
+    AUTOENCODER_FILES,
     AUTOENCODER_NAME,
     WEIGHTS_NAME,
     ImageDecoder,
@@ -29,7 +30,7 @@ from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError
 from kind_core.hashing import hash_file, hash_files
 from kind_core.sampling import to_images
-from kind_core.staging import staged
+from kind_core.staging import folder_kind, staged
 from kind_core.tailors import class_shapes
 from kind_core.tensor_files import write_tensors
 
@@ -153,7 +154,7 @@ def save_checkpoint(
 
     Without that folder it still trains and exports with --latents-only, but decodes nothing.
     """
-    with staged(path, force=force) as folder:
+    with staged(path, CHECKPOINT, force=force) as folder:
         (folder / TAILORS_NAME).mkdir(parents=True)
         text = json.dumps(config.to_dict(), indent=2, ensure_ascii=False)
         (folder / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
@@ -162,6 +163,17 @@ def save_checkpoint(
             write_tensors(tailor_path(folder, info.id), _cast(model.tailors.state_of(index), dtype))
         if autoencoder is not None:
             copy_autoencoder(autoencoder, folder / AUTOENCODER_NAME)
+
+
+def is_checkpoint_file(name: str) -> bool:
+    """Whether `save_checkpoint` writes a file of this name, relative to the checkpoint."""
+    folder, _, rest = name.rpartition("/")
+    return name in (CONFIG_NAME, LEARNGENE_NAME, *AUTOENCODER_FILES) or (
+        folder == TAILORS_NAME and rest.endswith(".safetensors")
+    )
+
+
+CHECKPOINT = folder_kind("a checkpoint", read_config, is_checkpoint_file)
 
 
 def subset_config(config: ModelConfig, classes: Sequence[int]) -> ModelConfig:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kind_core.autoencoder import AUTOENCODER_NAME, copy_autoencoder, find_autoencoder
 from kind_core.checkpoint import (
+    CHECKPOINT,
     CONFIG_NAME,
     LEARNGENE_NAME,
     TAILORS_NAME,
@@ -21,7 +22,7 @@ from kind_core.classes import ClassInfo, resolve_classes
 from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError
-from kind_core.staging import link_file, staged
+from kind_core.staging import PART, link_file, staged
 from kind_core.tensor_files import write_tensors
 
 
@@ -52,7 +53,7 @@ def save_grown(path: Path, base: Path, addition: ModelConfig, model: KindDiT, *,
     """
     config = extend_config(read_config(base), addition.classes, addition.dit.ranks)
     num_old = config.dit.num_classes - addition.dit.num_classes
-    with staged(path, force=force) as folder:
+    with staged(path, CHECKPOINT, force=force) as folder:
         (folder / TAILORS_NAME).mkdir(parents=True)
         link_file(base / LEARNGENE_NAME, folder / LEARNGENE_NAME)
         for info in config.classes[:num_old]:
@@ -86,9 +87,9 @@ def add_classes(base: Path, source: Path, classes: Sequence[str] = ()) -> tuple[
     grown = extend_config(ours, infos, [theirs.dit.ranks[i] for i in chosen])
     for info in infos:
         # a file that config.json does not list is never read, whatever it is: one left behind is replaced
-        with staged(tailor_path(base, info.id), force=True) as file:
+        with staged(tailor_path(base, info.id), PART, force=True) as file:
             shutil.copyfile(tailor_path(source, info.id), file)
-    with staged(base / CONFIG_NAME, force=True) as file:
+    with staged(base / CONFIG_NAME, PART, force=True) as file:
         _write_config(file, grown)
     return infos
 

@@ -25,7 +25,7 @@ from kind_export.verify import Parity, Verifier
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import PACKS_FOLDER, Manifest
-from kind_runtimes.packs import read_pack
+from kind_runtimes.packs import PACK, read_pack
 
 OnStage = Callable[[str], None]
 
@@ -49,7 +49,7 @@ def export_packs(request: ExportRequest, on_stage: OnStage = lambda stage: None)
     folder = request.output or request.base / PACKS_FOLDER
     files = tuple(folder / name for name in pack_names([c.info for c in resolved]))
     for file in files:
-        check_output(file, force=request.force)
+        check_output(file, PACK, force=request.force)
     on_stage("reading the checkpoint")
     checkpoint = source.load([c.index for c in resolved])
     sampler = read_sampler_table(config.diffusion, manifest.sampler, manifest.steps)
@@ -61,7 +61,7 @@ def export_packs(request: ExportRequest, on_stage: OnStage = lambda stage: None)
     )  # fmt: skip
     verifier = Verifier(reference, is_approximate="rank_truncation_error" in manifest.data.get("rewrites", {}))
     with ExitStack() as stack:
-        drafts = [stack.enter_context(staged(file, force=request.force)) for file in files]
+        drafts = [stack.enter_context(staged(file, PACK, force=request.force)) for file in files]
         for draft, info, detached in zip(drafts, checkpoint.config.classes, classes, strict=True):
             write_pack(draft, info, detached, base)
         packs = [read_pack(draft) for draft in drafts]

@@ -21,8 +21,8 @@ from kind_core.hashing import hash_file
 from kind_core.schedule import SamplerTable
 from kind_export.compact import CompactModel, LowRankTable
 from kind_export.rewrites.detach_classes import DetachedClass
-from kind_runtimes.manifest import PACKS_FOLDER
-from kind_runtimes.packs import PACK_SUFFIX, PACK_TENSORS, encode_metadata
+from kind_runtimes.manifest import PACK_SUFFIX, PACKS_FOLDER
+from kind_runtimes.packs import PACK_TENSORS, encode_metadata
 
 _LAYOUT = "kind-pack/1"  # of the tensors of a pack: another layout is another base
 _CLASS_FIELDS = ("num_classes", "tailor_rank", "tailor_ranks")

@@ -38,7 +38,7 @@ from kind_export.rewrites.factor_modulations import table_error_db
 from kind_export.targets import TargetOptions, choose_precision, load_target
 from kind_export.verify import Parity, ShortfallError, Verifier
 from kind_runtimes.about import About
-from kind_runtimes.bundle import Bundle, open_bundle
+from kind_runtimes.bundle import BUNDLE, Bundle, open_bundle
 from kind_runtimes.counting import count_bundle
 from kind_runtimes.manifest import (
     Manifest,
@@ -86,7 +86,7 @@ def _export(
 ) -> ExportResult:
     job = read_job(request)
     devices = choose_devices(request.devices)
-    check_output(job.output, force=request.force)
+    check_output(job.output, BUNDLE, force=request.force)
     sampler = read_sampler_table(job.source.config.diffusion, job.sampler, job.steps)
     on_stage("reading the checkpoint")
     source = job.source.load([c.index for c in job.classes])
@@ -97,7 +97,7 @@ def _export(
     compact, detached = _rewrite(job, checkpoint, sampler)
     if source.decoder is not None:
         compact = replace(compact, decoder=measure_decoder(source.decoder, verifier.trajectories))
-    with staged(job.output, force=request.force) as folder:
+    with staged(job.output, BUNDLE, force=request.force) as folder:
         folder.mkdir()
         packs = _write_packs(folder, job, checkpoint, compact, sampler, detached)
 

@@ -16,7 +16,7 @@ from kind_core.checkpoint import Checkpoint
 from kind_core.config import DiTConfig
 from kind_core.errors import BundleError
 from kind_core.flops import count_flops, count_parameters
-from kind_core.staging import staged
+from kind_core.staging import PART, staged
 from kind_export.compact import CompactModel, ConditioningTable, Factors, LowRankTable, Matrix
 from kind_export.forecast_report import DEFAULT_DEVICES, describe_forecasts
 from kind_export.report_page import render_page
@@ -94,7 +94,7 @@ def _write(folder: Path, data: dict[str, Any]) -> None:
     page = render_page(data, preview.read_bytes() if preview.exists() else None)
     text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
     for name, content in ((REPORT_NAME, text), ("report.html", page)):
-        with staged(folder / name, force=True) as partial:
+        with staged(folder / name, PART, force=True) as partial:
             partial.write_text(content, encoding="utf-8")
 
 

@@ -62,11 +62,12 @@ def run_command(output: Path | None, force: bool, as_json: bool, **options: Any)
       kind-bench run panda.kind --runtime onnx,executorch --profile -o here.json
     """
     from kind_core.staging import check_output
+    from kind_runtimes.bench.results import RESULTS
     from kind_runtimes.bench.session import BenchRequest, measure_bundle
     from kind_runtimes.progress import show_progress
 
     if output is not None:
-        check_output(output, force=force)
+        check_output(output, RESULTS, force=force)
     for name in ("runtimes", "providers"):
         options[name] = split_names(options[name])
     options["threads"] = _parse_counts(options["threads"])

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from kind_core.errors import BundleError
+from kind_core.errors import BundleError, KindError
 from kind_core.hashing import hash_file
-from kind_runtimes.manifest import MEASURED_FOLDER, PACKS_FOLDER, Manifest, parse_manifest
+from kind_core.staging import OutputKind, find_foreign
+from kind_runtimes.manifest import MEASURED_FOLDER, PACK_SUFFIX, PACKS_FOLDER, Manifest, parse_manifest
 
 MANIFEST_NAME = "manifest.json"
 # Written beside the manifest but not hashed: they hold timings, which differ from run to run.
@@ -69,6 +70,24 @@ def list_files(path: Path) -> list[str]:
     """All files below a bundle folder that the manifest lists, as sorted relative POSIX paths."""
     found = (p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
     return sorted(name for name in found if name not in UNHASHED and not name.startswith(_APART))
+
+
+def _find_misfit(path: Path) -> str | None:
+    """Why a path is no bundle, or which of its files no export, measurement or added pack has put there."""
+    try:
+        listed = frozenset(read_manifest(path).files)
+        foreign = find_foreign(path, lambda name: name in listed or name in UNHASHED or _is_apart(name))
+    except KindError as error:
+        return error.message
+    return None if foreign is None else f"it also holds {foreign}"
+
+
+BUNDLE = OutputKind("a bundle", _find_misfit)
+
+
+def _is_apart(name: str) -> bool:
+    """Whether a file is one of those that come later and are listed apart, or not at all."""
+    return PurePosixPath(name).parent.as_posix() + "/" in _APART and name.endswith((PACK_SUFFIX, ".json"))
 
 
 def list_program_files(manifest: Manifest, target: str) -> list[str]:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from kind_core.errors import DeviceError
-from kind_core.staging import staged
-from kind_runtimes.device_table import FORMAT_VERSION, Device, UnitName, describe_device, load_device
+from kind_core.staging import file_kind, staged
+from kind_runtimes.device_table import FORMAT_VERSION, Device, UnitName, describe_device, load_device, read_device
 from kind_runtimes.nonnegative import fit_rates
 from kind_runtimes.roofline import PORTABLE, Limit
 from kind_runtimes.work import OpWork, ProgramWork
@@ -256,12 +256,20 @@ def parse_calibration(device: Device) -> Calibration | None:
     )
 
 
+def _check_calibrated(file: Path) -> None:
+    if read_device(file).calibration is None:
+        raise DeviceError(f"{file} has no calibration")
+
+
+CALIBRATED = file_kind("a calibrated device file", _check_calibrated)
+
+
 def write_calibrated(device: Device, calibration: Calibration, file: Path, *, force: bool = False) -> None:
     """Write a device file with its calibration, for `--device FILE`."""
     if file.suffix != ".json":
         raise DeviceError(f"cannot write {file}: a calibrated device is a .json file", f"use -o {file.stem}.json")
     data = describe_device(replace(device, calibration=describe_calibration(calibration)))
-    with staged(file, force=force) as partial:
+    with staged(file, CALIBRATED, force=force) as partial:
         partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

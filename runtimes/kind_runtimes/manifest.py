@@ -14,6 +14,7 @@ from kind_core.errors import BundleError, TargetError
 
 FORMAT_VERSION = 1
 PACKS_FOLDER = "packs"  # its files are listed apart
+PACK_SUFFIX = ".pack"
 MEASURED_FOLDER = "measured"  # results from other machines, added after the export
 NOISE_GENERATOR = "philox4x32-10+box-muller/1"
 

@@ -18,10 +18,10 @@ from safetensors import SafetensorError, safe_open
 
 from kind_core.classes import ClassInfo
 from kind_core.errors import BundleError, ClassNameError
-from kind_runtimes.manifest import PACKS_FOLDER, Manifest, TensorSpec
+from kind_core.staging import file_kind
+from kind_runtimes.manifest import PACK_SUFFIX, PACKS_FOLDER, Manifest, TensorSpec
 
 PACK_VERSION = 1
-PACK_SUFFIX = ".pack"
 PACK_TENSORS = ("tailor", "modulation_basis", "modulation_coefficients")
 _METADATA_KEY = "pack"
 
@@ -49,6 +49,9 @@ def read_pack_info(file: Path) -> ClassInfo:
     """The class of a pack, without its tensors."""
     data, _ = _read(file, ())
     return _parse_info(data, file)
+
+
+PACK = file_kind("a pack", read_pack_info)
 
 
 def encode_metadata(info: ClassInfo, base: str) -> dict[str, str]:

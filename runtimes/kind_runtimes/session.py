@@ -152,11 +152,11 @@ def _find_class(name: str | None, classes: tuple[ClassInfo, ...]) -> ResolvedCla
 
 def _check_output(request: RunRequest, info: ClassInfo) -> Path:
     """The output, checked before long work."""
-    from kind_core.pictures import check_format
+    from kind_core.pictures import PICTURE, check_format
 
     output = request.output or Path(re.sub(r"[^a-z0-9]+", "-", info.name.lower()).strip("-") + ".png")
     check_format(output)
     if output.is_dir():
         raise OutputError(f"{output} is a folder", "choose another --output")
-    check_output(output, force=request.force)
+    check_output(output, PICTURE, force=request.force)
     return output

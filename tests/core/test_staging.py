@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from kind_core.errors import OutputError
-from kind_core.staging import check_output, link_file, recover, staged
+from kind_core.staging import PART, OutputKind, check_output, find_foreign, link_file, recover, staged
+
+ANYTHING = OutputKind("anything", lambda path: None)
+NOTES = OutputKind("a folder of notes", lambda path: find_foreign(path, lambda name: name.endswith(".txt")))
 
 
 def _write_folder(path: Path, text: str = "new") -> None:
@@ -16,7 +19,7 @@ def _write_folder(path: Path, text: str = "new") -> None:
 
 
 def _fail_inside(out: Path, error: type[BaseException] | BaseException, force: bool = False) -> None:
-    with staged(out, force=force) as path:
+    with staged(out, ANYTHING, force=force) as path:
         _write_folder(path)
         raise error
 
@@ -30,7 +33,7 @@ def old(tmp_path: Path) -> Path:
 
 
 def test_a_folder_appears_whole(tmp_path: Path) -> None:
-    with staged(tmp_path / "new" / "out") as path:
+    with staged(tmp_path / "new" / "out", ANYTHING) as path:
         _write_folder(path)
         assert not (tmp_path / "new" / "out").exists()
     assert (tmp_path / "new" / "out" / "a").read_text() == "new"
@@ -38,7 +41,7 @@ def test_a_folder_appears_whole(tmp_path: Path) -> None:
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
-    with staged(tmp_path / "out.png") as path:
+    with staged(tmp_path / "out.png", ANYTHING) as path:
         path.write_bytes(b"png")
     assert (tmp_path / "out.png").read_bytes() == b"png"
     assert os.listdir(tmp_path) == ["out.png"]
@@ -46,7 +49,7 @@ def test_a_file_appears_whole(tmp_path: Path) -> None:
 
 def test_the_temporary_lies_beside_its_place(tmp_path: Path) -> None:
     # so that the rename stays on one file system
-    with staged(tmp_path / "out") as path:
+    with staged(tmp_path / "out", ANYTHING) as path:
         assert path.parent.parent == tmp_path
         assert path.parent.name.startswith(".out.")
         assert path.parent.name.endswith(".partial")
@@ -69,7 +72,7 @@ def test_a_failure_inside_keeps_the_old_output(old: Path, error: type[BaseExcept
 
 
 def test_an_output_that_exists_is_not_touched_without_force(old: Path) -> None:
-    with pytest.raises(OutputError, match="already exists") as caught, staged(old):
+    with pytest.raises(OutputError, match="already exists") as caught, staged(old, ANYTHING):
         pytest.fail("the body ran")
     assert "--force" in caught.value.hint
     assert (old / "a").read_text() == "old"
@@ -84,7 +87,7 @@ def test_force_replaces_whatever_was_there(tmp_path: Path, was: str, becomes: st
         (out / "extra").write_text("")
     else:
         out.write_text("old")
-    with staged(out, force=True) as path:
+    with staged(out, ANYTHING, force=True) as path:
         if becomes == "folder":
             _write_folder(path)
         else:
@@ -94,10 +97,69 @@ def test_force_replaces_whatever_was_there(tmp_path: Path, was: str, becomes: st
     assert os.listdir(tmp_path) == ["out"]
 
 
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    folder = tmp_path / "notes"
+    (folder / "of" / "may").mkdir(parents=True)
+    (folder / "of" / "may" / "1.txt").write_text("rain")
+    return folder
+
+
+def test_force_replaces_what_is_of_the_same_kind_alone(notes: Path) -> None:
+    (notes / "of" / "photo.jpg").write_text("")
+    with pytest.raises(OutputError) as caught, staged(notes, NOTES, force=True):
+        pytest.fail("the body ran")
+    assert caught.value.message == f"{notes} is not a folder of notes, so it is kept: of/photo.jpg"
+    assert "--force replaces only a folder of notes" in caught.value.hint
+    (notes / "of" / "photo.jpg").unlink()
+    with staged(notes, NOTES, force=True) as path:
+        _write_folder(path)
+    assert os.listdir(notes) == ["a"]
+
+
+def test_what_comes_while_the_body_runs_is_kept_too(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def write_slowly() -> None:
+        with staged(out, ANYTHING) as path:
+            _write_folder(path)
+            out.write_text("of another program")
+
+    with pytest.raises(OutputError, match="already exists"):
+        write_slowly()
+    assert out.read_text() == "of another program"
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "of/._1.txt", "Thumbs.db", "of/.1.txt.a1b2c3d4.partial/1.jpg"])
+def test_what_a_file_manager_or_a_killed_process_left_is_no_work(notes: Path, name: str) -> None:
+    (notes / name).parent.mkdir(exist_ok=True)
+    (notes / name).write_text("")
+    check_output(notes, NOTES, force=True)
+
+
+def test_a_link_to_a_folder_counts_and_is_not_entered(notes: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (notes / "more").symlink_to(tmp_path / "more")
+    assert find_foreign(notes, lambda name: name.endswith(".txt")) == "more"
+
+
+def test_an_empty_folder_holds_nothing_to_lose(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with staged(tmp_path / "out", PART, force=True) as path:
+        path.write_text("new")
+    assert (tmp_path / "out").read_text() == "new"
+
+
+@pytest.mark.parametrize("out", [".", "/", "a/.."])
+def test_a_path_without_a_name_of_its_own_is_refused(out: str) -> None:
+    with pytest.raises(OutputError, match="names a folder that is there"):
+        check_output(Path(out), ANYTHING, force=True)
+
+
 def test_force_replaces_a_link_and_not_what_it_points_to(old: Path) -> None:
     link = old.with_name("link")
     link.symlink_to(old)
-    with staged(link, force=True) as path:
+    with staged(link, ANYTHING, force=True) as path:
         _write_folder(path)
     assert not link.is_symlink()
     assert (link / "a").read_text() == "new"
@@ -113,7 +175,7 @@ def test_the_old_output_comes_back_when_the_rename_fails(old: Path, monkeypatch:
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", fail_on_the_new)
-    with pytest.raises(OutputError, match="Input/output error"), staged(old, force=True) as path:
+    with pytest.raises(OutputError, match="Input/output error"), staged(old, ANYTHING, force=True) as path:
         _write_folder(path)
     assert (old / "a").read_text() == "old"
     assert os.listdir(old.parent) == ["out"]
@@ -129,21 +191,21 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, code: int) -> N
 
 
 def test_a_body_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="No such file"), staged(tmp_path / "out"):
+    with pytest.raises(OutputError, match="No such file"), staged(tmp_path / "out", ANYTHING):
         pass
     assert os.listdir(tmp_path) == []
 
 
 def test_a_file_that_the_body_cannot_read_is_named(tmp_path: Path) -> None:
     message = r"cannot write .*out: No such file or directory: .*photos\.parquet"
-    with pytest.raises(OutputError, match=message), staged(tmp_path / "out"):
+    with pytest.raises(OutputError, match=message), staged(tmp_path / "out", ANYTHING):
         (tmp_path / "photos.parquet").read_bytes()
 
 
 def test_a_parent_without_permission_is_named_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kind_core.staging.os.access", lambda *_: False)  # root may write anywhere
     with pytest.raises(OutputError, match=f"no permission in {tmp_path}"):
-        check_output(tmp_path / "a" / "out", force=False)
+        check_output(tmp_path / "a" / "out", ANYTHING, force=False)
 
 
 def test_a_temporary_that_cannot_be_made_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +213,7 @@ def test_a_temporary_that_cannot_be_made_is_an_output_error(tmp_path: Path, monk
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr("kind_core.staging.tempfile.mkdtemp", refuse)
-    with pytest.raises(OutputError, match="Permission denied"), staged(tmp_path / "out"):
+    with pytest.raises(OutputError, match="Permission denied"), staged(tmp_path / "out", ANYTHING):
         pytest.fail("the body ran")
 
 
@@ -159,12 +221,12 @@ def test_a_temporary_that_cannot_be_made_is_an_output_error(tmp_path: Path, monk
 def test_a_parent_that_is_a_file_is_named(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=f"{tmp_path / 'file'} is not a folder"):
-        check_output(tmp_path / place, force=False)
+        check_output(tmp_path / place, ANYTHING, force=False)
 
 
 def test_a_free_place_is_fine(old: Path) -> None:
-    check_output(old.with_name("free"), force=False)
-    check_output(old, force=True)
+    check_output(old.with_name("free"), ANYTHING, force=False)
+    check_output(old, ANYTHING, force=True)
 
 
 def _killed(folder: Path, *, at: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -154,14 +155,13 @@ def test_same_command_elsewhere_gives_the_same_bytes(export: Export, tmp_path: P
 
 
 def test_existing_bundle_is_replaced_with_force_only(export: Export, tmp_path: Path) -> None:
-    output = tmp_path / "panda.kind"
-    output.mkdir()
-    (output / "old").touch()
+    output = Path(shutil.copytree(export.bundle.path, tmp_path / "panda.kind"))
     arguments = ["--classes", "panda", "--target", "onnx", "--steps", "2", "--checkpoint", str(export.checkpoint)]
+    assert CliRunner().invoke(main, [*arguments, "-o", str(output)]).exit_code == 1
+    assert set(open_bundle(output).manifest.targets) == set(export.bundle.manifest.targets)
     done = CliRunner().invoke(main, [*arguments, "-o", str(output), "--force"])
     assert done.exit_code == 0, done.output
     assert set(open_bundle(output).manifest.targets) == {"onnx"}
-    assert not (output / "old").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["panda.kind"]
 
 

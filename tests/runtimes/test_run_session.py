@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from small_bundles import GUIDANCE, SHAPE, STEPS, write_manifest
 
 from kind_core.errors import BundleError, ClassNameError, ConfigError, KindError, OutputError, TargetError
 from kind_core.pictures import make_grid
@@ -19,6 +18,7 @@ from kind_runtimes.bundle import Bundle
 from kind_runtimes.generator import open_generator
 from kind_runtimes.progress import Progress
 from kind_runtimes.session import RunRequest, run_bundle
+from small_bundles import GUIDANCE, SHAPE, STEPS, write_manifest
 
 
 @pytest.fixture
@@ -146,6 +146,11 @@ def test_an_existing_image_stays_without_force(request_of: Callable[..., RunRequ
     with pytest.raises(OutputError, match="already exists"):
         run_bundle(request_of())
     assert (tmp_path / "out.png").read_text() == "precious"
+    with pytest.raises(OutputError, match="not a picture that this program drew"):
+        run_bundle(request_of(force=True))
+    assert (tmp_path / "out.png").read_text() == "precious"
+    (tmp_path / "out.png").unlink()
+    run_bundle(request_of())
     run_bundle(request_of(force=True))
     assert read_pixels(tmp_path / "out.png").shape == (16, 16, 3)
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from kind_core.autoencoder import (
+    AUTOENCODER_FILES,
     AUTOENCODER_NAME,
-    WEIGHTS_NAME,
     copy_autoencoder,
     encode_moments,
     hash_autoencoder,
@@ -27,7 +27,7 @@ from kind_core.autoencoder import (
     read_autoencoder,
 )
 from kind_core.errors import ConfigError, OutputError
-from kind_core.staging import recover, staged
+from kind_core.staging import PART, folder_kind, recover, staged
 from kind_core.tensor_files import write_tensors
 from kind_train.data import read_photos, require_all_classes
 from kind_train.device import pick_device, tune_device
@@ -110,7 +110,7 @@ def make_cache(request: CacheRequest, on_progress: OnProgress = lambda done, tot
     labels = [label for _, label in rows]
     require_all_classes(source, kept, labels)
     index = {"rows": torch.tensor([row for row, _ in rows]), "labels": torch.tensor(labels)}
-    with staged(request.output / INDEX_NAME, force=True) as file:
+    with staged(request.output / INDEX_NAME, PART, force=True) as file:
         write_tensors(file, index)
     _write_cache_file(request.output, settings, source, kept, finished=True)
     size_bytes = sum(file.stat().st_size for file in request.output.rglob("*") if file.is_file())
@@ -120,12 +120,20 @@ def make_cache(request: CacheRequest, on_progress: OnProgress = lambda done, tot
     )  # fmt: skip
 
 
+def _is_cache_file(name: str) -> bool:
+    folder, _, rest = name.rpartition("/")
+    return name in (CACHE_NAME, INDEX_NAME, *AUTOENCODER_FILES) or (
+        folder.startswith(f"{SHARDS_NAME}/") and rest in (LATENTS_NAME, _HASHES_NAME)
+    )
+
+
+CACHE = folder_kind("a cache of latents", read_cache_file, _is_cache_file)
+
+
 def _start(request: CacheRequest, settings: CacheSettings, source: Source, kept: list[int]) -> None:
     """Make the folder of a new cache, or see that the one there is the same."""
     folder = request.output
-    if request.force and is_cache(folder):
-        shutil.rmtree(folder)
-    if is_cache(folder):
+    if is_cache(folder) and not request.force:
         if not request.resume:
             raise OutputError(f"{folder} already holds a cache", "continue it with --resume or replace it with --force")
         then, now = read_cache_file(folder)["settings"], describe_settings(settings)
@@ -136,18 +144,18 @@ def _start(request: CacheRequest, settings: CacheSettings, source: Source, kept:
                     "continue it with that, or replace it with --force",
                 )
         recover(folder / SHARDS_NAME)
-    elif folder.exists() and any(folder.iterdir()):
-        raise OutputError(f"{folder} holds other files than a cache", "choose an empty or a new --output")
-    elif request.resume:
+        _write_cache_file(folder, settings, source, kept, finished=False)
+        return
+    is_empty = folder.is_dir() and not any(folder.iterdir())
+    if folder.is_dir() and not is_empty and (misfit := CACHE.find_misfit(folder)):
+        hint = "choose an empty or a new --output; --force replaces only a cache"
+        raise OutputError(f"{folder} holds other files than a cache: {misfit}", hint)
+    if request.resume:
         raise ConfigError(f"{folder} holds no cache to resume", "start without --resume")
-    try:
-        copy = folder / AUTOENCODER_NAME
-        if not (copy / WEIGHTS_NAME).exists():
-            copy_autoencoder(request.autoencoder, copy)
-        (folder / SHARDS_NAME).mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}", "choose another --output") from error
-    _write_cache_file(folder, settings, source, kept, finished=False)
+    with staged(folder, CACHE, force=request.force or is_empty) as place:
+        copy_autoencoder(request.autoencoder, place / AUTOENCODER_NAME)
+        (place / SHARDS_NAME).mkdir()
+        _write_cache_file(place, settings, source, kept, finished=False)
 
 
 def _write_cache_file(
@@ -159,7 +167,7 @@ def _write_cache_file(
         "settings": describe_settings(settings),
         "classes": [{"id": info.id, "names": list(info.names)} for info in (source.classes[i] for i in kept)],
     }
-    with staged(folder / CACHE_NAME, force=True) as file:
+    with staged(folder / CACHE_NAME, PART, force=True) as file:
         file.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -215,7 +223,7 @@ class _ShardWriter:
         self._waiting.clear()
 
     def _write(self) -> None:
-        with staged(self.folder / f"{self.num_shards:05d}") as place:
+        with staged(self.folder / f"{self.num_shards:05d}", CACHE) as place:
             place.mkdir()
             np.save(place / LATENTS_NAME, torch.cat(self._encoded).numpy())
             (place / _HASHES_NAME).write_text(json.dumps(self._hashes), encoding="utf-8")

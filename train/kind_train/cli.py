@@ -276,10 +276,10 @@ def evaluate(classes: tuple[str, ...], output: Path | None, force: bool, as_json
       kind-train evaluate --bundle panda.kind --data train.parquet --val-data val.parquet
     """
     from kind_core.staging import check_output
-    from kind_train.evaluate.session import run_evaluation
+    from kind_train.evaluate.session import REPORT, run_evaluation
 
     if output is not None:
-        check_output(output, force=force)
+        check_output(output, REPORT, force=force)
     options |= {"guidance_interval": parse_interval(options["guidance_interval"])}
     run_evaluation(split_names(classes), options, output, force=force, as_json=as_json)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -129,13 +129,22 @@ def load_options(path: Path | None, flags: Mapping[str, Any]) -> TrainConfig:
     options: dict[str, Any] = _read_yaml(path) if path is not None else {}
     options |= {name: value for name, value in flags.items() if value is not None and value != ()}
     known = {f.name: str(f.type) for f in fields(TrainConfig)}
-    unknown = [name for name in options if name not in known]
-    if unknown:
-        raise ConfigError(f"unknown option {unknown[0]!r}, expected one of {', '.join(sorted(known))}")
+    _refuse_unknown(options, known)
     for name in ("data", "output"):
         if name not in options:
             raise ConfigError(f"no {name} given", f"add --{name} or `{name}:` in the YAML file")
     return TrainConfig(**{name: _from_yaml(value, known[name]) for name, value in options.items()})
+
+
+def check_options(path: Path) -> None:
+    """Raise ConfigError where a YAML file holds anything but options of a run."""
+    _refuse_unknown(_read_yaml(path), {f.name for f in fields(TrainConfig)})
+
+
+def _refuse_unknown(options: Collection[str], known: Collection[str]) -> None:
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise ConfigError(f"unknown option {unknown[0]!r}, expected one of {', '.join(sorted(known))}")
 
 
 def _from_yaml(value: Any, kind: str) -> Any:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
-from kind_core.checkpoint import load_checkpoint, save_checkpoint
+from kind_core.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from kind_core.errors import CheckpointError, ConfigError
 from kind_core.schedule import check_sampler
+from kind_core.staging import check_output
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -33,6 +34,7 @@ def convert_checkpoint(
     """
     if dtype not in DTYPES:
         raise ConfigError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+    check_output(output, CHECKPOINT, force=force)
     checkpoint = load_checkpoint(source)
     largest = max(float(parameter.detach().abs().max()) for parameter in checkpoint.model.parameters())
     if dtype == "fp16" and largest > torch.finfo(torch.float16).max:

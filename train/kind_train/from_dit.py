@@ -17,7 +17,7 @@ from typing import Literal, get_args
 
 import torch
 
-from kind_core.checkpoint import save_checkpoint, subset_config
+from kind_core.checkpoint import CHECKPOINT, save_checkpoint, subset_config
 from kind_core.classes import resolve_classes
 from kind_core.config import DiTConfig, preset
 from kind_core.dense import dense_state
@@ -79,7 +79,7 @@ class InitResult:
 
 def init_from_dit(request: InitRequest, on_matrix: OnMatrix = lambda done, total: None) -> InitResult:
     """Write a KIND checkpoint whose factors are those of a DiT; raises a KindError and writes nothing otherwise."""
-    check_output(request.output, force=request.force)
+    check_output(request.output, CHECKPOINT, force=request.force)
     folder = find_diffusers(request.source)
     full = read_diffusers_config(folder)
     classes = [c.index for c in resolve_classes(request.classes, full.classes)] or list(range(full.dit.num_classes))

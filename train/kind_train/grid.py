@@ -12,7 +12,7 @@ from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
 from kind_core.pictures import make_grid
 from kind_core.sampling import sample_latents, to_images, to_pixels
-from kind_core.staging import staged
+from kind_core.staging import PART, staged
 
 _MAX_ROWS = 12
 # Latents to images in [0, 1].
@@ -34,5 +34,5 @@ def save_sample_grid(
         model, diffusion, noise, labels, labels,
         sampler=diffusion.sampler, steps=diffusion.steps, guidance=diffusion.guidance_scale,
     )  # fmt: skip
-    with staged(file, force=True) as temporary:
+    with staged(file, PART, force=True) as temporary:
         make_grid(list(to_pixels(decode(latents))), columns).save(temporary, format="PNG")

@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from kind_core.errors import ConfigError, DataError
-from kind_core.staging import staged
+from kind_core.staging import OutputKind, check_output, find_foreign, staged
 from kind_train.evaluate.features import imagenet_classes
 from kind_train.sources import IMAGE_SUFFIXES
 
@@ -49,6 +49,17 @@ def read_split() -> dict[str, tuple[MergedClass, ...]]:
     }
 
 
+def _find_misfit(path: Path) -> str | None:
+    """A split holds links alone: whoever replaces it loses no photo."""
+    if not path.is_dir() or not any(part in read_split() for part in os.listdir(path)):
+        return f"it has no folder {PRETRAIN} or task-01"
+    foreign = find_foreign(path, lambda name: name.partition("/")[0] in read_split() and (path / name).is_symlink())
+    return None if foreign is None else f"it also holds {foreign}"
+
+
+SPLIT = OutputKind("an ImageNet split", _find_misfit)
+
+
 def split_imagenet(
     imagenet: Path,
     output: Path,
@@ -65,6 +76,7 @@ def split_imagenet(
     unknown = next((part for part in parts if part not in split), None)
     if unknown is not None:
         raise ConfigError(f"unknown part {unknown!r}, expected one of {', '.join(split)}")
+    check_output(output, SPLIT, force=force)
     chosen = {part: split[part] for part in parts or split}
     wanted = [member for classes in chosen.values() for one in classes for member in one.members]
     for member in wanted:
@@ -74,7 +86,7 @@ def split_imagenet(
                 "give the folder train/ of ILSVRC-2012, unpacked class by class",
             )
     counts, done = {}, 0
-    with staged(output, force=force) as folder:
+    with staged(output, SPLIT, force=force) as folder:
         for part, classes in chosen.items():
             counts[part] = 0
             for one in classes:

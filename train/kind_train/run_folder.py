@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from kind_core.checkpoint import is_checkpoint_file
 from kind_core.errors import CheckpointError, ConfigError, OutputError
-from kind_core.staging import check_output, recover, staged
+from kind_core.staging import PART, check_output, folder_kind, recover, staged
 from kind_core.tensor_files import write_tensors
-from kind_train.config import TrainConfig
+from kind_train.config import TrainConfig, check_options
 
 OPTIONS_NAME = "options.yaml"
 METRICS_NAME = "metrics.jsonl"
@@ -34,6 +34,25 @@ STATE_VERSION = 1
 
 _NUMBERS_NAME = "state.json"
 _TENSORS_NAME = "state.safetensors"
+
+
+def _is_run_file(name: str) -> bool:
+    """Whether a run writes a file of this name, relative to its folder."""
+    folder, _, rest = name.partition("/")
+    return (
+        name in (OPTIONS_NAME, METRICS_NAME)
+        or (folder == STATE_NAME and _is_state_file(rest))
+        or (folder in (BEST_NAME, LAST_NAME) and is_checkpoint_file(rest))
+        or (folder == SAMPLES_NAME and rest.endswith(".png"))
+    )
+
+
+def _is_state_file(name: str) -> bool:
+    return name in (_NUMBERS_NAME, _TENSORS_NAME)
+
+
+RUN = folder_kind("a run", lambda folder: check_options(folder / OPTIONS_NAME), _is_run_file)
+_STATE = folder_kind("a training state", lambda path: None, _is_state_file)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,11 +71,11 @@ def check_run_folder(folder: Path, *, resume: bool, force: bool) -> None:
         raise ConfigError("--resume and --force exclude each other", "continue the run, or replace it")
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file, expected a folder", "choose another --output")
-    check_output(folder / OPTIONS_NAME, force=True)
+    check_output(folder / OPTIONS_NAME, PART, force=True)
     if resume:
         recover(folder)
         recover(folder / SAMPLES_NAME)
-    is_run = (folder / OPTIONS_NAME).exists()
+    is_run = (folder / OPTIONS_NAME).is_file()
     if resume:
         if not (folder / STATE_NAME).exists():
             hint = "start it over with --force" if is_run else "start without --resume"
@@ -64,8 +83,10 @@ def check_run_folder(folder: Path, *, resume: bool, force: bool) -> None:
         return
     if not folder.exists() or not any(folder.iterdir()):
         return
-    if not is_run:
-        raise OutputError(f"{folder} holds other files than a run", "choose an empty or a new --output")
+    misfit = RUN.find_misfit(folder)
+    if misfit is not None:
+        hint = "choose an empty or a new --output; --force replaces only a run"
+        raise OutputError(f"{folder} holds other files than a run: {misfit}", hint)
     if not force:
         raise ConfigError(f"{folder} already holds a run", "continue it with --resume or replace it with --force")
 
@@ -74,19 +95,19 @@ def start_run_folder(config: TrainConfig, *, resume: bool, force: bool) -> None:
     """Make the run folder and write the options there; an existing run is kept unless `force`."""
     folder = Path(config.output)
     check_run_folder(folder, resume=resume, force=force)
-    try:
-        if force and folder.exists():
-            shutil.rmtree(folder)
-        with staged(folder / OPTIONS_NAME, force=True) as temporary:
-            temporary.write_text(config.to_yaml(), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}", "choose another --output") from error
+    if force and folder.exists():
+        with staged(folder, RUN, force=True) as new:
+            new.mkdir()
+            (new / OPTIONS_NAME).write_text(config.to_yaml(), encoding="utf-8")
+        return
+    with staged(folder / OPTIONS_NAME, PART, force=True) as temporary:
+        temporary.write_text(config.to_yaml(), encoding="utf-8")
 
 
 def write_state(folder: Path, state: TrainingState) -> None:
     """Write the training state of a run, whole or not at all; the previous one stays until the new one stands."""
     numbers = {"format_version": STATE_VERSION, "step": state.step, "best_loss": state.best_loss, **state.identity}
-    with staged(folder / STATE_NAME, force=True) as temporary:
+    with staged(folder / STATE_NAME, _STATE, force=True) as temporary:
         temporary.mkdir()
         write_tensors(temporary / _TENSORS_NAME, state.tensors)
         (temporary / _NUMBERS_NAME).write_text(json.dumps(numbers), encoding="utf-8")
@@ -123,7 +144,7 @@ def trim_metrics(folder: Path, step: int) -> None:
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
     if kept != lines:
-        with staged(file, force=True) as temporary:
+        with staged(file, PART, force=True) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
 
 

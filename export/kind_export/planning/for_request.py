@@ -17,6 +17,7 @@ from kind_export.report import choose_devices
 from kind_export.request import ExportRequest
 from kind_export.targets import Precision, TargetOptions, choose_precision, load_target
 from kind_export.work_report import Works
+from kind_runtimes.bundle import BUNDLE
 from kind_runtimes.device_table import Device
 from kind_runtimes.manifest import Manifest
 
@@ -24,7 +25,7 @@ from kind_runtimes.manifest import Manifest
 def make_planner(request: ExportRequest, on_stage: Callable[[str], None]) -> Planner:
     """What plans within the budget of a request."""
     job = read_job(request)
-    check_output(job.output, force=request.force)
+    check_output(job.output, BUNDLE, force=request.force)
     (name,) = job.targets
     on_stage("reading the checkpoint")
     source = job.source.load([c.index for c in job.classes])

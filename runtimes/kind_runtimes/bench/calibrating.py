@@ -11,7 +11,7 @@ from kind_core.staging import check_output
 from kind_runtimes.bench.importing import check_model
 from kind_runtimes.bench.results import read_results
 from kind_runtimes.bundle import MANIFEST_NAME, open_bundle
-from kind_runtimes.calibration import Calibration, fit, measured_device, write_calibrated
+from kind_runtimes.calibration import CALIBRATED, Calibration, fit, measured_device, write_calibrated
 from kind_runtimes.counting import count_bundle
 from kind_runtimes.device_table import load_device
 
@@ -20,7 +20,7 @@ def calibrate_device(
     files: Sequence[Path], bundles: Sequence[Path], device: str | None, output: Path, *, force: bool = False
 ) -> Calibration:
     """Fit and write a device file; `device` names what it is, where the results do not."""
-    check_output(output, force=force)
+    check_output(output, CALIBRATED, force=force)
     opened = {hash_file(folder / MANIFEST_NAME): open_bundle(folder) for folder in bundles}
     results = [read_results(file) for file in files]
     for one, file in zip(results, files, strict=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kind_core.errors import ResultsError
-from kind_core.staging import staged
+from kind_core.staging import file_kind, staged
 from kind_runtimes.manifest import find_misfit, refuse_constant
 
 RESULTS_VERSION = 1
@@ -118,10 +118,13 @@ def parse_results(data: object, where: str) -> Results:
     )
 
 
+RESULTS = file_kind("a results file", read_results)
+
+
 def write_results(results: Results, file: Path, *, force: bool = False) -> None:
     """Write the whole document."""
     text = json.dumps(results.data, indent=2, ensure_ascii=False) + "\n"
-    with staged(file, force=force) as path:
+    with staged(file, RESULTS, force=force) as path:
         path.write_text(text, encoding="utf-8")
 
 

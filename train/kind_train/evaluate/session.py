@@ -11,7 +11,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from kind_core.staging import staged
+from kind_core.errors import ResultsError
+from kind_core.staging import file_kind, staged
 from kind_train.display import show_progress
 from kind_train.evaluate.networks import Figure
 from kind_train.evaluate.run import Evaluation, EvaluationRequest, evaluate
@@ -27,6 +28,21 @@ LABELS = {
 SHARES = ("inception_precision", "inception_recall")
 
 
+_FIELDS = frozenset({"source", "sha256", "classes", "overall", "statistics"})  # some of `Evaluation`
+
+
+def _check_report(file: Path) -> None:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"it is not JSON: {error}") from error
+    if not isinstance(data, dict) or not _FIELDS.issubset(data):
+        raise ResultsError(f"it has not the fields {', '.join(sorted(_FIELDS))}")
+
+
+REPORT = file_kind("an evaluation's report", _check_report)
+
+
 def run_evaluation(
     classes: tuple[str, ...], options: Mapping[str, Any], output: Path | None, *, force: bool, as_json: bool
 ) -> None:
@@ -36,7 +52,7 @@ def run_evaluation(
         evaluation = evaluate(request, lambda what, done, total: update(done, total, what))
     text = json.dumps(evaluation.to_dict(), indent=2) + "\n"
     if output is not None:
-        with staged(output, force=force) as temporary:
+        with staged(output, REPORT, force=force) as temporary:
             temporary.write_text(text, encoding="utf-8")
     if as_json:
         click.echo(text, nl=False)
