@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,6 +13,9 @@ from kind_core.checkpoint import save_checkpoint
 from kind_core.config import DiTConfig, ModelConfig
 from kind_core.dit import KindDiT
 from tiny import tiny_model, tiny_model_config
+
+if TYPE_CHECKING:
+    from kind_runtimes.bundle import Bundle
 
 
 @pytest.fixture
@@ -34,3 +40,34 @@ def checkpoint_path(tmp_path: Path, model: KindDiT, model_config: ModelConfig) -
     path = tmp_path / "checkpoint"
     save_checkpoint(path, model_config, model)
     return path
+
+
+@pytest.fixture
+def placeholders(tmp_path: Path) -> Path:
+    """A bundle of files that cannot be run, new for each test."""
+    from small_bundles import write_placeholders
+
+    folder = tmp_path / "placeholders.kind"
+    write_placeholders(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle of small programs for all three runtimes; not to be changed."""
+    from kind_runtimes.bundle import open_bundle
+    from small_bundles import SUFFIXES, lower_programs
+
+    folder = tmp_path_factory.mktemp("bundles") / "small.kind"
+    lower_programs(folder, SUFFIXES)
+    return open_bundle(folder)
+
+
+@pytest.fixture
+def copy_bundle(small_bundle: Bundle, tmp_path: Path) -> Callable[[], Path]:
+    """Makes a copy of `small_bundle` that may be changed."""
+
+    def copy() -> Path:
+        return Path(shutil.copytree(small_bundle.path, tmp_path / "copy.kind"))
+
+    return copy

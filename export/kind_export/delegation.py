@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from kind_bench.counting import count_program
+from kind_bench.lint import MIN_RUN_MS, require_fast
 from kind_core.errors import VerificationError
-from kind_runtimes.counting import count_program
-from kind_runtimes.delegation import MIN_RUN_MS, require_fast
 from kind_runtimes.manifest import TargetSpec
 
 MIN_SHARE = 0.95
@@ -23,7 +23,7 @@ def check_delegation(folder: Path, target: TargetSpec) -> dict[str, object]:
     """
     if target.target != "executorch":
         return {}
-    from kind_runtimes.executorch_profile import profile_delegation
+    from kind_bench.measure.executorch_trace import profile_delegation
 
     spec = target.programs["step"]
     inputs = {s.name: np.zeros(s.shape, s.dtype) for s in spec.inputs}

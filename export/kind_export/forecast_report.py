@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from kind_bench.counting.work import OpClass, ProgramWork
+from kind_bench.forecasting.devices import Device, UnitName
+from kind_bench.forecasting.forecast import Forecast, default_unit, forecast, forecast_picture
+from kind_bench.forecasting.roofline import UnitSpeed, unit_speed
 from kind_export.work_report import Works
-from kind_runtimes.device_table import Device, UnitName
-from kind_runtimes.forecast import Forecast, default_unit, forecast, forecast_picture
 from kind_runtimes.manifest import Manifest
-from kind_runtimes.roofline import UnitSpeed, unit_speed
-from kind_runtimes.work import OpClass, ProgramWork
 
 # Where a user names none: the three chips of the paper and an older iPhone.
 DEFAULT_DEVICES = ("apple-a16", "apple-a18", "snapdragon-8-gen-3", "kirin-9020")

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kind_bench.counting import count_bundle
+from kind_bench.measure.quick import Timing, time_bundle
 from kind_core.checkpoint import Checkpoint
 from kind_core.errors import BudgetError, KindError
 from kind_core.schedule import SamplerTable, read_sampler_table
@@ -39,11 +41,9 @@ from kind_export.targets import TargetOptions, choose_precision, load_target
 from kind_export.verify import Parity, ShortfallError, Verifier
 from kind_runtimes.about import About
 from kind_runtimes.bundle import BUNDLE, Bundle, open_bundle
-from kind_runtimes.counting import count_bundle
 from kind_runtimes.manifest import (
     Manifest,
 )
-from kind_runtimes.timing import Timing, time_bundle
 
 OnStage = Callable[[str], None]
 

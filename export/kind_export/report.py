@@ -12,6 +12,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from kind_bench.counting import count_bundle
+from kind_bench.forecasting.devices import Device, load_device
+from kind_bench.measure.quick import Timing
+from kind_bench.results.importing import read_measured
+from kind_bench.results.results import Results
 from kind_core.checkpoint import Checkpoint
 from kind_core.config import DiTConfig
 from kind_core.errors import BundleError
@@ -23,13 +28,8 @@ from kind_export.report_page import render_page
 from kind_export.step_program import StepProgram
 from kind_export.verify import Parity
 from kind_export.work_report import Works, describe_works
-from kind_runtimes.bench.importing import read_measured
-from kind_runtimes.bench.results import Results
 from kind_runtimes.bundle import open_bundle
-from kind_runtimes.counting import count_bundle
-from kind_runtimes.device_table import Device, load_device
 from kind_runtimes.manifest import Manifest, check_schema
-from kind_runtimes.timing import Timing
 
 REPORT_VERSION = 2
 REPORT_NAME = "report.json"

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kind_runtimes.delegation import lint
-from kind_runtimes.work import OpWork, ProgramWork
+from kind_bench.counting.work import OpWork, ProgramWork
+from kind_bench.lint import lint
 
 Works = Mapping[str, Mapping[str, ProgramWork]]
 

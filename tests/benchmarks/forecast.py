@@ -35,12 +35,12 @@ from typing import Any
 
 import numpy as np
 
-from kind_runtimes.calibration import Calibration, Measurement, fit_measurements
-from kind_runtimes.device_table import Device
-from kind_runtimes.forecast import forecast
+from kind_bench.counting.work import OpWork, ProgramWork
+from kind_bench.forecasting.calibration import Calibration, Measurement, fit_measurements
+from kind_bench.forecasting.devices import Device
+from kind_bench.forecasting.forecast import forecast
 from kind_runtimes.manifest import ProgramSpec
 from kind_runtimes.runtime import EngineOptions, open_program
-from kind_runtimes.work import OpWork, ProgramWork
 
 STEPS_A_ROUND = 4
 SAMPLER_STEPS = 20
@@ -152,7 +152,7 @@ def open_call(case: Case, file: Path, spec: ProgramSpec, threads: int) -> Call:
 
 def measure(folder: Path, rounds: int, save: Path | None, clock: str, threads: int) -> list[Sample]:
     """Build, count and time the grid."""
-    from kind_runtimes.counting import count_program
+    from kind_bench.counting import count_program
 
     samples, calls = [], []
     for case in grid():

@@ -15,9 +15,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from kind_bench.cli import main as bench
 from kind_core.cli import SHELLS
 from kind_export.cli import main as export
-from kind_runtimes.bench_cli import main as bench
 from kind_runtimes.cli import main as run
 from kind_runtimes.inspect_cli import inspect
 from kind_train.cli import main as train

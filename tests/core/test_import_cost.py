@@ -49,7 +49,7 @@ def test_every_public_name_is_there() -> None:
         kind_core.nothing  # noqa: B018
 
 
-@pytest.mark.parametrize("command", ["kind_runtimes.cli", "kind_runtimes.bench_cli"])
+@pytest.mark.parametrize("command", ["kind_runtimes.cli", "kind_bench.cli"])
 def test_help_of_a_command_line_loads_nothing_heavy(command: str) -> None:
     loaded = _loaded_by(f"from {command} import main\nmain(['--help'], standalone_mode=False)")
     assert command in loaded

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
+from kind_bench.cli import main as kind_bench
 from kind_export.cli import main as kind_export
-from kind_runtimes.bench_cli import main as kind_bench
 from kind_runtimes.cli import main as kind_run
 from kind_train.cli import main as kind_train
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from kind_bench.counting.work import OpWork, ProgramWork
+from kind_bench.forecasting.devices import load_device
+from kind_bench.measure.quick import Timing
 from kind_core.checkpoint import Checkpoint
 from kind_core.classes import ClassInfo
 from kind_core.pictures import make_grid
@@ -20,10 +23,7 @@ from kind_export.report import write_report
 from kind_export.rewrites import RewriteOptions, describe_rewrites, rewrite
 from kind_export.targets import TargetOptions, load_target
 from kind_export.verify import Parity
-from kind_runtimes.device_table import load_device
 from kind_runtimes.manifest import FORMAT_VERSION, NOISE_GENERATOR, parse_manifest
-from kind_runtimes.timing import Timing
-from kind_runtimes.work import OpWork, ProgramWork
 from tiny import tiny_config, tiny_model, tiny_model_config
 
 TARGETS = ("coreml", "onnx", "executorch")

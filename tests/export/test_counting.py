@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from kind_bench.counting import count_program
+from kind_bench.counting.onnx_graph import count
+from kind_bench.counting.work import ProgramWork
 from kind_core.schedule import SamplerTable, read_sampler_table
 from kind_export.compact import CompactModel
 from kind_export.programs import make_step
@@ -15,10 +18,7 @@ from kind_export.report import count_step_flops
 from kind_export.request import Precision
 from kind_export.rewrites import RewriteOptions, rewrite, rewrite_base
 from kind_export.targets import Lowering, TargetOptions, load_target
-from kind_runtimes.counting import count_program
-from kind_runtimes.counting.onnx_graph import count
 from kind_runtimes.manifest import ProgramSpec
-from kind_runtimes.work import ProgramWork
 from tiny import tiny_config, tiny_model, tiny_model_config
 
 STEPS = 4

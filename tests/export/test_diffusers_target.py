@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file, save_file
 
+from kind_bench.measure.cases import BenchRequest, measure_bundle
 from kind_core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from kind_core.classes import ClassInfo
 from kind_core.config import AutoencoderConfig, ModelConfig
@@ -29,7 +30,6 @@ from kind_export.reference import Reference
 from kind_export.request import ExportRequest, parse_targets
 from kind_export.targets.diffusers import check_pipeline, write_pipeline
 from kind_export.verify import Verifier, psnr_db
-from kind_runtimes.bench.session import BenchRequest, measure_bundle
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.diffusers_program import open_pipeline
 from kind_runtimes.manifest import Manifest, ProgramSpec

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kind_bench.measure.executorch_trace import profile_delegation
 from kind_core.dit import KindDiT
 from kind_core.errors import BundleError, ExportError
 from kind_core.schedule import read_sampler_table
@@ -23,7 +24,6 @@ from kind_export.step_program import PairLinear, StepProgram
 from kind_export.targets import Lowering, Precision, TargetOptions, executorch
 from kind_export.targets.executorch_quantization import GROUP_SIZE, pad_for_groups, quantize
 from kind_export.verify import psnr_db
-from kind_runtimes.executorch_profile import profile_delegation
 from kind_runtimes.executorch_program import open_program
 from kind_runtimes.manifest import ProgramSpec, TensorSpec
 from tiny import tiny_config, tiny_model, tiny_model_config

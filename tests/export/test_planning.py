@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from kind_bench.counting import count_program
+from kind_bench.forecasting.devices import load_device
 from kind_core.checkpoint import Checkpoint
 from kind_core.errors import BudgetError, ConfigError
 from kind_core.schedule import read_sampler_table
@@ -22,8 +24,6 @@ from kind_export.request import ExportRequest, Precision
 from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.step_program import StepProgram
 from kind_export.targets import TargetOptions, load_target
-from kind_runtimes.counting import count_program
-from kind_runtimes.device_table import load_device
 from tiny import tiny_config, tiny_model, tiny_model_config
 
 STEPS = 4

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import pytest
 from made_up_reports import PLAN, Page, make_work, write_reports
 
+from kind_bench.forecasting.devices import load_device
+from kind_bench.results.results import parse_results
 from kind_core.errors import BundleError
 from kind_export.charts import LogAxis, draw_columns, draw_ranges, draw_roofline
 from kind_export.report import refresh_report
 from kind_export.report_words import format_percent, format_range
-from kind_runtimes.bench.results import parse_results
-from kind_runtimes.device_table import load_device
 
 
 def test_forecasts_are_marked_and_named(tmp_path: Path) -> None:

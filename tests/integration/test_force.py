@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+import kind_bench.cli
 import kind_export.cli
-import kind_runtimes.bench_cli
 import kind_runtimes.cli
 import kind_train.cli
 from diffusers_folders import write_folder as write_dit
@@ -27,7 +27,7 @@ Arguments = tuple[object, ...]
 GROUPS = {
     "kind-export": kind_export.cli.main,
     "kind-train": kind_train.cli.main,
-    "kind-bench": kind_runtimes.bench_cli.main,
+    "kind-bench": kind_bench.cli.main,
     "kind-run": kind_runtimes.cli.main,
 }
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from small_bundles import STEP_INPUTS, STEP_OUTPUTS
 
 from kind_core.classes import ClassInfo
 from kind_runtimes.about import DESCRIPTIONS, About, parse_about
+from small_bundles import STEP_INPUTS, STEP_OUTPUTS
 
 ABOUT = About(
     classes=(ClassInfo(id="n02510455", names=("giant panda", "großer Panda")),), steps=4, sampler="dpmpp",

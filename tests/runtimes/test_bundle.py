@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_bundles import write_manifest
 
 from kind_core.errors import BundleError
 from kind_core.hashing import hash_file
 from kind_runtimes.bundle import list_files, open_bundle, read_manifest
+from small_bundles import write_manifest
 
 FILES = [
     "coreml/step.mlpackage/Manifest.json",

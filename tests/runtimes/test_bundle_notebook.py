@@ -6,9 +6,9 @@ import base64
 from pathlib import Path
 
 import pytest
-from small_bundles import write_placeholders
 
 from kind_runtimes.bundle import Bundle, open_bundle
+from small_bundles import write_placeholders
 
 
 @pytest.fixture

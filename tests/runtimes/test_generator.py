@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_bundles import GUIDANCE, SHAPE, STEPS, manifest_data
 
 from kind_core.noise import start_noise
 from kind_runtimes.generator import Generator, to_pixels
 from kind_runtimes.manifest import parse_manifest
+from small_bundles import GUIDANCE, SHAPE, STEPS, manifest_data
 
 
 @dataclass

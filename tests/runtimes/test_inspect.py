@@ -13,7 +13,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.numpy import save_file
-from small_bundles import CLASSES, DTYPES, PRECISIONS, SUFFIXES, SmallStep, program_specs
 
 from kind_core.classes import ClassInfo
 from kind_core.errors import BundleError
@@ -24,6 +23,7 @@ from kind_runtimes.inspect_cli import inspect
 from kind_runtimes.inspection import inspect_path
 from kind_runtimes.packs import PACK_TENSORS, encode_metadata
 from kind_runtimes.runtime import describe_file
+from small_bundles import CLASSES, DTYPES, PRECISIONS, SUFFIXES, SmallStep, program_specs
 
 ABOUT = About(
     classes=tuple(ClassInfo(id=class_id, names=names) for class_id, names in CLASSES), steps=4, sampler="dpmpp",

@@ -7,11 +7,11 @@ from typing import Any
 
 import jsonschema
 import pytest
-from small_bundles import CLASSES, GUIDANCE, SHAPE, STEPS, manifest_data, program_specs
 
 from kind_core.classes import ClassInfo
 from kind_core.errors import BundleError, TargetError
 from kind_runtimes.manifest import Manifest, describe_program, load_schema, parse_manifest
+from small_bundles import CLASSES, GUIDANCE, SHAPE, STEPS, manifest_data, program_specs
 
 HASH = "a" * 64
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_bundles import SHAPE, SUFFIXES, eager_latents, psnr_db
 
 from kind_core.errors import BundleError, TargetError
 from kind_core.noise import start_noise
 from kind_runtimes.bundle import Bundle
 from kind_runtimes.generator import Generator, open_generator
 from kind_runtimes.runtime import RUNTIMES, Program, choose_runtime, open_program
+from small_bundles import SHAPE, SUFFIXES, eager_latents, psnr_db
 
 # those that run a lowered program; a diffusers folder is tested where it is written
 LOWERED = tuple(name for name in RUNTIMES if name != "diffusers")

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from small_bundles import write_manifest
 
 from kind_core.errors import BundleError, OutputError, TargetError
 from kind_runtimes.bundle import Bundle
 from kind_runtimes.cli import main
 from kind_runtimes.serve import BundleServer, open_server
+from small_bundles import write_manifest
 
 
 @dataclass(frozen=True, kw_only=True)

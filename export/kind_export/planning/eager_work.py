@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kind_bench.counting.ledger import Ledger, Node, TensorSize
+from kind_bench.counting.work import ComputePrecision, OpClass, ProgramWork
 from kind_export.quantization import BITS, quantizable_layers
 from kind_export.request import Precision
 from kind_export.targets import Lowering
-from kind_runtimes.counting.ledger import Ledger, Node, TensorSize
-from kind_runtimes.work import ComputePrecision, OpClass, ProgramWork
 
 _VIEWS = frozenset(
     ("view", "t", "transpose", "permute", "expand", "reshape", "unsqueeze", "squeeze", "select", "alias", "detach",

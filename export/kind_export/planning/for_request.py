@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from kind_bench.forecasting.devices import Device
 from kind_core.errors import BudgetError
 from kind_core.staging import check_output
 from kind_export.blending import open_together
@@ -18,7 +19,6 @@ from kind_export.request import ExportRequest
 from kind_export.targets import Precision, TargetOptions, choose_precision, load_target
 from kind_export.work_report import Works
 from kind_runtimes.bundle import BUNDLE
-from kind_runtimes.device_table import Device
 from kind_runtimes.manifest import Manifest
 
 

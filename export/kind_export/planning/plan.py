@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from kind_bench.counting.work import ProgramWork
+from kind_bench.forecasting.devices import Device
+from kind_bench.forecasting.forecast import forecast
 from kind_core.errors import BudgetError
 from kind_core.schedule import read_sampler_table
 from kind_export.compact import CompactModel
@@ -30,10 +33,7 @@ from kind_export.rewrites.factor_modulations import table_error_db
 from kind_export.sensitivity import round_weight
 from kind_export.targets import Lowering, TargetOptions, load_target
 from kind_export.verify import APPROXIMATE, TRAJECTORY_DB, psnr_db
-from kind_runtimes.device_table import Device
-from kind_runtimes.forecast import forecast
 from kind_runtimes.manifest import Manifest
-from kind_runtimes.work import ProgramWork
 
 # Shares of the learngene's rank and of the asked steps that are tried.
 _RANK_SHARES = (1.0, 0.875, 0.75, 0.625, 0.5)

@@ -1,0 +1,67 @@
+"""What a program does, counted from its file: operators, FLOPs, bytes, memory and backends of ONNX, Core ML and .pte.
+
+The three formats hold the same products, so their FLOPs agree with each other and with the count of the model that
+they were made of. What differs:
+
+- int4 programs of ExecuTorch hold ranks filled up to whole groups of 32, and compute with them.
+- A LayerNorm for XNNPACK is written with products with a constant vector. They are of class `norm`, so no FLOPs of
+  `full`; `paper` counts one an element that is normalised, here only the tokens.
+- coremltools gives every linear layer a bias, of zeros where it had none: one an element of `paper`, none of `full`.
+- ONNX graphs add a bias by an operator after the product; it counts as the product's own.
+- ONNX joins what onnxruntime has an operator for: the scores of attention are never a tensor, as they are elsewhere.
+- onnxruntime makes what depends on constants alone when it loads a file: wide copies of halved constants are no
+  operators, and their bytes are those stored.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from kind_bench.counting.work import ProgramWork
+from kind_core.errors import TargetError
+from kind_runtimes.bundle import Bundle
+from kind_runtimes.manifest import ProgramSpec
+from kind_runtimes.runtime import CODE_RUNTIME
+
+_WALKERS = {"onnx": "onnx_graph", "coreml": "mil_program", "executorch": "executorch_program"}
+
+
+def count_program(file: Path, spec: ProgramSpec, target: str) -> ProgramWork:
+    """Count one program of `target`. Where each class has a function of its own, the first: they are alike.
+
+    An ONNX step that picks a branch is counted guided; see `count_bundle` for the other.
+    """
+    return _load_walker(target).count(file, spec)  # type: ignore[no-any-return]
+
+
+def count_bundle(bundle: Bundle) -> dict[str, dict[str, ProgramWork]]:
+    """Every program of a bundle by target and name; `step_unguided` too where an ONNX step has it inside.
+
+    A diffusers folder is not among them.
+    """
+    works: dict[str, dict[str, ProgramWork]] = {}
+    for target, entry in bundle.manifest.targets.items():
+        if target == CODE_RUNTIME:
+            continue  # a folder of weights and code has no operators in a file
+        walker = _load_walker(target)
+        works[target] = {name: walker.count(bundle.path / p.file, p) for name, p in entry.programs.items()}
+        if bundle.manifest.guided_steps is not None and "step_unguided" not in works[target]:
+            step = entry.programs["step"]
+            works[target]["step_unguided"] = walker.count(bundle.path / step.file, step, is_guided=False)
+    return works
+
+
+def _load_walker(target: str) -> Any:
+    if target not in _WALKERS:
+        raise TargetError(f"unknown target {target!r}, expected one of {', '.join(_WALKERS)}", "check the bundle")
+    try:
+        return import_module(f"kind_bench.counting.{_WALKERS[target]}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("kind_"):
+            raise
+        raise TargetError(
+            f"counting {target} programs needs the package {error.name}, which is not installed",
+            f"pip install {error.name}",
+        ) from error

@@ -1,0 +1,196 @@
+"""What share of its peak a unit reaches, by published measurements of other models; and how far off that is.
+
+    share = FLOPs / (peak x (ms - start))      one geometric mean a vendor, unit and precision
+
+How far off is measured, not guessed: every row is forecast from the others' shares (leave one device out), and rows
+that took no part are forecast from the chip's own.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from statistics import fmean
+
+from kind_bench.counting.work import ComputePrecision
+from kind_bench.forecasting.devices import Device, UnitName, load_device
+from kind_bench.forecasting.peaks import Range, assumed, peak_speed, range_of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Anchor:
+    """One published measurement. `flops` and `ms` are of one call."""
+
+    device: Device
+    measured_on: str
+    unit: UnitName
+    precision: ComputePrecision
+    workload: str
+    flops: float
+    calls: int
+    ms: float
+    is_fit: bool
+    source: str
+
+    @property
+    def share(self) -> float:
+        """Of the peak in the device table."""
+        return self.flops / 1e6 / (self.ms - self._start_ms) / self._peak_gflops
+
+    @property
+    def effective_gflops(self) -> float:
+        """FLOPs over the whole time, whatever the peak is."""
+        return self.flops / 1e6 / self.ms
+
+    def forecast_ms(self, share: float) -> float:
+        return self.flops / 1e6 / (self._peak_gflops * share) + self._start_ms
+
+    @property
+    def _peak_gflops(self) -> float:
+        peak = peak_speed(self.device.units[self.unit], self.unit, self.precision)
+        assert peak is not None, f"{self.device.id} has a row in anchors.toml and no {self.precision} speed"
+        return peak.gflops.value
+
+    @property
+    def _start_ms(self) -> float:
+        own = self.device.units[self.unit].call_ms
+        return (range_of(own) if own else assumed("call_ms", self.unit)).value
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnchorCheck:
+    """A row forecast without itself: `error` is (forecast - measured) / measured."""
+
+    anchor: Anchor
+    forecast_ms: float
+
+    @property
+    def error(self) -> float:
+        return self.forecast_ms / self.anchor.ms - 1
+
+    @property
+    def factor(self) -> float:
+        """How many times too long or too short, at least 1."""
+        return max(self.forecast_ms / self.anchor.ms, self.anchor.ms / self.forecast_ms)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """A share of a unit's peak. `is_own`: from this chip's measurement, so it holds for the peak it was taken with.
+
+    `is_whole`: from whole models, so that what is no product is inside it.
+    """
+
+    share: Range
+    is_own: bool
+    is_whole: bool
+    source: str
+
+
+def compute_share(device: Device, unit: UnitName, precision: ComputePrecision) -> Share:
+    """The chip's own share, its vendor's, or what is assumed of such a unit."""
+    computed: ComputePrecision = "int8" if precision == "int4" else precision
+    rows = [row for row in fit_anchors() if (row.unit, row.precision) == (unit, computed)]
+    own = [row for row in rows if row.device.id == device.id]
+    vendor = [row for row in rows if row.device.vendor == device.vendor]
+    if own and held_out():
+        factor = max(check.factor for check in held_out())
+        return Share(share=_widened(own, factor), is_own=True, is_whole=True, source=_words(own, "its own", factor))
+    if vendor:
+        factor = max(check.factor for check in leave_one_out() if check.anchor in vendor)
+        return Share(
+            share=_widened(vendor, factor), is_own=False, is_whole=True, source=_words(vendor, "its vendor's", factor)
+        )
+    words = (
+        f"compute share of a {unit.upper()} assumed: no published measurement on {device.vendor}'s at this precision"
+    )
+    return Share(share=assumed("compute_share", unit), is_own=False, is_whole=False, source=words)
+
+
+@cache
+def leave_one_out() -> tuple[AnchorCheck, ...]:
+    """Every fit row, forecast from the share of the other devices of its vendor, unit and precision."""
+    checks = []
+    for row in fit_anchors():
+        others = [
+            other for other in fit_anchors()
+            if (other.device.vendor, other.unit, other.precision) == (row.device.vendor, row.unit, row.precision)
+            and other.device.id != row.device.id
+        ]  # fmt: skip
+        if others:
+            checks.append(AnchorCheck(anchor=row, forecast_ms=row.forecast_ms(_mean_share(others))))
+    return tuple(checks)
+
+
+@cache
+def held_out() -> tuple[AnchorCheck, ...]:
+    """Every row that took no part in the fit, forecast from the chip's own share on the other model."""
+    checks = []
+    for row in _anchors():
+        own = [fit for fit in fit_anchors() if (fit.device.id, fit.precision) == (row.device.id, row.precision)]
+        if not row.is_fit and own:
+            checks.append(AnchorCheck(anchor=row, forecast_ms=row.forecast_ms(_mean_share(own))))
+    return tuple(checks)
+
+
+@cache
+def fit_anchors() -> tuple[Anchor, ...]:
+    """The rows that give shares."""
+    return tuple(row for row in _anchors() if row.is_fit)
+
+
+def describe_checks() -> str:
+    """Both checks as a table for people."""
+    lines = [f"  {'device':<25} {'model':<34} unit precision  measured  forecast   error"]
+    for title, checks in (
+        ("leave one device out: the vendor's share from its other devices", leave_one_out()),
+        ("held out: the chip's own share on another model", held_out()),
+    ):
+        lines.append(title)
+        lines += [_describe_check(check) for check in checks]
+        errors = sorted(abs(check.error) for check in checks)
+        lines.append(f"  median {errors[len(errors) // 2]:.0%}, worst {errors[-1]:.0%} of {len(errors)}")
+    return "\n".join(lines)
+
+
+def _describe_check(check: AnchorCheck) -> str:
+    row = check.anchor
+    names = f"  {row.device.name:<25} {row.workload:<34.34} {row.unit:<5}{row.precision:<9}"
+    return f"{names}{row.ms:>7.2f} ms{check.forecast_ms:>7.2f} ms {check.error:>+7.0%}"
+
+
+def _mean_share(rows: Sequence[Anchor]) -> float:
+    return math.exp(fmean(math.log(row.share) for row in rows))
+
+
+def _widened(rows: Sequence[Anchor], factor: float) -> Range:
+    share = _mean_share(rows)
+    return Range(share / factor, share, share * factor)
+
+
+def _words(rows: Sequence[Anchor], whose: str, factor: float) -> str:
+    models = ", ".join(dict.fromkeys(f"{row.workload} on {row.measured_on}" for row in rows))
+    checked = f"up to {factor:.2f} times off where that was checked, thin products may reach less"
+    return f"compute share from {whose} measurements ({models}): {checked}"
+
+
+@cache
+def _anchors() -> tuple[Anchor, ...]:
+    data = tomllib.loads((files("kind_bench") / "data" / "anchors.toml").read_text(encoding="utf-8"))
+    anchors = []
+    for row in data["rows"]:
+        workload = data["workloads"][row["workload"]]
+        calls = workload.get("calls", 1)
+        for precision, ms in row["ms"].items():
+            anchors.append(
+                Anchor(
+                    device=load_device(row["device"]), measured_on=row["measured_on"], unit=row["unit"],
+                    precision=precision, workload=workload["name"], flops=workload["gflop"] * 1e9 / calls,
+                    calls=calls, ms=ms / calls, is_fit=row["role"] == "fit", source=row["source"],
+                )
+            )  # fmt: skip
+    return tuple(anchors)

@@ -1,0 +1,97 @@
+"""Samples of one case as they come in, and the entry of a results file that they make."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kind_bench.measure.timing import Counts, Part
+from kind_bench.results.results import Spread, combine_image_ms, round_ms
+from kind_runtimes.manifest import Manifest
+from kind_runtimes.runtime import EngineOptions
+
+_FIELDS: Mapping[Part, str] = {
+    "step": "step_ms", "step_unguided": "step_unguided_ms", "decode": "decode_ms", "whole_image": "whole_image_ms",
+}  # fmt: skip
+
+
+@dataclass(kw_only=True, slots=True)
+class Gathering:
+    """What is known of one case so far."""
+
+    runtime: str
+    options: EngineOptions
+    counts: Counts
+    engine: str = ""
+    process: str = "fresh"
+    rounds: int = 0
+    samples: dict[Part, list[float]] = field(default_factory=dict)
+    first_loads_ms: list[float] = field(default_factory=list)
+    second_loads_ms: list[float] = field(default_factory=list)
+    file_caches: set[str] = field(default_factory=set)
+    memory: dict[str, Any] = field(default_factory=dict)
+    profile: dict[str, Any] | None = None
+
+    def add_samples(self, part: Part, samples_ms: Sequence[float]) -> None:
+        """Take in what `measure_generator` hands on."""
+        self.samples.setdefault(part, []).extend(samples_ms)
+
+    def add_memory(self, peak_bytes: int, baseline_bytes: int, measure: str) -> None:
+        """Take in one process's memory; the largest peak is kept, with its baseline."""
+        if peak_bytes > self.memory.get("peak_memory_bytes", 0):
+            self.memory = {
+                "peak_memory_bytes": peak_bytes, "baseline_memory_bytes": baseline_bytes, "memory_measure": measure,
+            }  # fmt: skip
+
+    @property
+    def num_samples(self) -> int:
+        return sum(len(samples) for samples in self.samples.values())
+
+    def to_case(self, manifest: Manifest) -> dict[str, Any] | None:
+        """The entry of a results file; None while no step was measured."""
+        if "step" not in self.samples:
+            return None
+        spreads = {part: Spread(samples=tuple(samples)) for part, samples in self.samples.items()}
+        sustained = spreads.pop("sustained", None)
+        case: dict[str, Any] = {
+            "runtime": self.runtime,
+            "engine": self.engine,
+            "threads": self.options.threads,
+            "provider": self.options.provider,
+            "precision": manifest.target(self.runtime).precision,
+            "process": self.process,
+            "rounds": self.rounds,
+            "warmup": self.counts.warmup,
+            **{_FIELDS[part]: spread.to_dict() for part, spread in spreads.items()},
+            **self._describe_image(manifest, spreads),
+            **self._describe_load(),
+            **self.memory,
+        }
+        if sustained is not None:
+            case["sustained"] = {"after_s": self.counts.sustain_s, "step_ms": sustained.to_dict()}
+        return case | ({"profile": self.profile} if self.profile is not None else {})
+
+    def _describe_image(self, manifest: Manifest, spreads: Mapping[Part, Spread]) -> dict[str, float]:
+        guided = [manifest.is_guided(index) for index in range(manifest.steps)]
+        lacks_unguided = any(guided) and not all(guided) and "step_unguided" not in spreads
+        if lacks_unguided or ("decode" not in spreads and has_decode(manifest, self.runtime)):
+            return {}  # interrupted before
+        step, unguided, decode = spreads["step"], spreads.get("step_unguided"), spreads.get("decode")
+        return {"image_ms": combine_image_ms(step, unguided, decode, guided)}
+
+    def _describe_load(self) -> dict[str, Any]:
+        if not self.first_loads_ms:
+            return {}
+        load: dict[str, Any] = {"first": round_ms(statistics.median(self.first_loads_ms))}
+        if self.second_loads_ms:
+            load["again"] = round_ms(statistics.median(self.second_loads_ms))
+        if self.file_caches:
+            load["file_cache"] = next(iter(self.file_caches)) if len(self.file_caches) == 1 else "unknown"
+        return {"load_ms": load}
+
+
+def has_decode(manifest: Manifest, runtime: str) -> bool:
+    """Whether the bundle makes pictures in this runtime, not latents alone."""
+    return "decode" in manifest.target(runtime).programs

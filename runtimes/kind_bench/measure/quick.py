@@ -1,0 +1,75 @@
+"""A first measurement on this host at the end of an export, in its own process; `kind-bench run` measures with care."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kind_bench.measure.cases import describe_document
+from kind_bench.measure.gathering import Gathering
+from kind_bench.measure.machine import describe_machine
+from kind_bench.measure.timing import Counts, measure_generator
+from kind_bench.results.results import Case, parse_results, write_results
+from kind_runtimes.bundle import Bundle
+from kind_runtimes.generator import open_generator
+from kind_runtimes.runtime import DEFAULT_OPTIONS
+
+_COUNTS = Counts(warmup=3, repeat=15)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timing:
+    """Milliseconds on this host. An image is `steps` steps and one decode; the spread is min to max of the repeats."""
+
+    runtime: str
+    engine: str
+    step_ms: float
+    step_min_ms: float
+    step_max_ms: float
+    image_ms: float
+    load_ms: float
+    repeats: int
+
+
+def time_bundle(bundle: Bundle, file: Path, profiles: Mapping[str, object] | None = None) -> dict[str, Timing]:
+    """Time every target that really runs here and write the results to `file`, with `profiles` of delegation by target.
+
+    An evaluated program is not timed.
+    """
+    machine = describe_machine()
+    gathered = [one for name in bundle.manifest.targets if (one := _time_target(bundle, name)) is not None]
+    document = {
+        **describe_document(bundle, [one.runtime for one in gathered]),
+        "partial": False,
+        "machine": machine,
+        "cases": [one.to_case(bundle.manifest) for one in gathered],
+        "delegation": {name: profile for name, profile in (profiles or {}).items() if profile},
+    }
+    results = parse_results(document, file.name)
+    write_results(results, file, force=True)
+    return {case.runtime: _summarise(case) for case in results.cases}
+
+
+def _time_target(bundle: Bundle, name: str) -> Gathering | None:
+    start = time.perf_counter()
+    generator = open_generator(bundle.path, bundle.manifest, name)
+    load_ms = (time.perf_counter() - start) * 1e3
+    if hasattr(generator.step, "without_rounding"):
+        return None
+    gathering = Gathering(
+        runtime=name, options=DEFAULT_OPTIONS, counts=_COUNTS, engine=generator.step.engine, process="shared",
+        rounds=1, first_loads_ms=[load_ms],
+    )  # fmt: skip
+    measure_generator(generator, _COUNTS, gathering.add_samples)
+    return gathering
+
+
+def _summarise(case: Case) -> Timing:
+    step, data = case.data["step_ms"], case.data
+    return Timing(
+        runtime=case.runtime, engine=case.engine, step_ms=step["median"], step_min_ms=step["min"],
+        step_max_ms=step["max"], image_ms=data["image_ms"], load_ms=data["load_ms"]["first"],
+        repeats=len(step["samples"]),
+    )  # fmt: skip

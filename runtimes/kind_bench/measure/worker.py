@@ -1,0 +1,85 @@
+"""One case in a fresh process: `python -m kind_bench.measure.worker`, started by `session`.
+
+It reads its job from stdin and writes messages to stdout, JSON a line each:
+    {"opened": {"engine", "first_ms", "file_cache"}}
+    {"samples": [ms, ...], "part": "step"}            many
+    {"finished": {"peak", "baseline", "measure", "again_ms"}}
+    {"profile": {...}}                                instead of the others, where the job asks for it
+    {"error": {"type", "message", "hint"}}            the last one, when it fails
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kind_bench.measure.memory import begin_peak, drop_files, file_cache, read_peak
+from kind_bench.measure.timing import Counts, measure_generator
+from kind_core.errors import KindError
+from kind_runtimes.bundle import list_program_files, read_manifest
+from kind_runtimes.generator import Generator, open_generator
+from kind_runtimes.manifest import Manifest
+from kind_runtimes.runtime import EngineOptions, load_runtime
+
+Send = Callable[[dict[str, Any]], None]
+
+
+def main() -> None:
+    """Do the job on stdin."""
+    job = json.loads(sys.stdin.read())
+    # native code may write to stdout: it goes to stderr, and the messages have a stream of their own
+    messages = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+
+    def send(message: dict[str, Any]) -> None:
+        messages.write(json.dumps(message) + "\n")
+
+    try:
+        (_profile if job["profile"] else _measure)(job, send)
+    except KindError as error:
+        send({"error": {"type": type(error).__name__, "message": error.message, "hint": error.hint}})
+        sys.exit(1)
+
+
+def _measure(job: dict[str, Any], send: Send) -> None:
+    folder, runtime, options = Path(job["bundle"]), job["runtime"], EngineOptions(**job["options"])
+    manifest = read_manifest(folder)  # whose files `session` has checked
+    load_runtime(runtime)
+    files = [folder / name for name in list_program_files(manifest, runtime)]
+    if job["cold"]:
+        drop_files(files)
+    cache = file_cache(files)
+    baseline = begin_peak()
+    generator, first_ms = _open(folder, manifest, runtime, options)
+    send({"opened": {"engine": generator.step.engine, "first_ms": first_ms, "file_cache": cache}})
+    measure_generator(generator, Counts(**job["counts"]), lambda part, ms: send({"samples": ms, "part": part}))
+    peak = read_peak()
+    del generator
+    gc.collect()
+    _, again_ms = _open(folder, manifest, runtime, options)
+    memory = {"peak": peak.bytes, "baseline": baseline.bytes, "measure": peak.measure}
+    send({"finished": memory | {"again_ms": again_ms}})
+
+
+def _profile(job: dict[str, Any], send: Send) -> None:
+    from kind_bench.measure.profiles import profile_step
+
+    folder = Path(job["bundle"])
+    generator = open_generator(folder, read_manifest(folder), job["runtime"], EngineOptions(**job["options"]))
+    send({"profile": profile_step(folder, generator, job["runtime"], EngineOptions(**job["options"]))})
+
+
+def _open(folder: Path, manifest: Manifest, runtime: str, options: EngineOptions) -> tuple[Generator, float]:
+    start = time.perf_counter()
+    generator = open_generator(folder, manifest, runtime, options)
+    return generator, (time.perf_counter() - start) * 1e3
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Results that were measured elsewhere, taken into the bundle: `<bundle>/measured/`, which no hash covers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kind_bench.results.results import Results, Spread, combine_image_ms, parse_results, read_results, write_results
+from kind_core.errors import ResultsError
+from kind_core.hashing import hash_file
+from kind_runtimes.bundle import MANIFEST_NAME, Bundle, list_program_files, open_bundle
+from kind_runtimes.manifest import MEASURED_FOLDER, Manifest
+
+_SPREADS = ("step_ms", "step_unguided_ms", "decode_ms", "whole_image_ms")
+_TOLERANCE = 0.01  # of a median that an app wrote itself
+_OTHER_MODEL = "give the bundle that was measured, or measure this one"
+
+
+def import_results(file: Path, folder: Path) -> tuple[Results, Path]:
+    """Check a results file against the bundle, fill in what follows from it, and keep it in the bundle.
+
+    The place is named after machine and content, so importing a file twice changes nothing.
+    """
+    results, bundle = read_results(file), open_bundle(folder)
+    check_model(results, bundle, str(file))
+    if not results.cases:
+        raise ResultsError(f"{file} holds no case: nothing was measured", "measure again")
+    completed = parse_results(_complete(results, bundle.manifest, str(file)), str(file))
+    return completed, _keep(completed, folder)
+
+
+def read_measured(bundle: Bundle) -> tuple[Results, ...]:
+    """All results kept in a bundle, in the order of their names."""
+    files = sorted((bundle.path / MEASURED_FOLDER).glob("*.json"))
+    found = tuple(read_results(file) for file in files)
+    for results, file in zip(found, files, strict=True):
+        check_model(results, bundle, str(file))
+    return found
+
+
+def check_model(results: Results, bundle: Bundle, where: str) -> None:
+    """Raise ResultsError unless `results` were measured with exactly this bundle."""
+    held = hash_file(bundle.path / MANIFEST_NAME)
+    if results.manifest_sha256 != held:
+        said = f"{results.bundle_name} with manifest sha256 {results.manifest_sha256[:12]}..."
+        raise ResultsError(
+            f"{where} was measured with another model: {said}, {bundle.path} has {held[:12]}...", _OTHER_MODEL
+        )
+    for name, sha256 in results.data["bundle"].get("files", {}).items():
+        expected = bundle.manifest.files.get(name)
+        if sha256 != expected:
+            said = "has no such file" if expected is None else f"has {expected[:12]}..."
+            raise ResultsError(
+                f"{where} measured {name} with sha256 {sha256[:12]}..., {bundle.path} {said}", _OTHER_MODEL
+            )
+    for case in results.cases:
+        if case.runtime not in bundle.manifest.targets:
+            said = f"holds only {', '.join(bundle.manifest.targets)}"
+            raise ResultsError(f"{where} measured {case.runtime}, {bundle.path} {said}", _OTHER_MODEL)
+        precision = bundle.manifest.targets[case.runtime].precision
+        if case.precision not in ("", precision):
+            said = f"{case.runtime} in {case.precision}, in {bundle.path} it is {precision}"
+            raise ResultsError(f"{where} measured {said}", _OTHER_MODEL)
+
+
+def _complete(results: Results, manifest: Manifest, where: str) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(json.dumps(results.data))
+    files = {name for case in results.cases for name in list_program_files(manifest, case.runtime)}
+    data["bundle"]["files"] = {name: manifest.files[name] for name in sorted(files)}
+    data.setdefault("partial", False)
+    guided = [manifest.is_guided(index) for index in range(manifest.steps)]
+    for entry, case in zip(data["cases"], results.cases, strict=True):
+        entry["precision"] = manifest.targets[case.runtime].precision
+        for name in _SPREADS:
+            if name in entry:
+                entry[name] = _complete_spread(entry[name], f"{where}: {case.name}, {name}")
+        if "sustained" in entry:
+            spread = entry["sustained"]["step_ms"]
+            entry["sustained"]["step_ms"] = _complete_spread(spread, f"{where}: {case.name}, sustained")
+        lacks_unguided = case.step_unguided is None and any(guided) and not all(guided)
+        lacks_decode = case.decode is None and "decode" in manifest.targets[case.runtime].programs
+        if "image_ms" not in entry and not lacks_unguided and not lacks_decode:
+            entry["image_ms"] = combine_image_ms(case.step, case.step_unguided, case.decode, guided)
+    return data
+
+
+def _complete_spread(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
+    spread = Spread(samples=tuple(entry["samples"]))
+    said = entry.get("median", spread.median)
+    if not math.isclose(said, spread.median, rel_tol=_TOLERANCE):
+        raise ResultsError(
+            f"{where} says its median is {said:g} ms, its samples have {spread.median:g}",
+            "write milliseconds, and samples alone if in doubt",
+        )
+    return dict(entry) | spread.to_dict()
+
+
+def _keep(results: Results, folder: Path) -> Path:
+    content = json.dumps(results.data, sort_keys=True).encode()
+    machine = results.machine
+    words = str(machine.get("device") or machine.get("model") or machine["processor"]).lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", words).strip("-") or "machine"
+    file = folder / MEASURED_FOLDER / f"{slug[:40]}-{hashlib.sha256(content).hexdigest()[:8]}.json"
+    write_results(results, file, force=True)
+    return file
