@@ -11,7 +11,8 @@ from typing import Any
 from kind_export.class_functions import make_class_steps
 from kind_export.compact import CompactModel
 from kind_export.programs import decode_options, make_decode, make_step
-from kind_export.targets import Lowering, TargetOptions, load_target
+from kind_export.quantization import count_bytes
+from kind_export.targets import Lowering, TargetOptions, check_size, load_target
 from kind_runtimes.manifest import ProgramSpec, TargetSpec
 
 OnStage = Callable[[str], None]
@@ -73,6 +74,16 @@ def lower_target(
         programs["decode"] = _describe(decode, file)
     spec = TargetSpec(target=name, precision=options.precision, programs=programs)
     return Lowered(spec=spec, facts=facts, step=step, options=options, class_steps=class_steps)
+
+
+def require_size(name: str, compact: CompactModel, options: TargetOptions) -> None:
+    """Raise ExportError where the step of `compact` is larger than a file of target `name` can be."""
+    target = load_target(name)
+    if target.MAX_BYTES is None:
+        return
+    step = make_step(compact, target, options)
+    size = count_bytes(step.module, options.precision, options.keep)
+    check_size(size, target.MAX_BYTES, f"step{target.SUFFIX} in {options.precision}")
 
 
 def _describe(lowering: Lowering, file: str, function: str | None = None) -> ProgramSpec:

@@ -25,7 +25,7 @@ from kind_export.delegation import check_delegation, check_strict
 from kind_export.golden import write_golden, write_preview
 from kind_export.job import ExportJob, read_job
 from kind_export.kits import write_kits
-from kind_export.lowering import Written
+from kind_export.lowering import Written, require_size
 from kind_export.manifest_draft import draft_manifest, write_manifest
 from kind_export.packs import hash_base, require_tailors, write_packs
 from kind_export.planning.for_request import make_planner, require_budget
@@ -97,6 +97,10 @@ def _export(
     compact, detached = _rewrite(job, checkpoint, sampler)
     if source.decoder is not None:
         compact = replace(compact, decoder=measure_decoder(source.decoder, verifier.trajectories))
+    about = _describe_programs(job, checkpoint, sampler)
+    options_of = {name: replace(_target_options(name, request, checkpoint), about=about) for name in job.targets}
+    for name in (name for name in job.targets if name != PIPELINE_TARGET):
+        require_size(name, compact, options_of[name])
     with staged(job.output, BUNDLE, force=request.force) as folder:
         folder.mkdir()
         packs = _write_packs(folder, job, checkpoint, compact, sampler, detached)
@@ -104,11 +108,9 @@ def _export(
         def draft_of(lowered: Mapping[str, Written]) -> Manifest:
             return draft_manifest(job, checkpoint, compact, sampler, lowered, packs)
 
-        about = _describe_programs(job, checkpoint, sampler)
         lowered: dict[str, Written] = {}
         parities, profiles = {}, {}
-        for name in job.targets:
-            options = replace(_target_options(name, request, checkpoint), about=about)
+        for name, options in options_of.items():
             if name == PIPELINE_TARGET:
                 lowered[name], parities[name] = _write_pipeline(
                     folder, job.source.autoencoder, checkpoint, compact, options, verifier, draft_of, on_stage

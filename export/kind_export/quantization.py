@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from torch import nn
 
 from kind_export.request import Precision
@@ -21,3 +23,14 @@ def quantizable_layers(module: nn.Module) -> dict[str, nn.Linear]:
         for name, layer in module.named_modules()
         if isinstance(layer, nn.Linear) and min(layer.weight.shape) >= MIN_SIDE and name != FINAL_LAYER
     }
+
+
+def count_bytes(module: nn.Module, precision: Precision, keep: Collection[str] = ()) -> int:
+    """What the weights of a program take in a file, each once; of fewer bits a layer's scales are not counted."""
+    held = {tensor.data_ptr(): tensor.nbytes for tensor in module.state_dict().values()}
+    if precision in BITS:
+        held |= {
+            layer.weight.data_ptr(): layer.weight.numel() * (8 if name in keep else BITS[precision]) // 8
+            for name, layer in quantizable_layers(module).items()
+        }
+    return sum(held.values())

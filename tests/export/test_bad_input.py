@@ -306,3 +306,12 @@ def test_classes_of_a_broken_checkpoint(checkpoint: Path) -> None:
     (checkpoint / "config.json").write_text("{")
     result = CliRunner().invoke(main, ["classes", "--checkpoint", str(checkpoint)])
     _require_refused(result, checkpoint, "config.json is not JSON")
+
+
+def test_step_too_large_for_onnx_is_refused_before_anything_is_lowered(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_target("onnx"), "MAX_BYTES", 30_000)
+    result = _export(checkpoint, target="all")
+    _require_refused(result, checkpoint, "step.onnx in fp32 take 0.00 GB", "use fewer bits")
+    assert "lowering" not in result.stderr

@@ -13,7 +13,7 @@ from onnx import TensorProto
 from kind_core.errors import ExportError
 from kind_core.schedule import read_sampler_table
 from kind_export.programs import make_step
-from kind_export.quantization import quantizable_layers
+from kind_export.quantization import count_bytes, quantizable_layers
 from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.targets import Lowering, Precision, TargetOptions, load_target
 from kind_export.targets.onnx_quantization import find_products
@@ -95,6 +95,24 @@ def test_no_large_constant_is_fp32(lowering: Lowering, tmp_path: Path, precision
     model = _lower(lowering, tmp_path / "step.onnx", precision)
     large = [t.name for t in model.graph.initializer if np.prod(t.dims) >= 4096 and t.data_type == TensorProto.FLOAT]
     assert large == []
+
+
+@pytest.mark.parametrize("precision", ["fp32", *_BITS])
+def test_bytes_are_counted_before_lowering(lowering: Lowering, tmp_path: Path, precision: Precision) -> None:
+    weights = _lower(lowering, tmp_path / "step.onnx", precision).graph.initializer
+    written = sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in weights)
+    counted = count_bytes(lowering.module, precision)
+    # scales and small constants are not weights; at the sizes that matter both are nothing
+    assert counted == pytest.approx(written, rel=0.15)
+
+
+def test_graph_beyond_the_limit_is_not_written(
+    lowering: Lowering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_target("onnx"), "MAX_BYTES", 1000)
+    with pytest.raises(ExportError, match="a file of this format holds"):
+        _lower(lowering, tmp_path / "step.onnx", "fp32")
+    assert not list(tmp_path.iterdir())
 
 
 def test_layer_without_a_product_is_an_error(lowering: Lowering, tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ class Target(Protocol):
     STYLE: GraphStyle
     IMAGE_OUTPUT: bool
     CASTS_MODULE: bool
+    MAX_BYTES: int | None
 
     def is_loadable(self, options: TargetOptions) -> bool:
         """Whether the oldest system that is asked for can load a program of these options."""
@@ -107,6 +108,16 @@ def choose_precision(name: str, target: Target, asked: Precision | None) -> Prec
             "choose another --precision, or export this target alone",
         )
     return target.DEFAULT_PRECISION if asked is None else asked
+
+
+def check_size(num_bytes: int, max_bytes: int | None, what: str) -> None:
+    """Raise ExportError where weights of `num_bytes` do not fit into a file of a target's `MAX_BYTES`."""
+    if max_bytes is not None and num_bytes > max_bytes:
+        raise ExportError(
+            f"the weights of {what} take {num_bytes / 1e9:.2f} GB, but a file of this format holds "
+            f"{max_bytes / 1e9:.2f} GB (2 GiB) at most",
+            "use fewer bits (--precision fp16 or int8), leave --baking on, or take --target executorch or coreml",
+        )
 
 
 @contextmanager

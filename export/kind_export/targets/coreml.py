@@ -30,6 +30,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int4", "palette6",
 STYLE = GraphStyle(gelu="expanded")
 IMAGE_OUTPUT = True
 CASTS_MODULE = False
+MAX_BYTES: int | None = None
 _NAMESPACE = uuid.UUID("8b0f6c0e-4a55-4d3c-9d5a-9f2f7c1f5c61")
 
 

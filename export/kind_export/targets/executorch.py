@@ -29,6 +29,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int4")
 STYLE = GraphStyle(norm="matmul")
 IMAGE_OUTPUT = False
 CASTS_MODULE = True
+MAX_BYTES: int | None = None
 _QUANTIZATION_OPS = ("torchao::", "quantized_decomposed::")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 
 from kind_export.quantization import quantizable_layers
 from kind_export.step_program import GraphStyle
-from kind_export.targets import Lowering, Precision, TargetOptions, one_line_errors
+from kind_export.targets import Lowering, Precision, TargetOptions, check_size, one_line_errors
 from kind_export.targets.onnx_branches import merge_branches
 from kind_export.targets.onnx_quantization import find_products, quantize
 
@@ -26,6 +27,7 @@ STYLE = GraphStyle(attention="fused")
 IMAGE_OUTPUT = False
 CASTS_MODULE = True
 OPSET = 20  # the first with Gelu
+MAX_BYTES: int | None = 2**31 - 1  # of a protobuf, weights included
 
 
 def is_loadable(options: TargetOptions) -> bool:
@@ -71,9 +73,14 @@ def _export(lowering: Lowering, options: TargetOptions) -> tuple[onnx.ModelProto
 
 
 def _write(model: onnx.ModelProto, file: Path, about: Mapping[str, str]) -> None:
+    check_size(sum(math.prod(t.dims) * _itemsize(t) for t in model.graph.initializer), MAX_BYTES, file.name)
     onnx.helper.set_model_props(model, dict(about))
     onnx.checker.check_model(model)
     file.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _itemsize(tensor: onnx.TensorProto) -> int:
+    return int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def _strip(model: onnx.ModelProto) -> None:
