@@ -18,7 +18,7 @@ from kind_core.errors import CheckpointError, ConfigError
 from kind_core.hashing import hash_file
 from kind_core.quiet import without_import_noise
 from kind_core.staging import link_file
-from kind_core.tensor_files import write_tensors
+from kind_core.tensor_files import read_pickled, write_tensors
 
 AUTOENCODER_NAME = "autoencoder"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
@@ -111,7 +111,7 @@ def copy_autoencoder(source: Path, target: Path, *, is_linked: bool = True) -> N
     if weights.name == WEIGHTS_NAME:
         put(weights, target / WEIGHTS_NAME)
     else:
-        write_tensors(target / WEIGHTS_NAME, torch.load(weights, map_location="cpu", weights_only=True))
+        write_tensors(target / WEIGHTS_NAME, read_pickled(weights))
 
 
 class ImageDecoder(nn.Module):

@@ -1,13 +1,17 @@
-"""Writing safetensors files."""
+"""Writing safetensors files, and reading the pickles of older folders without running them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
+
+from kind_core.errors import CheckpointError
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -16,3 +20,16 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file)
     except SafetensorError as error:
         raise OSError(str(error)) from error  # how safetensors reports a full disk
+
+
+def read_pickled(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file of torch.save, by name; raises CheckpointError where it holds anything else, unrun."""
+    try:
+        tensors = torch.load(file, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise CheckpointError(
+            f"{file} holds more than weights, or is cut short: it was not loaded", "save them as safetensors"
+        ) from error
+    if not isinstance(tensors, dict) or not all(isinstance(one, Tensor) for one in tensors.values()):
+        raise CheckpointError(f"{file} holds no table of weights", "save them as safetensors")
+    return tensors

@@ -41,7 +41,7 @@ def write_golden(file: Path, trajectories: Sequence[Trajectory], reference: Refe
 def write_preview(folder: Path, manifest: Manifest) -> None:
     """`preview.png`: a few pictures of the first classes, made by the exported programs."""
     runtime = next(name for name in _PREVIEW_RUNTIMES if name in manifest.targets)
-    generator = open_generator(folder, manifest, runtime)
+    generator = open_generator(folder, manifest.with_code(), runtime)
     if generator.decode is None:
         return
     chosen = [(generator, index) for index in range(min(_PREVIEW_CLASSES, len(manifest.classes)))]

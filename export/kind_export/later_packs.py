@@ -84,7 +84,9 @@ def _detach(
     if manifest.pack_base is None:
         raise BundleError(f"{request.base} takes no packs: its classes are built in", "make a base with --packs")
     inputs = next(iter(manifest.targets.values())).programs["step"].inputs
-    table_rank = next(spec.shape[0] for spec in inputs if spec.name == "modulation_basis")
+    table_rank = next((spec.shape[0] for spec in inputs if spec.name == "modulation_basis"), None)
+    if table_rank is None:
+        raise BundleError(f"{request.base} is a base, but its step has no input for a pack", "export it again")
     compact, classes = rewrite_base(checkpoint.model, sampler, tailor_rank, table_rank)
     base = hash_base(path, checkpoint.config, manifest.sampler, sampler, compact)
     if base != manifest.pack_base:

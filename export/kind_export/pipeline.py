@@ -134,7 +134,7 @@ def _export(
         write_kits(folder, request.kits)
         manifest = write_manifest(folder, draft, parities)
         on_stage("measuring")
-        timings = time_bundle(open_bundle(folder), folder / "measured.json", profiles)
+        timings = time_bundle(open_bundle(folder, run_code=True), folder / "measured.json", profiles)
         described = budget_plan.to_dict(chosen) if budget_plan is not None and chosen is not None else None
         write_report(
             folder, manifest, checkpoint, compact, parities, timings, works=works, devices=devices, plan=described

@@ -120,12 +120,12 @@ class Verifier:
         }
 
     def verify(self, folder: Path, manifest: Manifest, target: TargetSpec, saved: SavedStep | None = None) -> Parity:
-        """Check the programs of `target` in a bundle folder; raises VerificationError at the first that fails.
+        """Check the programs of `target` in the folder of an export; raises VerificationError at the first that fails.
 
         `saved` is what a Core ML package should compute where it is not the eager model, up to rounding.
         """
         packs = tuple(read_pack(folder / pack.file) for pack in manifest.packs)
-        return self.check(open_generator(folder, manifest, target.target), target, packs, saved)
+        return self.check(open_generator(folder, manifest.with_code(), target.target), target, packs, saved)
 
     def check(
         self, generator: Generator, target: TargetSpec, packs: Sequence[Pack] = (), saved: SavedStep | None = None

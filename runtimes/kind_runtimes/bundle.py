@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from kind_core.errors import BundleError, KindError
 from kind_core.hashing import hash_file
 from kind_core.staging import OutputKind, find_foreign
+from kind_runtimes.external_data import list_external_data
 from kind_runtimes.manifest import MEASURED_FOLDER, PACK_SUFFIX, PACKS_FOLDER, Manifest, parse_manifest
 
 MANIFEST_NAME = "manifest.json"
@@ -34,12 +35,13 @@ class Bundle:
         return render_bundle(self)
 
 
-def open_bundle(path: Path) -> Bundle:
+def open_bundle(path: Path, *, run_code: bool = False) -> Bundle:
     """Open a bundle and check the hash of every file; raises BundleError naming the first that does not match.
 
-    Packs need not be there: an app downloads them later.
+    Packs need not be there: an app downloads them later. A diffusers folder is code that its maker wrote: its programs
+    are opened only where `run_code` asks for them, and a program reads only what the manifest lists.
     """
-    manifest = read_manifest(path)
+    manifest = read_manifest(path, run_code=run_code)
     held = {pack.file: pack.sha256 for pack in manifest.packs if (path / pack.file).exists()}
     for name, expected in {**manifest.files, **held}.items():
         _check_file(path, name, expected)
@@ -49,10 +51,11 @@ def open_bundle(path: Path) -> Bundle:
                 raise BundleError(
                     f"{path / MANIFEST_NAME} has no sha256 of the program {program.file}", "export the bundle again"
                 )
+            _check_reads(path, manifest, program.file)
     return Bundle(path=path, manifest=manifest)
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path, *, run_code: bool = False) -> Manifest:
     """The manifest of a bundle folder, whose files are not looked at."""
     file = path / MANIFEST_NAME
     if not path.exists():
@@ -63,7 +66,8 @@ def read_manifest(path: Path) -> Manifest:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"cannot read {file}: {error}", "copy or export the bundle again") from error
-    return parse_manifest(text, str(file))
+    manifest = parse_manifest(text, str(file))
+    return manifest.with_code() if run_code else manifest
 
 
 def list_files(path: Path) -> list[str]:
@@ -101,6 +105,8 @@ def _check_file(path: Path, name: str, expected: str) -> None:
         raise BundleError(f"{path / MANIFEST_NAME} lists {name!r}, which is outside the bundle", "export it again")
     if not (path / name).is_file():
         raise BundleError(f"{path} has no file {name}", "copy the whole bundle or export it again")
+    if not (path / name).resolve().is_relative_to(path.resolve()):
+        raise BundleError(f"{path / name} is a link out of the bundle", "put the file itself there")
     try:
         actual = hash_file(path / name)
     except OSError as error:
@@ -110,6 +116,24 @@ def _check_file(path: Path, name: str, expected: str) -> None:
             f"{path / name} has sha256 {actual[:12]}..., the manifest expects {expected[:12]}...",
             "the file was changed or damaged; copy or export the bundle again",
         )
+
+
+def _check_reads(path: Path, manifest: Manifest, program: str) -> None:
+    """Raise BundleError where a program would read a file that the manifest does not list, so that nobody verified."""
+    place = path / program
+    if place.is_dir():
+        foreign = find_foreign(place, lambda name: f"{program}/{name}" in manifest.files)
+        read = [] if foreign is None else [f"{program}/{foreign}"]
+    else:
+        beside = PurePosixPath(program).parent
+        names = list_external_data(place) if place.suffix == ".onnx" else []
+        read = [(beside / name).as_posix() for name in names]
+    for name in read:
+        if name not in manifest.files:
+            raise BundleError(
+                f"{place} holds or reads {name}, which {MANIFEST_NAME} does not list",
+                "the bundle was changed; copy or export it again",
+            )
 
 
 def _is_part(name: str, program: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -68,7 +68,7 @@ class Manifest:
     """`manifest.json`, parsed. `data` is the whole document.
 
     A base holds no class in its programs: `pack_base` is the hash that its packs carry, and `classes` are those of the
-    packs exported with it.
+    packs exported with it. `may_run_code`: whoever opened the bundle asked for what of it is code.
     """
 
     classes: tuple[ClassInfo, ...]
@@ -83,6 +83,11 @@ class Manifest:
     pack_base: str | None = None
     packs: tuple[PackSpec, ...] = ()
     guided_steps: tuple[int, ...] | None = None
+    may_run_code: bool = False
+
+    def with_code(self) -> Manifest:
+        """The same, with what of the bundle is code allowed to run."""
+        return replace(self, may_run_code=True)
 
     def is_guided(self, step_index: int) -> bool:
         """Whether guidance is on in a step; without it the class is predicted alone."""

@@ -15,7 +15,7 @@ from kind_core.noise import start_noise
 from kind_runtimes.bundle import Bundle
 from kind_runtimes.generator import Generator, open_generator
 from kind_runtimes.runtime import RUNTIMES, Program, choose_runtime, open_program
-from small_bundles import SHAPE, SUFFIXES, eager_latents, psnr_db
+from small_bundles import SHAPE, SUFFIXES, eager_latents, program_specs, psnr_db
 
 # those that run a lowered program; a diffusers folder is tested where it is written
 LOWERED = tuple(name for name in RUNTIMES if name != "diffusers")
@@ -149,6 +149,17 @@ def test_another_missing_package_is_not_blamed_on_the_runtime(
     program = small_bundle.manifest.target("onnx").programs["step"]
     with pytest.raises(ModuleNotFoundError, match="numpy"):
         open_program("onnx", small_bundle.path / program.file, program)
+
+
+def test_an_operator_that_executorch_does_not_have_is_no_library_to_load(copy_bundle: Callable[[], Path]) -> None:
+    folder = copy_bundle()
+    file = folder / "executorch" / "step.pte"
+    content = file.read_bytes()
+    assert b"aten::index_select" in content
+    file.write_bytes(content.replace(b"aten::index_select", b"evil::index_select"))
+    with pytest.raises(BundleError, match="ExecuTorch cannot load") as caught:
+        open_program("executorch", file, program_specs("executorch")["step"])
+    assert "\n" not in caught.value.message
 
 
 def test_an_unknown_runtime_is_told_the_known_ones(small_bundle: Bundle) -> None:

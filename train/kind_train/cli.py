@@ -240,7 +240,7 @@ def add(base: Path, source: Path, classes: tuple[str, ...]) -> None:
 @main.command()
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Exported bundle, in place of a checkpoint.")
-@click.option("--runtime", help="Runtime of the bundle: onnx, executorch or coreml [its first].")
+@click.option("--runtime", help="Runtime of the bundle: onnx, executorch or coreml [the first that runs here].")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="The photos it was trained on.")
 @click.option("--val-data", type=click.Path(path_type=Path), required=True, help="Held-out photos of the same classes.")
 @click.option("--classes", multiple=True, help="Measure these classes only (comma or repeated).")

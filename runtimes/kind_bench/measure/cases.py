@@ -229,12 +229,14 @@ def _describe_job(request: BenchRequest, case: Gathering, counts: Counts) -> dic
     return {
         "bundle": str(request.bundle), "runtime": case.runtime, "options": asdict(case.options),
         "counts": asdict(counts), "cold": request.cold, "profile": False,
+        "run_code": CODE_RUNTIME in request.runtimes,
     }  # fmt: skip
 
 
 def _run_worker(case: Gathering, job: dict[str, Any]) -> Generator[dict[str, Any]]:
     """The messages of a new process, as they come; raises the error that it met."""
-    command = [sys.executable, "-m", "kind_bench.measure.worker"]
+    # -P: not from the folder that the user stands in, which may be a stranger's bundle with a numpy.py
+    command = [sys.executable, "-P", "-m", "kind_bench.measure.worker"]
     with tempfile.TemporaryFile("w+") as log:
         # in a session of its own: Ctrl-C is for this process, which ends the other
         process = subprocess.Popen(

@@ -49,7 +49,7 @@ def main() -> None:
 
 def _measure(job: dict[str, Any], send: Send) -> None:
     folder, runtime, options = Path(job["bundle"]), job["runtime"], EngineOptions(**job["options"])
-    manifest = read_manifest(folder)  # whose files `session` has checked
+    manifest = read_manifest(folder, run_code=job.get("run_code", False))  # whose files `session` has checked
     load_runtime(runtime)
     files = [folder / name for name in list_program_files(manifest, runtime)]
     if job["cold"]:
@@ -71,7 +71,8 @@ def _profile(job: dict[str, Any], send: Send) -> None:
     from kind_bench.measure.profiles import profile_step
 
     folder = Path(job["bundle"])
-    generator = open_generator(folder, read_manifest(folder), job["runtime"], EngineOptions(**job["options"]))
+    manifest = read_manifest(folder, run_code=job.get("run_code", False))
+    generator = open_generator(folder, manifest, job["runtime"], EngineOptions(**job["options"]))
     send({"profile": profile_step(folder, generator, job["runtime"], EngineOptions(**job["options"]))})
 
 

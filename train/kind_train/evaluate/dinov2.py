@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from kind_core.errors import ConfigError
 from kind_core.hashing import hash_file
@@ -96,9 +97,12 @@ def _load_network(path: Path) -> Any:
     except (ImportError, RuntimeError) as error:
         raise refuse_import("transformers", error) from error
     logging.disable_progress_bar()  # the evaluation has its own
-    network, loaded = Dinov2Model.from_pretrained(
-        path, local_files_only=True, use_safetensors=True, output_loading_info=True
-    )
+    try:
+        network, loaded = Dinov2Model.from_pretrained(
+            path, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{path} is no DINOv2 that can be loaded: {' '.join(str(error).split())}", _HINT) from error
     # transformers fills what a file lacks with chance, and a distance on that would look like any other
     lacking = sorted({*loaded["missing_keys"], *(str(key) for key in loaded["mismatched_keys"])})
     if lacking:

@@ -101,14 +101,15 @@ class BundleDrawer:
         from kind_runtimes.bundle import open_bundle
         from kind_runtimes.generator import open_generator
         from kind_runtimes.packs import read_pack
+        from kind_runtimes.runtime import CODE_RUNTIME, choose_runtime
 
         if settings.steps is not None or settings.guidance_interval != (0.0, 1.0):
             raise ConfigError("steps and guidance interval are inside a bundle", "export it with the ones you want")
-        manifest = open_bundle(path).manifest
+        manifest = open_bundle(path, run_code=runtime == CODE_RUNTIME).manifest
         chosen = [
             found.index for found in resolve_classes(classes or [c.id for c in manifest.classes], manifest.classes)
         ]
-        name = next(iter(manifest.targets)) if runtime is None else manifest.target(runtime).target
+        name = choose_runtime(manifest.targets) if runtime is None else manifest.target(runtime).target
         generator = open_generator(path, manifest, name)
         self._drawers = [(generator, index) for index in chosen]
         if manifest.packs:
