@@ -18,8 +18,8 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-import kind_export.cli
 import kind_bench.cli
+import kind_export.cli
 import kind_runtimes.cli
 import kind_runtimes.serve
 import kind_train.cli
