@@ -28,7 +28,7 @@ _EXPECTED_LINES = (
     re.compile(r"Failed to load \S+/torchao/_C\S*\.so: Could not load this library: \S+"),
     # diffusers' models import all that weights could be quantised by; nothing here is.
     re.compile(r"Unable to import `torchao` Tensor objects\. This may affect loading checkpoints .*"),
-    # This package's command for optimum lies in optimum's namespace, so both are distributions of it.
+    # optimum's own add-ons share its namespace.
     re.compile(r"Multiple distributions found for package optimum\. Picked distribution: \S+"),
     # torchao registers its enums the way an older torch wanted it.
     re.compile(r"<enum '\w+'> is an Enum subclass and is now natively supported by torch\.compile .*"),

@@ -142,6 +142,21 @@ def report(bundle: Path, devices: tuple[str, ...], as_json: bool) -> None:
     click.echo(json.dumps(data, ensure_ascii=False) if as_json else f"report  {bundle / 'report.html'}")
 
 
+@main.command()
+@click.option("--remove", is_flag=True, help="Take the command out of optimum again.")
+@report_errors
+def register_optimum(remove: bool) -> None:
+    """Add `optimum-cli export kind`, the same export as a command of optimum, to the optimum that is installed.
+
+    \b
+    Example:
+      kind-export register-optimum && optimum-cli export kind --classes panda --target onnx
+    """
+    from kind_export.optimum_registration import register, unregister
+
+    click.echo(f"removed  {unregister()}" if remove else f"written  {register()}")
+
+
 def _choose_checkpoint(checkpoint: Path | None, from_diffusers: Path | None) -> dict[str, Any]:
     """The fields of a request that say where the weights are: the shipped sample's where nothing was given."""
     if checkpoint is not None and from_diffusers is not None:

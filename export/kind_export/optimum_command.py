@@ -16,7 +16,7 @@ _PROGRAM = "optimum-cli export kind"
 
 
 class KindExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # optimum is not typed
-    """Registered with optimum by `optimum/commands/register/register_kind.py`."""
+    """Registered with optimum by the file that `kind-export register-optimum` writes."""
 
     COMMAND = CommandInfo(
         name="kind", help="Export classes of a decomposable DiT to Core ML, ONNX, ExecuTorch or diffusers."

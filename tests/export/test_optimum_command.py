@@ -8,6 +8,7 @@ import subprocess
 import sys
 from argparse import ArgumentParser
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -15,16 +16,12 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner, Result
 
-from kind_export import cli
+from kind_export import cli, optimum_registration
 
 ROOT = Path(__file__).parents[2]
-# this package's own file makes a namespace of that name, so optimum is asked for by what only it has
-HAS_OPTIMUM = find_spec("optimum") is not None and any(
-    (Path(folder) / "commands" / "optimum_cli.py").exists()
-    for folder in find_spec("optimum").submodule_search_locations or ()
-)
-REGISTER = ROOT / "export" / "optimum_register" / "register_kind.py"
+HAS_OPTIMUM = find_spec("optimum") is not None
 
 
 @dataclass(frozen=True)
@@ -102,27 +99,72 @@ def test_they_are_handed_on_as_given(command: Any) -> None:
     assert parse(command) == []
 
 
-def test_the_registered_file_names_command_and_parent(command: Any) -> None:
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where an installed optimum, of which only the metadata is there, looks for the command."""
+    metadata = tmp_path / "optimum-2.3.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.4\nName: optimum\nVersion: 2.3.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path / "optimum" / "commands" / "register" / "register_kind.py"
+
+
+def register(*options: str) -> Result:
+    return CliRunner().invoke(cli.main, ["register-optimum", *options])
+
+
+def test_what_is_registered_names_command_and_parent(command: Any, place: Path) -> None:
+    done = register()
+    assert (done.exit_code, done.stdout) == (0, f"written  {place}\n"), done.output
     namespace: dict[str, Any] = {}
-    exec(REGISTER.read_text(), namespace)
+    exec(place.read_text(), namespace)
     assert namespace["REGISTER_COMMANDS"] == [(command, ExportCommand)]
 
 
-def test_the_wheel_puts_it_where_optimum_looks() -> None:
+def test_it_is_harmless_once_this_package_is_gone(command: Any, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    register()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    namespace: dict[str, Any] = {}
+    exec(place.read_text(), namespace)
+    assert namespace["REGISTER_COMMANDS"] == []
+
+
+@pytest.mark.parametrize("neighbour", [None, "register_onnx.py"])
+def test_it_is_removed_and_nothing_else(place: Path, neighbour: str | None) -> None:
+    register()
+    if neighbour is not None:
+        (place.parent / neighbour).touch()
+    (place.parent / "__pycache__").mkdir()
+    (place.parent / "__pycache__" / "register_kind.cpython-311.pyc").touch()
+    assert register("--remove").exit_code == 0
+    assert not place.exists()
+    assert place.parent.exists() == (neighbour is not None)
+    assert register("--remove").exit_code == 0
+
+
+def test_without_optimum_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(optimum_registration, "distribution", missing)
+    refused = register()
+    assert refused.exit_code == 1
+    assert refused.stderr == "error: optimum is not installed\nhint: pip install 'kind-diffusion[optimum]'\n"
+
+
+def test_the_wheel_claims_no_name_but_its_own() -> None:
     import tomllib
 
-    targets = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
-    places = targets["wheel"]["force-include"]
-    assert places[REGISTER.relative_to(ROOT).as_posix()] == "optimum/commands/register/register_kind.py"
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert set(wheel) == {"packages"}
+    assert all(Path(package).name.startswith("kind_") for package in wheel["packages"])
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_OPTIMUM, reason="pip install optimum==2.3.0 to run it in optimum itself")
-def test_optimum_lists_and_runs_it(tmp_path: Path) -> None:
-    place = Path("optimum") / "commands" / "register" / REGISTER.name
-    if not any((Path(folder) / place).exists() for folder in sys.path):  # there once this package was installed
-        (tmp_path / place).parent.mkdir(parents=True)
-        (tmp_path / place).write_bytes(REGISTER.read_bytes())
+def test_optimum_lists_and_runs_it(tmp_path: Path, place: Path) -> None:
+    if not any((Path(folder) / place.relative_to(tmp_path)).exists() for folder in sys.path):  # it was registered
+        register()
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         code = "from optimum.commands.optimum_cli import main; main()"
