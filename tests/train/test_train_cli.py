@@ -61,8 +61,10 @@ def test_a_run_from_a_folder_ends_with_a_checkpoint(data: Path, tmp_path: Path) 
     assert re.search(r"best held-out loss \d+\.\d{5}", result.stdout)
     said = result.stderr.splitlines()
     assert said[0] == f"reading {data} 13/13"
-    assert said[1] == f"skipped unreadable image {data / 'class_0' / 'broken.png'}"
-    assert said[2] == "1 unreadable images skipped"
+    assert said[1] == (
+        f"skipped unreadable image {data / 'class_0' / 'broken.png'}: it is of no format that is read here"
+    )
+    assert said[2] == "1 unreadable images skipped: it is of no format that is read here (1)"
     assert re.fullmatch(r"10 photos, 2 held out, 3 classes; 0\.\d\dM parameters on cpu", said[3])
     assert re.fullmatch(r"images 16/16 loss [\d.]+ held-out [\d.]+ \| \d+ images/s \| 0:00:00 left", said[4])
     load_checkpoint(tmp_path / "run" / "best")

@@ -107,8 +107,11 @@ def test_an_unreadable_file_is_named_skipped_and_counted(folder: Path, what: str
     expected = load_photos(folder, 8)
     broken = folder / NAMES[1] / "0_broken.jpg"
     broken.write_bytes(BROKEN[what])
-    loaded = load_photos(folder, 8)
-    assert loaded.skipped == (str(broken),)
+    told: list[str] = []
+    loaded = load_photos(folder, 8, tell=told.append)
+    assert [one.name for one in loaded.skipped] == [str(broken)]
+    assert told == [f"skipped unreadable image {broken}: {loaded.skipped[0].reason}", told[-1]]
+    assert told[-1].startswith("1 unreadable images skipped: ")
     assert torch.equal(loaded.images, expected.images)
     assert torch.equal(loaded.labels, expected.labels)
 
@@ -131,8 +134,10 @@ def test_unreadable_rows_are_named_by_their_number(tmp_path: Path) -> None:
         encode(WIDE[1]),
     ]
     write_parquet(tmp_path / "p.parquet", images, [0, 0, 0, 0, 1], ["a", "b"])
-    loaded = load_photos(tmp_path / "p.parquet", 8)
-    assert loaded.skipped == ("p.parquet row 1", "p.parquet row 2", "p.parquet row 3")
+    told: list[str] = []
+    loaded = load_photos(tmp_path / "p.parquet", 8, tell=told.append)
+    assert [one.name for one in loaded.skipped] == ["p.parquet row 1", "p.parquet row 2", "p.parquet row 3"]
+    assert told[-1] == "3 unreadable images skipped: it is empty (2); Truncated File Read (1)"
     assert loaded.labels.tolist() == [0, 1]
     with pytest.raises(DataError, match=r"p\.parquet row 1"):
         load_photos(tmp_path / "p.parquet", 8, strict=True)

@@ -29,7 +29,7 @@ from kind_core.autoencoder import (
 from kind_core.errors import ConfigError, OutputError
 from kind_core.staging import PART, folder_kind, recover, staged
 from kind_core.tensor_files import write_tensors
-from kind_train.data import read_photos, require_all_classes
+from kind_train.data import Skipped, Tell, ignore, read_photos, require_all_classes, tell_skipped
 from kind_train.device import pick_device, tune_device
 from kind_train.latents import (
     CACHE_NAME,
@@ -81,12 +81,17 @@ class CacheResult:
     photos: int
     latents: int
     duplicates: int
-    skipped: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
     size_bytes: int
 
 
-def make_cache(request: CacheRequest, on_progress: OnProgress = lambda done, total, status: None) -> CacheResult:
-    """Encode every photo and write the cache; raises a KindError, and what is finished stays for --resume."""
+def make_cache(
+    request: CacheRequest, on_progress: OnProgress = lambda done, total, status: None, tell: Tell = ignore
+) -> CacheResult:
+    """Encode every photo and write the cache; raises a KindError, and what is finished stays for --resume.
+
+    `tell` gets the lines about what of the data could not be read.
+    """
     config = read_autoencoder(request.autoencoder)
     if request.size % config.downscale:
         raise ConfigError(f"size is {request.size}, expected a multiple of the autoencoder's {config.downscale}")
@@ -99,7 +104,7 @@ def make_cache(request: CacheRequest, on_progress: OnProgress = lambda done, tot
     _start(request, settings, source, kept)
     writer = _ShardWriter(request, settings)
     rows: dict[tuple[int, int], None] = {}  # (latent, label), each once, in the order of the photos
-    skipped: list[str] = []
+    skipped: list[Skipped] = []
     photos = 0
     total = sum(map(set(kept).__contains__, source.labels))
     for photo in read_photos(source, request.size, kept, strict=request.strict, on_skip=skipped.append):
@@ -107,6 +112,7 @@ def make_cache(request: CacheRequest, on_progress: OnProgress = lambda done, tot
         photos += 1
         on_progress(photos + len(skipped), total, f"{len(writer.known)} latents")
     writer.finish()
+    tell_skipped(skipped, tell)
     labels = [label for _, label in rows]
     require_all_classes(source, kept, labels)
     index = {"rows": torch.tensor([row for row, _ in rows]), "labels": torch.tensor(labels)}

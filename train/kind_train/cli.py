@@ -185,9 +185,7 @@ def cache(**options: Any) -> None:
     console = Console(stderr=True)
     request = CacheRequest(**options | {"classes": split_names(options["classes"])})
     with show_progress(console, "encoding") as update:
-        result = make_cache(request, update)
-    for name in result.skipped:
-        say(console, f"skipped unreadable image {name}", style="yellow")
+        result = make_cache(request, update, lambda line: say(console, line, style="yellow"))
     click.echo(f"{result.photos} photos, {result.latents} latents, {result.duplicates} photos twice")
     click.echo(f"{request.output}  {result.size_bytes / 1e6:.1f} MB")
 

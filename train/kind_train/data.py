@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import io
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,14 +11,16 @@ from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from kind_core.classes import ClassInfo
 from kind_core.errors import DataError
+from kind_train.decoding import UnreadableImage, decode_photo
 from kind_train.sources import Source, open_source
 
 Progress = Callable[[int, int], None]
+# A line about the data that its owner should see.
+Tell = Callable[[str], None]
 # Standard normals of the shape of the model's inputs, for data that is a distribution.
 Draw = Callable[[], Tensor]
 
@@ -52,16 +55,27 @@ _Set = TypeVar("_Set", bound=TrainingSet)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Skipped:
+    """An image that could not be read, and why."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PhotoSet:
     """Decoded photos: `images` (n, 3, size, size) uint8, `labels` (n,) long into `classes`.
 
-    `skipped` names the images that could not be read.
+    `skipped` holds the images that could not be read.
     """
 
     images: Tensor
     labels: Tensor
     classes: tuple[ClassInfo, ...]
-    skipped: tuple[str, ...] = field(default=())
+    skipped: tuple[Skipped, ...] = field(default=())
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -98,8 +112,12 @@ class Photo:
     pixels: np.ndarray
 
 
+def ignore(line: str) -> None:
+    """Tells nobody."""
+
+
 def read_photos(
-    source: Source, size: int, kept: Sequence[int], *, strict: bool, on_skip: Callable[[str], None]
+    source: Source, size: int, kept: Sequence[int], *, strict: bool, on_skip: Callable[[Skipped], None]
 ) -> Iterator[Photo]:
     """The photos of the `kept` labels one after the other, cropped to the centre square and resized to `size`.
 
@@ -111,34 +129,52 @@ def read_photos(
             continue
         try:
             pixels = decode_photo(entry.source, size)
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except UnreadableImage as error:
+            skipped = Skipped(name=entry.name, reason=str(error))
             if strict:
-                message = f"unreadable image {entry.name}: {error}"
-                raise DataError(message, "remove it, or leave out --strict") from error
-            on_skip(entry.name)
+                raise DataError(f"unreadable image {skipped}", "remove it, or leave out --strict") from error
+            on_skip(skipped)
             continue
         yield Photo(name=entry.name, label=position[entry.label], pixels=pixels)
 
 
+def tell_skipped(skipped: Sequence[Skipped], tell: Tell) -> None:
+    """Name every image that could not be read, then count them by reason."""
+    for one in skipped:
+        tell(f"skipped unreadable image {one}")
+    if skipped:
+        # what stands in brackets is of one image alone: the bytes that are missing
+        reasons = Counter(re.sub(r" \(.*\)", "", one.reason) for one in skipped)
+        counts = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+        tell(f"{len(skipped)} unreadable images skipped: {counts}")
+
+
 def load_photos(
-    path: str | Path, size: int, *, classes: Sequence[str] = (), strict: bool = False, progress: Progress | None = None
+    path: str | Path,
+    size: int,
+    *,
+    classes: Sequence[str] = (),
+    strict: bool = False,
+    progress: Progress | None = None,
+    tell: Tell = ignore,
 ) -> PhotoSet:
     """Read all photos at `path`, whatever `open_source` takes, into memory.
 
     `classes` keeps some classes, in that order. An unreadable image is named, skipped and counted; `strict` raises
-    DataError instead.
+    DataError instead. `tell` gets the lines that say so.
     """
     source = open_source(path)
     kept = source.choose(classes)
     total = sum(map(set(kept).__contains__, source.labels))
     images = np.empty((total, 3, size, size), np.uint8)
     labels: list[int] = []
-    skipped: list[str] = []
+    skipped: list[Skipped] = []
     for photo in read_photos(source, size, kept, strict=strict, on_skip=skipped.append):
         images[len(labels)] = photo.pixels
         labels.append(photo.label)
         if progress is not None:
             progress(len(labels) + len(skipped), total)
+    tell_skipped(skipped, tell)
     require_all_classes(source, kept, labels)
     return PhotoSet(
         images=torch.from_numpy(images[: len(labels)]),
@@ -164,15 +200,3 @@ def split_photos(photos: _Set, fraction: float, seed: int) -> tuple[_Set, _Set]:
     order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(seed))
     num_held_out = max(1, round(len(photos) * fraction))
     return photos.select(order[num_held_out:].sort()[0]), photos.select(order[:num_held_out].sort()[0])
-
-
-def decode_photo(source: Path | bytes, size: int) -> np.ndarray:
-    """uint8 (3, size, size) of an image file or its bytes."""
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-        rgb = image.convert("RGB")
-    side = min(rgb.size)
-    left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
-    box = (left, top, left + side, top + side)
-    if rgb.size != (size, size):
-        rgb = rgb.resize((size, size), Image.Resampling.LANCZOS, box=box)
-    return np.asarray(rgb).transpose(2, 0, 1)

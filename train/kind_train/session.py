@@ -96,15 +96,11 @@ def _load_set(config: TrainConfig, console: Console, path: str, classes: tuple[s
     shape = pick_shape(config)
     check_inputs(shape, (3, shape.dit.sample_size, shape.dit.sample_size))
     with show_progress(console, f"reading {path}") as update:
-        photos = load_photos(
+        return load_photos(
             path, shape.dit.sample_size, classes=classes, strict=config.strict,
             progress=lambda done, total: update(done, total, ""),
+            tell=lambda line: say(console, line, style="yellow"),
         )  # fmt: skip
-    for name in photos.skipped:
-        say(console, f"skipped unreadable image {name}", style="yellow")
-    if photos.skipped:
-        say(console, f"{len(photos.skipped)} unreadable images skipped", style="yellow")
-    return photos
 
 
 def _describe(progress: Progress) -> str:

@@ -16,8 +16,8 @@ from typing import Any
 
 from kind_core.classes import ClassInfo, resolve_classes
 from kind_core.errors import ClassNameError, DataError, TargetError
+from kind_train.decoding import is_photo_name, photo_suffixes
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 HUB_PREFIX = "hub:"
 _SHARD_SUFFIX = ".tar"
 _NAMES_FILE = "classes.txt"
@@ -101,7 +101,7 @@ def _open_folder(path: Path) -> Source:
         Entry(name=str(file), label=label, source=file)
         for label, folder in enumerate(folders)
         for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in IMAGE_SUFFIXES
+        if is_photo_name(file.name)
     ]
     names = [folder.name for folder in folders]
     return _make_source(str(path), names, [entry.label for entry in entries], lambda: iter(entries))
@@ -192,7 +192,7 @@ def _shard_labels(shard: Path) -> Iterator[int]:
 
 def _shard_entries(shard: Path) -> Iterator[Entry]:
     for key, members in _shard_samples(shard, with_images=True):
-        data = next(data for suffix, data in members.items() if suffix in IMAGE_SUFFIXES)
+        data = next(data for suffix, data in members.items() if suffix in photo_suffixes())
         yield Entry(name=f"{shard.name} {key}", label=_read_label(shard, members), source=data)
 
 
@@ -211,7 +211,7 @@ def _shard_samples(shard: Path, *, with_images: bool) -> Iterator[tuple[str, dic
                     if _is_sample(members):
                         yield key, members
                     key, members = base, {}
-                is_wanted = suffix == ".cls" or (with_images and suffix in IMAGE_SUFFIXES)
+                is_wanted = suffix == ".cls" or (with_images and suffix in photo_suffixes())
                 stream = archive.extractfile(member) if is_wanted else None
                 members[suffix] = b"" if stream is None else stream.read()
     except (tarfile.TarError, OSError, EOFError) as error:
@@ -221,7 +221,7 @@ def _shard_samples(shard: Path, *, with_images: bool) -> Iterator[tuple[str, dic
 
 
 def _is_sample(members: dict[str, bytes]) -> bool:
-    return ".cls" in members and not IMAGE_SUFFIXES.isdisjoint(members)
+    return ".cls" in members and not photo_suffixes().isdisjoint(members)
 
 
 def _read_label(shard: Path, members: dict[str, bytes]) -> int:

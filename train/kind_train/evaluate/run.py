@@ -11,7 +11,7 @@ import numpy as np
 
 from kind_core.config import check_interval
 from kind_core.errors import ConfigError
-from kind_train.data import PhotoSet, load_photos
+from kind_train.data import PhotoSet, Tell, ignore, load_photos
 from kind_train.device import pick_device
 from kind_train.evaluate.classification import (
     AskedClassShare,
@@ -131,10 +131,11 @@ def evaluate(
     on_work: OnWork = lambda what, done, total: None,
     *,
     networks: Sequence[FeatureNetwork] | None = None,
+    tell: Tell = ignore,
 ) -> Evaluation:
     """Draw, classify and compare. Photos are brought to the pictures' size first.
 
-    `networks` take the place of those that the request names.
+    `networks` take the place of those that the request names. `tell` gets the lines about photos that are not read.
     """
     if networks is None:
         networks = open_networks(request.inception_weights, request.dinov2)
@@ -143,7 +144,7 @@ def evaluate(
     names = tuple(info.id for info in drawer.classes)
     asked = [imagenet_index(name) for name in names]
     held_out_photos, training_photos = (
-        load_photos(path, drawer.size, classes=names) for path in (request.val_data, request.data)
+        load_photos(path, drawer.size, classes=names, tell=tell) for path in (request.val_data, request.data)
     )
     totals = (request.count * len(names), len(held_out_photos), len(training_photos))
     observers = [Observer(networks, min(totals), total, seed=request.seed) for total in totals]

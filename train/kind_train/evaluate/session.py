@@ -13,7 +13,7 @@ from rich.table import Table
 
 from kind_core.errors import ResultsError
 from kind_core.staging import file_kind, staged
-from kind_train.display import show_progress
+from kind_train.display import say, show_progress
 from kind_train.evaluate.networks import Figure
 from kind_train.evaluate.run import Evaluation, EvaluationRequest, evaluate
 
@@ -48,8 +48,13 @@ def run_evaluation(
 ) -> None:
     """Evaluate, write the JSON report if asked, and print."""
     request = EvaluationRequest(classes=classes, **options)
-    with show_progress(Console(stderr=True), "evaluating") as update:
-        evaluation = evaluate(request, lambda what, done, total: update(done, total, what))
+    console = Console(stderr=True)
+    with show_progress(console, "evaluating") as update:
+        evaluation = evaluate(
+            request,
+            lambda what, done, total: update(done, total, what),
+            tell=lambda line: say(console, line, style="yellow"),
+        )
     text = json.dumps(evaluation.to_dict(), indent=2) + "\n"
     if output is not None:
         with staged(output, REPORT, force=force) as temporary:
