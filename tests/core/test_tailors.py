@@ -132,6 +132,18 @@ def test_the_bank_starts_with_the_asked_ranks() -> None:
             assert not factor[rank:].any()
 
 
+@pytest.mark.parametrize("ranks", [(8, 8), (8, 0)])
+def test_learngene_and_tailor_together_start_with_xaviers_variance(ranks: tuple[int, int]) -> None:
+    config = tiny_config(hidden_size=128, depth=1, num_classes=2, learngene_rank=8, tailor_rank=8, tailor_ranks=ranks)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = KindDiT(config)
+    composed = compose_dense(model, [0]).state_dict()
+    for name, in_features, out_features in config.matrix_names():
+        xavier = 2 / (in_features + out_features)
+        assert composed[f"{name}.weight"].var().item() == pytest.approx(xavier, rel=0.12), name
+
+
 @pytest.mark.parametrize("ranks", [None, RANKS, (0, 0, 0, 0)])
 def test_the_state_of_a_class_has_the_shapes_of_its_file_and_loads_back(
     ranks: tuple[int, ...] | None,

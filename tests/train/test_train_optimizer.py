@@ -106,6 +106,22 @@ def test_the_lazy_average_is_the_eager_average_of_rows_that_stood_still() -> Non
     assert (lazy - optimizer.model.tailors.weight).abs().max() > 1e-3  # the average is not the weight itself
 
 
+def test_a_tailor_that_joins_late_is_corrected_for_its_own_steps() -> None:
+    """Each row is an AdamW of its own that was called when its class was there, whatever the others did."""
+    optimizer = DivertedAdamW(make_model(), weight_decay=0.1)
+    rows = [row.clone().requires_grad_() for row in optimizer.model.tailors.weight.detach()]
+    own = [torch.optim.AdamW([row], lr=1e-2, betas=BETAS, eps=EPS, weight_decay=0.1) for row in rows]
+    for step, classes in enumerate([[0], [0], [0, 1], [0], [1], [0, 2], [0], [2]]):
+        take_step(optimizer, torch.tensor(classes), step)
+        gradient = draw_gradients(optimizer.model, step)[BANK]
+        for index in classes:
+            rows[index].grad = gradient[index]
+            own[index].step()
+    torch.testing.assert_close(
+        optimizer.model.tailors.weight.detach(), torch.stack(rows).detach(), atol=1e-6, rtol=1e-5
+    )
+
+
 def test_reading_the_average_changes_nothing() -> None:
     optimizer = DivertedAdamW(make_model(), ema_decay=0.9)
     take_step(optimizer, torch.tensor([1]), 0)
