@@ -11,6 +11,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from kind_core.errors import ConfigError, KindError
+from kind_core.samplers import ALL_STEPS
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -68,7 +69,7 @@ def split_names(given: tuple[str, ...]) -> tuple[str, ...]:
 def parse_interval(text: str | None) -> tuple[float, float]:
     """`lo,hi` as two numbers; all steps where there is no text."""
     if text is None:
-        return 0.0, 1.0
+        return ALL_STEPS
     try:
         low, high = (float(part) for part in text.split(","))
     except ValueError as error:

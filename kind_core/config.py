@@ -265,16 +265,6 @@ def on_schedule(diffusion: DiffusionConfig, noise_schedule: str) -> DiffusionCon
     return replace(diffusion, noise_schedule=noise_schedule, prediction_type=prediction, sampler="dpmpp")
 
 
-def check_interval(interval: tuple[float, float]) -> None:
-    """Raise ConfigError where a guidance interval is not two shares of the steps, the lower first."""
-    low, high = interval
-    if not 0 <= low < high <= 1:
-        raise ConfigError(
-            f"guidance-interval is {low:g},{high:g}, expected two shares of the steps from 0 to 1, the lower first",
-            "for example --guidance-interval 0.2,0.8",
-        )
-
-
 def _build(cls: type[_T], data: object, where: str) -> _T:
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where} in config.json is {data!r}, expected an object")

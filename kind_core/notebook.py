@@ -91,6 +91,7 @@ def _draw(checkpoint: Checkpoint) -> Iterable[np.ndarray]:
 
     from kind_core.noise import start_noise
     from kind_core.sampling import sample_latents, to_pixels
+    from kind_core.schedule import choose_sampling
 
     config = checkpoint.config
     dit, diffusion = config.dit, config.diffusion
@@ -101,7 +102,6 @@ def _draw(checkpoint: Checkpoint) -> Iterable[np.ndarray]:
     noise = torch.from_numpy(start_noise(0, (1, dit.in_channels, dit.sample_size, dit.sample_size)))
     labels = torch.arange(count)
     latents = sample_latents(
-        checkpoint.model, diffusion, noise.repeat(count, 1, 1, 1), labels, labels, sampler=diffusion.sampler,
-        steps=diffusion.steps, guidance=diffusion.guidance_scale,
-    )  # fmt: skip
+        checkpoint.model, diffusion, noise.repeat(count, 1, 1, 1), labels, labels, choose_sampling(diffusion)
+    )
     return list(to_pixels(latents))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kind_core.config import DiffusionConfig
 from kind_core.dit import KindDiT
+from kind_core.samplers import Sampling
 from kind_core.schedule import make_scheduler
 
 
@@ -33,17 +34,10 @@ def sample_latents(
     noise: Tensor,
     labels: Tensor,
     gates: Tensor,
-    *,
-    sampler: str,
-    steps: int,
-    guidance: float,
-    guidance_interval: tuple[float, float] = (0.0, 1.0),
+    sampling: Sampling,
 ) -> Tensor:
     """Latents after the whole trajectory, from start `noise` (batch, channels, size, size) of unit variance."""
-    return sample_trajectory(
-        model, config, noise, labels, gates, sampler=sampler, steps=steps, guidance=guidance,
-        guidance_interval=guidance_interval,
-    )[-1]  # fmt: skip
+    return sample_trajectory(model, config, noise, labels, gates, sampling)[-1]
 
 
 @torch.no_grad()
@@ -53,29 +47,15 @@ def sample_trajectory(
     noise: Tensor,
     labels: Tensor,
     gates: Tensor,
-    *,
-    sampler: str,
-    steps: int,
-    guidance: float,
-    guidance_interval: tuple[float, float] = (0.0, 1.0),
+    sampling: Sampling,
 ) -> list[Tensor]:
     """All latents of the trajectory: `steps + 1` tensors, the scaled start noise first."""
-    scheduler: Any = make_scheduler(config, sampler, steps)
-    trajectory = [noise * float(getattr(scheduler, "init_noise_sigma", 1.0))]
-    for timestep, is_guided in zip(scheduler.timesteps, guided_steps(steps, guidance_interval), strict=True):
-        scale = guidance if is_guided else 1.0
-        output = predict_guided(model, trajectory[-1], timestep, labels, gates, scale)
+    scheduler: Any = make_scheduler(config, sampling.sampler, sampling.steps)
+    trajectory = [noise * sampling.initial_noise_scale]
+    for index, timestep in enumerate(scheduler.timesteps):
+        output = predict_guided(model, trajectory[-1], timestep, labels, gates, sampling.scale_at(index))
         trajectory.append(scheduler.step(output, timestep, trajectory[-1]).prev_sample)
     return trajectory
-
-
-def guided_steps(steps: int, interval: tuple[float, float]) -> tuple[bool, ...]:
-    """Whether step i of a trajectory is guided: lo <= i / steps < hi (https://arxiv.org/abs/2404.07724).
-
-    The other steps predict the class alone, which is guidance 1 and half of the work.
-    """
-    low, high = interval
-    return tuple(low <= index / steps < high for index in range(steps))
 
 
 def to_images(latents: Tensor) -> Tensor:

@@ -21,8 +21,7 @@ from torch import Tensor
 from kind_core.config import DiffusionConfig
 from kind_core.errors import ConfigError
 from kind_core.quiet import without_import_noise
-
-SAMPLERS = ("ddim", "dpmpp", "euler")
+from kind_core.samplers import ALL_STEPS, SAMPLERS, Sampling
 
 
 def make_scheduler(config: DiffusionConfig, sampler: str, steps: int) -> Any:
@@ -36,6 +35,26 @@ def make_scheduler(config: DiffusionConfig, sampler: str, steps: int) -> Any:
     scheduler = _build_scheduler(config, sampler)
     scheduler.set_timesteps(steps)
     return scheduler
+
+
+def choose_sampling(
+    config: DiffusionConfig,
+    *,
+    sampler: str | None = None,
+    steps: int | None = None,
+    guidance_scale: float | None = None,
+    guidance_interval: tuple[float, float] = ALL_STEPS,
+) -> Sampling:
+    """The sampling that is asked for, the checkpoint's own where nothing is; raises ConfigError for a misfit."""
+    sampler = config.sampler if sampler is None else sampler
+    steps = config.steps if steps is None else steps
+    return Sampling(
+        sampler=sampler,
+        steps=steps,
+        guidance_scale=config.guidance_scale if guidance_scale is None else guidance_scale,
+        guidance_interval=guidance_interval,
+        initial_noise_scale=_initial_noise_scale(make_scheduler(config, sampler, steps)),
+    )
 
 
 def allowed_samplers(config: DiffusionConfig) -> tuple[str, ...]:
@@ -54,6 +73,10 @@ def check_sampler(config: DiffusionConfig, sampler: str) -> None:
             f"and prediction type {config.prediction_type!r}",
             f"use --sampler {' or '.join(allowed)}",
         )
+
+
+def _initial_noise_scale(scheduler: Any) -> float:
+    return float(getattr(scheduler, "init_noise_sigma", 1.0))
 
 
 def _build_scheduler(config: DiffusionConfig, sampler: str) -> Any:
@@ -139,7 +162,7 @@ def read_sampler_table(config: DiffusionConfig, sampler: str, steps: int) -> Sam
         history=c,
         history_from_latents=p,
         history_from_output=q,
-        initial_noise_scale=float(scheduler.init_noise_sigma) if hasattr(scheduler, "init_noise_sigma") else 1.0,
+        initial_noise_scale=_initial_noise_scale(scheduler),
     )
 
 

@@ -10,7 +10,8 @@ import click
 
 from kind_core.cli import completion_option, offer, parse_interval, report_errors, split_names
 from kind_core.errors import ConfigError
-from kind_export.request import PIPELINE_TARGET, PRECISIONS, SAMPLERS, TARGETS
+from kind_core.samplers import SAMPLERS
+from kind_export.request import PIPELINE_TARGET, PRECISIONS, TARGETS
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 

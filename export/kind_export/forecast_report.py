@@ -40,8 +40,8 @@ def _units(device: Device, step: ProgramWork) -> Iterator[UnitName]:
 
 
 def _describe(works: Works, manifest: Manifest, device: Device, target: str, unit: UnitName) -> dict[str, Any]:
-    steps = manifest.steps
-    unguided = steps - sum(manifest.is_guided(index) for index in range(steps))
+    steps = manifest.sampling.steps
+    unguided = manifest.sampling.guided.count(False)
     chosen = unit if unit in device.units else None
     step = forecast(works[target]["step"], device, unit=chosen)
     picture = forecast_picture(works[target], device, steps=steps, unguided_steps=unguided, unit=chosen)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kind_core.classes import ClassInfo, ResolvedClass, resolve_classes
-from kind_core.sampling import guided_steps
+from kind_core.samplers import Sampling
+from kind_core.schedule import choose_sampling
 from kind_export.blending import Opening
 from kind_export.packs import require_tailors
 from kind_export.request import ExportRequest, parse_targets
@@ -23,16 +24,8 @@ class ExportJob:
     targets: list[str]
     classes: list[ResolvedClass]
     openings: tuple[Opening, ...]
-    steps: int
-    sampler: str
-    guidance: float
+    sampling: Sampling
     output: Path
-
-    @property
-    def guided_steps(self) -> tuple[int, ...] | None:
-        """The steps that are guided; None where all of them are."""
-        guided = guided_steps(self.steps, self.request.guidance_interval)
-        return None if all(guided) else tuple(i for i, one in enumerate(guided) if one)
 
 
 def read_job(request: ExportRequest) -> ExportJob:
@@ -40,7 +33,10 @@ def read_job(request: ExportRequest) -> ExportJob:
     source = open_source(request)
     config = source.config
     classes, openings = _resolve(request, config.classes)
-    defaults = config.diffusion
+    sampling = choose_sampling(
+        config.diffusion, sampler=request.sampler, steps=request.steps, guidance_scale=request.guidance,
+        guidance_interval=request.guidance_interval,
+    )  # fmt: skip
     if request.packs:
         require_tailors(config)
     queries = [*request.classes, *("-".join(blend) for blend in request.blends)]
@@ -53,9 +49,7 @@ def read_job(request: ExportRequest) -> ExportJob:
         targets=parse_targets(request.targets),
         classes=classes,
         openings=openings,
-        steps=defaults.steps if request.steps is None else request.steps,
-        sampler=defaults.sampler if request.sampler is None else request.sampler,
-        guidance=defaults.guidance_scale if request.guidance is None else request.guidance,
+        sampling=sampling,
         output=Path("base.kind" if request.packs else f"{name}.kind") if request.output is None else request.output,
     )
 

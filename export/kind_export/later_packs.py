@@ -52,13 +52,10 @@ def export_packs(request: ExportRequest, on_stage: OnStage = lambda stage: None)
         check_output(file, PACK, force=request.force)
     on_stage("reading the checkpoint")
     checkpoint = source.load([c.index for c in resolved])
-    sampler = read_sampler_table(config.diffusion, manifest.sampler, manifest.steps)
+    sampler = read_sampler_table(config.diffusion, manifest.sampling.sampler, manifest.sampling.steps)
     base, classes = _detach(request, source.path, checkpoint, sampler, manifest, require_tailors(config))
     on_stage("running the eager model")
-    reference = Reference(
-        checkpoint=checkpoint, sampler=manifest.sampler, steps=manifest.steps, guidance=manifest.guidance_scale,
-        guidance_interval=tuple(manifest.data.get("guidance_interval", (0.0, 1.0))),
-    )  # fmt: skip
+    reference = Reference(checkpoint=checkpoint, sampling=manifest.sampling)
     verifier = Verifier(reference, is_approximate="rank_truncation_error" in manifest.data.get("rewrites", {}))
     with ExitStack() as stack:
         drafts = [stack.enter_context(staged(file, PACK, force=request.force)) for file in files]
@@ -88,7 +85,7 @@ def _detach(
     if table_rank is None:
         raise BundleError(f"{request.base} is a base, but its step has no input for a pack", "export it again")
     compact, classes = rewrite_base(checkpoint.model, sampler, tailor_rank, table_rank)
-    base = hash_base(path, checkpoint.config, manifest.sampler, sampler, compact)
+    base = hash_base(path, checkpoint.config, manifest.sampling.sampler, sampler, compact)
     if base != manifest.pack_base:
         raise BundleError(
             f"the checkpoint {request.checkpoint} gives base {base[:12]}..., {request.base} is base "

@@ -11,7 +11,7 @@ from typing import Any
 from kind_core.checkpoint import Checkpoint
 from kind_core.classes import ClassInfo
 from kind_core.hashing import hash_file
-from kind_core.schedule import SamplerTable
+from kind_core.samplers import Sampling
 from kind_export.blending import Opening
 from kind_export.compact import CompactModel
 from kind_export.job import ExportJob
@@ -35,7 +35,6 @@ def draft_manifest(
     job: ExportJob,
     checkpoint: Checkpoint,
     compact: CompactModel,
-    sampler: SamplerTable,
     lowered: Mapping[str, Written],
     packs: dict[str, Any],
 ) -> Manifest:
@@ -49,11 +48,11 @@ def draft_manifest(
             _describe_class(info, opening, job) for info, opening in zip(config.classes, job.openings, strict=True)
         ],
         **packs,
-        "steps": job.steps,
-        "sampler": job.sampler,
-        "guidance_scale": job.guidance,
-        **_describe_interval(job),
-        "initial_noise_scale": sampler.initial_noise_scale,
+        "steps": job.sampling.steps,
+        "sampler": job.sampling.sampler,
+        "guidance_scale": job.sampling.guidance_scale,
+        **_describe_interval(job.sampling),
+        "initial_noise_scale": job.sampling.initial_noise_scale,
         "latents_shape": list(latents_shape(compact)),
         "noise_generator": NOISE_GENERATOR,
         "source": {"checkpoint_sha256": checkpoint.sha256},
@@ -86,11 +85,11 @@ def _describe_cut(request: ExportRequest) -> dict[str, Any]:
     return {"cut": asked} if asked else {}
 
 
-def _describe_interval(job: ExportJob) -> dict[str, Any]:
+def _describe_interval(sampling: Sampling) -> dict[str, Any]:
     """Which steps are guided, where it is not all of them."""
-    if job.guided_steps is None:
+    if sampling.guided_steps is None:
         return {}
-    return {"guidance_interval": list(job.request.guidance_interval), "guided_steps": list(job.guided_steps)}
+    return {"guidance_interval": list(sampling.guidance_interval), "guided_steps": list(sampling.guided_steps)}
 
 
 def write_manifest(folder: Path, draft: Manifest, parities: Mapping[str, Parity]) -> Manifest:

@@ -87,7 +87,7 @@ def _export(
     job = read_job(request)
     devices = choose_devices(request.devices)
     check_output(job.output, BUNDLE, force=request.force)
-    sampler = read_sampler_table(job.source.config.diffusion, job.sampler, job.steps)
+    sampler = read_sampler_table(job.source.config.diffusion, job.sampling.sampler, job.sampling.steps)
     on_stage("reading the checkpoint")
     source = job.source.load([c.index for c in job.classes])
     on_stage("running the eager model")
@@ -97,7 +97,7 @@ def _export(
     compact, detached = _rewrite(job, checkpoint, sampler)
     if source.decoder is not None:
         compact = replace(compact, decoder=measure_decoder(source.decoder, verifier.trajectories))
-    about = _describe_programs(job, checkpoint, sampler)
+    about = _describe_programs(job, checkpoint)
     options_of = {name: replace(_target_options(name, request, checkpoint), about=about) for name in job.targets}
     for name in (name for name in job.targets if name != PIPELINE_TARGET):
         require_size(name, compact, options_of[name])
@@ -106,7 +106,7 @@ def _export(
         packs = _write_packs(folder, job, checkpoint, compact, sampler, detached)
 
         def draft_of(lowered: Mapping[str, Written]) -> Manifest:
-            return draft_manifest(job, checkpoint, compact, sampler, lowered, packs)
+            return draft_manifest(job, checkpoint, compact, lowered, packs)
 
         lowered: dict[str, Written] = {}
         parities, profiles = {}, {}
@@ -146,10 +146,7 @@ def _export(
 
 def _make_verifier(job: ExportJob, source: Checkpoint) -> Verifier:
     request = job.request
-    reference = Reference(
-        checkpoint=source, sampler=job.sampler, steps=job.steps, guidance=job.guidance,
-        guidance_interval=request.guidance_interval, openings=job.openings,
-    )  # fmt: skip
+    reference = Reference(checkpoint=source, sampling=job.sampling, openings=job.openings)
     return Verifier(reference, is_approximate=request.max_rank is not None or request.energy is not None)
 
 
@@ -159,16 +156,12 @@ def _target_options(name: str, request: ExportRequest, checkpoint: Checkpoint) -
     return TargetOptions(precision=precision, min_ios=request.min_ios, class_functions=functions)
 
 
-def _describe_programs(job: ExportJob, checkpoint: Checkpoint, sampler: SamplerTable) -> About:
+def _describe_programs(job: ExportJob, checkpoint: Checkpoint) -> About:
     """What every program says of itself; a base knows no class."""
     provenance = checkpoint.config.provenance
     return About(
         classes=() if job.request.packs else checkpoint.config.classes,
-        steps=job.steps,
-        sampler=job.sampler,
-        guidance_scale=job.guidance,
-        initial_noise_scale=sampler.initial_noise_scale,
-        guided_steps=job.guided_steps,
+        sampling=job.sampling,
         author=provenance.author,
         licence=provenance.licence,
     )
@@ -223,5 +216,5 @@ def _write_packs(
     """The packs of a base, and what the manifest says of them; nothing where the classes are built in."""
     if not job.request.packs:
         return {}
-    base = hash_base(job.source.path, checkpoint.config, job.sampler, sampler, compact)
+    base = hash_base(job.source.path, checkpoint.config, job.sampling.sampler, sampler, compact)
     return {"pack_base": base, "packs": write_packs(folder, checkpoint.config.classes, detached, base)}

@@ -43,7 +43,7 @@ def lower_within_gate(
     """The programs of a target that pass its gates, and how well; raises VerificationError where none do."""
     costs: list[LayerCost] = []
     for attempt in range(_MAX_ATTEMPTS):
-        lowered = lower_target(name, compact, folder, options, verifier.reference.is_guided, on_stage)
+        lowered = lower_target(name, compact, folder, options, verifier.reference.sampling.guided, on_stage)
         draft = draft_of({name: lowered})
         on_stage(f"verifying {name}")
         try:
@@ -74,11 +74,11 @@ def _calibrate(lowering: Lowering, generator: Generator, folder: Path, verifier:
     for trajectory in verifier.trajectories[:_CALIBRATION_CLASSES]:
         packs = generator.manifest.packs
         one = generator.with_pack(read_pack(folder / packs[trajectory.class_index].file)) if packs else generator
-        for index in step_indices(reference.steps):
+        for index in step_indices(reference.sampling.steps):
             inputs = {
                 **step_inputs(one, 0 if packs else trajectory.class_index, trajectory, index),
                 "step_index": np.array([index], np.int32),
-                "guidance": np.array([reference.guidance], np.float32),
+                "guidance": np.array([reference.sampling.guidance_scale], np.float32),
             }
             calls.append(tuple(torch.from_numpy(inputs[spec.name]) for spec in lowering.inputs))
     return calls

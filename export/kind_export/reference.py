@@ -15,7 +15,8 @@ from kind_core.checkpoint import Checkpoint
 from kind_core.classes import ClassInfo
 from kind_core.errors import VerificationError
 from kind_core.noise import start_noise
-from kind_core.sampling import guided_steps, predict_guided
+from kind_core.samplers import Sampling
+from kind_core.sampling import predict_guided
 from kind_core.schedule import make_scheduler
 from kind_export.blending import Opening, opening_info, opening_inputs, plain_openings
 
@@ -43,15 +44,10 @@ class Reference:
     """The gated model of a checkpoint with the sampling settings of an export.
 
     `openings` are the classes that are drawn, each of one or several of the checkpoint's; empty means its own classes.
-    Guidance is on in the steps of `guidance_interval` (see `kind_core.sampling.guided_steps`); in the others the class
-    is predicted alone.
     """
 
     checkpoint: Checkpoint
-    sampler: str
-    steps: int
-    guidance: float
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    sampling: Sampling
     openings: tuple[Opening, ...] = ()
 
     def __post_init__(self) -> None:
@@ -63,22 +59,17 @@ class Reference:
         """What is drawn, in the order of `openings`."""
         return tuple(opening_info(self.checkpoint.config, opening) for opening in self.openings)
 
-    @property
-    def is_guided(self) -> tuple[bool, ...]:
-        """Whether guidance is on, step by step."""
-        return guided_steps(self.steps, self.guidance_interval)
-
     @torch.no_grad()
     def run(self, class_index: int, seed: int = 0) -> Trajectory:
         """The whole trajectory of a class."""
         config = self.checkpoint.config
         shape = (1, config.dit.in_channels, config.dit.sample_size, config.dit.sample_size)
         noise = start_noise(seed, shape)
-        scheduler = make_scheduler(config.diffusion, self.sampler, self.steps)
-        latents = [torch.from_numpy(noise) * float(getattr(scheduler, "init_noise_sigma", 1.0))]
+        scheduler = make_scheduler(config.diffusion, self.sampling.sampler, self.sampling.steps)
+        latents = [torch.from_numpy(noise) * self.sampling.initial_noise_scale]
         denoised: list[Tensor] = []
         for index, timestep in enumerate(scheduler.timesteps):
-            output = self._predict(latents[-1], timestep, class_index, self._scale_at(index, self.guidance))
+            output = self._predict(latents[-1], timestep, class_index, self.sampling.scale_at(index))
             latents.append(scheduler.step(output, timestep, latents[-1]).prev_sample)
             if hasattr(scheduler, "model_outputs"):
                 denoised.append(scheduler.model_outputs[-1])
@@ -92,17 +83,17 @@ class Reference:
     @torch.no_grad()
     def step(self, trajectory: Trajectory, index: int, guidance: float) -> tuple[np.ndarray, np.ndarray | None]:
         """(latents, denoised) after step `index` of a trajectory, taken alone with another guidance scale."""
-        scheduler = make_scheduler(self.checkpoint.config.diffusion, self.sampler, self.steps)
+        scheduler = make_scheduler(self.checkpoint.config.diffusion, self.sampling.sampler, self.sampling.steps)
         start = max(index - 1, 0)  # the step before it is all that a multistep scheduler remembers
         scheduler.set_begin_index(start) if hasattr(scheduler, "set_begin_index") else None
         for i in range(start, index):
             before = torch.from_numpy(trajectory.latents[i])
-            scale = self._scale_at(i, self.guidance)
+            scale = self.sampling.scale_at(i)
             output = self._predict(before, scheduler.timesteps[i], trajectory.class_index, scale)
             scheduler.step(output, scheduler.timesteps[i], before)
         latents = torch.from_numpy(trajectory.latents[index])
         timestep = scheduler.timesteps[index]
-        output = self._predict(latents, timestep, trajectory.class_index, self._scale_at(index, guidance))
+        output = self._predict(latents, timestep, trajectory.class_index, self.sampling.scale_at(index, guidance))
         advanced = scheduler.step(output, timestep, latents).prev_sample
         kept = scheduler.model_outputs[-1].numpy() if hasattr(scheduler, "model_outputs") else None
         return advanced.numpy(), kept
@@ -137,9 +128,9 @@ class Reference:
             )
 
     def _gate_effect(self, trajectory: Trajectory) -> float:
-        middle = self.steps // 2
+        middle = self.sampling.steps // 2
         latents = torch.from_numpy(trajectory.latents[middle])
-        scheduler = make_scheduler(self.checkpoint.config.diffusion, self.sampler, self.steps)
+        scheduler = make_scheduler(self.checkpoint.config.diffusion, self.sampling.sampler, self.sampling.steps)
         t = scheduler.timesteps[middle].float().reshape(1)
         label, gate = self._open(trajectory.class_index)
         model = self.checkpoint.model
@@ -155,6 +146,3 @@ class Reference:
         if class_index == len(self.openings):
             return torch.tensor([-1]), torch.tensor([-1])
         return opening_inputs(self.checkpoint.config.dit.num_classes, self.openings[class_index])
-
-    def _scale_at(self, index: int, guidance: float) -> float:
-        return guidance if self.is_guided[index] else 1.0

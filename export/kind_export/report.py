@@ -110,16 +110,16 @@ def collect_report(
 ) -> dict[str, Any]:
     """What is known when a bundle is made, as JSON."""
     measured = json.loads((folder / "measured.json").read_text(encoding="utf-8"))
-    profiles = measured.get("delegation", {})
+    profiles, sampling = measured.get("delegation", {}), manifest.sampling
     return {
         "format_version": REPORT_VERSION,
         "name": manifest.data["name"],
         "classes": manifest.data["classes"],
         "latents_shape": list(manifest.latents_shape),
         "sampling": {
-            "sampler": manifest.sampler, "steps": manifest.steps, "guidance_scale": manifest.guidance_scale,
-            "passes_per_step": PASSES_PER_STEP, "initial_noise_scale": manifest.initial_noise_scale,
-            "guided_steps": list(range(manifest.steps) if manifest.guided_steps is None else manifest.guided_steps),
+            "sampler": sampling.sampler, "steps": sampling.steps, "guidance_scale": sampling.guidance_scale,
+            "passes_per_step": PASSES_PER_STEP, "initial_noise_scale": sampling.initial_noise_scale,
+            "guided_steps": [index for index, is_on in enumerate(sampling.guided) if is_on],
             "guidance_interval": manifest.data.get("guidance_interval", [0, 1]),
         },
         "packs": [

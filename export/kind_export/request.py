@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kind_core.config import check_interval
 from kind_core.errors import ConfigError, TargetError
+from kind_core.samplers import ALL_STEPS, SAMPLERS, check_interval
 from kind_export.kits import check_kits
 from kind_export.planning.budget import NO_BUDGET, Budget
 
@@ -21,7 +21,6 @@ PIPELINE_TARGET = "diffusers"  # a folder for Python, with every weight as train
 PRECISIONS = ("fp32", "fp16", "int8", "int4", "palette6", "palette4")
 MIN_IOS = (17, 18)
 BAKING_MODES = ("auto", "on", "off")
-SAMPLERS = ("ddim", "dpmpp", "euler")  # those of kind_core.schedule, which imports torch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +41,7 @@ class ExportRequest:
     min_ios: int = 17
     baking: str = "auto"
     blends: tuple[tuple[str, ...], ...] = ()
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    guidance_interval: tuple[float, float] = ALL_STEPS
     max_rank: int | None = None
     energy: float | None = None
     class_functions: bool = False
@@ -107,7 +106,10 @@ class ExportRequest:
         """Refuse what Core ML has from iOS 18 on before any work is done."""
         if self.min_ios >= 18 or "coreml" not in parse_targets(self.targets):
             return
-        needs = {"precision 'int4'": self.precision == "int4", "a guidance interval": self.guidance_interval != (0, 1)}
+        needs = {
+            "precision 'int4'": self.precision == "int4",
+            "a guidance interval": self.guidance_interval != ALL_STEPS,
+        }
         for what in (name for name, is_asked in needs.items() if is_asked):
             raise TargetError(f"{what} of target 'coreml' needs iOS 18, min-ios is {self.min_ios}", "add --min-ios 18")
 
@@ -149,7 +151,7 @@ class ExportRequest:
             )
         if self.min_ios < 18:
             raise ConfigError(f"class functions need iOS 18, min-ios is {self.min_ios}", "add --min-ios 18")
-        if self.guidance_interval != (0.0, 1.0):
+        if self.guidance_interval != ALL_STEPS:
             raise ConfigError(
                 "--class-functions does not go with --guidance-interval, whose steps are functions too",
                 "leave one of them out",
@@ -174,7 +176,7 @@ class ExportRequest:
             "kit": self.kits or None,
             "device": self.devices or None,
             "max-size": None if self.budget.is_empty else self.budget,
-            "guidance-interval": self.guidance_interval if self.guidance_interval != (0.0, 1.0) else None,
+            "guidance-interval": self.guidance_interval if self.guidance_interval != ALL_STEPS else None,
         }
         name = next((name for name, value in given.items() if value is not None), None)
         if name is not None:

@@ -115,8 +115,8 @@ class Verifier:
         self._steps = {
             (t.class_index, i, scale): reference.step(t, i, scale)
             for t in self.trajectories
-            for i in step_indices(reference.steps)
-            for scale in guidance_scales(reference.guidance)
+            for i in step_indices(reference.sampling.steps)
+            for scale in guidance_scales(reference.sampling.guidance_scale)
         }
 
     def verify(self, folder: Path, manifest: Manifest, target: TargetSpec, saved: SavedStep | None = None) -> Parity:
@@ -161,8 +161,8 @@ class Verifier:
             decode_psnr_db=self._check_decode(subject.generator, check, self._decode_threshold_db(target)),
             decode_threshold_db=self._decode_threshold_db(target),
             num_classes=len(self.trajectories),
-            step_indices=step_indices(self.reference.steps),
-            guidance_scales=guidance_scales(self.reference.guidance),
+            step_indices=step_indices(self.reference.sampling.steps),
+            guidance_scales=guidance_scales(self.reference.sampling.guidance_scale),
             class_psnr_db=class_db,
         )
 
@@ -189,9 +189,9 @@ class Verifier:
             return
         for trajectory in self.trajectories:
             generator, class_index = unrounded.choose(trajectory.class_index)
-            for i in (i for i in step_indices(self.reference.steps) if self.reference.is_guided[i]):
+            for i in (i for i in step_indices(self.reference.sampling.steps) if self.reference.sampling.guided[i]):
                 inputs = step_inputs(generator, class_index, trajectory, i)
-                guidance = self.reference.guidance
+                guidance = self.reference.sampling.guidance_scale
                 actual = generator.run_step(inputs, i, guidance)["next_latents"]
                 scalars = {"step_index": np.array([i], np.int32), "guidance": np.array([guidance], np.float32)}
                 expected = saved({**inputs, **scalars})["next_latents"]
@@ -199,7 +199,9 @@ class Verifier:
                 check.require(what, expected, actual, GRAPH_DB, class_index=trajectory.class_index)
 
     def _run_detached(self, generator: Generator) -> list[np.ndarray]:
-        return list(generator.without_pack().trajectory(self.learngene.noise, 0, self.reference.guidance))
+        return list(
+            generator.without_pack().trajectory(self.learngene.noise, 0, self.reference.sampling.guidance_scale)
+        )
 
     def _check_detached(
         self, generator: Generator, check: _Gate, before: list[np.ndarray], target: TargetSpec
@@ -222,8 +224,8 @@ class Verifier:
         worst = MAX_DB
         for trajectory in self.trajectories:
             generator, class_index = subject.choose(trajectory.class_index)
-            for i in step_indices(self.reference.steps):
-                for scale in guidance_scales(self.reference.guidance):
+            for i in step_indices(self.reference.sampling.steps):
+                for scale in guidance_scales(self.reference.sampling.guidance_scale):
                     outputs = generator.run_step(step_inputs(generator, class_index, trajectory, i), i, scale)
                     where = f"{what} {i} at guidance {scale:g}"
                     for part in self._compare_step(trajectory, i, scale, outputs):
@@ -242,7 +244,7 @@ class Verifier:
         yield _Part(name="", expected=expected, actual=actual)
         yield _Part(name="change in ", expected=expected - before, actual=actual - before, is_update=True)
         # the last step of a multistep solver is of first order, so nobody reads what the one before it keeps
-        if denoised is not None and "next_history" in outputs and index + 2 < self.reference.steps:
+        if denoised is not None and "next_history" in outputs and index + 2 < self.reference.sampling.steps:
             yield _Part(name="history of ", expected=denoised, actual=outputs["next_history"])
 
     def _check_trajectories(
@@ -253,7 +255,7 @@ class Verifier:
         for trajectory in self.trajectories:
             index = trajectory.class_index
             generator, class_index = subject.choose(index)
-            *_, final = generator.trajectory(trajectory.noise, class_index, self.reference.guidance)
+            *_, final = generator.trajectory(trajectory.noise, class_index, self.reference.sampling.guidance_scale)
             expected = trajectory.latents[-1]
             measured.append(check.require("trajectory", expected, final, threshold_db, class_index=index))
             error = max(error, float(np.abs(expected - final).max()))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from kind_core.classes import ClassInfo
+from kind_core.samplers import Sampling
 from kind_runtimes.manifest import NOISE_GENERATOR, TensorSpec
 
 PREFIX = "kind."
@@ -42,11 +43,7 @@ class About:
     """What the programs of an export have in common. A base has no classes: they come as packs."""
 
     classes: tuple[ClassInfo, ...]
-    steps: int
-    sampler: str
-    guidance_scale: float
-    initial_noise_scale: float
-    guided_steps: tuple[int, ...] | None = None
+    sampling: Sampling
     author: str = ""
     licence: str = ""
 
@@ -61,6 +58,7 @@ class About:
 
         `functions` are those of its file where it has several, by class id or by program.
         """
+        sampling = self.sampling
         texts = {
             "format": str(_ABOUT_VERSION),
             "version": version("kind-diffusion"),
@@ -69,12 +67,12 @@ class About:
             "inputs": _encode_tensors(inputs),
             "outputs": _encode_tensors(outputs),
             "classes": json.dumps([{"id": c.id, "names": list(c.names)} for c in self.classes], ensure_ascii=False),
-            "steps": str(self.steps),
-            "sampler": self.sampler,
-            "guidance_scale": f"{self.guidance_scale:g}",
-            "initial_noise_scale": f"{self.initial_noise_scale:.9g}",
+            "steps": str(sampling.steps),
+            "sampler": sampling.sampler,
+            "guidance_scale": f"{sampling.guidance_scale:g}",
+            "initial_noise_scale": f"{sampling.initial_noise_scale:.9g}",
             "noise_generator": NOISE_GENERATOR,
-            "guided_steps": "" if self.guided_steps is None else json.dumps(list(self.guided_steps)),
+            "guided_steps": "" if sampling.guided_steps is None else json.dumps(list(sampling.guided_steps)),
             "functions": json.dumps(dict(functions)) if functions else "",
             "author": self.author,
             "licence": self.licence,
@@ -90,8 +88,8 @@ class About:
         state = ", ".join(name for name in names if name in ("latents", "history"))
         history = ", history = zeros" if "history" in names else ""
         loop = (
-            f"latents = start noise * {self.initial_noise_scale:g}{history}; "
-            f"for step_index 0 to {self.steps - 1}: {state} = {call}"
+            f"latents = start noise * {self.sampling.initial_noise_scale:g}{history}; "
+            f"for step_index 0 to {self.sampling.steps - 1}: {state} = {call}"
         )
         if "step_unguided" in functions:
             return f"{loop}; in steps that are not in guided_steps by the function step_unguided, without guidance"

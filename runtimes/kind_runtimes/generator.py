@@ -57,9 +57,9 @@ class Generator:
         self, noise: np.ndarray, class_index: int, guidance: float | None = None, on_step: OnStep | None = None
     ) -> Iterator[np.ndarray]:
         """The latents after each step, from start noise of unit variance."""
-        steps = self.manifest.steps
-        scale = self.manifest.guidance_scale if guidance is None else guidance
-        state = {"latents": (noise * self.manifest.initial_noise_scale).astype(np.float32)}
+        steps = self.manifest.sampling.steps
+        scale = self.manifest.sampling.guidance_scale if guidance is None else guidance
+        state = {"latents": (noise * self.manifest.sampling.initial_noise_scale).astype(np.float32)}
         if "history" in self.input_names:
             state["history"] = np.zeros_like(state["latents"])
         for index in range(steps):
@@ -73,7 +73,7 @@ class Generator:
     def run_step(self, inputs: Mapping[str, np.ndarray], index: int, guidance: float) -> Arrays:
         """Step `index` from the latents, the history and the class in `inputs`, by the program that it takes."""
         chosen = {**inputs, "step_index": np.array([index], np.int32)}
-        if self.step_unguided is not None and not self.manifest.is_guided(index):
+        if self.step_unguided is not None and not self.manifest.sampling.guided[index]:
             return self.step_unguided(chosen)
         return self.step({**chosen, "guidance": np.array([guidance], np.float32)})
 

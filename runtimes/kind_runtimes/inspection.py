@@ -90,9 +90,9 @@ def _bundle_facts(manifest: Manifest) -> dict[str, Any]:
     return {
         "name": data["name"],
         "classes": [{"id": c.id, "names": list(c.names)} for c in manifest.classes],
-        "steps": manifest.steps,
-        "sampler": manifest.sampler,
-        "guidance_scale": manifest.guidance_scale,
+        "steps": manifest.sampling.steps,
+        "sampler": manifest.sampling.sampler,
+        "guidance_scale": manifest.sampling.guidance_scale,
         "latents_shape": list(manifest.latents_shape),
         "targets": targets,
         **({"packs": packs} if packs else {}),

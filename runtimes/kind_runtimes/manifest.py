@@ -11,6 +11,7 @@ from typing import Any
 
 from kind_core.classes import ClassInfo
 from kind_core.errors import BundleError, TargetError
+from kind_core.samplers import ALL_STEPS, Sampling
 
 FORMAT_VERSION = 1
 PACKS_FOLDER = "packs"  # its files are listed apart
@@ -72,26 +73,18 @@ class Manifest:
     """
 
     classes: tuple[ClassInfo, ...]
-    steps: int
-    sampler: str
-    guidance_scale: float
-    initial_noise_scale: float
+    sampling: Sampling
     latents_shape: tuple[int, ...]
     targets: Mapping[str, TargetSpec]
     files: Mapping[str, str]
     data: Mapping[str, Any]
     pack_base: str | None = None
     packs: tuple[PackSpec, ...] = ()
-    guided_steps: tuple[int, ...] | None = None
     may_run_code: bool = False
 
     def with_code(self) -> Manifest:
         """The same, with what of the bundle is code allowed to run."""
         return replace(self, may_run_code=True)
-
-    def is_guided(self, step_index: int) -> bool:
-        """Whether guidance is on in a step; without it the class is predicted alone."""
-        return self.guided_steps is None or step_index in self.guided_steps
 
     def target(self, name: str) -> TargetSpec:
         """The programs of target `name`; raises TargetError with what the bundle holds."""
@@ -123,17 +116,25 @@ def parse_manifest(text: str, where: str) -> Manifest:
     check_schema(data, "manifest", where)
     return Manifest(
         classes=tuple(ClassInfo(id=c["id"], names=tuple(c["names"])) for c in data["classes"]),
-        steps=data["steps"],
-        sampler=data["sampler"],
-        guidance_scale=data["guidance_scale"],
-        initial_noise_scale=data["initial_noise_scale"],
+        sampling=_parse_sampling(data),
         latents_shape=tuple(data["latents_shape"]),
         targets={name: _parse_target(name, target) for name, target in data["targets"].items()},
         files={name: entry["sha256"] for name, entry in data["files"].items()},
         data=data,
         pack_base=data.get("pack_base"),
         packs=tuple(_parse_pack(entry) for entry in data.get("packs", ())),
-        guided_steps=tuple(data["guided_steps"]) if "guided_steps" in data else None,
+    )
+
+
+def _parse_sampling(data: Mapping[str, Any]) -> Sampling:
+    guided = data.get("guided_steps")
+    return Sampling(
+        sampler=data["sampler"],
+        steps=data["steps"],
+        guidance_scale=data["guidance_scale"],
+        guidance_interval=tuple(data.get("guidance_interval", ALL_STEPS)),
+        initial_noise_scale=data["initial_noise_scale"],
+        guided=() if guided is None else tuple(index in guided for index in range(data["steps"])),
     )
 
 

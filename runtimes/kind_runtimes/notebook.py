@@ -16,16 +16,16 @@ def describe_bundle(bundle: Bundle) -> str:
     """One line."""
     manifest = bundle.manifest
     names = name_classes([info.name for info in manifest.classes])
-    return f"Bundle({names}; {', '.join(manifest.targets)}; {manifest.steps} steps; {bundle.path})"
+    return f"Bundle({names}; {', '.join(manifest.targets)}; {manifest.sampling.steps} steps; {bundle.path})"
 
 
 def render_bundle(bundle: Bundle) -> str:
     """HTML: its classes, every target with precision, size and closeness, and the preview."""
     manifest = bundle.manifest
-    files = manifest.data["files"]
+    files, sampling = manifest.data["files"], manifest.sampling
     rows = {
         "classes": name_classes([info.name for info in manifest.classes]),
-        "sampling": f"{manifest.steps} {manifest.sampler} steps, guidance {manifest.guidance_scale:g}",
+        "sampling": f"{sampling.steps} {sampling.sampler} steps, guidance {sampling.guidance_scale:g}",
     }
     for name, target in manifest.targets.items():
         size = sum(entry["size_bytes"] for file, entry in files.items() if file.startswith(f"{name}/"))

@@ -79,11 +79,11 @@ def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: N
     pack, found = _find_pack(request, manifest)
     output = _check_output(request, found.info)
     runtime = choose_runtime(manifest.targets) if request.runtime is None else request.runtime
-    total = request.count * manifest.steps
+    total = request.count * manifest.sampling.steps
     on_progress(Progress(stage=f"opening the {runtime} programs", done=0, total=total))
     generator = open_generator(request.bundle, manifest, runtime)
     generator = generator if pack is None else generator.with_pack(pack)
-    guidance = manifest.guidance_scale if request.guidance is None else request.guidance
+    guidance = manifest.sampling.guidance_scale if request.guidance is None else request.guidance
     seeds = tuple(picture_seed(request.seed, i) for i in range(request.count))
     start = time.perf_counter()
     pictures = _draw(generator, found.index, seeds, guidance, on_progress)

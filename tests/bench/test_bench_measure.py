@@ -89,7 +89,7 @@ def test_a_warm_machine_has_worked_for_as_long_as_asked(small_bundle: Bundle) ->
 
 def test_a_step_starts_from_noise_as_in_a_real_run(small_bundle: Bundle) -> None:
     latents = step_inputs(open_generator(small_bundle.path, small_bundle.manifest, "onnx"))["latents"]
-    scale = small_bundle.manifest.initial_noise_scale
+    scale = small_bundle.manifest.sampling.initial_noise_scale
     assert latents.std() == pytest.approx(scale, rel=0.1)
     assert latents.dtype == np.float32
 

@@ -30,6 +30,7 @@ import torch
 from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
 from kind_core.config import preset
 from kind_core.dit import KindDiT
+from kind_core.schedule import choose_sampling
 from kind_train.config import TrainConfig
 from kind_train.data import PhotoSet, load_photos, split_photos
 from kind_train.evaluate.features import Classification, EfficientNetLite0, imagenet_index
@@ -215,7 +216,8 @@ class Judge:
 
     def _draw(self, checkpoint: Checkpoint, index: int) -> Classification:
         with torch.no_grad():
-            pictures = generate_pictures(checkpoint, index, index, self.count, seed=0, steps=None, guidance=None)
+            sampling = choose_sampling(checkpoint.config.diffusion)
+            pictures = generate_pictures(checkpoint, index, index, self.count, seed=0, sampling=sampling)
         return self.evaluator.classify(pictures)
 
     def _classify(self, photos: PhotoSet) -> Classification:

@@ -33,7 +33,7 @@ import torch
 
 from kind_core.config import preset
 from kind_core.dit import KindDiT
-from kind_core.sampling import guided_steps
+from kind_core.samplers import Sampling
 from kind_core.schedule import read_sampler_table
 from kind_export.compact import CompactModel
 from kind_export.programs import make_step
@@ -297,7 +297,9 @@ def print_pictures(cases: list[Case], times: list[Times | None]) -> None:
         _print_picture(f"{model} {precision}", STEPS * own.step_ms, peer_step_ms)
         alone = ran.get((model, precision + UNGUIDED))
         if alone is not None:
-            num_guided = sum(guided_steps(STEPS, INTERVAL))
+            num_guided = sum(
+                Sampling(sampler="ddim", steps=STEPS, guidance_scale=1.5, guidance_interval=INTERVAL).guided
+            )
             image_ms = num_guided * own.step_ms + (STEPS - num_guided) * alone.step_ms
             _print_picture(f"{model} {precision}, guided in {num_guided} steps", image_ms, peer_step_ms)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from kind_core.checkpoint import load_checkpoint, read_config
 from kind_core.classes import resolve_classes
+from kind_core.schedule import choose_sampling
 from kind_samples import sample_checkpoint
 from kind_train.data import load_photos
 from kind_train.evaluate.features import EfficientNetLite0
@@ -39,13 +40,9 @@ def main() -> None:
     order = np.concatenate([np.flatnonzero(photos.labels.numpy() == label)[:100] for label in range(len(ids))])
     held_out = evaluator.classify(photos.images[order].permute(0, 2, 3, 1).contiguous().numpy()).features
     for steps, interval in SETTINGS:
+        sampling = choose_sampling(checkpoint.config.diffusion, steps=steps, guidance_interval=interval)
         pictures = np.concatenate(
-            [
-                generate_pictures(
-                    checkpoint, i, i, arguments.count, seed=0, steps=steps, guidance=None, guidance_interval=interval
-                )
-                for i in range(len(ids))
-            ]
+            [generate_pictures(checkpoint, i, i, arguments.count, seed=0, sampling=sampling) for i in range(len(ids))]
         )
         result = compare_frechet(evaluator.classify(pictures).features, held_out)
         guided = "" if interval == (0.0, 1.0) else f", guidance in {interval[0]:g} to {interval[1]:g}"

@@ -7,6 +7,7 @@ from torch import Tensor
 from kind_core.config import DiffusionConfig
 from kind_core.dit import KindDiT
 from kind_core.noise import start_noise
+from kind_core.samplers import Sampling
 from kind_core.sampling import predict_guided, sample_latents, sample_trajectory, to_images
 from kind_core.schedule import make_scheduler, read_sampler_table
 from tiny import tiny_batch, tiny_config, tiny_model
@@ -76,8 +77,8 @@ def test_a_learned_sigma_is_left_out() -> None:
 def test_the_trajectory_is_that_of_the_sampler_table(model: KindDiT, diffusion: DiffusionConfig, sampler: str) -> None:
     # the programs that are exported step by the table, the reference by the scheduler
     noise = torch.from_numpy(start_noise(1, (2, 3, 8, 8)))
-    settings = {"sampler": sampler, "steps": 6, "guidance": 2.0}
-    trajectory = sample_trajectory(model, diffusion, noise, CHOICE, CHOICE, **settings)  # type: ignore[arg-type]
+    sampling = Sampling(sampler=sampler, steps=6, guidance_scale=2.0)
+    trajectory = sample_trajectory(model, diffusion, noise, CHOICE, CHOICE, sampling)
     assert len(trajectory) == 7
     table = read_sampler_table(diffusion, sampler, 6)
     latents, history = noise * table.initial_noise_scale, torch.zeros_like(noise)
@@ -91,21 +92,23 @@ def test_the_trajectory_is_that_of_the_sampler_table(model: KindDiT, diffusion: 
         )
         scale = trajectory[i + 1].abs().max()
         assert (latents - trajectory[i + 1]).abs().max() < 1e-4 * scale
-    assert torch.equal(sample_latents(model, diffusion, noise, CHOICE, CHOICE, **settings), trajectory[-1])  # type: ignore[arg-type]
+    assert torch.equal(sample_latents(model, diffusion, noise, CHOICE, CHOICE, sampling), trajectory[-1])
 
 
 def test_every_timestep_reaches_the_network(model: KindDiT) -> None:
     seen: list[float] = []
     model.timestep_embedder.register_forward_pre_hook(lambda _, inputs: seen.append(float(inputs[0][0])))
     noise = torch.from_numpy(start_noise(1, (2, 3, 8, 8)))
-    sample_latents(model, DIFFUSION, noise, CHOICE, CHOICE, sampler="ddim", steps=5, guidance=1.5)
+    sample_latents(model, DIFFUSION, noise, CHOICE, CHOICE, Sampling(sampler="ddim", steps=5, guidance_scale=1.5))
     assert seen == make_scheduler(DIFFUSION, "ddim", 5).timesteps.tolist()
 
 
 def test_class_and_seed_show_in_the_picture_and_nothing_else_does(model: KindDiT) -> None:
     def draw(seed: int, choice: int) -> Tensor:
         noise, label = torch.from_numpy(start_noise(seed, (1, 3, 8, 8))), torch.tensor([choice])
-        return sample_latents(model, DIFFUSION, noise, label, label, sampler="dpmpp", steps=4, guidance=1.5)
+        return sample_latents(
+            model, DIFFUSION, noise, label, label, Sampling(sampler="dpmpp", steps=4, guidance_scale=1.5)
+        )
 
     assert torch.equal(draw(0, 1), draw(0, 1))
     assert (draw(0, 1) - draw(0, 2)).abs().max() > 1e-2
@@ -114,7 +117,9 @@ def test_class_and_seed_show_in_the_picture_and_nothing_else_does(model: KindDiT
 
 def test_sampling_leaves_no_graph(model: KindDiT) -> None:
     noise = torch.from_numpy(start_noise(0, (2, 3, 8, 8)))
-    latents = sample_latents(model, DIFFUSION, noise, CHOICE, CHOICE, sampler="ddim", steps=2, guidance=1.5)
+    latents = sample_latents(
+        model, DIFFUSION, noise, CHOICE, CHOICE, Sampling(sampler="ddim", steps=2, guidance_scale=1.5)
+    )
     assert not latents.requires_grad
 
 

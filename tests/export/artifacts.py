@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kind_core.checkpoint import Checkpoint
+from kind_core.samplers import Sampling
 from kind_core.schedule import SamplerTable, read_sampler_table
 from kind_export.compact import CompactModel
 from kind_export.programs import latents_shape, make_decode, make_step
@@ -30,11 +31,13 @@ def make_reference(num_classes: int) -> Reference:
     dit = tiny_config(num_classes=num_classes, depth=1)
     config = tiny_model_config(dit, noise_schedule="squaredcos_cap_v2", prediction_type="sample")
     checkpoint = Checkpoint(config=config, model=tiny_model(dit), sha256="")
-    return Reference(checkpoint=checkpoint, sampler="dpmpp", steps=STEPS, guidance=GUIDANCE)
+    return Reference(checkpoint=checkpoint, sampling=Sampling(sampler="dpmpp", steps=STEPS, guidance_scale=GUIDANCE))
 
 
 def sampler_of(reference: Reference) -> SamplerTable:
-    return read_sampler_table(reference.checkpoint.config.diffusion, reference.sampler, reference.steps)
+    return read_sampler_table(
+        reference.checkpoint.config.diffusion, reference.sampling.sampler, reference.sampling.steps
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +87,7 @@ class Artifact:
 
     def _manifest(self, spec: TargetSpec) -> Manifest:
         return Manifest(
-            classes=self.reference.checkpoint.config.classes, steps=STEPS, sampler=self.reference.sampler,
-            guidance_scale=GUIDANCE, initial_noise_scale=self.compact.sampler.initial_noise_scale,
+            classes=self.reference.checkpoint.config.classes, sampling=self.reference.sampling,
             latents_shape=latents_shape(self.compact), targets={self.name: spec}, files={}, data={},
         )  # fmt: skip
 

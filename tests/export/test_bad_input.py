@@ -22,8 +22,7 @@ from safetensors.torch import load_file, save_file
 from interruptible import interruptible
 from kind_core.checkpoint import save_checkpoint
 from kind_core.dit import KindDiT
-from kind_core.schedule import SAMPLERS
-from kind_export import pipeline, request
+from kind_export import pipeline
 from kind_export.cli import main
 from kind_export.targets import load_target
 from tiny import tiny_config, tiny_model, tiny_model_config
@@ -207,10 +206,6 @@ def test_help_is_fast() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "Examples:" in shown.stdout
-
-
-def test_sampler_names_are_those_of_the_core() -> None:
-    assert request.SAMPLERS == SAMPLERS
 
 
 def test_existing_output_is_untouched(checkpoint: Path) -> None:

@@ -14,6 +14,7 @@ from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.classes import ClassInfo
 from kind_core.config import DiffusionConfig
 from kind_core.errors import ConfigError, VerificationError
+from kind_core.samplers import Sampling
 from kind_core.schedule import read_sampler_table
 from kind_export import class_functions
 from kind_export.class_functions import ClassStep, name_functions
@@ -93,7 +94,9 @@ def test_manifest_names_the_function_of_each_class(result: ExportResult) -> None
 @pytest.mark.parametrize("index", range(3))
 def test_each_function_draws_its_class(index: int, result: ExportResult, checkpoint: Path) -> None:
     source, openings = load_checkpoint(checkpoint, [0, 2]), ((0,), (1,), (0, 1))
-    reference = Reference(checkpoint=source, sampler="dpmpp", steps=STEPS, guidance=GUIDANCE, openings=openings)
+    reference = Reference(
+        checkpoint=source, sampling=Sampling(sampler="dpmpp", steps=STEPS, guidance_scale=GUIDANCE), openings=openings
+    )
     *_, actual = _open(result).trajectory(reference.run(0).noise, index)
     for other in range(3):
         measured = psnr_db(reference.run(other).latents[-1], actual)

@@ -24,6 +24,7 @@ from kind_core.classes import ClassInfo
 from kind_core.config import AutoencoderConfig, ModelConfig
 from kind_core.errors import ConfigError, KindError, TargetError, VerificationError
 from kind_core.noise import start_noise
+from kind_core.samplers import Sampling
 from kind_export.pipeline import export_bundle
 from kind_export.planning.budget import Budget
 from kind_export.reference import Reference
@@ -153,7 +154,7 @@ def test_an_autoencoder_turns_latents_into_pictures(kind: str, tmp_path: Path) -
     settings = AutoencoderConfig(kind=kind, source="autoencoder", scaling_factor=0.5, downscale=2)
     config = replace(tiny_model_config(dit, **COSINE), autoencoder=settings)
     checkpoint = Checkpoint(config=config, model=tiny_model(dit), sha256="")
-    reference = Reference(checkpoint=checkpoint, sampler="dpmpp", steps=STEPS, guidance=2.0)
+    reference = Reference(checkpoint=checkpoint, sampling=Sampling(sampler="dpmpp", steps=STEPS, guidance_scale=2.0))
     write_pipeline(tmp_path / "pipeline", checkpoint, reference, "fp32", tmp_path / "autoencoder")
     opened = open_pipeline(tmp_path / "pipeline")
     latents = torch.from_numpy(reference.run(0).latents[-1])
@@ -260,7 +261,9 @@ def test_a_wrong_folder_is_refused(bundle: Path, fault: str, tmp_path: Path) -> 
     FAULTS[fault](wrong / "diffusers")
     manifest = open_bundle(bundle).manifest
     source = load_checkpoint(bundle.parent / "model", [0, 2])
-    verifier = Verifier(Reference(checkpoint=source, sampler="dpmpp", steps=STEPS, guidance=2.0))
+    verifier = Verifier(
+        Reference(checkpoint=source, sampling=Sampling(sampler="dpmpp", steps=STEPS, guidance_scale=2.0))
+    )
     with pytest.raises(VerificationError, match="nothing was published"):
         _judge(wrong, manifest, verifier)
 

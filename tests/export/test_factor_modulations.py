@@ -12,6 +12,7 @@ from torch import Tensor
 from kind_core.checkpoint import load_checkpoint, read_config
 from kind_core.classes import resolve_classes
 from kind_core.config import DiffusionConfig
+from kind_core.samplers import Sampling
 from kind_core.schedule import read_sampler_table
 from kind_export.compact import CompactModel, ConditioningTable, LowRankTable, ModulationTable
 from kind_export.reference import Reference
@@ -120,7 +121,7 @@ def test_the_last_of_many_steps_changes_as_the_model_does() -> None:
     """Of the shipped sample: where an error of the mean of a hundred steps is ten times as large in the last."""
     config = read_config(sample_checkpoint())
     checkpoint = load_checkpoint(sample_checkpoint(), [resolve_classes(["panda"], config.classes)[0].index])
-    reference = Reference(checkpoint=checkpoint, sampler="dpmpp", steps=100, guidance=4.0)
+    reference = Reference(checkpoint=checkpoint, sampling=Sampling(sampler="dpmpp", steps=100, guidance_scale=4.0))
     trajectory = reference.run(0)
     table = read_sampler_table(config.diffusion, "dpmpp", 100)
     compact = rewrite(checkpoint.model, table, RewriteOptions())

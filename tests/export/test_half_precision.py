@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from kind_core.checkpoint import Checkpoint
 from kind_core.errors import VerificationError
+from kind_core.samplers import Sampling
 from kind_export.cli import main
 from kind_export.programs import make_step
 from kind_export.reference import Reference
@@ -41,7 +42,7 @@ def _reference(gain: float = 1.0) -> Reference:
         mlp.up.bias *= gain
         mlp.down.V /= gain
     checkpoint = Checkpoint(config=config, model=model, sha256="")
-    return Reference(checkpoint=checkpoint, sampler="dpmpp", steps=STEPS, guidance=GUIDANCE)
+    return Reference(checkpoint=checkpoint, sampling=Sampling(sampler="dpmpp", steps=STEPS, guidance_scale=GUIDANCE))
 
 
 def _run(artifact: Artifact, *, is_rounded: bool) -> np.ndarray:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.errors import BundleError, ConfigError, VerificationError
+from kind_core.samplers import Sampling
 from kind_export.cli import main as kind_export
 from kind_export.compact import CompactModel
 from kind_export.programs import make_step
@@ -189,7 +190,9 @@ def test_the_golden_learngene_is_the_model_with_every_gate_closed(base: Export) 
     with torch.no_grad():
         model.tailors.weight.zero_()  # no tailor, no label embedding: only the null label is left
         model.tailors.label_embeddings().copy_(model.null_label_embedding)
-    expected = Reference(checkpoint=checkpoint, sampler="dpmpp", steps=STEPS, guidance=2.0).run(0)
+    expected = Reference(
+        checkpoint=checkpoint, sampling=Sampling(sampler="dpmpp", steps=STEPS, guidance_scale=2.0)
+    ).run(0)
     np.testing.assert_allclose(golden["2.latents"], np.concatenate(expected.latents), atol=1e-5)
 
 
@@ -208,7 +211,8 @@ def test_a_later_class_fits_a_base_that_never_saw_it(base: Export, generator: Ge
     (entry,) = json.loads(done.stdout)["packs"]
     assert entry["trajectory_psnr_db"]["onnx"] > 35
     reference = Reference(
-        checkpoint=load_checkpoint(base.checkpoint, [3]), sampler="dpmpp", steps=STEPS, guidance=2.0
+        checkpoint=load_checkpoint(base.checkpoint, [3]),
+        sampling=Sampling(sampler="dpmpp", steps=STEPS, guidance_scale=2.0),
     ).run(0)
     *_, latents = generator.with_pack(read_pack(Path(entry["file"]))).trajectory(reference.noise, 0)
     assert psnr_db(reference.latents[-1], latents) > 35
@@ -247,7 +251,9 @@ def test_bits_that_change_after_detaching_are_refused(base: Export, generator: G
 
     manifest = base.bundle.manifest
     checkpoint = load_checkpoint(base.checkpoint, [0, 2])
-    verifier = Verifier(Reference(checkpoint=checkpoint, sampler="dpmpp", steps=STEPS, guidance=2.0))
+    verifier = Verifier(
+        Reference(checkpoint=checkpoint, sampling=Sampling(sampler="dpmpp", steps=STEPS, guidance_scale=2.0))
+    )
     packs = [read_pack(base.bundle.path / pack.file) for pack in manifest.packs]
     with pytest.raises(VerificationError, match="other bits than before packs were attached"):
         verifier.check(replace(generator, step=Drifting()), manifest.target("onnx"), packs)

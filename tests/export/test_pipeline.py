@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.hashing import hash_file
 from kind_core.noise import start_noise
+from kind_core.samplers import Sampling
 from kind_export.cli import main
 from kind_export.reference import Reference
 from kind_export.request import TARGETS
@@ -100,7 +101,7 @@ def test_parity_is_in_the_manifest(export: Export, target: str) -> None:
 def test_golden_file_is_the_eager_model(export: Export) -> None:
     golden = load_file(export.bundle.path / "golden.safetensors")
     checkpoint = load_checkpoint(export.checkpoint, [0])
-    reference = Reference(checkpoint=checkpoint, sampler="dpmpp", steps=STEPS, guidance=2.0)
+    reference = Reference(checkpoint=checkpoint, sampling=Sampling(sampler="dpmpp", steps=STEPS, guidance_scale=2.0))
     trajectory = reference.run(0)
     np.testing.assert_array_equal(golden["0.noise"], start_noise(0, (1, 3, 8, 8)))
     np.testing.assert_allclose(golden["0.latents"], np.concatenate(trajectory.latents), atol=1e-6)

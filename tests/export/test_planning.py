@@ -13,6 +13,7 @@ from kind_bench.counting import count_program
 from kind_bench.forecasting.devices import load_device
 from kind_core.checkpoint import Checkpoint
 from kind_core.errors import BudgetError, ConfigError
+from kind_core.samplers import Sampling
 from kind_core.schedule import read_sampler_table
 from kind_export.lowering import lower_target
 from kind_export.planning.budget import Budget, Cost, parse_size
@@ -43,7 +44,7 @@ def _plan(
     device: str = "a18",
     steps: int = STEPS,
 ) -> Plan:
-    reference = Reference(checkpoint=_checkpoint(), sampler="dpmpp", steps=steps, guidance=2.0)
+    reference = Reference(checkpoint=_checkpoint(), sampling=Sampling(sampler="dpmpp", steps=steps, guidance_scale=2.0))
     inputs = PlanInputs(
         reference=reference, target="coreml", precisions=precisions, baking="auto", max_rank=None, energy=None,
         device=load_device(device) if budget.is_timed else None,

@@ -12,6 +12,7 @@ from made_up_reports import PLAN, Page, make_work, write_reports
 from kind_bench.forecasting.devices import load_device
 from kind_bench.results.results import parse_results
 from kind_core.errors import BundleError
+from kind_core.samplers import Sampling
 from kind_export.charts import LogAxis, draw_columns, draw_ranges, draw_roofline
 from kind_export.report import refresh_report
 from kind_export.report_words import format_percent, format_range
@@ -86,7 +87,7 @@ def test_refresh_takes_in_what_was_measured_elsewhere(
         "bundle": {"name": "tiny", "manifest_sha256": "0" * 64},
     }  # fmt: skip
     results = parse_results(document, "phone.json")
-    manifest = SimpleNamespace(steps=4, is_guided=lambda index: True)
+    manifest = SimpleNamespace(sampling=Sampling(sampler="ddim", steps=4, guidance_scale=2.0))
     monkeypatch.setattr("kind_export.report.open_bundle", lambda path: SimpleNamespace(path=path, manifest=manifest))
     monkeypatch.setattr("kind_export.report.read_measured", lambda bundle: (results,))
     monkeypatch.setattr("kind_export.report.count_bundle", lambda bundle: {"onnx": {"step": make_work("onnx", "step")}})

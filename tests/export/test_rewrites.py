@@ -13,6 +13,7 @@ from torch import Tensor
 from kind_core.config import DiffusionConfig, DiTConfig
 from kind_core.errors import ConfigError
 from kind_core.noise import start_noise
+from kind_core.samplers import Sampling
 from kind_core.sampling import sample_latents
 from kind_core.schedule import read_sampler_table
 from kind_export.compact import CompactModel, ConditioningTable, Factors, ModulationTable
@@ -222,7 +223,9 @@ def test_trajectory_in_the_graph_equals_the_scheduler(schedule: str, prediction:
     program = StepProgram(rewrite(model, table, RewriteOptions())).eval()
     noise = torch.from_numpy(start_noise(3, (1, 3, 8, 8)))
     label = torch.tensor([1])
-    expected = sample_latents(model, config, noise, label, label, sampler=sampler, steps=steps, guidance=2.0)
+    expected = sample_latents(
+        model, config, noise, label, label, Sampling(sampler=sampler, steps=steps, guidance_scale=2.0)
+    )
     state: tuple[Tensor, ...] = (noise * table.initial_noise_scale,)
     state += (torch.zeros_like(noise),) * table.has_history
     for step in range(steps):

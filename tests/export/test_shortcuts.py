@@ -14,6 +14,7 @@ import torch
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.errors import ClassNameError, ConfigError, TargetError, VerificationError
 from kind_core.noise import start_noise
+from kind_core.samplers import Sampling
 from kind_core.sampling import sample_trajectory
 from kind_export.pipeline import ExportResult, export_bundle
 from kind_export.request import TARGETS, ExportRequest
@@ -70,7 +71,7 @@ def _run_eager(checkpoint: Path, labels: torch.Tensor, gates: torch.Tensor, **ho
     noise = torch.from_numpy(start_noise(0, (1, 3, 8, 8)))
     latents = sample_trajectory(
         source.model, source.config.diffusion, noise, labels, gates,
-        sampler="dpmpp", steps=STEPS, guidance=GUIDANCE, **how,
+        sampling=Sampling(sampler="dpmpp", steps=STEPS, guidance_scale=GUIDANCE, **how),
     )  # fmt: skip
     return [one.numpy() for one in latents[1:]]
 
@@ -95,9 +96,9 @@ def test_guided_steps_are_in_the_manifest(guided: ExportResult, halved: ExportRe
     data = json.loads((halved.path / "manifest.json").read_text())
     check_schema(data, "manifest", "manifest.json")
     assert (data["guidance_interval"], data["guided_steps"]) == ([0.25, 0.75], [1, 2])
-    assert [halved.manifest.is_guided(i) for i in range(STEPS)] == [False, True, True, False]
+    assert [halved.manifest.sampling.guided[i] for i in range(STEPS)] == [False, True, True, False]
     assert not {"guidance_interval", "guided_steps"} & set(guided.manifest.data)
-    assert all(guided.manifest.is_guided(i) for i in range(STEPS))
+    assert all(guided.manifest.sampling.guided[i] for i in range(STEPS))
 
 
 @pytest.mark.parametrize("target", TARGETS)

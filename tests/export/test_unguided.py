@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kind_core.config import DiffusionConfig
-from kind_core.sampling import guided_steps
+from kind_core.samplers import Sampling
 from kind_core.schedule import read_sampler_table
 from kind_export.compact import CompactModel
 from kind_export.rewrites import RewriteOptions, rewrite, rewrite_base
@@ -75,4 +75,4 @@ def test_one_half_of_a_base_takes_the_same_pack() -> None:
     ],
 )
 def test_guidance_is_on_inside_the_interval(interval: tuple[float, float], expected: tuple[bool, ...]) -> None:
-    assert guided_steps(5, interval) == expected
+    assert Sampling(sampler="ddim", steps=5, guidance_scale=2.0, guidance_interval=interval).guided == expected

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from kind_core.classes import ClassInfo
+from kind_core.samplers import Sampling
 from kind_runtimes.about import DESCRIPTIONS, About, parse_about
 from small_bundles import STEP_INPUTS, STEP_OUTPUTS
 
 ABOUT = About(
-    classes=(ClassInfo(id="n02510455", names=("giant panda", "großer Panda")),), steps=4, sampler="dpmpp",
-    guidance_scale=1.5, initial_noise_scale=2.0, author="A. Uthor", licence="mit",
+    classes=(ClassInfo(id="n02510455", names=("giant panda", "großer Panda")),),
+    sampling=Sampling(sampler="dpmpp", steps=4, guidance_scale=1.5, initial_noise_scale=2.0),
+    author="A. Uthor", licence="mit",
 )  # fmt: skip
 
 
@@ -54,7 +56,7 @@ def test_the_call_is_that_of_the_program() -> None:
     ],
 )
 def test_functions_of_a_file_are_named(functions: dict[str, str], words: str) -> None:
-    about = replace(ABOUT, guided_steps=(1, 2))
+    about = replace(ABOUT, sampling=replace(ABOUT.sampling, guided=(False, True, True, False)))
     texts = about.describe("step", STEP_INPUTS, STEP_OUTPUTS, functions)
     assert words in texts["kind.how_to_call"]
     assert json.loads(texts["kind.functions"]) == functions

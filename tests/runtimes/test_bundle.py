@@ -48,7 +48,7 @@ def test_an_untouched_bundle_opens(placeholders: Path) -> None:
 
 def test_a_moved_bundle_opens(placeholders: Path, tmp_path: Path) -> None:
     moved = placeholders.rename(tmp_path / "elsewhere.kind")
-    assert open_bundle(moved).manifest.steps == 4
+    assert open_bundle(moved).manifest.sampling.steps == 4
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -132,7 +132,7 @@ def test_a_newer_bundle_asks_for_an_upgrade(placeholders: Path) -> None:
 
 def test_the_manifest_alone_can_be_read_from_a_damaged_bundle(placeholders: Path) -> None:
     (placeholders / "onnx/step.onnx").unlink()
-    assert read_manifest(placeholders).sampler == "dpmpp"
+    assert read_manifest(placeholders).sampling.sampler == "dpmpp"
 
 
 def test_a_bundle_may_hold_one_target(placeholders: Path) -> None:

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from kind_core.classes import ClassInfo
 from kind_core.errors import BundleError
+from kind_core.samplers import Sampling
 from kind_export.targets import Lowering, TargetOptions, load_target
 from kind_runtimes.about import About, parse_about
 from kind_runtimes.bundle import Bundle
@@ -26,8 +27,9 @@ from kind_runtimes.runtime import describe_file
 from small_bundles import CLASSES, DTYPES, PRECISIONS, SUFFIXES, SmallStep, program_specs
 
 ABOUT = About(
-    classes=tuple(ClassInfo(id=class_id, names=names) for class_id, names in CLASSES), steps=4, sampler="dpmpp",
-    guidance_scale=1.5, initial_noise_scale=2.0, author="A. Uthor", licence="mit",
+    classes=tuple(ClassInfo(id=class_id, names=names) for class_id, names in CLASSES),
+    sampling=Sampling(sampler="dpmpp", steps=4, guidance_scale=1.5, initial_noise_scale=2.0),
+    author="A. Uthor", licence="mit",
 )  # fmt: skip
 
 

@@ -24,9 +24,13 @@ def parse(**changes: Any) -> Manifest:
 def test_every_field_is_parsed() -> None:
     manifest = parse()
     assert manifest.classes == tuple(ClassInfo(id=i, names=names) for i, names in CLASSES)
-    assert (manifest.steps, manifest.sampler, manifest.guidance_scale) == (STEPS, "dpmpp", GUIDANCE)
+    assert (manifest.sampling.steps, manifest.sampling.sampler, manifest.sampling.guidance_scale) == (
+        STEPS,
+        "dpmpp",
+        GUIDANCE,
+    )
     assert manifest.latents_shape == SHAPE
-    assert manifest.initial_noise_scale == 2.0
+    assert manifest.sampling.initial_noise_scale == 2.0
     assert manifest.files == {"onnx/step.onnx": HASH}
     assert manifest.target("coreml").precision == "fp16"
     assert manifest.data["name"] == "small"

@@ -12,6 +12,7 @@ from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
 from kind_core.pictures import make_grid
 from kind_core.sampling import sample_latents, to_images, to_pixels
+from kind_core.schedule import choose_sampling
 from kind_core.staging import PART, staged
 
 _MAX_ROWS = 12
@@ -30,9 +31,6 @@ def save_sample_grid(
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
     labels = torch.arange(rows, device=device).repeat_interleave(columns)
     diffusion = config.diffusion
-    latents = sample_latents(
-        model, diffusion, noise, labels, labels,
-        sampler=diffusion.sampler, steps=diffusion.steps, guidance=diffusion.guidance_scale,
-    )  # fmt: skip
+    latents = sample_latents(model, diffusion, noise, labels, labels, choose_sampling(diffusion))
     with staged(file, PART, force=True) as temporary:
         make_grid(list(to_pixels(decode(latents))), columns).save(temporary, format="PNG")

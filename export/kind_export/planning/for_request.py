@@ -29,10 +29,7 @@ def make_planner(request: ExportRequest, on_stage: Callable[[str], None]) -> Pla
     (name,) = job.targets
     on_stage("reading the checkpoint")
     source = job.source.load([c.index for c in job.classes])
-    reference = Reference(
-        checkpoint=open_together(source, job.openings), sampler=job.sampler, steps=job.steps, guidance=job.guidance,
-        guidance_interval=request.guidance_interval,
-    )  # fmt: skip
+    reference = Reference(checkpoint=open_together(source, job.openings), sampling=job.sampling)
     inputs = PlanInputs(
         reference=reference, target=name, precisions=_offered(name, request), baking=request.baking,
         max_rank=request.max_rank, energy=request.energy,

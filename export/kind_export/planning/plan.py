@@ -18,6 +18,7 @@ from kind_bench.counting.work import ProgramWork
 from kind_bench.forecasting.devices import Device
 from kind_bench.forecasting.forecast import forecast
 from kind_core.errors import BudgetError
+from kind_core.samplers import Sampling
 from kind_core.schedule import read_sampler_table
 from kind_export.compact import CompactModel
 from kind_export.decoding import MeasuredDecoder
@@ -161,7 +162,7 @@ class _Space:
         self._models: dict[tuple[RewriteOptions, int], CompactModel] = {}
         self._works: dict[tuple[Precision, int | None, str], dict[str, ProgramWork]] = {}
         self._times: dict[tuple[Precision, int | None, str], dict[str, float]] = {}
-        self._steps = inputs.reference.steps
+        self._steps = inputs.reference.sampling.steps
         self._expected = inputs.reference.run(0)
 
     def cost(self, choice: Choice) -> Cost:
@@ -172,7 +173,7 @@ class _Space:
         key = (choice.precision, choice.max_rank, choice.forms)
         if key not in self._times:
             self._times[key] = _likely_times(works, device)
-        return _timed_cost(size, self._times[key], replace(self.inputs.reference, steps=choice.steps).is_guided)
+        return _timed_cost(size, self._times[key], self._sampling(choice).guided)
 
     @torch.no_grad()
     def measure(self, considered: Considered) -> Considered:
@@ -183,11 +184,14 @@ class _Space:
         for layer in quantizable_layers(lowering.module).values():
             layer.weight.data = _rounded(layer.weight.data, choice.precision)
         start = (self._expected.noise * compact.sampler.initial_noise_scale).astype(np.float32)
-        latents = _run(lowering, replace(self.inputs.reference, steps=choice.steps), start)
+        latents = _run(lowering, self._sampling(choice), start)
         error_db = psnr_db(self._expected.latents[-1], latents)
         # fewer steps are no error of the artifact: its gate holds it against as many steps of the model
-        is_gated = choice.steps == self.inputs.reference.steps
+        is_gated = choice.steps == self.inputs.reference.sampling.steps
         return replace(considered, error_db=error_db, below_gate=is_gated and error_db < _gate_db(choice))
+
+    def _sampling(self, choice: Choice) -> Sampling:
+        return replace(self.inputs.reference.sampling, steps=choice.steps, guided=())  # which follow from the steps
 
     def _work(self, choice: Choice) -> dict[str, ProgramWork]:
         key = (choice.precision, choice.max_rank, choice.forms)
@@ -200,7 +204,7 @@ class _Space:
         target, compact = load_target(self.inputs.target), self._model(replace(choice, steps=self._steps))
         options = TargetOptions(precision="fp32")
         programs = [make_step(compact, target, options)]
-        if not all(self.inputs.reference.is_guided):
+        if not all(self.inputs.reference.sampling.guided):
             programs.append(make_step(compact, target, options, is_guided=False))
         decoder = self.inputs.reference.checkpoint.decoder
         if decoder is not None:  # its activations do not change its size
@@ -218,7 +222,7 @@ class _Space:
         )  # fmt: skip
         key = (options, choice.steps)
         if key not in self._models:
-            table = read_sampler_table(checkpoint.config.diffusion, inputs.reference.sampler, choice.steps)
+            table = read_sampler_table(checkpoint.config.diffusion, inputs.reference.sampling.sampler, choice.steps)
             self._models[key] = rewrite(checkpoint.model, table, options)
         return self._models[key]
 
@@ -235,7 +239,7 @@ def artifact_cost(works: Mapping[str, ProgramWork], size_bytes: int, manifest: M
     """What an exported artifact costs, by its own size and its own counted work."""
     if device is None:
         return Cost(size_bytes=size_bytes)
-    guided = [manifest.is_guided(index) for index in range(manifest.steps)]
+    guided = manifest.sampling.guided
     return _timed_cost(size_bytes, _likely_times(works, device), guided)
 
 
@@ -258,7 +262,7 @@ def _timed_cost(size_bytes: int, times: Mapping[str, float], guided: Sequence[bo
 
 def _choices(inputs: PlanInputs, *, is_timed: bool) -> Iterator[Choice]:
     rank = inputs.reference.checkpoint.config.dit.learngene_rank
-    steps = inputs.reference.steps
+    steps = inputs.reference.sampling.steps
     shares = _STEP_SHARES if is_timed else _STEP_SHARES[:1]
     fewer = dict.fromkeys(min(steps, max(_MIN_STEPS, round(steps * share))) for share in shares)
     ranks: dict[int | None, None] = {inputs.max_rank: None}
@@ -303,14 +307,14 @@ def _rounded(weight: torch.Tensor, precision: Precision) -> torch.Tensor:
     return weight.half().float() if precision == "fp16" else weight
 
 
-def _run(lowering: Lowering, reference: Reference, start: np.ndarray) -> np.ndarray:
+def _run(lowering: Lowering, sampling: Sampling, start: np.ndarray) -> np.ndarray:
     """The trajectory of the first class by the step module; at guidance 1 the class is predicted alone."""
     state = {"latents": start, "history": np.zeros_like(start)}
-    for index, is_guided in enumerate(reference.is_guided):
+    for index in range(sampling.steps):
         scalars = {
             "step_index": np.array([index], np.int32),
             "class_index": np.zeros(1, np.int32),
-            "guidance": np.array([reference.guidance if is_guided else 1.0], np.float32),
+            "guidance": np.array([sampling.scale_at(index)], np.float32),
         }
         given = {**state, **scalars}
         outputs = lowering.module(*(torch.from_numpy(given[spec.name]) for spec in lowering.inputs))

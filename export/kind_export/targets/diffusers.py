@@ -94,7 +94,7 @@ def write_pipeline(
         transformer = to_diffusers(config.dit, state, labels)
         nn.Module.to(transformer, _DTYPES[precision])  # diffusers' own `to` warns that it casts
         transformer.save_pretrained(folder / part.name)
-    scheduler = make_scheduler(config.diffusion, reference.sampler, reference.steps)
+    scheduler = make_scheduler(config.diffusion, reference.sampling.sampler, reference.sampling.steps)
     scheduler.save_pretrained(folder / "scheduler")
     settings, vae = _settings(checkpoint.config, parts, reference), None
     if autoencoder is not None:
@@ -151,9 +151,9 @@ def _settings(config: ModelConfig, parts: list[_Part], reference: Reference) -> 
             for index, info in enumerate(config.classes)
         },
         "null_label": max(1, len(parts[0].labels)),
-        "steps": reference.steps,
-        "guidance_scale": reference.guidance,
-        "guidance_interval": list(reference.guidance_interval),
+        "steps": reference.sampling.steps,
+        "guidance_scale": reference.sampling.guidance_scale,
+        "guidance_interval": list(reference.sampling.guidance_interval),
         "scaling_factor": 1.0 if config.autoencoder is None else config.autoencoder.scaling_factor,
     }
 

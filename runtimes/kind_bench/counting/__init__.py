@@ -47,7 +47,7 @@ def count_bundle(bundle: Bundle) -> dict[str, dict[str, ProgramWork]]:
             continue  # a folder of weights and code has no operators in a file
         walker = _load_walker(target)
         works[target] = {name: walker.count(bundle.path / p.file, p) for name, p in entry.programs.items()}
-        if bundle.manifest.guided_steps is not None and "step_unguided" not in works[target]:
+        if bundle.manifest.sampling.guided_steps is not None and "step_unguided" not in works[target]:
             step = entry.programs["step"]
             works[target]["step_unguided"] = walker.count(bundle.path / step.file, step, is_guided=False)
     return works

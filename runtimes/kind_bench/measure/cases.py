@@ -220,7 +220,7 @@ def _profile(request: BenchRequest, case: Gathering) -> None:
 
 
 def _num_samples(counts: Counts, manifest: Manifest, runtime: str) -> int:
-    flags = {manifest.is_guided(index) for index in range(manifest.steps)}
+    flags = set(manifest.sampling.guided)
     decode = counts.repeat + counts.images if has_decode(manifest, runtime) else 0
     return counts.repeat * (len(flags) + bool(counts.sustain_s)) + decode
 

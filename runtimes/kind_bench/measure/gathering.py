@@ -74,7 +74,7 @@ class Gathering:
         return case | ({"profile": self.profile} if self.profile is not None else {})
 
     def _describe_image(self, manifest: Manifest, spreads: Mapping[Part, Spread]) -> dict[str, float]:
-        guided = [manifest.is_guided(index) for index in range(manifest.steps)]
+        guided = manifest.sampling.guided
         lacks_unguided = any(guided) and not all(guided) and "step_unguided" not in spreads
         if lacks_unguided or ("decode" not in spreads and has_decode(manifest, self.runtime)):
             return {}  # interrupted before

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from kind_bench.measure.timing import guided_flags, step_inputs
+from kind_bench.measure.timing import step_inputs
 from kind_core.errors import TargetError
 from kind_runtimes.generator import Generator
 from kind_runtimes.manifest import ProgramSpec
@@ -130,11 +130,12 @@ def summarise_plan(operations: Iterable[Any]) -> dict[str, Any]:
 
 
 def _guided_inputs(generator: Generator) -> Arrays:
-    flags, manifest = guided_flags(generator), generator.manifest
+    manifest = generator.manifest
+    flags = manifest.sampling.guided
     index = flags.index(True) if True in flags else 0
     scalars = {
         "step_index": np.array([index], np.int32),
-        "guidance": np.array([manifest.guidance_scale], np.float32),
+        "guidance": np.array([manifest.sampling.guidance_scale], np.float32),
     }
     return {**step_inputs(generator), **scalars}
 

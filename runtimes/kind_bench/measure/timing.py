@@ -71,15 +71,10 @@ def measure_generator(generator: Generator, counts: Counts, on_samples: OnSample
             on_samples(part, samples)
 
 
-def guided_flags(generator: Generator) -> list[bool]:
-    """For each step of a picture, whether it runs with guidance."""
-    return [generator.manifest.is_guided(index) for index in range(generator.manifest.steps)]
-
-
 def step_inputs(generator: Generator) -> dict[str, np.ndarray]:
     """What a step of the first class takes besides its index and guidance: start noise, as in a real run."""
     manifest = generator.manifest
-    noise = start_noise(_SEED, manifest.latents_shape) * manifest.initial_noise_scale
+    noise = start_noise(_SEED, manifest.latents_shape) * manifest.sampling.initial_noise_scale
     state = {"latents": noise.astype(np.float32)}
     if "history" in generator.input_names:
         state["history"] = np.zeros_like(state["latents"])
@@ -87,8 +82,8 @@ def step_inputs(generator: Generator) -> dict[str, np.ndarray]:
 
 
 def _list_parts(generator: Generator, counts: Counts) -> Iterator[_Timed]:
-    inputs, scale = step_inputs(generator), generator.manifest.guidance_scale
-    flags = guided_flags(generator)
+    inputs, scale = step_inputs(generator), generator.manifest.sampling.guidance_scale
+    flags = generator.manifest.sampling.guided
     # where no step is guided, the step without guidance is the step
     guided = flags.index(True) if True in flags else 0
 

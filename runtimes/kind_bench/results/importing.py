@@ -73,7 +73,7 @@ def _complete(results: Results, manifest: Manifest, where: str) -> dict[str, Any
     files = {name for case in results.cases for name in list_program_files(manifest, case.runtime)}
     data["bundle"]["files"] = {name: manifest.files[name] for name in sorted(files)}
     data.setdefault("partial", False)
-    guided = [manifest.is_guided(index) for index in range(manifest.steps)]
+    guided = manifest.sampling.guided
     for entry, case in zip(data["cases"], results.cases, strict=True):
         entry["precision"] = manifest.targets[case.runtime].precision
         for name in _SPREADS:

@@ -6,7 +6,7 @@ Both start picture i of a seed from the same noise, so a bundle's figures differ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +17,9 @@ from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
 from kind_core.classes import ClassInfo, resolve_classes
 from kind_core.errors import ConfigError
 from kind_core.noise import picture_seed, start_noise
+from kind_core.samplers import ALL_STEPS, Sampling
 from kind_core.sampling import sample_latents, to_pixels
+from kind_core.schedule import choose_sampling
 from kind_train.device import pick_device
 
 _BATCH = 50
@@ -32,7 +34,7 @@ class DrawSettings:
     device: str = "cpu"
     steps: int | None = None
     guidance: float | None = None
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    guidance_interval: tuple[float, float] = ALL_STEPS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,10 +43,7 @@ class Drawing:
 
     source: str
     sha256: str
-    sampler: str
-    steps: int
-    guidance_scale: float
-    guidance_interval: tuple[float, float]
+    sampling: Sampling
 
 
 class Drawer(Protocol):
@@ -77,18 +76,15 @@ class CheckpointDrawer:
         self.drawing = Drawing(
             source=str(path),
             sha256=self.checkpoint.sha256,
-            sampler=diffusion.sampler,
-            steps=settings.steps or diffusion.steps,
-            guidance_scale=diffusion.guidance_scale if settings.guidance is None else settings.guidance,
-            guidance_interval=settings.guidance_interval,
-        )
+            sampling=choose_sampling(
+                diffusion, steps=settings.steps, guidance_scale=settings.guidance,
+                guidance_interval=settings.guidance_interval,
+            ),
+        )  # fmt: skip
 
     def draw(self, label: int, gate: int, count: int) -> np.ndarray:
-        settings = self.settings
-        return generate_pictures(
-            self.checkpoint, label, gate, count, seed=settings.seed, steps=settings.steps, guidance=settings.guidance,
-            guidance_interval=settings.guidance_interval,
-        )  # fmt: skip
+        seed, sampling = self.settings.seed, self.drawing.sampling
+        return generate_pictures(self.checkpoint, label, gate, count, seed=seed, sampling=sampling)
 
 
 class BundleDrawer:
@@ -103,7 +99,7 @@ class BundleDrawer:
         from kind_runtimes.packs import read_pack
         from kind_runtimes.runtime import CODE_RUNTIME, choose_runtime
 
-        if settings.steps is not None or settings.guidance_interval != (0.0, 1.0):
+        if settings.steps is not None or settings.guidance_interval != ALL_STEPS:
             raise ConfigError("steps and guidance interval are inside a bundle", "export it with the ones you want")
         manifest = open_bundle(path, run_code=runtime == CODE_RUNTIME).manifest
         chosen = [
@@ -121,13 +117,13 @@ class BundleDrawer:
         if decode is None:
             raise ConfigError(f"{path} has no decode program: it makes latents, not pictures")
         self.size = decode.outputs[0].shape[-1]
+        sampling = manifest.sampling
+        if settings.guidance is not None:
+            sampling = replace(sampling, guidance_scale=settings.guidance)
         self.drawing = Drawing(
             source=f"{path} in {name}, {manifest.target(name).precision}",
             sha256=hash_file(path / "manifest.json"),
-            sampler=manifest.sampler,
-            steps=manifest.steps,
-            guidance_scale=manifest.guidance_scale if settings.guidance is None else settings.guidance,
-            guidance_interval=tuple(manifest.data.get("guidance_interval", (0.0, 1.0))),
+            sampling=sampling,
         )
 
     def draw(self, label: int, gate: int, count: int) -> np.ndarray:
@@ -144,9 +140,7 @@ def generate_pictures(
     count: int,
     *,
     seed: int,
-    steps: int | None,
-    guidance: float | None,
-    guidance_interval: tuple[float, float] = (0.0, 1.0),
+    sampling: Sampling,
 ) -> np.ndarray:
     """Pictures of one label under one gate, uint8 (count, size, size, 3); picture i starts from noise `seed + i`."""
     config = checkpoint.config
@@ -157,10 +151,6 @@ def generate_pictures(
     parts: list[np.ndarray] = []
     for part in torch.split(noise, _BATCH):
         labels, gates = (torch.full((len(part),), one, device=device) for one in (label, gate))
-        latents = sample_latents(
-            checkpoint.model, diffusion, part.to(device), labels, gates,
-            sampler=diffusion.sampler, steps=steps or diffusion.steps,
-            guidance=diffusion.guidance_scale if guidance is None else guidance, guidance_interval=guidance_interval,
-        )  # fmt: skip
+        latents = sample_latents(checkpoint.model, diffusion, part.to(device), labels, gates, sampling)
         parts.append(to_pixels(checkpoint.decode(latents.cpu())))
     return np.concatenate(parts)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kind_core.config import check_interval
 from kind_core.errors import ConfigError
+from kind_core.samplers import ALL_STEPS, check_interval
 from kind_train.data import PhotoSet, Tell, ignore, load_photos
 from kind_train.device import pick_device
 from kind_train.evaluate.classification import (
@@ -52,7 +52,7 @@ class EvaluationRequest:
     device: str = "cpu"
     steps: int | None = None
     guidance: float | None = None
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    guidance_interval: tuple[float, float] = ALL_STEPS
     inception_weights: str | None = None
     dinov2: str | None = None
 
@@ -162,10 +162,10 @@ def evaluate(
     return Evaluation(
         source=drawing.source,
         sha256=drawing.sha256,
-        sampler=drawing.sampler,
-        steps=drawing.steps,
-        guidance_scale=drawing.guidance_scale,
-        guidance_interval=drawing.guidance_interval,
+        sampler=drawing.sampling.sampler,
+        steps=drawing.sampling.steps,
+        guidance_scale=drawing.sampling.guidance_scale,
+        guidance_interval=drawing.sampling.guidance_interval,
         classes=tuple(
             _evaluate_class(info.id, info.name, index, generated[i], held_out[i], training[i])
             for i, (info, index) in enumerate(zip(drawer.classes, asked, strict=True))

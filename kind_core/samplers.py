@@ -1,0 +1,54 @@
+"""Which samplers there are, and the settings of one trajectory: one object from a request to a loop. Without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kind_core.errors import ConfigError
+
+SAMPLERS = ("ddim", "dpmpp", "euler")
+ALL_STEPS = (0.0, 1.0)  # the guidance interval that leaves no step out
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How latents come from noise: `steps` steps of `sampler` from start noise times `initial_noise_scale`.
+
+    A step is guided where lo <= i / steps < hi of `guidance_interval` (https://arxiv.org/abs/2404.07724); the others
+    predict the class alone, which is guidance 1 and half of the work. `guided` says it step by step; it follows from
+    the interval unless a bundle says otherwise.
+    """
+
+    sampler: str
+    steps: int
+    guidance_scale: float
+    guidance_interval: tuple[float, float] = ALL_STEPS
+    initial_noise_scale: float = 1.0
+    guided: tuple[bool, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_interval(self.guidance_interval)
+        if not self.guided:
+            low, high = self.guidance_interval
+            object.__setattr__(self, "guided", tuple(low <= i / self.steps < high for i in range(self.steps)))
+
+    @property
+    def guided_steps(self) -> tuple[int, ...] | None:
+        """The steps that are guided; None where all of them are."""
+        return None if all(self.guided) else tuple(index for index, is_on in enumerate(self.guided) if is_on)
+
+    def scale_at(self, index: int, guidance_scale: float | None = None) -> float:
+        """The guidance scale in step `index`, 1 where it is not guided; another than the default may be given."""
+        if not self.guided[index]:
+            return 1.0
+        return self.guidance_scale if guidance_scale is None else guidance_scale
+
+
+def check_interval(interval: tuple[float, float]) -> None:
+    """Raise ConfigError where a guidance interval is not two shares of the steps, the lower first."""
+    low, high = interval
+    if not 0 <= low < high <= 1:
+        raise ConfigError(
+            f"guidance-interval is {low:g},{high:g}, expected two shares of the steps from 0 to 1, the lower first",
+            "for example --guidance-interval 0.2,0.8",
+        )
