@@ -173,7 +173,7 @@ def is_checkpoint_file(name: str) -> bool:
     )
 
 
-CHECKPOINT = folder_kind("a checkpoint", read_config, is_checkpoint_file)
+CHECKPOINT = folder_kind("a checkpoint", read_config, is_checkpoint_file, heart=CONFIG_NAME)
 
 
 def subset_config(config: ModelConfig, classes: Sequence[int]) -> ModelConfig:

@@ -22,7 +22,7 @@ from kind_core.classes import ClassInfo, resolve_classes
 from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError
-from kind_core.staging import PART, link_file, staged
+from kind_core.staging import PART, claimed, link_file, staged
 from kind_core.tensor_files import write_tensors
 
 
@@ -71,6 +71,12 @@ def add_classes(base: Path, source: Path, classes: Sequence[str] = ()) -> tuple[
     The two must share their learngene bit for bit. `config.json` is replaced last, so the checkpoint is whole at every
     moment. Returns what was added.
     """
+    read_config(base)
+    with claimed(base, CHECKPOINT):
+        return _add_classes(base, source, classes)
+
+
+def _add_classes(base: Path, source: Path, classes: Sequence[str]) -> tuple[ClassInfo, ...]:
     ours, theirs = read_config(base), read_config(source)
     if hash_learngene(base) != hash_learngene(source):
         raise CheckpointError(

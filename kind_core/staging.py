@@ -11,35 +11,48 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from kind_core.errors import KindError, OutputError
+from kind_core.locking import LOCK_SUFFIX, MAX_NAME, check_unlocked, is_alive, locked, remove_stale_locks, try_lock
+from kind_core.publishing import publish, sync
 
 # What a file manager or a version control system leaves in any folder: nobody's work.
 _LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", ".localized"})
 _APPLE_DOUBLE = "._"
-_HOLDER = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.partial")
+_HOLDER = re.compile(r"\..+\.((?P<pid>\d+)-)?[a-z0-9_]{8}\.partial")
+_REPLACED = "replaced"
+_MAX_SHOWN = 200  # bytes of a name that its holder shows: with the rest of its own name it must be one
+_YOUNG_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class OutputKind:
     """What an output is, in words with their article, and how one that exists is known.
 
-    `find_misfit` says why a path is none, in words that follow its name, or None where it is
-    one and holds nothing else.
+    `find_misfit` says why a path is none, in words that follow its name, or None where it is one and holds nothing
+    else. `heart`: of a folder, the file that is claimed by whoever writes into it, see `claimed`.
     """
 
     name: str
     find_misfit: Callable[[Path], str | None]
+    heart: str | None = None
 
 
 def check_output(path: Path, kind: OutputKind, *, force: bool) -> None:
     """Raise OutputError when `path` exists and may not be replaced; call before long work, not after it."""
     if path.name in ("", ".."):
         raise OutputError(f"cannot write {path}: it names a folder that is there", "choose another --output")
+    size = len(os.fsencode(path.name))
+    if size > MAX_NAME:
+        raise OutputError(f"cannot write {path}: its name has {size} bytes, expected {MAX_NAME} at most", "shorten it")
+    check_unlocked(path)
+    if kind.heart is not None:
+        check_unlocked(path / kind.heart)
     if os.path.lexists(path):
         _check_replaced(path, kind, force=force)
     parent = _existing_parent(path)
@@ -58,33 +71,80 @@ def staged(path: Path, kind: OutputKind, *, force: bool = False) -> Iterator[Pat
     """
     check_output(path, kind, force=force)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        made = _make_parents(path)
+        with locked(path), _holder_of(path) as holder:
+            yield holder / path.name
+            check_output(path, kind, force=force)  # once more: the body took its time
+            publish(holder / path.name, path, holder / _REPLACED)
+            for folder in made:
+                sync(folder.parent)
     except OSError as error:
         raise _output_error(path, error) from error
+
+
+@contextmanager
+def claimed(folder: Path, kind: OutputKind) -> Iterator[None]:
+    """Be the only one that writes into a folder that is there, for as long as a command takes; raises OutputError."""
+    assert kind.heart is not None
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / kind.heart))
+        except OSError as error:
+            raise _output_error(folder / kind.heart, error) from error
+        yield
+
+
+@contextmanager
+def _holder_of(path: Path) -> Iterator[Path]:
+    """A new folder beside `path` that says whose it is; those of dead processes are removed first."""
+    recover(path.parent)
+    shown = os.fsencode(path.name)[:_MAX_SHOWN].decode(errors="ignore")
+    holder = Path(tempfile.mkdtemp(prefix=f".{shown}.{os.getpid()}-", suffix=".partial", dir=path.parent))
+    descriptor = os.open(holder, os.O_RDONLY)
     try:
-        yield holder / path.name
-        check_output(path, kind, force=force)  # once more: the body took its time
-        _replace(holder / path.name, path, holder / "replaced")
-    except OSError as error:
-        raise _output_error(path, error) from error
+        try_lock(descriptor, otherwise=True)
+        yield holder
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+        os.close(descriptor)
 
 
 def recover(folder: Path) -> None:
-    """Finish or undo what a killed process left of its `staged` outputs in `folder`; nobody else may be writing there.
-
-    Killed between the two renames of `_replace`, an output is missing while the old and the new one wait beside it.
-    """
+    """Finish or undo what killed processes left of their `staged` outputs in `folder`; what lives is left alone."""
     for holder in sorted(folder.iterdir()) if folder.is_dir() else ():
         match = _HOLDER.fullmatch(holder.name)
-        if match is None:
-            continue
-        path, new, old = folder / match[1], holder / match[1], holder / "replaced"
-        if os.path.lexists(old) and not os.path.lexists(path):
-            (new if os.path.lexists(new) else old).rename(path)  # the old one is moved only when the new one is whole
+        if match is not None:
+            with suppress(OSError):
+                _clear(holder, None if match["pid"] is None else int(match["pid"]))
+    remove_stale_locks(folder)
+
+
+def _clear(holder: Path, pid: int | None) -> None:
+    """Remove the holder of a dead process.
+
+    Killed where the system exchanges nothing, its output may be missing, with the old and the new one in the holder.
+    """
+    descriptor = os.open(holder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        is_dead = pid is None or not is_alive(pid)
+        is_new = time.time() - os.fstat(descriptor).st_mtime < _YOUNG_S  # made, and not locked yet
+        if not try_lock(descriptor, otherwise=is_dead) or (is_new and not is_dead):
+            return
+        old = holder / _REPLACED
+        for new in [one for one in holder.iterdir() if one != old]:
+            path = holder.parent / new.name
+            if os.path.lexists(old) and not os.path.lexists(path):
+                new.rename(path)  # the old one is moved only when the new one is whole
         shutil.rmtree(holder, ignore_errors=True)
+    finally:
+        os.close(descriptor)
+
+
+def _make_parents(path: Path) -> list[Path]:
+    """Make the folders above `path`; returns those that were not there."""
+    made = [folder for folder in path.absolute().parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return made
 
 
 def find_foreign(folder: Path, is_own: Callable[[str], bool]) -> str | None:
@@ -103,12 +163,18 @@ def find_foreign(folder: Path, is_own: Callable[[str], bool]) -> str | None:
         folders[:] = sorted(name for name in folders if not _HOLDER.fullmatch(name))
         for name in sorted([*files, *links]):
             relative = (here / name).relative_to(folder).as_posix()
-            if not (is_own(relative) or name in _LITTER or name.startswith(_APPLE_DOUBLE)):
+            if not (is_own(relative) or _is_litter(name)):
                 return relative
     return None
 
 
-def folder_kind(name: str, check: Callable[[Path], object], is_own: Callable[[str], bool]) -> OutputKind:
+def _is_litter(name: str) -> bool:
+    return name in _LITTER or name.startswith(_APPLE_DOUBLE) or (name[0] == "." and name.endswith(LOCK_SUFFIX))
+
+
+def folder_kind(
+    name: str, check: Callable[[Path], object], is_own: Callable[[str], bool], heart: str | None = None
+) -> OutputKind:
     """A folder: `check` raises a KindError where it is none, `is_own` tells its files from others."""
 
     def find_misfit(path: Path) -> str | None:
@@ -121,7 +187,7 @@ def folder_kind(name: str, check: Callable[[Path], object], is_own: Callable[[st
             return error.message
         return None if foreign is None else f"it also holds {foreign}"
 
-    return OutputKind(name, find_misfit)
+    return OutputKind(name, find_misfit, heart)
 
 
 def file_kind(name: str, check: Callable[[Path], object] = lambda path: None) -> OutputKind:
@@ -154,19 +220,6 @@ def _check_replaced(path: Path, kind: OutputKind, *, force: bool) -> None:
             f"{path} is not {kind.name}, so it is kept: {misfit}",
             f"choose another --output; --force replaces only {kind.name}",
         )
-
-
-def _replace(new: Path, path: Path, old: Path) -> None:
-    if os.path.lexists(path) and (path.is_dir() or new.is_dir()):
-        # Renaming over works from file to file only: keep the old one until the new one stands.
-        path.rename(old)
-        try:
-            new.rename(path)
-        except BaseException:
-            old.rename(path)
-            raise
-        return
-    os.replace(new, path)
 
 
 def _existing_parent(path: Path) -> Path:

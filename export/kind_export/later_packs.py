@@ -14,7 +14,7 @@ from kind_core.checkpoint import Checkpoint
 from kind_core.classes import resolve_classes
 from kind_core.errors import BundleError
 from kind_core.schedule import SamplerTable, read_sampler_table
-from kind_core.staging import check_output, staged
+from kind_core.staging import check_output, claimed, staged
 from kind_export.packs import hash_base, pack_names, require_tailors, write_pack
 from kind_export.reference import Reference
 from kind_export.request import ExportRequest
@@ -22,7 +22,7 @@ from kind_export.rewrites import rewrite_base
 from kind_export.rewrites.detach_classes import DetachedClass
 from kind_export.source import open_source
 from kind_export.verify import Parity, Verifier
-from kind_runtimes.bundle import open_bundle
+from kind_runtimes.bundle import BUNDLE, open_bundle
 from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import PACKS_FOLDER, Manifest
 from kind_runtimes.packs import PACK, read_pack
@@ -58,6 +58,8 @@ def export_packs(request: ExportRequest, on_stage: OnStage = lambda stage: None)
     reference = Reference(checkpoint=checkpoint, sampling=manifest.sampling)
     verifier = Verifier(reference, is_approximate="rank_truncation_error" in manifest.data.get("rewrites", {}))
     with ExitStack() as stack:
+        if folder.resolve().is_relative_to(request.base.resolve()):
+            stack.enter_context(claimed(request.base, BUNDLE))
         drafts = [stack.enter_context(staged(file, PACK, force=request.force)) for file in files]
         for draft, info, detached in zip(drafts, checkpoint.config.classes, classes, strict=True):
             write_pack(draft, info, detached, base)

@@ -21,14 +21,14 @@ from kind_core.checkpoint import Checkpoint
 from kind_core.config import DiTConfig
 from kind_core.errors import BundleError
 from kind_core.flops import count_flops, count_parameters
-from kind_core.staging import PART, staged
+from kind_core.staging import PART, claimed, staged
 from kind_export.compact import CompactModel, ConditioningTable, Factors, LowRankTable, Matrix
 from kind_export.forecast_report import DEFAULT_DEVICES, describe_forecasts
 from kind_export.report_page import render_page
 from kind_export.step_program import StepProgram
 from kind_export.verify import Parity
 from kind_export.work_report import Works, describe_works
-from kind_runtimes.bundle import open_bundle
+from kind_runtimes.bundle import BUNDLE, open_bundle
 from kind_runtimes.manifest import Manifest, check_schema
 
 REPORT_VERSION = 2
@@ -60,12 +60,13 @@ def refresh_report(path: Path, devices: Sequence[Device]) -> dict[str, Any]:
     its report is broken or of another format.
     """
     bundle = open_bundle(path)
-    data = _read(path / REPORT_NAME)
-    measured = [_describe_measured(one) for one in read_measured(bundle)]
-    forecasts = describe_forecasts(count_bundle(bundle), bundle.manifest, devices)
-    data |= {"forecasts": forecasts, "measured_elsewhere": measured}
-    _write(path, data)
-    return data
+    with claimed(path, BUNDLE):
+        data = _read(path / REPORT_NAME)
+        measured = [_describe_measured(one) for one in read_measured(bundle)]
+        forecasts = describe_forecasts(count_bundle(bundle), bundle.manifest, devices)
+        data |= {"forecasts": forecasts, "measured_elsewhere": measured}
+        _write(path, data)
+        return data
 
 
 def choose_devices(names: Sequence[str]) -> list[Device]:

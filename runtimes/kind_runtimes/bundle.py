@@ -86,7 +86,7 @@ def _find_misfit(path: Path) -> str | None:
     return None if foreign is None else f"it also holds {foreign}"
 
 
-BUNDLE = OutputKind("a bundle", _find_misfit)
+BUNDLE = OutputKind("a bundle", _find_misfit, heart=MANIFEST_NAME)
 
 
 def _is_apart(name: str) -> bool:

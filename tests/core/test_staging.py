@@ -166,6 +166,21 @@ def test_force_replaces_a_link_and_not_what_it_points_to(old: Path) -> None:
     assert (old / "a").read_text() == "old"
 
 
+@pytest.fixture
+def without_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that cannot exchange two folders."""
+    monkeypatch.setattr("kind_core.publishing._exchange", lambda one, other: False)
+
+
+@pytest.mark.usefixtures("without_exchange")
+def test_a_folder_is_replaced_where_the_system_exchanges_nothing(old: Path) -> None:
+    with staged(old, ANYTHING, force=True) as path:
+        _write_folder(path)
+    assert (old / "a").read_text() == "new"
+    assert os.listdir(old.parent) == ["out"]
+
+
+@pytest.mark.usefixtures("without_exchange")
 def test_the_old_output_comes_back_when_the_rename_fails(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rename = Path.rename
 

@@ -27,7 +27,7 @@ from kind_core.autoencoder import (
     read_autoencoder,
 )
 from kind_core.errors import ConfigError, OutputError
-from kind_core.staging import PART, folder_kind, recover, staged
+from kind_core.staging import PART, claimed, folder_kind, recover, staged
 from kind_core.tensor_files import write_tensors
 from kind_train.data import Skipped, Tell, ignore, read_photos, require_all_classes, tell_skipped
 from kind_train.device import pick_device, tune_device
@@ -102,6 +102,13 @@ def make_cache(
         flip=request.flip, shard_rows=request.shard_rows,
     )  # fmt: skip
     _start(request, settings, source, kept)
+    with claimed(request.output, CACHE):
+        return _encode_photos(request, settings, source, kept, on_progress)
+
+
+def _encode_photos(
+    request: CacheRequest, settings: CacheSettings, source: Source, kept: list[int], on_progress: OnProgress
+) -> CacheResult:
     writer = _ShardWriter(request, settings)
     rows: dict[tuple[int, int], None] = {}  # (latent, label), each once, in the order of the photos
     skipped: list[Skipped] = []
@@ -133,7 +140,7 @@ def _is_cache_file(name: str) -> bool:
     )
 
 
-CACHE = folder_kind("a cache of latents", read_cache_file, _is_cache_file)
+CACHE = folder_kind("a cache of latents", read_cache_file, _is_cache_file, heart=CACHE_NAME)
 
 
 def _start(request: CacheRequest, settings: CacheSettings, source: Source, kept: list[int]) -> None:

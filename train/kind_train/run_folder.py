@@ -51,7 +51,7 @@ def _is_state_file(name: str) -> bool:
     return name in (_NUMBERS_NAME, _TENSORS_NAME)
 
 
-RUN = folder_kind("a run", lambda folder: check_options(folder / OPTIONS_NAME), _is_run_file)
+RUN = folder_kind("a run", lambda folder: check_options(folder / OPTIONS_NAME), _is_run_file, heart=OPTIONS_NAME)
 _STATE = folder_kind("a training state", lambda path: None, _is_state_file)
 
 

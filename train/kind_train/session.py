@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Any
 from rich.console import Console
 
 from kind_core.errors import ConfigError, DataError
+from kind_core.staging import claimed
 from kind_train.config import TrainConfig, load_options
 from kind_train.data import TrainingSet, load_photos, split_photos
 from kind_train.display import say, show_progress
 from kind_train.latents import is_cache, open_cache
 from kind_train.processes import Processes, joined_processes
 from kind_train.recipe import check_recipe
-from kind_train.run_folder import BEST_NAME, OPTIONS_NAME, check_run_folder, read_step, start_run_folder
+from kind_train.run_folder import BEST_NAME, OPTIONS_NAME, RUN, check_run_folder, read_step, start_run_folder
 from kind_train.shape import pick_shape
 from kind_train.starting import check_inputs
 from kind_train.trainer import Progress, Trainer
@@ -68,10 +70,15 @@ def _fit(config: TrainConfig, console: Console, processes: Processes, *, resume:
         say(console, f"step {trainer.step} of {config.num_steps} is done already, raise --images to go on")
     elif resume:
         say(console, f"resumed at step {trainer.step} of {config.num_steps}")
-    with show_progress(console, "images") as update:
+    with _claim(config, processes), show_progress(console, "images") as update:
         total = config.num_steps * config.batch_size
         best_loss = trainer.run(lambda progress: update(progress.images, total, _describe(progress)))
     return FitResult(checkpoint=Path(config.output) / BEST_NAME, best_loss=best_loss, is_main=processes.is_main)
+
+
+def _claim(config: TrainConfig, processes: Processes) -> AbstractContextManager[None]:
+    """The run folder, for the process that writes there."""
+    return claimed(Path(config.output), RUN) if processes.is_main else nullcontext()
 
 
 def _load_data(config: TrainConfig, console: Console) -> tuple[TrainingSet, TrainingSet]:

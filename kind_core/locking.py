@@ -1,0 +1,153 @@
+"""One writer at a time: a lock file beside an output that names its process, and is free as soon as that is dead.
+
+The lock is the kernel's (flock), so a killed process holds none, whatever it left behind. Where a file system has no
+such locks, the number of the process in the file decides, among processes of one machine.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from kind_core.errors import OutputError
+
+LOCK_SUFFIX = ".kind-lock"
+MAX_NAME = 255  # bytes of a file name
+_NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL})
+_GLANCE_S = 0.02
+_held: dict[Path, int] = {}  # by this process: the thread that holds each
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Be the only one that writes to `path`, which need not exist; its parent must.
+
+    A thread may lock what it holds already. Raises OutputError naming the process that writes there now, and OSError
+    where no lock can be made.
+    """
+    file = _lock_file(path)
+    if _held.get(file) == threading.get_ident():
+        yield
+        return
+    descriptor = _acquire(file, path)
+    _held[file] = threading.get_ident()
+    try:
+        yield
+    finally:
+        del _held[file]
+        file.unlink(missing_ok=True)  # while it is held: whoever waits for it sees that it is gone, and makes its own
+        os.close(descriptor)
+
+
+def check_unlocked(path: Path) -> None:
+    """Raise OutputError where another process writes to `path` now."""
+    file = _lock_file(path)
+    if _held.get(file) == threading.get_ident():
+        return
+    with suppress(OSError):
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            _require(descriptor, path, file)
+        finally:
+            os.close(descriptor)
+
+
+def remove_stale_locks(folder: Path) -> None:
+    """Remove the lock files in `folder` that dead processes left."""
+    for file in folder.glob(f".*{LOCK_SUFFIX}"):
+        with suppress(OSError):
+            descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                if try_lock(descriptor, otherwise=_is_dead(_read_owner(descriptor), file)):
+                    file.unlink(missing_ok=True)
+            finally:
+                os.close(descriptor)
+
+
+def try_lock(descriptor: int, *, otherwise: bool) -> bool:
+    """Lock an open file or folder unless a process has it; `otherwise` is the answer where the kernel has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return otherwise if error.errno in _NO_LOCKS else False
+    return True
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine has that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # of another user
+    return True
+
+
+def _acquire(file: Path, path: Path) -> int:
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            _require(descriptor, path, file)
+            if _is_at(descriptor, file):
+                owner = {"pid": os.getpid(), "host": socket.gethostname(), "program": Path(sys.argv[0]).name}
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, json.dumps(owner).encode())
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # its holder has just removed it
+
+
+def _require(descriptor: int, path: Path, file: Path) -> None:
+    for _ in range(2):
+        owner = _read_owner(descriptor)
+        if try_lock(descriptor, otherwise=_is_dead(owner, file)):
+            return
+        time.sleep(_GLANCE_S)  # it may be somebody who only looks whether it is free
+    who = f"process {owner['pid']} ({owner.get('program')} on {owner.get('host')})" if owner else "another process"
+    raise OutputError(f"{path} is being written by {who}", "wait until that has ended, or choose another --output")
+
+
+def _is_dead(owner: dict[str, Any], file: Path) -> bool:
+    """Whether a process that wrote itself into a lock file has ended, as far as its number can tell."""
+    if not owner:
+        return True
+    if owner["pid"] == os.getpid():
+        return file not in _held
+    return bool(owner.get("host") == socket.gethostname()) and not is_alive(owner["pid"])
+
+
+def _read_owner(descriptor: int) -> dict[str, Any]:
+    try:
+        owner = json.loads(os.pread(descriptor, 4096, 0))
+    except (OSError, ValueError):
+        return {}
+    is_whole = isinstance(owner, dict) and isinstance(owner.get("pid"), int)
+    return owner if is_whole else {}
+
+
+def _is_at(descriptor: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(file))
+    except FileNotFoundError:
+        return False
+
+
+def _lock_file(path: Path) -> Path:
+    name = path.name
+    if len(os.fsencode(name)) + len(LOCK_SUFFIX) + 1 > MAX_NAME:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return path.absolute().parent / f".{name}{LOCK_SUFFIX}"
