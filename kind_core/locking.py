@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import json
 import os
 import socket
 import sys
@@ -18,7 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from kind_core.errors import OutputError
 
@@ -27,6 +26,14 @@ MAX_NAME = 255  # bytes of a file name
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL})
 _GLANCE_S = 0.02
 _held: dict[Path, int] = {}  # by this process: the thread that holds each
+
+
+class _Owner(NamedTuple):
+    """The process that a lock file names, in three lines."""
+
+    pid: int
+    host: str
+    program: str
 
 
 @contextmanager
@@ -101,9 +108,8 @@ def _acquire(file: Path, path: Path) -> int:
         try:
             _require(descriptor, path, file)
             if _is_at(descriptor, file):
-                owner = {"pid": os.getpid(), "host": socket.gethostname(), "program": Path(sys.argv[0]).name}
                 os.ftruncate(descriptor, 0)
-                os.write(descriptor, json.dumps(owner).encode())
+                os.write(descriptor, f"{os.getpid()}\n{socket.gethostname()}\n{Path(sys.argv[0]).name}".encode())
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -117,26 +123,23 @@ def _require(descriptor: int, path: Path, file: Path) -> None:
         if try_lock(descriptor, otherwise=_is_dead(owner, file)):
             return
         time.sleep(_GLANCE_S)  # it may be somebody who only looks whether it is free
-    who = f"process {owner['pid']} ({owner.get('program')} on {owner.get('host')})" if owner else "another process"
+    who = f"process {owner.pid} ({owner.program} on {owner.host})" if owner else "another process"
     raise OutputError(f"{path} is being written by {who}", "wait until that has ended, or choose another --output")
 
 
-def _is_dead(owner: dict[str, Any], file: Path) -> bool:
+def _is_dead(owner: _Owner | None, file: Path) -> bool:
     """Whether a process that wrote itself into a lock file has ended, as far as its number can tell."""
-    if not owner:
+    if owner is None:
         return True
-    if owner["pid"] == os.getpid():
+    if owner.pid == os.getpid():
         return file not in _held
-    return bool(owner.get("host") == socket.gethostname()) and not is_alive(owner["pid"])
+    return owner.host == socket.gethostname() and not is_alive(owner.pid)
 
 
-def _read_owner(descriptor: int) -> dict[str, Any]:
-    try:
-        owner = json.loads(os.pread(descriptor, 4096, 0))
-    except (OSError, ValueError):
-        return {}
-    is_whole = isinstance(owner, dict) and isinstance(owner.get("pid"), int)
-    return owner if is_whole else {}
+def _read_owner(descriptor: int) -> _Owner | None:
+    lines = os.pread(descriptor, 4096, 0).decode(errors="replace").split("\n")
+    is_whole = len(lines) == 3 and len(lines[0]) < 10 and lines[0].isascii() and lines[0].isdigit()
+    return _Owner(int(lines[0]), lines[1], lines[2]) if is_whole else None
 
 
 def _is_at(descriptor: int, file: Path) -> bool:

@@ -103,11 +103,16 @@ def make_cache(
     )  # fmt: skip
     _start(request, settings, source, kept)
     with claimed(request.output, CACHE):
-        return _encode_photos(request, settings, source, kept, on_progress)
+        return _encode_photos(request, settings, source, kept, on_progress, tell)
 
 
 def _encode_photos(
-    request: CacheRequest, settings: CacheSettings, source: Source, kept: list[int], on_progress: OnProgress
+    request: CacheRequest,
+    settings: CacheSettings,
+    source: Source,
+    kept: list[int],
+    on_progress: OnProgress,
+    tell: Tell,
 ) -> CacheResult:
     writer = _ShardWriter(request, settings)
     rows: dict[tuple[int, int], None] = {}  # (latent, label), each once, in the order of the photos
