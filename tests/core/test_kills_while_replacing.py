@@ -166,7 +166,9 @@ def test_a_thread_waits_for_no_lock_of_its_own_process_for_ever(tmp_path: Path) 
     assert os.listdir(tmp_path) == ["out"]
 
 
-@pytest.mark.parametrize("content", ["", "x", "1\nhost", "one\nhost\nprogram", "9" * 99 + "\nhost\nprogram", "1\nhost\nprogram"])
+@pytest.mark.parametrize(
+    "content", ["", "x", "1\nhost", "one\nhost\nprogram", "9" * 99 + "\nhost\nprogram", "1\nhost\nprogram"]
+)
 def test_a_lock_file_that_nobody_holds_is_no_lock(content: str, tmp_path: Path) -> None:
     (tmp_path / f".out{LOCK_SUFFIX}").write_text(content)
     check_output(tmp_path / "out", ANYTHING, force=False)
