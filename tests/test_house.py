@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import ast
+import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+
+import pytest
+import torch
+
+from kind_core.errors import BundleError
+from kind_core.precisions import PRECISIONS, list_precisions
+from kind_export.quantization import count_bytes
+from kind_export.request import ExportRequest
+from kind_export.rewrites.factor_modulations import table_error_db
+from kind_runtimes.manifest import load_schema, parse_manifest
+from small_bundles import manifest_data
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = (
@@ -51,3 +64,40 @@ def test_no_folder_is_a_heap() -> None:
         folders[folder] = folders.get(folder, 0) + 1
     ceilings = {"export/kind_export": 39, "train/kind_train": 32, "runtimes/kind_runtimes": 22, "kind_core": 29}
     assert {folder: count for folder, count in folders.items() if count > ceilings.get(folder, 20)} == {}
+
+
+def test_one_line_adds_a_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    added = replace(PRECISIONS["int8"], name="int6", weight_bits=6, trajectory_db=27.5)
+    monkeypatch.setitem(PRECISIONS, "int6", added)
+    assert "int8, int4 or int6; for Core ML" in list_precisions()
+    request = ExportRequest(classes=("panda",), targets=("onnx",), checkpoint=tmp_path, precision="int6")
+    assert request.precision == "int6"
+    load_schema.cache_clear()
+    data = manifest_data(["onnx"], {})
+    data["targets"]["onnx"]["precision"] = "int6"
+    assert parse_manifest(json.dumps(data), "manifest.json").targets["onnx"].precision == "int6"
+    assert table_error_db("int6") == added.table_error_db
+    layer = torch.nn.Sequential(torch.nn.Linear(64, 64, bias=False))
+    assert count_bytes(layer, "int6") == 64 * 64 * 6 // 8
+    monkeypatch.undo()
+    load_schema.cache_clear()
+    with pytest.raises(BundleError, match="int6"):
+        parse_manifest(json.dumps(data), "manifest.json")
+
+
+@pytest.mark.parametrize("name", ["manifest", "report", "results"])
+def test_published_schemas_name_the_precisions_of_the_table(name: str) -> None:
+    published = json.loads((ROOT / f"runtimes/kind_runtimes/schemas/{name}.schema.json").read_text(encoding="utf-8"))
+    assert published == load_schema(name)
+
+
+def test_gates_and_bits_of_precisions_stand_in_one_table() -> None:
+    names = set(PRECISIONS)
+    tables = [
+        file
+        for file, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Dict)
+        and len(names & {key.value for key in node.keys if isinstance(key, ast.Constant)}) > 2
+    ]
+    assert [file for file in tables if not file.startswith("runtimes/kind_runtimes/coreml/")] == []

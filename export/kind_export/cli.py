@@ -10,8 +10,9 @@ import click
 
 from kind_core.cli import completion_option, offer, parse_interval, report_errors, split_names
 from kind_core.errors import ConfigError
+from kind_core.precisions import PRECISIONS, list_precisions
 from kind_core.samplers import SAMPLERS
-from kind_export.request import PIPELINE_TARGET, PRECISIONS, TARGETS
+from kind_export.request import PIPELINE_TARGET, TARGETS
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -37,7 +38,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 @click.option("--guidance", type=float, help="Default guidance scale [the checkpoint's].")
 @click.option(
     "--precision", metavar="NAME", shell_complete=offer(*PRECISIONS),
-    help="fp32, fp16, int8 or int4; for Core ML also palette6, palette4 [coreml fp16, onnx and executorch fp32].",
+    help=f"{list_precisions()} [coreml fp16, onnx and executorch fp32].",
 )  # fmt: skip
 @click.option("--blend", "blends", multiple=True, metavar="A+B", help="A class that opens several gates at once.")
 @click.option("--guidance-interval", metavar="LO,HI", help="Guidance in this share of the steps only [0,1].")

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kind_core.precisions import PRECISIONS
 from kind_export.compact import CompactModel
 from kind_export.graph_check import SavedStep
 from kind_export.lowering import Lowered, OnStage, Written, lower_target
-from kind_export.quantization import BITS
 from kind_export.sensitivity import LayerCost, choose_kept, describe_costs, measure_costs
 from kind_export.targets import Lowering, TargetOptions
 from kind_export.verify import Parity, ShortfallError, Verifier, step_indices, step_inputs
@@ -49,7 +49,7 @@ def lower_within_gate(
         try:
             return lowered, verifier.verify(folder, draft, lowered.spec, _saved_step(folder, lowered, verifier))
         except ShortfallError as error:
-            if options.precision not in BITS:
+            if PRECISIONS[options.precision].is_float:
                 raise
             if not costs:
                 on_stage(f"finding what {options.precision} costs")
@@ -64,7 +64,7 @@ def lower_within_gate(
 
 def _saved_step(folder: Path, lowered: Lowered, verifier: Verifier) -> SavedStep | None:
     """Where a Core ML package is not the eager model up to rounding, what it should be instead."""
-    differs = verifier.is_approximate or lowered.options.precision in BITS
+    differs = verifier.is_approximate or not PRECISIONS[lowered.options.precision].is_float
     return SavedStep(folder, lowered) if lowered.spec.target == "coreml" and differs else None
 
 

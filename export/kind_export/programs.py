@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kind_core.errors import ExportError
+from kind_core.precisions import EXACT, PRECISIONS
 from kind_export.compact import CompactModel, LowRankTable
 from kind_export.decoding import DecodeProgram
 from kind_export.step_program import StepProgram
@@ -21,10 +22,10 @@ Contract = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]  # inputs, outp
 
 def make_step(model: CompactModel, target: Target, options: TargetOptions, *, is_guided: bool = True) -> Lowering:
     """The step program of `model` in the form that suits a target; unguided it has no input `guidance`."""
-    is_half = options.precision == "fp16" and target.CASTS_MODULE
+    is_half = PRECISIONS[options.precision].is_half and target.CASTS_MODULE
     dtype = torch.float16 if is_half else torch.float32
     # beside weights of a byte, tables in fp32 would be what a program is made of
-    table_dtype = torch.float16 if options.precision in ("int8", "int4") and target.CASTS_MODULE else None
+    table_dtype = torch.float16 if not PRECISIONS[options.precision].is_float and target.CASTS_MODULE else None
     module = StepProgram(model, style=target.STYLE, dtype=dtype, table_dtype=table_dtype, is_guided=is_guided).eval()
     inputs, outputs = step_contract(model, is_guided=is_guided)
     name = "step" if is_guided else "step_unguided"
@@ -67,7 +68,8 @@ def decode_options(model: CompactModel, target: Target, options: TargetOptions) 
     if model.decoder is None:
         return own
     # a runtime that computes in fp16 anyway, or a file of half the size where that was asked for
-    wants_half = options.precision == "fp16" if target.CASTS_MODULE else options.precision != "fp32"
+    asked = PRECISIONS[options.precision]
+    wants_half = asked.is_half if target.CASTS_MODULE else options.precision != EXACT
     return replace(own, precision="fp16" if wants_half and model.decoder.fits_fp16 else "fp32")
 
 
@@ -77,7 +79,7 @@ def make_decode(model: CompactModel, target: Target, options: TargetOptions) -> 
     if contract is None:
         return None
     inputs, outputs = contract
-    is_half = model.decoder is not None and options.precision == "fp16" and target.CASTS_MODULE
+    is_half = model.decoder is not None and PRECISIONS[options.precision].is_half and target.CASTS_MODULE
     dtype = torch.float16 if is_half else torch.float32
     decoder = None if model.decoder is None else copy.deepcopy(model.decoder.module).to(dtype)
     module = DecodeProgram(255.0 if target.IMAGE_OUTPUT else 1.0, decoder, dtype).eval()

@@ -6,9 +6,7 @@ from collections.abc import Collection
 
 from torch import nn
 
-from kind_export.request import Precision
-
-BITS: dict[Precision, int] = {"int8": 8, "int4": 4, "palette6": 6, "palette4": 4}
+from kind_core.precisions import PRECISIONS, PrecisionName
 
 # A tailor's factors are a few rows: their bytes are nothing beside the learngene's, and every class hangs on them.
 MIN_SIDE = 32
@@ -25,12 +23,14 @@ def quantizable_layers(module: nn.Module) -> dict[str, nn.Linear]:
     }
 
 
-def count_bytes(module: nn.Module, precision: Precision, keep: Collection[str] = ()) -> int:
+def count_bytes(module: nn.Module, precision: PrecisionName, keep: Collection[str] = ()) -> int:
     """What the weights of a program take in a file, each once; of fewer bits a layer's scales are not counted."""
     held = {tensor.data_ptr(): tensor.nbytes for tensor in module.state_dict().values()}
-    if precision in BITS:
+    if not PRECISIONS[precision].is_float:
         held |= {
-            layer.weight.data_ptr(): layer.weight.numel() * (8 if name in keep else BITS[precision]) // 8
+            layer.weight.data_ptr(): layer.weight.numel()
+            * (8 if name in keep else PRECISIONS[precision].weight_bits)
+            // 8
             for name, layer in quantizable_layers(module).items()
         }
     return sum(held.values())

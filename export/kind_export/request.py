@@ -6,19 +6,16 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from kind_core.errors import ConfigError, TargetError
+from kind_core.precisions import PRECISIONS, PrecisionName
 from kind_core.samplers import ALL_STEPS, SAMPLERS, check_interval
 from kind_export.kits import check_kits
 from kind_export.planning.budget import NO_BUDGET, Budget
 
-Precision = Literal["fp32", "fp16", "int8", "int4", "palette6", "palette4"]
-
 MAX_GUIDANCE = 100.0
 TARGETS = ("coreml", "onnx", "executorch")  # what --target all means: programs for devices
 PIPELINE_TARGET = "diffusers"  # a folder for Python, with every weight as trained
-PRECISIONS = ("fp32", "fp16", "int8", "int4", "palette6", "palette4")
 MIN_IOS = (17, 18)
 BAKING_MODES = ("auto", "on", "off")
 
@@ -37,7 +34,7 @@ class ExportRequest:
     steps: int | None = None
     sampler: str | None = None
     guidance: float | None = None
-    precision: Precision | None = None
+    precision: PrecisionName | None = None
     min_ios: int = 17
     baking: str = "auto"
     blends: tuple[tuple[str, ...], ...] = ()

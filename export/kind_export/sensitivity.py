@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kind_export.quantization import BITS, quantizable_layers
-from kind_export.request import Precision
+from kind_core.precisions import PRECISIONS, PrecisionName
+from kind_export.quantization import quantizable_layers
 
 _GROUP_SIZE = 32  # inputs that share a scale below 8 bit; above, a whole row does
 # Noise does not add up exactly, and lowering again costs time: aim a little beyond the gate.
@@ -31,7 +31,7 @@ class LayerCost:
 
 
 @torch.no_grad()
-def measure_costs(module: nn.Module, inputs: Sequence[tuple[Tensor, ...]], precision: Precision) -> list[LayerCost]:
+def measure_costs(module: nn.Module, inputs: Sequence[tuple[Tensor, ...]], precision: PrecisionName) -> list[LayerCost]:
     """The cost of every layer of a step program over `inputs` (arguments of `forward`), the most costly first."""
     expected = [module(*one)[0] for one in inputs]
     costs = []
@@ -63,9 +63,9 @@ def describe_costs(costs: Sequence[LayerCost], count: int = 4) -> str:
 
 
 @contextmanager
-def _quantised(layer: nn.Linear, precision: Precision) -> Iterator[None]:
+def _quantised(layer: nn.Linear, precision: PrecisionName) -> Iterator[None]:
     weight = layer.weight.data
-    layer.weight.data = round_weight(weight, BITS[precision])
+    layer.weight.data = round_weight(weight, PRECISIONS[precision].weight_bits)
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from kind_core.errors import VerificationError
+from kind_core.precisions import APPROXIMATE, EXACT, PRECISIONS
 from kind_export.graph_check import SavedStep
 from kind_export.reference import DECODE_GAINS, Reference, Trajectory
 from kind_runtimes.generator import Generator, open_generator
@@ -23,18 +24,11 @@ from kind_runtimes.manifest import Manifest, TargetSpec
 from kind_runtimes.packs import Pack, read_pack
 from kind_runtimes.runtime import Arrays
 
-# Trajectories: the contract of the project. Steps: one step has the error of one pass, not of twenty, so it is held
-# tighter. A Core ML package is also evaluated without its activation rounding, where only the fp16 of its weights is
-# left and a wrong graph has nowhere to hide.
-TRAJECTORY_DB = {"fp32": 60.0, "fp16": 35.0, "int8": 30.0, "int4": 25.0, "palette6": 25.0, "palette4": 25.0}
-STEP_DB = {"fp32": 70.0, "fp16": 40.0, "int8": 30.0, "int4": 25.0, "palette6": 25.0, "palette4": 25.0}
+# A Core ML package is also evaluated without its activation rounding, where only the fp16 of its weights is left and a
+# wrong graph has nowhere to hide.
 GRAPH_DB = 50.0
 DECODE_DB = 50.0
-# A step that returns its latents untouched would look close late in a trajectory: the change is compared as well.
-UPDATE_DB = {"fp32": 50.0, "fp16": 25.0, "int8": 15.0, "int4": 10.0, "palette6": 10.0, "palette4": 10.0}
 MAX_DB = 200.0
-# What an export that is not exact by request is held to: ranks were cut.
-APPROXIMATE = "int4"
 
 
 class ShortfallError(VerificationError):
@@ -147,17 +141,17 @@ class Verifier:
         self, subject: _Subject, check: _Gate, target: TargetSpec, precision: str, saved: SavedStep | None
     ) -> Parity:
         """All that is held of programs as one engine runs them."""
-        step_db = self._check_steps(subject, check, STEP_DB[precision], UPDATE_DB[precision])
-        class_db, error = self._check_trajectories(subject, check, TRAJECTORY_DB[precision])
+        step_db = self._check_steps(subject, check, PRECISIONS[precision].step_db, PRECISIONS[precision].update_db)
+        class_db, error = self._check_trajectories(subject, check, PRECISIONS[precision].trajectory_db)
         if hasattr(subject.generator.step, "without_rounding"):
             self._check_graph(subject, check, saved)
         return Parity(
             verified_by=subject.generator.step.engine,
-            threshold_db=TRAJECTORY_DB[precision],
+            threshold_db=PRECISIONS[precision].trajectory_db,
             trajectory_psnr_db=min(class_db),
             trajectory_max_error=error,
             step_psnr_db=step_db,
-            step_threshold_db=STEP_DB[precision],
+            step_threshold_db=PRECISIONS[precision].step_db,
             decode_psnr_db=self._check_decode(subject.generator, check, self._decode_threshold_db(target)),
             decode_threshold_db=self._decode_threshold_db(target),
             num_classes=len(self.trajectories),
@@ -176,14 +170,14 @@ class Verifier:
         if self.is_approximate:
             return APPROXIMATE
         # a pack is rounded to fp16 whatever its base computes in
-        return "fp16" if packs and target.precision == "fp32" else target.precision
+        return "fp16" if packs and target.precision == EXACT else target.precision
 
     def _check_graph(self, subject: _Subject, check: _Gate, saved: SavedStep | None) -> None:
         """A Core ML package without the rounding of activations: where only weights are rounded nothing else hides."""
         programs = {"step": subject.generator.step, "step_unguided": subject.generator.step_unguided}
         exact = {name: p.without_rounding() for name, p in programs.items() if p is not None}  # type: ignore[attr-defined]
         unrounded = replace(subject, generator=replace(subject.generator, decode=None, **exact))
-        update_db = UPDATE_DB["fp32"] - 10
+        update_db = PRECISIONS[EXACT].update_db - 10
         if saved is None:
             self._check_steps(unrounded, check, GRAPH_DB, update_db, what="step without rounding")
             return
@@ -207,7 +201,7 @@ class Verifier:
         self, generator: Generator, check: _Gate, before: list[np.ndarray], target: TargetSpec
     ) -> float:
         """Without a pack the base is the learngene alone, with the bits that it had before packs were attached."""
-        limit = TRAJECTORY_DB[target.precision]
+        limit = PRECISIONS[target.precision].trajectory_db
         measured = check.require("trajectory", self.learngene.latents[-1], before[-1], limit, class_index=None)
         after = self._run_detached(generator)
         if not all(np.array_equal(a, b) for a, b in zip(before, after, strict=True)):
@@ -264,7 +258,7 @@ class Verifier:
     def _decode_threshold_db(self, target: TargetSpec) -> float:
         """An autoencoder is a network, so where it may be rounded to fp16 it is held to what a step is held to."""
         has_network = self.reference.checkpoint.decoder is not None
-        return STEP_DB["fp16"] if has_network and target.precision != "fp32" else DECODE_DB
+        return PRECISIONS["fp16"].step_db if has_network and target.precision != EXACT else DECODE_DB
 
     def _check_decode(self, generator: Generator, check: _Gate, threshold_db: float) -> float | None:
         if generator.decode is None:
@@ -306,7 +300,7 @@ class _Subject:
 def _ways_to_run(subject: _Subject, target: TargetSpec) -> list[_Subject]:
     """As the runtime runs it here; and where its kernels are wider than the precision says, in that precision too."""
     generator = subject.generator
-    if target.precision != "fp16" or not hasattr(generator.step, "node_by_node"):
+    if not PRECISIONS[target.precision].is_half or not hasattr(generator.step, "node_by_node"):
         return [subject]
     programs = {"step": generator.step, "step_unguided": generator.step_unguided, "decode": generator.decode}
     rounded = {name: one.node_by_node() for name, one in programs.items() if one is not None}  # type: ignore[attr-defined]

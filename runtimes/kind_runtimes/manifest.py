@@ -11,6 +11,7 @@ from typing import Any
 
 from kind_core.classes import ClassInfo
 from kind_core.errors import BundleError, TargetError
+from kind_core.precisions import PRECISIONS
 from kind_core.samplers import ALL_STEPS, Sampling
 
 FORMAT_VERSION = 1
@@ -98,7 +99,15 @@ class Manifest:
 def load_schema(name: str) -> dict[str, Any]:
     """A JSON Schema that ships with the package: `manifest`, `report` or `results`."""
     text = (files("kind_runtimes") / "schemas" / f"{name}.schema.json").read_text(encoding="utf-8")
-    return dict(json.loads(text))
+    return dict(json.loads(text, object_hook=_name_precisions))
+
+
+def _name_precisions(part: dict[str, Any]) -> dict[str, Any]:
+    """A part of a schema with the names of the table, wherever a precision of weights stands."""
+    entry = part.get("precision")
+    if isinstance(entry, dict) and "enum" in entry:
+        entry["enum"] = list(PRECISIONS)
+    return part
 
 
 def parse_manifest(text: str, where: str) -> Manifest:

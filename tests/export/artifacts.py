@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from kind_core.checkpoint import Checkpoint
+from kind_core.precisions import PrecisionName
 from kind_core.samplers import Sampling
 from kind_core.schedule import SamplerTable, read_sampler_table
 from kind_export.compact import CompactModel
 from kind_export.programs import latents_shape, make_decode, make_step
 from kind_export.reference import Reference
 from kind_export.rewrites import RewriteOptions, rewrite
-from kind_export.targets import Lowering, Precision, Target, TargetOptions, load_target
+from kind_export.targets import Lowering, Target, TargetOptions, load_target
 from kind_export.verify import Parity, Verifier
 from kind_runtimes.manifest import Manifest, ProgramSpec, TargetSpec
 from tiny import tiny_config, tiny_model, tiny_model_config
@@ -53,7 +54,7 @@ class Artifact:
     folder: Path
 
     @classmethod
-    def lower(cls, name: str, reference: Reference, folder: Path, precision: Precision | None = None) -> Artifact:
+    def lower(cls, name: str, reference: Reference, folder: Path, precision: PrecisionName | None = None) -> Artifact:
         target = load_target(name)
         compact = rewrite(reference.checkpoint.model, sampler_of(reference), RewriteOptions())
         options = TargetOptions(precision=precision or target.DEFAULT_PRECISION)

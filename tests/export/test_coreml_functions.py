@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from kind_core.errors import BundleError, TargetError
-from kind_export.targets import Lowering, Precision, TargetOptions
+from kind_core.precisions import PrecisionName
+from kind_export.targets import Lowering, TargetOptions
 from kind_export.targets.coreml import lower, lower_functions
 from kind_export.targets.coreml_compression import restore_module
 from kind_runtimes.coreml_program import EvaluatedProgram
@@ -56,7 +57,7 @@ def size_bytes(package: Path, name: str = "*") -> int:
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int4", "palette4"])
-def test_functions_share_their_weights(precision: Precision, tmp_path: Path) -> None:
+def test_functions_share_their_weights(precision: PrecisionName, tmp_path: Path) -> None:
     options = TargetOptions(precision=precision, min_ios=18)
     lowerings, both, one = make_lowerings(), tmp_path / "both.mlpackage", tmp_path / "one.mlpackage"
     facts = lower_functions(lowerings, both, options)

@@ -15,9 +15,10 @@ from artifacts import make_reference, sampler_of
 from torch import Tensor, nn
 
 from kind_core.errors import ExportError, TargetError
+from kind_core.precisions import PrecisionName
 from kind_export.programs import make_step
 from kind_export.rewrites import RewriteOptions, rewrite
-from kind_export.targets import Lowering, Precision, TargetOptions, load_target
+from kind_export.targets import Lowering, TargetOptions, load_target
 from kind_export.targets.coreml_compression import find_layers, restore_module
 from kind_runtimes.coreml.evaluator import Evaluator
 from kind_runtimes.coreml.package import CoreMLPackage
@@ -27,7 +28,7 @@ from tiny import tiny_config, tiny_model
 INPUTS = (TensorSpec(name="x", shape=(2, 64), dtype="float32"),)
 OUTPUTS = (TensorSpec(name="y", shape=(2, 64), dtype="float32"),)
 # (precision, min_ios, the least signal-to-noise ratio of a weight in dB): Gaussian weights, 6 dB per bit
-CASES: list[tuple[Precision, int, float]] = [
+CASES: list[tuple[PrecisionName, int, float]] = [
     ("int8", 17, 38),
     ("int8", 18, 38),
     ("int4", 18, 20),
@@ -60,7 +61,9 @@ def make_small() -> Lowering:
     return Lowering(name="step", module=module, example=(torch.zeros(2, 64),), inputs=INPUTS, outputs=OUTPUTS)
 
 
-def lower(lowering: Lowering, file: Path, precision: Precision, min_ios: int = 17, keep: tuple[str, ...] = ()) -> Any:
+def lower(
+    lowering: Lowering, file: Path, precision: PrecisionName, min_ios: int = 17, keep: tuple[str, ...] = ()
+) -> Any:
     options = TargetOptions(precision=precision, min_ios=min_ios, keep=frozenset(keep))
     return load_target("coreml").lower(lowering, file, options)
 
@@ -78,7 +81,7 @@ def read_bytes(package: Path) -> Mapping[str, bytes]:
 
 @pytest.mark.parametrize(("precision", "min_ios", "floor_db"), CASES)
 def test_package_computes_with_the_weights_it_holds(
-    precision: Precision, min_ios: int, floor_db: float, tmp_path: Path
+    precision: PrecisionName, min_ios: int, floor_db: float, tmp_path: Path
 ) -> None:
     lowering, file = make_small(), tmp_path / "small.mlpackage"
     facts = lower(lowering, file, precision, min_ios)
@@ -98,7 +101,7 @@ def test_package_computes_with_the_weights_it_holds(
 
 
 @pytest.mark.parametrize(("precision", "min_ios"), [("int8", 17), ("int4", 18), ("palette4", 18)])
-def test_bytes_are_the_same_each_time(precision: Precision, min_ios: int, tmp_path: Path) -> None:
+def test_bytes_are_the_same_each_time(precision: PrecisionName, min_ios: int, tmp_path: Path) -> None:
     files = [tmp_path / f"{index}.mlpackage" for index in range(2)]
     for file in files:
         lower(make_small(), file, precision, min_ios)
@@ -116,7 +119,7 @@ def test_kept_layer_of_8_bits_stays_in_fp16(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("precision", "min_ios"), [("palette4", 17), ("palette4", 18), ("int4", 18)])
-def test_kept_layer_below_8_bits_has_8(precision: Precision, min_ios: int, tmp_path: Path) -> None:
+def test_kept_layer_below_8_bits_has_8(precision: PrecisionName, min_ios: int, tmp_path: Path) -> None:
     lowering, file = make_small(), tmp_path / "small.mlpackage"
     facts = lower(lowering, file, precision, min_ios, keep=("second",))
     assert facts["compression"]["num_layers"] == 1

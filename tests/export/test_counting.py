@@ -11,11 +11,11 @@ import pytest
 from kind_bench.counting import count_program
 from kind_bench.counting.onnx_graph import count
 from kind_bench.counting.work import ProgramWork
+from kind_core.precisions import PrecisionName
 from kind_core.schedule import SamplerTable, read_sampler_table
 from kind_export.compact import CompactModel
 from kind_export.programs import make_step
 from kind_export.report import count_step_flops
-from kind_export.request import Precision
 from kind_export.rewrites import RewriteOptions, rewrite, rewrite_base
 from kind_export.targets import Lowering, TargetOptions, load_target
 from kind_runtimes.manifest import ProgramSpec
@@ -30,8 +30,8 @@ _MODELS: dict[str, dict[str, Any]] = {
     "dense, several classes": {"num_classes": 2, "learngene_rank": 60},
     "no learngene": {"num_classes": 2, "learngene_rank": None, "tailor_rank": 0},
 }
-_DEFAULTS: dict[str, Precision] = {"onnx": "fp32", "coreml": "fp16", "executorch": "fp32"}
-_LOW: list[tuple[str, Precision]] = [
+_DEFAULTS: dict[str, PrecisionName] = {"onnx": "fp32", "coreml": "fp16", "executorch": "fp32"}
+_LOW: list[tuple[str, PrecisionName]] = [
     ("onnx", "fp16"), ("onnx", "int8"), ("onnx", "int4"),
     ("executorch", "fp16"), ("executorch", "int8"), ("executorch", "int4"),
     ("coreml", "fp32"), ("coreml", "int8"), ("coreml", "int4"), ("coreml", "palette6"), ("coreml", "palette4"),
@@ -49,7 +49,7 @@ def _compact(model: str, **changes: Any) -> CompactModel:
     return rewrite(tiny_model(config), _sampler(), RewriteOptions())
 
 
-def _lower(target: str, compact: CompactModel, precision: Precision, folder: Path) -> tuple[Path, Lowering]:
+def _lower(target: str, compact: CompactModel, precision: PrecisionName, folder: Path) -> tuple[Path, Lowering]:
     module, options = load_target(target), TargetOptions(precision=precision, min_ios=18)
     lowering, file = make_step(compact, module, options), folder / f"step{module.SUFFIX}"
     module.lower(lowering, file, options)
@@ -62,7 +62,7 @@ def _spec(lowering: Lowering, function: str | None = None) -> ProgramSpec:
     )  # fmt: skip
 
 
-def _count(target: str, compact: CompactModel, precision: Precision, folder: Path) -> ProgramWork:
+def _count(target: str, compact: CompactModel, precision: PrecisionName, folder: Path) -> ProgramWork:
     file, lowering = _lower(target, compact, precision, folder)
     work = count_program(file, _spec(lowering), target)
     size = sum(path.stat().st_size for path in ([file] if file.is_file() else file.rglob("*")) if path.is_file())
@@ -82,7 +82,7 @@ def test_flops_are_those_of_the_model(model: str, target: str, tmp_path: Path) -
 @pytest.mark.parametrize("model", ["one class", "several classes"])
 @pytest.mark.parametrize(("target", "precision"), _LOW)
 def test_fewer_bits_are_the_same_flops_and_fewer_bytes(
-    model: str, target: str, precision: Precision, tmp_path: Path
+    model: str, target: str, precision: PrecisionName, tmp_path: Path
 ) -> None:
     compact = _compact(model)
     work = _count(target, compact, precision, tmp_path)

@@ -16,12 +16,13 @@ from torch.nn import functional as F
 from kind_bench.measure.executorch_trace import profile_delegation
 from kind_core.dit import KindDiT
 from kind_core.errors import BundleError, ExportError
+from kind_core.precisions import PrecisionName
 from kind_core.schedule import read_sampler_table
 from kind_export.layers import Norm
 from kind_export.programs import make_step
 from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.step_program import PairLinear, StepProgram
-from kind_export.targets import Lowering, Precision, TargetOptions, executorch
+from kind_export.targets import Lowering, TargetOptions, executorch
 from kind_export.targets.executorch_quantization import GROUP_SIZE, pad_for_groups, quantize
 from kind_export.verify import psnr_db
 from kind_runtimes.executorch_program import open_program
@@ -59,7 +60,7 @@ def noise(lowering: Lowering) -> Tensor:
     return torch.randn(lowering.example[0].shape, generator=torch.Generator().manual_seed(1))
 
 
-def options(precision: Precision, *keep: str) -> TargetOptions:
+def options(precision: PrecisionName, *keep: str) -> TargetOptions:
     return TargetOptions(precision=precision, keep=frozenset(keep))
 
 
@@ -95,7 +96,7 @@ def bits_of(module: nn.Module) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(("precision", "least_db"), [("int8", 35.0), ("int4", 20.0)])
-def test_a_quantised_step_is_close_and_the_given_one_untouched(precision: Precision, least_db: float) -> None:
+def test_a_quantised_step_is_close_and_the_given_one_untouched(precision: PrecisionName, least_db: float) -> None:
     before = copy.deepcopy(tiny_step().module.state_dict())
     quantized, facts = quantize(tiny_step(), options(precision))
     reference, result = run_step(tiny_step().module), run_step(quantized.module)
@@ -123,7 +124,7 @@ def test_kept_layers_stay_in_floating_point_at_8_bit() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
-def test_an_unknown_layer_cannot_be_kept(precision: Precision) -> None:
+def test_an_unknown_layer_cannot_be_kept(precision: PrecisionName) -> None:
     with pytest.raises(ExportError, match=r"blocks\.9\.up"):
         quantize(tiny_step(), options(precision, "blocks.9.up"))
 
@@ -144,7 +145,7 @@ def test_floating_point_passes_through() -> None:
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
-def test_a_quantised_program_is_one_delegate_and_equals_eager(precision: Precision, tmp_path: Path) -> None:
+def test_a_quantised_program_is_one_delegate_and_equals_eager(precision: PrecisionName, tmp_path: Path) -> None:
     lowering = lowering_of(Layers())
     quantized = quantize(lowering, options(precision))[0].module
     files = [tmp_path / "step.pte", tmp_path / "again.pte"]
@@ -164,7 +165,7 @@ def test_a_quantised_program_is_one_delegate_and_equals_eager(precision: Precisi
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
-def test_methods_of_one_file_share_their_weights(precision: Precision, tmp_path: Path) -> None:
+def test_methods_of_one_file_share_their_weights(precision: PrecisionName, tmp_path: Path) -> None:
     module = Layers()
     pair, single = lowering_of(module, batch=2), lowering_of(module, batch=1)
     file, alone = tmp_path / "step.pte", tmp_path / "alone.pte"

@@ -12,6 +12,7 @@ from torch import Tensor
 from kind_core.checkpoint import load_checkpoint, read_config
 from kind_core.classes import resolve_classes
 from kind_core.config import DiffusionConfig
+from kind_core.precisions import PRECISIONS
 from kind_core.samplers import Sampling
 from kind_core.schedule import read_sampler_table
 from kind_export.compact import CompactModel, ConditioningTable, LowRankTable, ModulationTable
@@ -21,7 +22,7 @@ from kind_export.rewrites.bake_conditioning import bake_conditioning
 from kind_export.rewrites.compose_gates import compose_gates
 from kind_export.rewrites.factor_modulations import MIN_ERROR_DB, factor_modulations, factor_table, modulations
 from kind_export.step_program import StepProgram
-from kind_export.verify import UPDATE_DB, guidance_scales, psnr_db
+from kind_export.verify import guidance_scales, psnr_db
 from kind_samples import sample_checkpoint
 from tiny import tiny_config, tiny_model
 
@@ -132,4 +133,4 @@ def test_the_last_of_many_steps_changes_as_the_model_does() -> None:
         index, label = (torch.tensor([i], dtype=torch.int32) for i in (99, 0))
         inputs = (torch.from_numpy(before), torch.from_numpy(history), index, label, torch.tensor([guidance]))
         actual = StepProgram(compact)(*inputs)[0].numpy()
-        assert psnr_db(expected - before, actual - before) > UPDATE_DB["fp32"] + 3
+        assert psnr_db(expected - before, actual - before) > PRECISIONS["fp32"].update_db + 3

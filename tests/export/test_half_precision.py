@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from kind_core.checkpoint import Checkpoint
 from kind_core.errors import VerificationError
+from kind_core.precisions import PRECISIONS
 from kind_core.samplers import Sampling
 from kind_export.cli import main
 from kind_export.programs import make_step
@@ -22,7 +23,7 @@ from kind_export.reference import Reference
 from kind_export.request import TARGETS
 from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.targets import TargetOptions, load_target
-from kind_export.verify import STEP_DB, psnr_db
+from kind_export.verify import psnr_db
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.manifest import ProgramSpec
 from kind_runtimes.onnx_program import open_program
@@ -78,7 +79,7 @@ def test_overflow_between_operators_is_refused(target: str, overflowing: Callabl
 def test_kernels_of_this_cpu_do_not_see_that_overflow(overflowing: Callable[[str], Artifact]) -> None:
     artifact = overflowing("onnx")
     expected = artifact.verifier.trajectories[0].latents[_STEP_INDEX + 1]
-    assert psnr_db(expected, _run(artifact, is_rounded=False)) > STEP_DB["fp16"]
+    assert psnr_db(expected, _run(artifact, is_rounded=False)) > PRECISIONS["fp16"].step_db
     assert not np.isfinite(_run(artifact, is_rounded=True)).all()
 
 

@@ -11,18 +11,19 @@ import torch
 from onnx import TensorProto
 
 from kind_core.errors import ExportError
+from kind_core.precisions import PrecisionName
 from kind_core.schedule import read_sampler_table
 from kind_export.programs import make_step
 from kind_export.quantization import count_bytes, quantizable_layers
 from kind_export.rewrites import RewriteOptions, rewrite
-from kind_export.targets import Lowering, Precision, TargetOptions, load_target
+from kind_export.targets import Lowering, TargetOptions, load_target
 from kind_export.targets.onnx_quantization import find_products
 from kind_export.verify import psnr_db
 from kind_runtimes.manifest import ProgramSpec
 from kind_runtimes.onnx_program import open_program
 from tiny import tiny_config, tiny_model, tiny_model_config
 
-_BITS: tuple[Precision, ...] = ("int8", "int4")
+_BITS: tuple[PrecisionName, ...] = ("int8", "int4")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,9 @@ def lowering() -> Lowering:
     return make_step(compact, load_target("onnx"), TargetOptions(precision="fp32"))
 
 
-def _lower(lowering: Lowering, file: Path, precision: Precision, keep: frozenset[str] = frozenset()) -> onnx.ModelProto:
+def _lower(
+    lowering: Lowering, file: Path, precision: PrecisionName, keep: frozenset[str] = frozenset()
+) -> onnx.ModelProto:
     load_target("onnx").lower(lowering, file, TargetOptions(precision=precision, keep=keep))
     return onnx.load(file)
 
@@ -58,7 +61,7 @@ def _compare_db(lowering: Lowering, file: Path) -> float:
 
 @pytest.mark.parametrize(("precision", "expected_db"), [("int8", 40.0), ("int4", 25.0)])
 def test_artifact_equals_eager_within_its_bits(
-    lowering: Lowering, tmp_path: Path, precision: Precision, expected_db: float
+    lowering: Lowering, tmp_path: Path, precision: PrecisionName, expected_db: float
 ) -> None:
     _lower(lowering, tmp_path / "step.onnx", precision)
     measured = _compare_db(lowering, tmp_path / "step.onnx")
@@ -84,21 +87,21 @@ def test_what_int4_keeps_is_int8(lowering: Lowering, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", _BITS)
-def test_same_bytes_twice(lowering: Lowering, tmp_path: Path, precision: Precision) -> None:
+def test_same_bytes_twice(lowering: Lowering, tmp_path: Path, precision: PrecisionName) -> None:
     for name in "ab":
         _lower(lowering, tmp_path / f"{name}.onnx", precision)
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
 @pytest.mark.parametrize("precision", _BITS)
-def test_no_large_constant_is_fp32(lowering: Lowering, tmp_path: Path, precision: Precision) -> None:
+def test_no_large_constant_is_fp32(lowering: Lowering, tmp_path: Path, precision: PrecisionName) -> None:
     model = _lower(lowering, tmp_path / "step.onnx", precision)
     large = [t.name for t in model.graph.initializer if np.prod(t.dims) >= 4096 and t.data_type == TensorProto.FLOAT]
     assert large == []
 
 
 @pytest.mark.parametrize("precision", ["fp32", *_BITS])
-def test_bytes_are_counted_before_lowering(lowering: Lowering, tmp_path: Path, precision: Precision) -> None:
+def test_bytes_are_counted_before_lowering(lowering: Lowering, tmp_path: Path, precision: PrecisionName) -> None:
     weights = _lower(lowering, tmp_path / "step.onnx", precision).graph.initializer
     written = sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in weights)
     counted = count_bytes(lowering.module, precision)

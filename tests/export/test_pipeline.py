@@ -19,11 +19,12 @@ from safetensors.numpy import load_file
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.hashing import hash_file
 from kind_core.noise import start_noise
+from kind_core.precisions import PRECISIONS
 from kind_core.samplers import Sampling
 from kind_export.cli import main
 from kind_export.reference import Reference
 from kind_export.request import TARGETS
-from kind_export.verify import TRAJECTORY_DB, psnr_db
+from kind_export.verify import psnr_db
 from kind_runtimes.bundle import Bundle, list_files, open_bundle
 from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import check_schema
@@ -92,7 +93,7 @@ def test_parity_is_in_the_manifest(export: Export, target: str) -> None:
     entry = export.bundle.manifest.data["targets"][target]
     parity, precision = entry["parity"], entry["precision"]
     assert precision == ("fp16" if target == "coreml" else "fp32")
-    assert parity["threshold_db"] == TRAJECTORY_DB[precision]
+    assert parity["threshold_db"] == PRECISIONS[precision].trajectory_db
     assert parity["trajectory_psnr_db"] > parity["threshold_db"]
     assert parity["step_psnr_db"] > 40
     assert parity["verified_by"]

@@ -13,6 +13,7 @@ from kind_bench.counting import count_program
 from kind_bench.forecasting.devices import load_device
 from kind_core.checkpoint import Checkpoint
 from kind_core.errors import BudgetError, ConfigError
+from kind_core.precisions import PrecisionName
 from kind_core.samplers import Sampling
 from kind_core.schedule import read_sampler_table
 from kind_export.lowering import lower_target
@@ -21,7 +22,7 @@ from kind_export.planning.eager_work import count_eager
 from kind_export.planning.plan import Plan, PlanInputs, Planner
 from kind_export.programs import make_step
 from kind_export.reference import Reference
-from kind_export.request import ExportRequest, Precision
+from kind_export.request import ExportRequest
 from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.step_program import StepProgram
 from kind_export.targets import TargetOptions, load_target
@@ -40,7 +41,7 @@ def _checkpoint() -> Checkpoint:
 def _plan(
     budget: Budget,
     *,
-    precisions: tuple[Precision, ...] = ("fp16", "int8", "palette4"),
+    precisions: tuple[PrecisionName, ...] = ("fp16", "int8", "palette4"),
     device: str = "a18",
     steps: int = STEPS,
 ) -> Plan:
@@ -56,7 +57,7 @@ def _plan(
     ("target", "precision"),
     [("onnx", "fp32"), ("onnx", "int8"), ("onnx", "int4"), ("coreml", "fp16"), ("executorch", "fp32")],
 )
-def test_work_without_lowering_is_that_of_the_artifact(target: str, precision: Precision, tmp_path: Path) -> None:
+def test_work_without_lowering_is_that_of_the_artifact(target: str, precision: PrecisionName, tmp_path: Path) -> None:
     table = read_sampler_table(_checkpoint().config.diffusion, "dpmpp", STEPS)
     compact = rewrite(_checkpoint().model, table, RewriteOptions())
     planned = count_eager(make_step(compact, load_target(target), TargetOptions(precision="fp32")), target, precision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,15 @@ import pytest
 
 from kind_core.checkpoint import save_checkpoint
 from kind_core.errors import VerificationError
-from kind_export import precision, verify
+from kind_core.precisions import PRECISIONS, PrecisionName
+from kind_export import precision
 from kind_export.pipeline import ExportResult, export_bundle
-from kind_export.request import ExportRequest, Precision
+from kind_export.request import ExportRequest
 from kind_export.sensitivity import LayerCost
 from tiny import tiny_config, tiny_model, tiny_model_config
 
 pytestmark = pytest.mark.slow
 SHORTFALL_DB = 3.0
-_GATES = (verify.TRAJECTORY_DB, verify.STEP_DB, verify.UPDATE_DB)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[LayerCost]:
 
 @pytest.fixture
 def export(checkpoint: Path, tmp_path: Path, stages: list[str]) -> Callable[..., ExportResult]:
-    def run(asked: Precision, name: str = "out", classes: Sequence[str] = ("giant panda",)) -> ExportResult:
+    def run(asked: PrecisionName, name: str = "out", classes: Sequence[str] = ("giant panda",)) -> ExportResult:
         output = tmp_path / "bundles" / f"{name}.kind"
         request = ExportRequest(
             classes=tuple(classes), targets=("onnx",), checkpoint=checkpoint, output=output, steps=3, guidance=2.0,
@@ -64,10 +65,11 @@ def export(checkpoint: Path, tmp_path: Path, stages: list[str]) -> Callable[...,
     return run
 
 
-def _set_gates(monkeypatch: pytest.MonkeyPatch, asked: Precision, *thresholds_db: float) -> None:
+def _set_gates(monkeypatch: pytest.MonkeyPatch, asked: PrecisionName, *thresholds_db: float) -> None:
     """Trajectory, step and update, in dB."""
-    for gate, threshold_db in zip(_GATES, thresholds_db, strict=True):
-        monkeypatch.setitem(gate, asked, threshold_db)
+    names = ("trajectory_db", "step_db", "update_db")
+    gates = dict(zip(names, thresholds_db, strict=True))
+    monkeypatch.setitem(PRECISIONS, asked, replace(PRECISIONS[asked], **gates))
 
 
 def _quantization(result: ExportResult) -> dict[str, Any]:
@@ -77,7 +79,7 @@ def _quantization(result: ExportResult) -> dict[str, Any]:
 
 @pytest.mark.parametrize("asked", ["int8", "int4"])
 def test_most_costly_layers_are_kept_until_the_gate_is_met(
-    asked: Precision, export: Callable[..., ExportResult], measured: list[LayerCost], stages: list[str],
+    asked: PrecisionName, export: Callable[..., ExportResult], measured: list[LayerCost], stages: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     _set_gates(monkeypatch, asked, -100, -100, -100)

@@ -14,11 +14,12 @@ import torch
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.errors import ClassNameError, ConfigError, TargetError, VerificationError
 from kind_core.noise import start_noise
+from kind_core.precisions import PRECISIONS
 from kind_core.samplers import Sampling
 from kind_core.sampling import sample_trajectory
 from kind_export.pipeline import ExportResult, export_bundle
 from kind_export.request import TARGETS, ExportRequest
-from kind_export.verify import TRAJECTORY_DB, psnr_db
+from kind_export.verify import psnr_db
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import check_schema
@@ -114,7 +115,9 @@ def test_steps_outside_the_interval_are_not_guided(
     assert psnr_db(everywhere[-1], actual[-1]) < 30
     parity = halved.manifest.data["targets"][target]["parity"]
     assert (
-        parity["trajectory_psnr_db"] > parity["threshold_db"] == TRAJECTORY_DB["fp16" if target == "coreml" else "fp32"]
+        parity["trajectory_psnr_db"]
+        > parity["threshold_db"]
+        == PRECISIONS["fp16" if target == "coreml" else "fp32"].trajectory_db
     )
 
 
@@ -160,7 +163,7 @@ def test_blend_draws_what_the_model_with_both_gates_draws(
         _require_close(_run_eager(checkpoint, coast, coast), _run_bundle(result, "onnx", 0), "onnx")
     parity = result.parities["onnx"]
     assert parity.num_classes == len(classes) + 1
-    assert parity.trajectory_psnr_db > parity.threshold_db == TRAJECTORY_DB["fp32"]
+    assert parity.trajectory_psnr_db > parity.threshold_db == PRECISIONS["fp32"].trajectory_db
 
 
 def test_parts_of_a_blend_may_be_classes_too(checkpoint: Path, export: Export) -> None:

@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kind_bench.counting.ledger import Ledger, Node, TensorSize
 from kind_bench.counting.work import ComputePrecision, OpClass, ProgramWork
-from kind_export.quantization import BITS, quantizable_layers
-from kind_export.request import Precision
+from kind_core.precisions import EXACT, PRECISIONS, PrecisionName
+from kind_export.quantization import quantizable_layers
 from kind_export.targets import Lowering
 
 _VIEWS = frozenset(
@@ -36,7 +36,7 @@ _GROUP = 32
 _SCALE_BITS = 32
 
 
-def count_eager(lowering: Lowering, target: str, precision: Precision) -> ProgramWork:
+def count_eager(lowering: Lowering, target: str, precision: PrecisionName) -> ProgramWork:
     """Count one run of `lowering` as `target` would run it in `precision`."""
     recorder = _Recorder(_Storage.of(lowering, target, precision))
     inputs = [torch.zeros_like(one) for one in lowering.example]
@@ -47,13 +47,13 @@ def count_eager(lowering: Lowering, target: str, precision: Precision) -> Progra
     return recorder.finish(target, lowering.name, outputs)
 
 
-def product_precision(target: str, precision: Precision) -> ComputePrecision:
+def product_precision(target: str, precision: PrecisionName) -> ComputePrecision:
     """What the products of quantisable layers compute in."""
-    if precision in ("fp32", "fp16"):
-        return precision
+    if PRECISIONS[precision].is_float:
+        return "fp16" if PRECISIONS[precision].is_half else "fp32"
     if target == "coreml":
         return "fp16"  # weights are widened when they are read
-    return "int8" if precision == "int8" or target == "executorch" else "fp32"
+    return "int8" if PRECISIONS[precision].weight_bits == 8 or target == "executorch" else "fp32"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,13 +67,16 @@ class _Storage:
     plain: ComputePrecision
 
     @classmethod
-    def of(cls, lowering: Lowering, target: str, precision: Precision) -> _Storage:
-        is_half = precision == "fp16" or (target == "coreml" and precision != "fp32")
-        layers = quantizable_layers(lowering.module) if precision in BITS else {}
+    def of(cls, lowering: Lowering, target: str, precision: PrecisionName) -> _Storage:
+        is_half = PRECISIONS[precision].is_half or (target == "coreml" and precision != EXACT)
+        layers = quantizable_layers(lowering.module) if not PRECISIONS[precision].is_float else {}
         return cls(
-            low={id(layer.weight): _stored_bytes(layer.weight, BITS[precision]) for layer in layers.values()},
+            low={
+                id(layer.weight): _stored_bytes(layer.weight, PRECISIONS[precision].weight_bits)
+                for layer in layers.values()
+            },
             # tables and small layers beside integer weights are stored in fp16
-            bits=16 if is_half or precision in BITS else 32,
+            bits=16 if is_half or not PRECISIONS[precision].is_float else 32,
             activation_bits=16 if is_half else 32,
             compute=product_precision(target, precision),
             plain="fp16" if is_half else "fp32",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kind_bench.forecasting.devices import Device
 from kind_core.errors import BudgetError
+from kind_core.precisions import PrecisionName
 from kind_core.staging import check_output
 from kind_export.blending import open_together
 from kind_export.job import read_job
@@ -16,7 +17,7 @@ from kind_export.planning.plan import PlanInputs, Planner, artifact_cost
 from kind_export.reference import Reference
 from kind_export.report import choose_devices
 from kind_export.request import ExportRequest
-from kind_export.targets import Precision, TargetOptions, choose_precision, load_target
+from kind_export.targets import TargetOptions, choose_precision, load_target
 from kind_export.work_report import Works
 from kind_runtimes.bundle import BUNDLE
 from kind_runtimes.manifest import Manifest
@@ -38,7 +39,7 @@ def make_planner(request: ExportRequest, on_stage: Callable[[str], None]) -> Pla
     return Planner(inputs, request.budget)
 
 
-def _offered(name: str, request: ExportRequest) -> tuple[Precision, ...]:
+def _offered(name: str, request: ExportRequest) -> tuple[PrecisionName, ...]:
     """The precisions that may be chosen: the asked one, or all that the oldest system loads."""
     target = load_target(name)
     if request.precision is not None:

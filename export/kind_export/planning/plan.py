@@ -18,6 +18,7 @@ from kind_bench.counting.work import ProgramWork
 from kind_bench.forecasting.devices import Device
 from kind_bench.forecasting.forecast import forecast
 from kind_core.errors import BudgetError
+from kind_core.precisions import APPROXIMATE, PRECISIONS, PrecisionName
 from kind_core.samplers import Sampling
 from kind_core.schedule import read_sampler_table
 from kind_export.compact import CompactModel
@@ -26,14 +27,14 @@ from kind_export.plan_words import name_choice
 from kind_export.planning.budget import NO_BUDGET, Budget, Cost, Miss
 from kind_export.planning.eager_work import count_eager
 from kind_export.programs import make_decode, make_step
-from kind_export.quantization import BITS, quantizable_layers
+from kind_export.quantization import quantizable_layers
 from kind_export.reference import Reference
-from kind_export.request import ExportRequest, Precision
+from kind_export.request import ExportRequest
 from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.rewrites.factor_modulations import table_error_db
 from kind_export.sensitivity import round_weight
 from kind_export.targets import Lowering, TargetOptions, load_target
-from kind_export.verify import APPROXIMATE, TRAJECTORY_DB, psnr_db
+from kind_export.verify import psnr_db
 from kind_runtimes.manifest import Manifest
 
 # Shares of the learngene's rank and of the asked steps that are tried.
@@ -42,7 +43,6 @@ _STEP_SHARES = (1.0, 0.75, 0.6, 0.5, 0.4)
 _MIN_STEPS = 4
 _FORMS = ("auto", "dense")
 # Bits say which precision is finer; of equal bits neither is.
-_BITS: dict[Precision, int] = {"fp32": 32, "fp16": 16, **BITS}
 # A file holds more than its weights: graph, names, alignment. Where that is more, the next choice is exported.
 _FILE_BYTES = 30_000
 
@@ -51,7 +51,7 @@ _FILE_BYTES = 30_000
 class Choice:
     """One way to export. `max_rank` None keeps all ranks; `forms` as in `RewriteOptions`."""
 
-    precision: Precision
+    precision: PrecisionName
     steps: int
     max_rank: int | None = None
     forms: str = "auto"
@@ -99,7 +99,7 @@ class PlanInputs:
 
     reference: Reference
     target: str
-    precisions: tuple[Precision, ...]
+    precisions: tuple[PrecisionName, ...]
     baking: str
     max_rank: int | None
     energy: float | None
@@ -160,8 +160,8 @@ class _Space:
     def __init__(self, inputs: PlanInputs) -> None:
         self.inputs = inputs
         self._models: dict[tuple[RewriteOptions, int], CompactModel] = {}
-        self._works: dict[tuple[Precision, int | None, str], dict[str, ProgramWork]] = {}
-        self._times: dict[tuple[Precision, int | None, str], dict[str, float]] = {}
+        self._works: dict[tuple[PrecisionName, int | None, str], dict[str, ProgramWork]] = {}
+        self._times: dict[tuple[PrecisionName, int | None, str], dict[str, float]] = {}
         self._steps = inputs.reference.sampling.steps
         self._expected = inputs.reference.run(0)
 
@@ -293,18 +293,21 @@ def _weight(cost: Cost) -> tuple[float, int]:
 
 def _is_finer(one: Choice, other: Choice) -> bool:
     """Whether `one` has at least as many bits, ranks and steps as `other`, and more of one of them."""
-    a, b = ((_BITS[c.precision], float("inf") if c.max_rank is None else c.max_rank, c.steps) for c in (one, other))
+    a, b = (
+        (PRECISIONS[c.precision].weight_bits, float("inf") if c.max_rank is None else c.max_rank, c.steps)
+        for c in (one, other)
+    )
     return a != b and all(x >= y for x, y in zip(a, b, strict=True))
 
 
 def _gate_db(choice: Choice) -> float:
-    return TRAJECTORY_DB[APPROXIMATE if choice.max_rank is not None else choice.precision]
+    return PRECISIONS[APPROXIMATE if choice.max_rank is not None else choice.precision].trajectory_db
 
 
-def _rounded(weight: torch.Tensor, precision: Precision) -> torch.Tensor:
-    if precision in BITS:
-        return round_weight(weight, BITS[precision])
-    return weight.half().float() if precision == "fp16" else weight
+def _rounded(weight: torch.Tensor, precision: PrecisionName) -> torch.Tensor:
+    if not PRECISIONS[precision].is_float:
+        return round_weight(weight, PRECISIONS[precision].weight_bits)
+    return weight.half().float() if PRECISIONS[precision].is_half else weight
 
 
 def _run(lowering: Lowering, sampling: Sampling, start: np.ndarray) -> np.ndarray:

@@ -15,17 +15,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from kind_core.precisions import EXACT, PRECISIONS, PrecisionName
 from kind_export.compact import CompactModel, ConditioningTable, LowRankTable, ModulationTable, apply_adaln
 
-# A trajectory of 20 steps, guided, ends 20 to 30 dB below its modulations, well above the gate of 60 dB for fp32; the
-# change in the last of a hundred steps ends 42 dB below them, and its gate is 50 dB.
-MIN_ERROR_DB = 98.0
-_ERROR_DB = {"fp16": 73.0, "int8": 66.0, "int4": 66.0, "palette6": 66.0, "palette4": 66.0}
+MIN_ERROR_DB = PRECISIONS[EXACT].table_error_db
 
 
-def table_error_db(precision: str | None) -> float:
+def table_error_db(precision: PrecisionName | None) -> float:
     """How close a table must be, where the weights beside it lose more than it does."""
-    return MIN_ERROR_DB if precision is None else _ERROR_DB.get(precision, MIN_ERROR_DB)
+    return MIN_ERROR_DB if precision is None else PRECISIONS[precision].table_error_db
 
 
 @torch.no_grad()

@@ -12,12 +12,13 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from kind_core.errors import ExportError, KindError, TargetError
-from kind_export.request import PIPELINE_TARGET, TARGETS, Precision
+from kind_core.precisions import PrecisionName
+from kind_export.request import PIPELINE_TARGET, TARGETS
 from kind_export.step_program import GraphStyle
 from kind_runtimes.about import About
 from kind_runtimes.manifest import TensorSpec
 
-__all__ = ["Lowering", "Precision", "Target", "TargetOptions", "choose_precision", "load_target", "one_line_errors"]
+__all__ = ["Lowering", "Target", "TargetOptions", "choose_precision", "load_target", "one_line_errors"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,8 +39,8 @@ class Target(Protocol):
     """What a target module offers."""
 
     SUFFIX: str
-    DEFAULT_PRECISION: Precision
-    PRECISIONS: tuple[Precision, ...]
+    DEFAULT_PRECISION: PrecisionName
+    PRECISIONS: tuple[PrecisionName, ...]
     STYLE: GraphStyle
     IMAGE_OUTPUT: bool
     CASTS_MODULE: bool
@@ -74,7 +75,7 @@ class TargetOptions:
     order of the classes. `about` is what a program says of itself, if anything.
     """
 
-    precision: Precision
+    precision: PrecisionName
     min_ios: int = 17
     keep: frozenset[str] = frozenset()
     class_functions: Mapping[str, str] = field(default_factory=dict)
@@ -100,7 +101,7 @@ def load_target(name: str) -> Target:
         ) from error
 
 
-def choose_precision(name: str, target: Target, asked: Precision | None) -> Precision:
+def choose_precision(name: str, target: Target, asked: PrecisionName | None) -> PrecisionName:
     """The asked precision or the target's default; raises TargetError where the target has no such precision."""
     if asked is not None and asked not in target.PRECISIONS:
         raise TargetError(

@@ -17,15 +17,16 @@ import numpy as np
 import torch
 
 from kind_core.errors import TargetError
+from kind_core.precisions import PrecisionName
 from kind_export.step_program import GraphStyle
-from kind_export.targets import Lowering, Precision, TargetOptions, one_line_errors
+from kind_export.targets import Lowering, TargetOptions, one_line_errors
 from kind_export.targets.coreml_compression import COMPRESSED, check_options, compress
 from kind_runtimes.about import DESCRIPTIONS
 from kind_runtimes.quiet import import_coremltools
 
 SUFFIX = ".mlpackage"
-DEFAULT_PRECISION: Precision = "fp16"  # what the Neural Engine computes in
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int4", "palette6", "palette4")
+DEFAULT_PRECISION: PrecisionName = "fp16"  # what the Neural Engine computes in
+PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16", "int8", "int4", "palette6", "palette4")
 # coremltools 9 takes the tanh-GELU of an exported program for the exact one; written out, it finds the right one
 STYLE = GraphStyle(gelu="expanded")
 IMAGE_OUTPUT = True

@@ -16,16 +16,17 @@ import torch
 from torch import nn
 
 from kind_core.errors import ExportError, TargetError
-from kind_export.targets import Lowering, Precision, TargetOptions
+from kind_core.precisions import PRECISIONS, PrecisionName
+from kind_export.targets import Lowering, TargetOptions
 from kind_export.targets.coreml_palette import make_palette_function
 from kind_runtimes.coreml.package import CoreMLPackage
 from kind_runtimes.coreml.steps import bind_function
 
 MIN_ELEMENTS = 2048
-COMPRESSED: tuple[Precision, ...] = ("int8", "int4", "palette6", "palette4")
+COMPRESSED: tuple[PrecisionName, ...] = ("int8", "int4", "palette6", "palette4")
 _BLOCK_SIZES = (32, 16, 8)  # inputs whose weights share a scale: the largest that divides those of the layer
 _GROUP_SIZES = (16, 8)  # outputs whose weights share a palette: the largest that divides those of the layer
-_INT8_PALETTES: tuple[Precision, ...] = ("palette4",)  # palettes in int8: free there, 1.5 dB worse with 64 values
+_INT8_PALETTES: tuple[PrecisionName, ...] = ("palette4",)  # palettes in int8: free there, 1.5 dB worse with 64 values
 _REPORT_HINT = "please report it with this command"
 
 
@@ -105,9 +106,9 @@ def restore_module(lowering: Lowering, file: Path, function: str | None = None) 
     return module
 
 
-def plan_precisions(layers: Iterable[Layer], options: TargetOptions) -> dict[str, Precision]:
+def plan_precisions(layers: Iterable[Layer], options: TargetOptions) -> dict[str, PrecisionName]:
     """The precision of each constant that is compressed; where layers share one, the kept layer decides."""
-    plan: dict[str, Precision] = {}
+    plan: dict[str, PrecisionName] = {}
     kept = {x.constant for x in layers if x.name in options.keep}
     for layer in layers:
         if layer.shape[0] * layer.shape[1] < MIN_ELEMENTS:
@@ -170,8 +171,8 @@ def _has_int8_palettes(options: TargetOptions) -> bool:
     return options.min_ios >= 18 and options.precision in _INT8_PALETTES
 
 
-def _count_bits(precision: Precision) -> int:
-    return int(precision.removeprefix("palette"))
+def _count_bits(precision: PrecisionName) -> int:
+    return PRECISIONS[precision].weight_bits
 
 
 def _check_kept(layers: Iterable[Layer], lowering: Lowering, options: TargetOptions) -> None:
@@ -184,7 +185,7 @@ def _check_kept(layers: Iterable[Layer], lowering: Lowering, options: TargetOpti
         )
 
 
-def _require_compressed(model: Any, plan: Mapping[str, Precision], lowering: Lowering) -> None:
+def _require_compressed(model: Any, plan: Mapping[str, PrecisionName], lowering: Lowering) -> None:
     """coremltools only warns of what it leaves out."""
     if left := sorted(set(plan) & set(_read_constants(model.get_spec()))):
         raise ExportError(

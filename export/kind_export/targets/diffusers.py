@@ -17,24 +17,26 @@ from typing import Any
 import torch
 from torch import nn
 
+from kind_core import precisions
 from kind_core.autoencoder import copy_autoencoder
 from kind_core.checkpoint import Checkpoint
 from kind_core.config import ModelConfig
 from kind_core.dense import dense_state
 from kind_core.diffusers_dit import to_diffusers
 from kind_core.errors import VerificationError
+from kind_core.precisions import PrecisionName
 from kind_core.schedule import make_scheduler
 from kind_export.class_functions import name_functions
 from kind_export.compact import CompactModel
 from kind_export.lowering import Written
 from kind_export.programs import decode_contract, step_contract
 from kind_export.reference import Reference, Trajectory
-from kind_export.request import PIPELINE_TARGET, Precision
-from kind_export.verify import MAX_DB, TRAJECTORY_DB, psnr_db
+from kind_export.request import PIPELINE_TARGET
+from kind_export.verify import MAX_DB, psnr_db
 from kind_runtimes.manifest import ProgramSpec, TargetSpec
 
-DEFAULT_PRECISION: Precision = "fp32"
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")  # of the weights on disk
+DEFAULT_PRECISION: PrecisionName = "fp32"
+PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16")  # of the weights on disk
 PIPELINE_FILE = "pipeline.py"
 _LEARNGENE = "learngene"
 _VAE = "vae"
@@ -55,7 +57,7 @@ def lower_pipeline(
     checkpoint: Checkpoint,
     compact: CompactModel,
     reference: Reference,
-    precision: Precision,
+    precision: PrecisionName,
     autoencoder: Path | None = None,
 ) -> Written:
     """Write the folder into a bundle folder. Its pipeline is called like a program too, with the inputs of all."""
@@ -76,7 +78,7 @@ def write_pipeline(
     folder: Path,
     checkpoint: Checkpoint,
     reference: Reference,
-    precision: Precision,
+    precision: PrecisionName,
     autoencoder: Path | None = None,
 ) -> dict[str, Any]:
     """Write the classes of `checkpoint`, sampled as `reference` is, to a new folder; returns facts for the manifest.
@@ -107,7 +109,7 @@ def write_pipeline(
 
 
 def check_pipeline(
-    folder: Path, trajectories: Sequence[Trajectory], reference: Reference, precision: Precision
+    folder: Path, trajectories: Sequence[Trajectory], reference: Reference, precision: PrecisionName
 ) -> float:
     """Draw each class with one call of the pipeline, as a user does, and return the worst PSNR.
 
@@ -117,7 +119,7 @@ def check_pipeline(
 
     pipeline = open_pipeline(folder / PIPELINE_TARGET)
     pipeline.set_progress_bar_config(disable=True)
-    worst, limit = MAX_DB, TRAJECTORY_DB[precision]
+    worst, limit = MAX_DB, precisions.PRECISIONS[precision].trajectory_db
     for trajectory in trajectories:
         info = reference.classes[trajectory.class_index]
         latents = pipeline(info.id, seed=0, output_type="latent").images.numpy()

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from kind_core.errors import ExportError
+from kind_core.precisions import PrecisionName
 from kind_export.step_program import GraphStyle
-from kind_export.targets import Lowering, Precision, TargetOptions, one_line_errors
+from kind_export.targets import Lowering, TargetOptions, one_line_errors
 from kind_export.targets.executorch_quantization import quantize
 from kind_runtimes.executorch_program import DEFAULT_METHOD
 from kind_runtimes.quiet import without_import_noise
@@ -23,8 +24,8 @@ with without_import_noise():
     from executorch.exir import EdgeProgramManager, to_edge_transform_and_lower
 
 SUFFIX = ".pte"
-DEFAULT_PRECISION: Precision = "fp32"  # XNNPACK's fp16 is native on ARM only, and cuts the graph elsewhere
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int4")
+DEFAULT_PRECISION: PrecisionName = "fp32"  # XNNPACK's fp16 is native on ARM only, and cuts the graph elsewhere
+PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16", "int8", "int4")
 # XNNPACK has no LayerNorm: as an operator it would cut the graph at every block
 STYLE = GraphStyle(norm="matmul")
 IMAGE_OUTPUT = False

@@ -14,15 +14,16 @@ from typing import Any
 import onnx
 import torch
 
+from kind_core.precisions import PrecisionName
 from kind_export.quantization import quantizable_layers
 from kind_export.step_program import GraphStyle
-from kind_export.targets import Lowering, Precision, TargetOptions, check_size, one_line_errors
+from kind_export.targets import Lowering, TargetOptions, check_size, one_line_errors
 from kind_export.targets.onnx_branches import merge_branches
 from kind_export.targets.onnx_quantization import find_products, quantize
 
 SUFFIX = ".onnx"
-DEFAULT_PRECISION: Precision = "fp32"  # onnxruntime's CPU kernels are fp32; fp16 halves the file and adds casts
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int4")
+DEFAULT_PRECISION: PrecisionName = "fp32"  # onnxruntime's CPU kernels are fp32; fp16 halves the file and adds casts
+PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16", "int8", "int4")
 STYLE = GraphStyle(attention="fused")
 IMAGE_OUTPUT = False
 CASTS_MODULE = True

@@ -21,7 +21,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from kind_core.errors import ExportError
-from kind_export.request import Precision
+from kind_core.precisions import PrecisionName
 
 GROUP_SIZE = 32
 _MIN_TABLE_ELEMENTS = 4096
@@ -45,7 +45,7 @@ def find_products(model: onnx.ModelProto, layers: Collection[str]) -> dict[str, 
 
 
 def quantize(
-    model: onnx.ModelProto, products: Mapping[str, str], precision: Precision, keep: Collection[str]
+    model: onnx.ModelProto, products: Mapping[str, str], precision: PrecisionName, keep: Collection[str]
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """`model` with the `products` (node by layer) in `precision`, and facts for the manifest."""
     chosen = [node for layer, node in products.items() if layer not in keep]
