@@ -6,6 +6,7 @@ config.json   learngene.safetensors   tailors/<class id>.safetensors
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,10 +26,13 @@ from kind_core.autoencoder import (
     find_autoencoder,
     load_decoder,
 )
+from kind_core.class_ids import require_distinct
+from kind_core.classes import ClassInfo
 from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError
 from kind_core.hashing import hash_file, hash_files
+from kind_core.naming import fold_text
 from kind_core.sampling import to_images
 from kind_core.staging import folder_kind, staged
 from kind_core.tailors import class_shapes
@@ -128,6 +132,7 @@ def load_checkpoint(path: Path, classes: Sequence[int] | None = None, *, with_de
     full = read_config(path)
     chosen = list(range(full.dit.num_classes)) if classes is None else list(classes)
     config = subset_config(full, chosen)
+    _require_own_files(path, config.classes)
     model = KindDiT(config.dit)
     state = _read_tensors(path / LEARNGENE_NAME, {k: tuple(v.shape) for k, v in model.learngene_state().items()})
     model.load_state_dict(state, strict=False)
@@ -154,6 +159,7 @@ def save_checkpoint(
 
     Without that folder it still trains and exports with --latents-only, but decodes nothing.
     """
+    require_distinct(config.classes)
     with staged(path, CHECKPOINT, force=force) as folder:
         (folder / TAILORS_NAME).mkdir(parents=True)
         text = json.dumps(config.to_dict(), indent=2, ensure_ascii=False)
@@ -184,8 +190,24 @@ def subset_config(config: ModelConfig, classes: Sequence[int]) -> ModelConfig:
 
 
 def tailor_path(path: Path, class_id: str) -> Path:
-    """Where the tailor of a class lies in a checkpoint folder."""
-    return path / TAILORS_NAME / f"{class_id}.safetensors"
+    """Where the tailor of a class lies in a checkpoint folder; some archivers take accents and letters apart (NFD)."""
+    file, parted = (
+        path / TAILORS_NAME / f"{unicodedata.normalize(form, class_id)}.safetensors" for form in ("NFC", "NFD")
+    )
+    return parted if parted.exists() and not file.exists() else file
+
+
+def _require_own_files(path: Path, classes: Sequence[ClassInfo]) -> None:
+    """Raise CheckpointError where this file system took two tailors for one, as Windows and macOS take `A` for `a`."""
+    seen: dict[str, ClassInfo] = {}
+    for info in classes:
+        other = seen.setdefault(fold_text(info.id), info)
+        file, its = tailor_path(path, info.id), tailor_path(path, other.id)
+        if other.id != info.id and file.exists() and its.exists() and file.samefile(its):
+            raise CheckpointError(
+                f"{file} is the tailor of {info.id!r} and of {other.id!r}, which are one name on this file system",
+                "copy the checkpoint from Linux with one of the two renamed, also in config.json",
+            )
 
 
 def hash_learngene(path: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -24,6 +26,7 @@ def report_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @wraps(command)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        take_any_text()
         try:
             return command(*args, **kwargs)
         except KindError as error:
@@ -36,6 +39,13 @@ def report_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
             sys.exit(130)
 
     return run
+
+
+def take_any_text() -> None:
+    """Let stdout and stderr write letters that their terminal does not have as escapes, in place of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def completion_option(program: str) -> Callable[[_C], _C]:
@@ -62,8 +72,9 @@ def offer(*values: str) -> Callable[[click.Context, click.Parameter, str], list[
 
 
 def split_names(given: tuple[str, ...]) -> tuple[str, ...]:
-    """Names given comma-parted, repeated, or both."""
-    return tuple(name.strip() for part in given for name in part.split(",") if name.strip())
+    """Names given comma-parted, repeated, or both; a name with a comma of its own in double quotes."""
+    rows = csv.reader((" ".join(part.split()) for part in given), skipinitialspace=True)
+    return tuple(name.strip() for row in rows for name in row if name.strip())
 
 
 def parse_interval(text: str | None) -> tuple[float, float]:

@@ -22,6 +22,7 @@ from kind_core.classes import ClassInfo, resolve_classes
 from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError
+from kind_core.naming import fold_text
 from kind_core.staging import PART, claimed, link_file, staged
 from kind_core.tensor_files import write_tensors
 
@@ -37,11 +38,13 @@ def extend_config(base: ModelConfig, classes: Sequence[ClassInfo], ranks: Sequen
 
 def require_new(base: ModelConfig, classes: Sequence[ClassInfo]) -> None:
     """Raise ConfigError for the first of `classes` that a checkpoint has already."""
-    known = {info.id for info in base.classes}
+    known = {fold_text(info.id): info for info in base.classes}
     for info in classes:
-        if info.id in known:
+        held = known.get(fold_text(info.id))
+        if held is not None:
             raise ConfigError(
-                f"the checkpoint has class {info.name!r} ({info.id}) already, expected new classes only",
+                f"the checkpoint has class {held.name!r} ({held.id}) already, expected new classes only, not "
+                f"{info.name!r} ({info.id})",
                 "leave it out with --classes, or train it with kind-train fit --start-from",
             )
 

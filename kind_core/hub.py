@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from kind_core.checkpoint import (
     read_config,
     save_checkpoint,
 )
-from kind_core.classes import resolve_classes
+from kind_core.class_ids import choose_classes
+from kind_core.classes import ClassInfo, resolve_classes
 from kind_core.errors import CheckpointError
 
 CARD_NAME = "README.md"
@@ -33,12 +34,12 @@ _DIFFUSERS_FILES = (*_DIFFUSERS_SETTINGS, "transformer/*", "vae/*", "*.safetenso
 
 
 def find_checkpoint(
-    path: Path, classes: Iterable[str] | None = None, *, with_decoder: bool = True, **options: Any
+    path: Path, classes: Sequence[str] | Sequence[ClassInfo] | None = None, *, with_decoder: bool = True, **options: Any
 ) -> Path:
     """The folder `path`, or the one that the Hub has under that name, downloaded.
 
-    `classes` are names or ids whose tailors are needed, all by default; `with_decoder`: a model of latents comes with
-    its autoencoder; `options` are those of `from_pretrained`.
+    `classes` are those whose tailors are needed, as typed or as its config has them, all by default; `with_decoder`: a
+    model of latents comes with its autoencoder; `options` are those of `from_pretrained`.
     Raises CheckpointError, also for a class that is not there.
     """
     name = _NAME.fullmatch(path.as_posix())
@@ -49,7 +50,8 @@ def find_checkpoint(
     # the folder is named by the commit: whatever is pushed meanwhile, all files are of this one
     fetch = _fetcher(name["repo"], folder.name, options)
     config = read_config(folder)
-    chosen = config.classes if classes is None else [c.info for c in resolve_classes(tuple(classes), config.classes)]
+    known = config.classes
+    chosen = known if classes is None else [known[index] for index in choose_classes(classes, known)]
     autoencoder = AUTOENCODER_FILES if config.autoencoder is not None and with_decoder else ()
     for file in (LEARNGENE_NAME, *(f"{TAILORS_NAME}/{info.id}.safetensors" for info in chosen), *autoencoder):
         fetch(file)

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from kind_core.checkpoint import Checkpoint
-from kind_core.classes import ClassInfo
+from kind_core.class_ids import make_distinct
+from kind_core.classes import MAX_ID_BYTES, ClassInfo
 from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
+from kind_core.naming import shorten
 
 Opening = tuple[int, ...]
 
@@ -51,17 +53,21 @@ def opening_inputs(num_classes: int, opening: Opening) -> tuple[Tensor, Tensor]:
     return gates / gates.sum(), gates
 
 
-def opening_info(config: ModelConfig, opening: Opening) -> ClassInfo:
-    """The class, or for a blend: first names joined by a plus; ids by a dash, because an id is a file name."""
-    parts = [config.classes[index] for index in opening]
-    if len(parts) == 1:
-        return parts[0]
-    return ClassInfo(id="-".join(part.id for part in parts), names=(" + ".join(part.name for part in parts),))
+def describe_openings(config: ModelConfig, openings: Sequence[Opening]) -> tuple[ClassInfo, ...]:
+    """The classes; of a blend the first names joined by a plus, and the ids by a dash: an id is a file name."""
+    parts = [[config.classes[index] for index in opening] for opening in openings]
+    ids = [[part.id for part in one] for one in parts]
+    joined = [shorten("-".join(one), "+".join(one), MAX_ID_BYTES) for one in ids]
+    distinct = make_distinct(joined, ["+".join(one) for one in ids])
+    return tuple(
+        one[0] if len(one) == 1 else ClassInfo(id=class_id, names=(" + ".join(part.name for part in one),))
+        for class_id, one in zip(distinct, parts, strict=True)
+    )
 
 
 def _blended_config(config: ModelConfig, openings: Sequence[Opening]) -> ModelConfig:
     ranks = tuple(sum(config.dit.ranks[i] for i in opening) for opening in openings)
-    infos = tuple(opening_info(config, opening) for opening in openings)
+    infos = describe_openings(config, openings)
     return replace(config, dit=replace(config.dit, num_classes=len(ranks), tailor_ranks=ranks), classes=infos)
 
 

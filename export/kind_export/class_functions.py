@@ -6,11 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from kind_core.classes import ClassInfo
+from kind_core.naming import MAX_STEM_BYTES, digest_text
 from kind_export.compact import CompactModel
 from kind_export.programs import make_step
 from kind_export.rewrites.pick_class import pick_class
@@ -33,12 +35,15 @@ class ClassStep(StepProgram):
 
 
 def name_functions(classes: Sequence[ClassInfo]) -> dict[str, str]:
-    """The function of each class by id: its first name where no other has it, in letters, digits and underscores."""
-    names = [_slug(info.name) for info in classes]
-    counts = Counter(names)
+    """The function of each class by id: its first name where no other has it, in letters, digits and underscores.
+
+    Otherwise its id, or a digest of it where that has letters which Core ML does not take.
+    """
+    choices = [(_slug(info.name), _slug(f"class {info.id}"), f"class_{digest_text(info.id, 16)}") for info in classes]
+    held = Counter(chain.from_iterable(choices))
     return {
-        info.id: name if counts[name] == 1 and name[:1].isalpha() else f"class_{_slug(info.id)}"
-        for info, name in zip(classes, names, strict=True)
+        info.id: next(one for one in own if one[:1].isalpha() and held[one] == 1)
+        for info, own in zip(classes, choices, strict=True)
     }
 
 
@@ -61,4 +66,6 @@ def _make_class_step(model: CompactModel, target: Target, options: TargetOptions
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+    """`text` as an identifier; nothing of a text that is long or in letters that an identifier has not."""
+    is_whole = text.isascii() and len(text) <= MAX_STEM_BYTES
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_") if is_whole else ""

@@ -141,7 +141,7 @@ def report(bundle: Path, devices: tuple[str, ...], as_json: bool) -> None:
     from kind_export.report import choose_devices, refresh_report
 
     data = refresh_report(bundle, choose_devices(split_names(devices)))
-    click.echo(json.dumps(data, ensure_ascii=False) if as_json else f"report  {bundle / 'report.html'}")
+    click.echo(json.dumps(data) if as_json else f"report  {bundle / 'report.html'}")
 
 
 @main.command()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from kind_core.class_ids import name_class_file
 from kind_core.classes import ClassInfo, ResolvedClass, resolve_classes
+from kind_core.errors import ClassNameError
+from kind_core.naming import MAX_STEM_BYTES, shorten
 from kind_core.samplers import Sampling
 from kind_core.schedule import choose_sampling
 from kind_export.blending import Opening
@@ -39,10 +41,6 @@ def read_job(request: ExportRequest) -> ExportJob:
     )  # fmt: skip
     if request.packs:
         require_tailors(config)
-    queries = [*request.classes, *("-".join(blend) for blend in request.blends)]
-    name = "-".join(re.sub(r"[^a-z0-9]+", "-", query.lower()).strip("-") for query in queries[:3])
-    if len(queries) > 3:
-        name += f"-and-{len(queries) - 3}-more"
     return ExportJob(
         request=request,
         source=source,
@@ -50,8 +48,19 @@ def read_job(request: ExportRequest) -> ExportJob:
         classes=classes,
         openings=openings,
         sampling=sampling,
-        output=Path("base.kind" if request.packs else f"{name}.kind") if request.output is None else request.output,
+        output=_name_output(request, config.classes) if request.output is None else request.output,
     )
+
+
+def _name_output(request: ExportRequest, known: tuple[ClassInfo, ...]) -> Path:
+    """A bundle named after its classes as they were asked for, those of a blend with a plus between."""
+    if request.packs:
+        return Path("base.kind")
+    asked = [[one] for one in resolve_classes(request.classes, known)]
+    asked += [resolve_classes(blend, known, is_list=False) for blend in request.blends]
+    stems = ["+".join(name_class_file(one.info, known, one.query) for one in parts) for parts in asked]
+    more = f"-and-{len(stems) - 3}-more" if len(stems) > 3 else ""
+    return Path(f"{shorten('-'.join(stems[:3]), '-'.join(stems), MAX_STEM_BYTES - len(more))}{more}.kind")
 
 
 def _resolve(request: ExportRequest, known: tuple[ClassInfo, ...]) -> tuple[list[ResolvedClass], tuple[Opening, ...]]:
@@ -59,8 +68,11 @@ def _resolve(request: ExportRequest, known: tuple[ClassInfo, ...]) -> tuple[list
     classes = resolve_classes(request.classes, known)
     openings: list[Opening] = [(position,) for position in range(len(classes))]
     for blend in request.blends:
-        parts = resolve_classes(blend, known)
+        parts = resolve_classes(blend, known, is_list=False)
         classes += [part for part in parts if part.index not in {c.index for c in classes}]
         places = {c.index: position for position, c in enumerate(classes)}
-        openings.append(tuple(places[part.index] for part in parts))
+        opening = tuple(places[part.index] for part in parts)
+        if opening in openings:
+            raise ClassNameError(f"the blend {'+'.join(blend)!r} was asked for twice", "name each blend once")
+        openings.append(opening)
     return classes, tuple(openings)

@@ -6,7 +6,7 @@ Nothing is lowered; every pack is verified in the base's own runtimes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,8 @@ from kind_export.source import open_source
 from kind_export.verify import Parity, Verifier
 from kind_runtimes.bundle import BUNDLE, open_bundle
 from kind_runtimes.generator import open_generator
-from kind_runtimes.manifest import PACKS_FOLDER, Manifest
-from kind_runtimes.packs import PACK, read_pack
+from kind_runtimes.manifest import PACK_SUFFIX, PACKS_FOLDER, Manifest
+from kind_runtimes.packs import PACK, read_pack, read_pack_info
 
 OnStage = Callable[[str], None]
 
@@ -47,7 +47,7 @@ def export_packs(request: ExportRequest, on_stage: OnStage = lambda stage: None)
     config = source.config
     resolved = resolve_classes(request.classes, config.classes)
     folder = request.output or request.base / PACKS_FOLDER
-    files = tuple(folder / name for name in pack_names([c.info for c in resolved]))
+    files = tuple(folder / name for name in pack_names([c.info for c in resolved], _list_held(manifest, folder)))
     for file in files:
         check_output(file, PACK, force=request.force)
     on_stage("reading the checkpoint")
@@ -69,6 +69,15 @@ def export_packs(request: ExportRequest, on_stage: OnStage = lambda stage: None)
             on_stage(f"verifying {name}")
             parities[name] = verifier.check(open_generator(request.base, manifest, name), target, packs)
     return PacksResult(files=files, parities=parities, notes=tuple(c.note for c in resolved if c.note))
+
+
+def _list_held(manifest: Manifest, folder: Path) -> dict[str, str]:
+    """Class ids by file name: the packs that the base was exported with, and those that lie in `folder`."""
+    held = {Path(pack.file).name: pack.info.id for pack in manifest.packs}
+    for file in folder.glob(f"*{PACK_SUFFIX}"):
+        with suppress(BundleError):  # what is no pack is nobody's class
+            held[file.name] = read_pack_info(file).id
+    return held
 
 
 def _detach(

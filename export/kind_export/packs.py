@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from kind_core.classes import ClassInfo
 from kind_core.config import ModelConfig
 from kind_core.errors import ConfigError, ExportError
 from kind_core.hashing import hash_file
+from kind_core.naming import fold_text, name_file
 from kind_core.schedule import SamplerTable
 from kind_export.compact import CompactModel, LowRankTable
 from kind_export.rewrites.detach_classes import DetachedClass
@@ -79,19 +80,18 @@ def write_pack(file: Path, info: ClassInfo, detached: DetachedClass, base: str) 
     file.write_bytes(save(_tensors(info, detached), metadata=encode_metadata(info, base)))
 
 
-def pack_names(infos: Sequence[ClassInfo]) -> list[str]:
-    """A file name for each class: its name, with its id where two classes would have the same."""
+def pack_names(infos: Sequence[ClassInfo], taken: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+    """A file name for each class: its name, with its id where another class has that already.
+
+    `taken` are the class ids of packs that are there, by file name.
+    """
+    owners = {fold_text(name): class_id for name, class_id in taken.items()}
     names: list[str] = []
     for info in infos:
-        slug = _slug(info.name, taken=names) or _slug(f"{info.name} {info.id}", taken=names)
-        names.append(slug or f"{info.id}{PACK_SUFFIX}")
+        stems = (name_file(info.name), name_file(f"{info.name} {info.id}"), info.id, name_file(f"class {info.id}"))
+        files = (f"{stem}{PACK_SUFFIX}" for stem in stems)
+        names.append(next(file for file in files if owners.setdefault(fold_text(file), info.id) == info.id))
     return names
-
-
-def _slug(text: str, taken: Collection[str]) -> str:
-    slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-    name = f"{slug}{PACK_SUFFIX}"
-    return "" if not slug or name in taken else name
 
 
 def _tensors(info: ClassInfo, detached: DetachedClass) -> dict[str, Tensor]:

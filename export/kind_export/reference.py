@@ -18,7 +18,7 @@ from kind_core.noise import start_noise
 from kind_core.samplers import Sampling
 from kind_core.sampling import predict_guided
 from kind_core.schedule import make_scheduler
-from kind_export.blending import Opening, opening_info, opening_inputs, plain_openings
+from kind_export.blending import Opening, describe_openings, opening_inputs, plain_openings
 
 MIN_STD = 0.05
 MIN_GATE_EFFECT = 1e-4
@@ -57,7 +57,7 @@ class Reference:
     @property
     def classes(self) -> tuple[ClassInfo, ...]:
         """What is drawn, in the order of `openings`."""
-        return tuple(opening_info(self.checkpoint.config, opening) for opening in self.openings)
+        return describe_openings(self.checkpoint.config, self.openings)
 
     @torch.no_grad()
     def run(self, class_index: int, seed: int = 0) -> Trajectory:

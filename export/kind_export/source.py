@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kind_core.autoencoder import hash_autoencoder, load_decoder
 from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
+from kind_core.classes import resolve_classes
 from kind_core.config import ModelConfig
 from kind_core.errors import ConfigError
 from kind_core.hub import find_checkpoint, find_config, find_diffusers
@@ -58,7 +59,10 @@ def open_source(request: ExportRequest) -> Source:
     if request.from_diffusers:
         path = find_diffusers(request.checkpoint)
     else:
-        classes = [*request.classes, *chain(*request.blends)]
+        known = read_config(find_config(request.checkpoint)).classes
+        blended = (resolve_classes(blend, known, is_list=False) for blend in request.blends)
+        asked = [*resolve_classes(request.classes, known), *chain.from_iterable(blended)]
+        classes = list(dict.fromkeys(found.info for found in asked))
         path = find_checkpoint(request.checkpoint, classes, with_decoder=not request.latents_only)
     config = _read_config(path, request.from_diffusers)
     if request.latents_only:

@@ -160,7 +160,7 @@ def compare_command(before: Path, after: Path, fail_over: str | None, groups: tu
     comparison = compare_files(before, after, split_names(groups))
     worse = () if limit is None else comparison.worse_than(limit)
     if as_json:
-        click.echo(json.dumps(describe_comparison(comparison, worse), ensure_ascii=False))
+        click.echo(json.dumps(describe_comparison(comparison, worse)))
     else:
         click.echo(format_comparison(comparison, worse))
     if worse:
@@ -220,7 +220,7 @@ def devices_command(name: str | None, check: bool, as_json: bool) -> None:
 
     devices = list_devices() if name is None else (load_device(name),)
     if as_json:
-        click.echo(json.dumps([{"id": one.id, **describe_device(one)} for one in devices], ensure_ascii=False))
+        click.echo(json.dumps([{"id": one.id, **describe_device(one)} for one in devices]))
     else:
         click.echo(describe_devices(devices) if name is None else describe_figures(devices[0]))
 
@@ -276,7 +276,7 @@ def _show_results(results: Results, output: Path | None, *, force: bool, as_json
 
         write_results(results, output, force=force)
     if as_json:
-        click.echo(json.dumps(results.data, ensure_ascii=False))
+        click.echo(json.dumps(results.data))
         return
     from kind_bench.results.tables import format_results
 

@@ -29,7 +29,7 @@ def inspect(path: Path, as_json: bool) -> None:
     found = inspect_path(path)
     if as_json:
         fields = {"kind": found.kind, "path": str(found.path), "size_bytes": found.size_bytes, "note": found.note}
-        click.echo(json.dumps(fields | dict(found.facts), ensure_ascii=False))
+        click.echo(json.dumps(fields | dict(found.facts)))
         return
     rows = [("path", str(found.path)), ("what", f"{found.kind}, {found.size_bytes:,} bytes")]
     rows += [("note", found.note)] if found.note else []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from kind_core.class_ids import name_class_file
 from kind_core.classes import ClassInfo, ResolvedClass, resolve_class
 from kind_core.errors import BundleError, ClassNameError, ConfigError, OutputError
 from kind_core.noise import picture_seed
@@ -77,7 +78,7 @@ def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: N
 
     manifest = open_bundle(request.bundle, run_code=request.runtime == CODE_RUNTIME).manifest
     pack, found = _find_pack(request, manifest)
-    output = _check_output(request, found.info)
+    output = _check_output(request, found.info, manifest.classes)
     runtime = choose_runtime(manifest.targets) if request.runtime is None else request.runtime
     total = request.count * manifest.sampling.steps
     on_progress(Progress(stage=f"opening the {runtime} programs", done=0, total=total))
@@ -150,11 +151,11 @@ def _find_class(name: str | None, classes: tuple[ClassInfo, ...]) -> ResolvedCla
         raise ClassNameError(error.message, held) from error
 
 
-def _check_output(request: RunRequest, info: ClassInfo) -> Path:
+def _check_output(request: RunRequest, info: ClassInfo, known: Sequence[ClassInfo]) -> Path:
     """The output, checked before long work."""
     from kind_core.pictures import PICTURE, check_format
 
-    output = request.output or Path(re.sub(r"[^a-z0-9]+", "-", info.name.lower()).strip("-") + ".png")
+    output = request.output or Path(f"{name_class_file(info, known)}.png")
     check_format(output)
     if output.is_dir():
         raise OutputError(f"{output} is a folder", "choose another --output")

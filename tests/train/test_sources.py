@@ -13,6 +13,7 @@ import pytest
 import torch
 from tiny_training import encode, make_photos, write_folder
 
+from kind_core.cli import split_names
 from kind_core.errors import ClassNameError, DataError, TargetError
 from kind_train.data import PhotoSet, load_photos
 from kind_train.sources import open_source
@@ -160,3 +161,34 @@ def test_an_unknown_class_lists_those_of_the_source(tmp_path: Path) -> None:
     with pytest.raises(ClassNameError) as caught:
         open_source(tmp_path / "photos").choose(("zebra",))
     assert caught.value.hint == f"{tmp_path / 'photos'} holds class 0, class 1, class 2"
+
+
+def _write_classes(path: Path, *names: str) -> Path:
+    for name in names:
+        (path / name).mkdir(parents=True)
+        (path / name / "0.png").write_bytes(encode(PHOTOS.images[0]))
+    return path
+
+
+def test_classes_of_a_model_are_found_by_their_ids_alone(tmp_path: Path) -> None:
+    classes = open_source(_write_classes(tmp_path / "train", "猫", "red mug")).classes
+    held_out = open_source(_write_classes(tmp_path / "val", "red mug", "犬", "猫"))
+    assert [held_out.classes[label].id for label in held_out.choose(classes)] == ["red_mug", "猫"]
+    other = open_source(_write_classes(tmp_path / "other", "Red Mug", "猫"))
+    with pytest.raises(ClassNameError, match=r"no class has the id 'red_mug' \(red mug\)") as caught:
+        other.choose(classes)
+    assert caught.value.hint == f"{tmp_path / 'other'} holds Red Mug (Red_Mug), 猫 (猫)"
+
+
+def test_folders_that_are_one_class_are_refused_with_both_names(tmp_path: Path) -> None:
+    folder = _write_classes(tmp_path, "n02510455_panda", "n02510455 giant panda")
+    with pytest.raises(ClassNameError, match="'n02510455 giant panda' and 'n02510455_panda' are one class") as caught:
+        open_source(folder)
+    assert caught.value.message.startswith(f"{folder}: ")
+
+
+def test_a_folder_with_a_comma_is_one_class_as_a_command_line_asks_for_it(tmp_path: Path) -> None:
+    source = open_source(_write_classes(tmp_path, "goldfish", "tench, Tinca tinca"))
+    for given in (("tench, Tinca tinca",), ('"tench, Tinca tinca"',), ("goldfish", "tench, Tinca tinca"), ("tench",)):
+        assert source.choose(split_names(given))[-1:] == [1]
+        assert len(source.choose(split_names(given))) == len(given)

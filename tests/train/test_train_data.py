@@ -246,7 +246,7 @@ def test_selected_photos_keep_their_labels() -> None:
         ("n02510455 giant panda, panda bear", "n02510455", ("giant panda", "panda bear")),
         ("golden retriever", "golden_retriever", ("golden retriever",)),
         ("0", "0", ("0",)),
-        ("Ærø!", "r", ("Ærø!",)),
+        ("Ærø!", "Ærø", ("Ærø!",)),
         ("___", "class", ("class",)),
     ],
 )

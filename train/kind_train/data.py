@@ -153,15 +153,15 @@ def load_photos(
     path: str | Path,
     size: int,
     *,
-    classes: Sequence[str] = (),
+    classes: Sequence[str] | Sequence[ClassInfo] = (),
     strict: bool = False,
     progress: Progress | None = None,
     tell: Tell = ignore,
 ) -> PhotoSet:
     """Read all photos at `path`, whatever `open_source` takes, into memory.
 
-    `classes` keeps some classes, in that order. An unreadable image is named, skipped and counted; `strict` raises
-    DataError instead. `tell` gets the lines that say so.
+    `classes` keeps some classes, in that order: see `Source.choose`. An unreadable image is named, skipped and counted;
+    `strict` raises DataError instead. `tell` gets the lines that say so.
     """
     source = open_source(path)
     kept = source.choose(classes)

@@ -10,7 +10,7 @@ the distribution, as the paper's do; with mirror images, each is encoded both wa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from kind_core.autoencoder import AUTOENCODER_NAME, load_decoder, read_moments
-from kind_core.classes import ClassInfo, resolve_classes
+from kind_core.class_ids import choose_classes
+from kind_core.classes import ClassInfo
 from kind_core.config import AutoencoderConfig
 from kind_core.errors import ConfigError, DataError
 from kind_core.sampling import to_images
@@ -104,11 +105,11 @@ class LatentSet:
         """The photos at `indices`."""
         return replace(self, rows=self.rows[indices], labels=self.labels[indices])
 
-    def choose(self, names: tuple[str, ...]) -> LatentSet:
-        """The photos of some classes, in their order."""
-        if not names:
+    def choose(self, asked: Sequence[str] | Sequence[ClassInfo]) -> LatentSet:
+        """The photos of some classes, in their order: see `Source.choose`."""
+        if not asked:
             return self
-        kept = [found.index for found in resolve_classes(names, self.classes)]
+        kept = choose_classes(asked, self.classes)
         position = torch.full((len(self.classes),), -1)
         position[kept] = torch.arange(len(kept))
         some = self.select((position[self.labels] >= 0).nonzero()[:, 0])

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from kind_core.classes import ClassInfo
 from kind_core.errors import ConfigError, DataError
 from kind_core.staging import claimed
 from kind_train.config import TrainConfig, load_options
@@ -84,7 +85,7 @@ def _claim(config: TrainConfig, processes: Processes) -> AbstractContextManager[
 def _load_data(config: TrainConfig, console: Console) -> tuple[TrainingSet, TrainingSet]:
     train = _load_set(config, console, config.data, config.classes)
     if config.val_data is not None:
-        return train, _load_set(config, console, config.val_data, tuple(info.id for info in train.classes))
+        return train, _load_set(config, console, config.val_data, train.classes)
     rest, held_out = split_photos(train, config.val_fraction, config.seed)
     present = set(rest.labels.tolist())
     for label, info in enumerate(train.classes):
@@ -94,7 +95,9 @@ def _load_data(config: TrainConfig, console: Console) -> tuple[TrainingSet, Trai
     return rest, held_out
 
 
-def _load_set(config: TrainConfig, console: Console, path: str, classes: tuple[str, ...]) -> TrainingSet:
+def _load_set(
+    config: TrainConfig, console: Console, path: str, classes: tuple[str, ...] | tuple[ClassInfo, ...]
+) -> TrainingSet:
     if is_cache(path):
         latents = open_cache(Path(path))
         if config.flip and not latents.settings.flip:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kind_core.checkpoint import read_config
+from kind_core.class_ids import require_distinct
 from kind_core.classes import ClassInfo
 from kind_core.config import AutoencoderConfig, DiffusionConfig, DiTConfig, ModelConfig, on_schedule, preset
 from kind_core.errors import ConfigError
@@ -26,6 +27,7 @@ class Shape:
 
     def with_classes(self, classes: tuple[ClassInfo, ...]) -> ModelConfig:
         """The config of a model of this shape."""
+        require_distinct(classes)
         dit = replace(self.dit, num_classes=len(classes), tailor_ranks=None)
         return ModelConfig(dit=dit, diffusion=self.diffusion, classes=classes, autoencoder=self.autoencoder)
 

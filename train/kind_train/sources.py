@@ -7,14 +7,15 @@ source may be larger than memory.
 from __future__ import annotations
 
 import json
-import re
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kind_core.classes import ClassInfo, resolve_classes
+from kind_core.class_ids import choose_classes, parse_class_names
+from kind_core.class_ids import parse_class_name as parse_class_name
+from kind_core.classes import ClassInfo
 from kind_core.errors import ClassNameError, DataError, TargetError
 from kind_train.decoding import is_photo_name, photo_suffixes
 
@@ -41,15 +42,19 @@ class Source:
     labels: Sequence[int]
     entries: Callable[[], Iterator[Entry]]
 
-    def choose(self, classes: Sequence[str] = ()) -> list[int]:
-        """The labels of the asked classes, in their order; all labels where none is asked for."""
+    def choose(self, classes: Sequence[str] | Sequence[ClassInfo] = ()) -> list[int]:
+        """The labels of the asked classes, in their order; all labels where none is asked for.
+
+        Texts are read as typed; the classes of a model or of another set are found by their ids alone.
+        """
         if not classes:
             return list(range(len(self.classes)))
         try:
-            return [resolved.index for resolved in resolve_classes(classes, self.classes)]
+            return choose_classes(classes, self.classes)
         except ClassNameError as error:
             # the hint of kind_core is about checkpoints
-            held = ", ".join(info.name for info in self.classes)
+            is_typed = isinstance(classes[0], str)
+            held = ", ".join(info.name if is_typed else f"{info.name} ({info.id})" for info in self.classes)
             raise ClassNameError(error.message, f"{self.path} holds {held}") from error
 
 
@@ -72,25 +77,17 @@ def open_source(path: str | Path) -> Source:
     return _open_folder(Path(text)) if Path(text).is_dir() else _open_parquet(Path(text))
 
 
-def parse_class_name(name: str) -> ClassInfo:
-    """`n02510455_giant_panda` -> id n02510455, 'giant panda'; a name without WordNet id becomes its own id.
-
-    Several names of a class are parted by commas.
-    """
-    match = re.fullmatch(r"(n\d{8})[_ -](.+)", name)
-    words = match[2] if match else name
-    names = tuple(" ".join(part.replace("_", " ").split()) for part in words.split(",") if part.strip(" _"))
-    class_id = match[1] if match else re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("_.-") or "class"
-    return ClassInfo(id=class_id, names=names or (class_id,))
-
-
 def _make_source(
     path: str, names: Sequence[str], labels: Sequence[int], entries: Callable[[], Iterator[Entry]]
 ) -> Source:
     for number, label in enumerate(labels):
         if not 0 <= label < len(names):
             raise DataError(f"{Path(path).name} row {number} has label {label}, expected 0 to {len(names) - 1}")
-    return Source(path=path, classes=tuple(map(parse_class_name, names)), labels=labels, entries=entries)
+    try:
+        classes = parse_class_names(names)
+    except ClassNameError as error:
+        raise ClassNameError(f"{path}: {error.message}", error.hint) from error
+    return Source(path=path, classes=classes, labels=labels, entries=entries)
 
 
 def _open_folder(path: Path) -> Source:

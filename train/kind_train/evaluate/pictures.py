@@ -66,8 +66,7 @@ class CheckpointDrawer:
 
     def __init__(self, path: Path, classes: Sequence[str], settings: DrawSettings) -> None:
         config = read_config(path)
-        ids = classes or tuple(info.id for info in config.classes)
-        self.checkpoint = load_checkpoint(path, [found.index for found in resolve_classes(ids, config.classes)])
+        self.checkpoint = load_checkpoint(path, _choose(classes, config.classes))
         self.checkpoint.model.to(pick_device(settings.device))
         self.settings = settings
         self.classes = self.checkpoint.config.classes
@@ -102,9 +101,7 @@ class BundleDrawer:
         if settings.steps is not None or settings.guidance_interval != ALL_STEPS:
             raise ConfigError("steps and guidance interval are inside a bundle", "export it with the ones you want")
         manifest = open_bundle(path, run_code=runtime == CODE_RUNTIME).manifest
-        chosen = [
-            found.index for found in resolve_classes(classes or [c.id for c in manifest.classes], manifest.classes)
-        ]
+        chosen = _choose(classes, manifest.classes)
         name = choose_runtime(manifest.targets) if runtime is None else manifest.target(runtime).target
         generator = open_generator(path, manifest, name)
         self._drawers = [(generator, index) for index in chosen]
@@ -131,6 +128,10 @@ class BundleDrawer:
         generator, index = self._drawers[label]
         seeds = [picture_seed(self.settings.seed, i) for i in range(count)]
         return np.stack([generator.picture(index, seed, self.settings.guidance) for seed in seeds])
+
+
+def _choose(asked: Sequence[str], known: Sequence[ClassInfo]) -> list[int]:
+    return [found.index for found in resolve_classes(asked, known)] or list(range(len(known)))
 
 
 def generate_pictures(

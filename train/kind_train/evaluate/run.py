@@ -141,21 +141,20 @@ def evaluate(
         networks = open_networks(request.inception_weights, request.dinov2)
     drawer = open_drawer(request)
     evaluator = EfficientNetLite0(device=str(pick_device(request.device)))
-    names = tuple(info.id for info in drawer.classes)
-    asked = [imagenet_index(name) for name in names]
+    asked = [imagenet_index(info.id) for info in drawer.classes]
     held_out_photos, training_photos = (
-        load_photos(path, drawer.size, classes=names, tell=tell) for path in (request.val_data, request.data)
+        load_photos(path, drawer.size, classes=drawer.classes, tell=tell) for path in (request.val_data, request.data)
     )
-    totals = (request.count * len(names), len(held_out_photos), len(training_photos))
+    totals = (request.count * len(asked), len(held_out_photos), len(training_photos))
     observers = [Observer(networks, min(totals), total, seed=request.seed) for total in totals]
     held_out = _classify_photos(evaluator, held_out_photos, observers[1], "held-out photos", on_work)
     training = _classify_photos(evaluator, training_photos, observers[2], "training photos", on_work)
     generated = []
-    for index in range(len(names)):
+    for index in range(len(asked)):
         pictures = drawer.draw(index, index, request.count)
         generated.append(evaluator.classify(pictures))
         observers[0].show(pictures)
-        on_work("generated pictures", index + 1, len(names))
+        on_work("generated pictures", index + 1, len(asked))
     ours, real, seen = (_features(parts) for parts in (generated, held_out, training))
     n = min(len(ours), len(real), len(seen))
     drawing = drawer.drawing
