@@ -18,12 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kind_core.errors import KindError, OutputError
+from kind_core.litter import is_litter
 from kind_core.locking import LOCK_SUFFIX, MAX_NAME, check_unlocked, is_alive, locked, remove_stale_locks, try_lock
 from kind_core.publishing import publish, sync
 
-# What a file manager or a version control system leaves in any folder: nobody's work.
-_LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", ".localized"})
-_APPLE_DOUBLE = "._"
 _HOLDER = re.compile(r"\..+\.((?P<pid>\d+)-)?[a-z0-9_]{8}\.partial")
 _REPLACED = "replaced"
 _MAX_SHOWN = 200  # bytes of a name that its holder shows: with the rest of its own name it must be one
@@ -163,13 +161,13 @@ def find_foreign(folder: Path, is_own: Callable[[str], bool]) -> str | None:
         folders[:] = sorted(name for name in folders if not _HOLDER.fullmatch(name))
         for name in sorted([*files, *links]):
             relative = (here / name).relative_to(folder).as_posix()
-            if not (is_own(relative) or _is_litter(name)):
+            if not (is_own(relative) or _is_nobodys(name)):
                 return relative
     return None
 
 
-def _is_litter(name: str) -> bool:
-    return name in _LITTER or name.startswith(_APPLE_DOUBLE) or (name[0] == "." and name.endswith(LOCK_SUFFIX))
+def _is_nobodys(name: str) -> bool:
+    return is_litter(name) or (name[0] == "." and name.endswith(LOCK_SUFFIX))
 
 
 def folder_kind(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import io
 import sys
 import tarfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from tiny_training import encode, make_photos, write_folder
+from tiny_training import encode, make_photos, write_folder, write_parquet
 
 from kind_core.cli import split_names
 from kind_core.errors import ClassNameError, DataError, TargetError
@@ -97,6 +100,162 @@ def test_shards_without_samples_are_named(tmp_path: Path) -> None:
         add(archive, "x.png", encode(PHOTOS.images[0]))
     with pytest.raises(DataError, match=r"holds no sample with an image and \.cls"):
         load_photos(tmp_path / "empty.tar", 8)
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tgz"])
+def test_compressed_shards_are_read(tmp_path: Path, suffix: str) -> None:
+    write_shards(tmp_path / "shards", size=20)
+    file = tmp_path / "shards" / "part-0000.tar"
+    file.with_name(f"a{suffix}").write_bytes(gzip.compress(file.read_bytes()))
+    file.unlink()
+    assert torch.equal(load_photos(tmp_path / "shards", 8).images, PHOTOS.images)
+
+
+EDITORS: list[Callable[[str], bytes]] = [
+    lambda text: text.encode("utf-8-sig"),
+    lambda text: text.replace("\n", "\r\n").encode(),
+    lambda text: text.replace("\n", "\r\n").encode("utf-8-sig"),
+    lambda text: codecs.BOM_UTF16_LE + text.replace("\n", "\r\n").encode("utf-16-le"),
+    lambda text: codecs.BOM_UTF16_BE + text.encode("utf-16-be"),
+    lambda text: text.replace("\n", "\r").encode(),
+    lambda text: text.replace("\n", " \n").encode() + b"\n\n",
+]
+
+
+@pytest.mark.parametrize("write", EDITORS)
+def test_labels_and_class_lists_are_read_as_editors_write_them(tmp_path: Path, write: Callable[[str], bytes]) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for i in range(2):
+            add(archive, f"{i}.cls", write(f"{i}\n"))
+            add(archive, f"{i}.png", encode(PHOTOS.images[i]))
+    (tmp_path / "classes.txt").write_bytes(write("Katze\nKüken\n"))
+    photos = load_photos(tmp_path / "a.tar", 8)
+    assert [info.name for info in photos.classes] == ["Katze", "Küken"]
+    assert photos.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"a\n\nb\n", r"classes\.txt names no class in line 2"),
+        (b"", r"classes\.txt names no class in line 1"),
+        (b"\xff\xfea\0\n", r"classes\.txt is no text"),
+        (b"K\xfcken\nb\n", r"classes\.txt is no text"),
+        ("Küken\nb".encode("utf-16-le"), r"classes\.txt is no text"),
+    ],
+)
+def test_a_class_list_that_is_none_is_named(tmp_path: Path, data: bytes, words: str) -> None:
+    write_shards(tmp_path / "shards")
+    (tmp_path / "shards" / "classes.txt").write_bytes(data)
+    with pytest.raises(DataError, match=words):
+        load_photos(tmp_path / "shards", 8)
+
+
+@pytest.mark.parametrize("label", ["²".encode(), b"1e3", b"9" * 40, b"", b"\xff\xfe0", b"1 2", b"0" * 5000])
+def test_a_label_that_is_no_number_is_named(tmp_path: Path, label: bytes) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        add(archive, "x.png", encode(PHOTOS.images[0]))
+        add(archive, "x.cls", label)
+    with pytest.raises(DataError, match=r"has a sample with \.cls .* expected a whole number: x"):
+        load_photos(tmp_path / "a.tar", 8)
+
+
+def test_samples_that_are_not_whole_are_told(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in ("1.png", "1.cls", "2.png", "3.cls", "3.heic", "._4.png", "._4.cls", "__MACOSX/5.png", "6.cls"):
+            add(archive, name, b"0" if name.endswith("cls") else encode(PHOTOS.images[0]))
+    told: list[str] = []
+    assert len(load_photos(tmp_path / "a.tar", 8, tell=told.append)) == 1
+    place = tmp_path / "a.tar"
+    assert told == [
+        f"left out in {place}: 1 samples without .cls",
+        f"left out in {place}: 1 samples without an image that is read, but with .heic",
+        f"left out in {place}: 1 samples without an image that is read",
+    ]
+
+
+def huge_member(size: int) -> bytes:
+    """A member that claims to be larger than any photo."""
+    info = tarfile.TarInfo("x.png")
+    info.size = size
+    return info.tobuf() + encode(PHOTOS.images[0]).ljust(1024, b"\0")
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 1024, b"x" * 2000, huge_member(1 << 40), encode(PHOTOS.images[0])])
+def test_what_is_no_tar_is_named(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.tar").write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.tar (is not a whole tar file|holds no sample)"):
+        load_photos(tmp_path / "a.tar", 8)
+
+
+def write_parts(folder: Path, parts: dict[str, range], names: Sequence[str] | None = None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in parts.items():
+        images = [encode(PHOTOS.images[i]) for i in rows]
+        write_parquet(folder / name, images, [int(PHOTOS.labels[i]) for i in rows], names)
+
+
+NAMES = [info.id for info in PHOTOS.classes]
+PARTS = {"train-00000-of-00002.parquet": range(5), "train-00001-of-00002.parquet": range(5, 11)}
+
+
+@pytest.mark.parametrize("given", ["", "data", "data/train-*.parquet", "d*/*.parquet"])
+def test_parquet_in_several_files_is_read_as_one(tmp_path: Path, given: str) -> None:
+    """As the Hub stores a data set, and as it is cloned."""
+    write_parts(tmp_path / "set" / "data", PARTS, NAMES)
+    for name in ("README.md", ".gitattributes", ".git/config", "data/._train-00000-of-00002.parquet"):
+        (tmp_path / "set" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "set" / name).write_text("x")
+    photos = load_photos(tmp_path / "set" / given, 8)
+    assert torch.equal(photos.images, PHOTOS.images)
+    assert torch.equal(photos.labels, PHOTOS.labels)
+    assert [info.id for info in photos.classes] == NAMES
+
+
+def test_files_of_another_split_are_not_mixed_in(tmp_path: Path) -> None:
+    place = tmp_path / "set" / "data"
+    write_parts(place, PARTS | {"test-00000-of-00001.parquet": range(3)}, NAMES)
+    with pytest.raises(DataError, match="holds test, train, which are parts of a data set") as caught:
+        load_photos(tmp_path / "set", 8)
+    assert caught.value.hint == f"give --data '{place}/train*.parquet' --val-data '{place}/test*.parquet'"
+    assert len(load_photos(place / "train*.parquet", 8)) == 11
+
+
+def test_splits_in_folders_of_parquet_are_not_classes(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_parts(tmp_path / split, {"0000.parquet": range(3)}, NAMES)
+    with pytest.raises(DataError, match="holds test, train, which are parts of a data set") as caught:
+        load_photos(tmp_path, 8)
+    assert caught.value.hint == f"give --data {tmp_path}/train --val-data {tmp_path}/test"
+
+
+def test_files_whose_classes_differ_are_not_mixed(tmp_path: Path) -> None:
+    write_parts(tmp_path, {"a.parquet": range(3)}, ["x", "y", "z"])
+    write_parts(tmp_path, {"b.parquet": range(3)}, ["x", "z", "y"])
+    with pytest.raises(DataError, match=r"a\.parquet and b\.parquet name their classes differently"):
+        load_photos(tmp_path, 8)
+
+
+def test_two_kinds_of_files_are_not_mixed(tmp_path: Path) -> None:
+    write_shards(tmp_path / "data")
+    write_parts(tmp_path / "data", {"a.parquet": range(3)})
+    with pytest.raises(DataError, match="holds Parquet files and shards"):
+        load_photos(tmp_path / "data", 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("photos.zip", b"PK\3\4", "is an archive"),
+        ("photo.jpg", b"", "is one photo"),
+        ("notes.txt", b"x", r"is neither a folder of photos nor a \.parquet or \.tar file"),
+        ("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
+    ],
+)
+def test_another_file_is_named(tmp_path: Path, name: str, data: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=words):
+        load_photos(tmp_path / name, 8)
 
 
 class FakeDatasets(ModuleType):

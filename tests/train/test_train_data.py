@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from tiny_training import encode, make_photos, write_folder, write_parquet
 
+from kind_core.class_ids import parse_class_name
 from kind_core.errors import ClassNameError, DataError
 from kind_train.data import load_photos, split_photos
-from kind_train.sources import parse_class_name
 
 NAMES = ["n02509815_lesser_panda", "n02510455_giant_panda", "n07749582_lemon"]
 # photos drawn large and wide, so that cropping and resizing take part
@@ -137,7 +137,9 @@ def test_unreadable_rows_are_named_by_their_number(tmp_path: Path) -> None:
     told: list[str] = []
     loaded = load_photos(tmp_path / "p.parquet", 8, tell=told.append)
     assert [one.name for one in loaded.skipped] == ["p.parquet row 1", "p.parquet row 2", "p.parquet row 3"]
-    assert told[-1] == "3 unreadable images skipped: it is empty (2); Truncated File Read (1)"
+    assert told[-1] == (
+        "3 unreadable images skipped: Truncated File Read (1); there is no such file (1); it is empty (1)"
+    )
     assert loaded.labels.tolist() == [0, 1]
     with pytest.raises(DataError, match=r"p\.parquet row 1"):
         load_photos(tmp_path / "p.parquet", 8, strict=True)
@@ -169,8 +171,9 @@ def test_a_class_whose_images_are_all_unreadable_is_an_error(folder: Path) -> No
         ({"picture": [b"x"], "label": [0]}, "has no column 'image'"),
         ({"image": [1], "label": [0]}, "column 'image' holds int64, expected encoded images"),
         ({"image": [{"path": "x"}], "label": [0]}, "column 'image' holds struct"),
-        ({"image": [b"x"], "label": ["cat"]}, "column 'label' holds string, expected whole numbers"),
-        ({"image": [b"x", b"y"], "label": [0, None]}, "row 1 has label -1, expected 0 to 0"),
+        ({"image": [b"x"], "label": [0.5]}, "column 'label' holds double, expected whole numbers or text"),
+        ({"image": [b"x", b"y"], "label": [0, None]}, "row 1 has no label"),
+        ({"image": [b"x", b"y"], "label": [0, -1]}, "row 1 has label -1, expected 0 to 0"),
         ({"image": [], "label": []}, "column 'image' holds null"),
     ],
 )
@@ -180,6 +183,111 @@ def test_a_table_of_another_form_is_named(tmp_path: Path, columns: dict[str, lis
 
     pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "p.parquet")
     with pytest.raises(DataError, match=words):
+        load_photos(tmp_path / "p.parquet", 8)
+
+
+def write_table(file: Path, metadata: bytes | None = None, **columns: Any) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table(columns)
+    if metadata is not None:
+        table = table.replace_schema_metadata({"huggingface": metadata})
+    pyarrow.parquet.write_table(table, file)
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int32", "int64", "uint64", "dictionary"])
+def test_labels_are_whole_numbers_of_any_width(tmp_path: Path, kind: str) -> None:
+    import pyarrow
+
+    labels = pyarrow.array([1, 0, 1], pyarrow.int64() if kind == "dictionary" else getattr(pyarrow, kind)())
+    write_table(
+        tmp_path / "p.parquet",
+        image=[encode(one) for one in WIDE[:3]],
+        label=labels.dictionary_encode() if kind == "dictionary" else labels,
+    )
+    assert load_photos(tmp_path / "p.parquet", 8).labels.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string"])
+def test_labels_may_be_names(tmp_path: Path, kind: str) -> None:
+    import pyarrow
+
+    labels = pyarrow.array(["red mug", "cup", "red mug"], getattr(pyarrow, kind)())
+    write_table(tmp_path / "p.parquet", image=[encode(one) for one in WIDE[:3]], label=labels)
+    photos = load_photos(tmp_path / "p.parquet", 8)
+    assert [info.name for info in photos.classes] == ["cup", "red mug"]
+    assert photos.labels.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("kind", ["binary", "large_binary", "struct"])
+def test_images_are_bytes_in_any_column(folder: Path, tmp_path: Path, kind: str) -> None:
+    import pyarrow
+
+    images: Any = [encode(one, "JPEG") for one in WIDE]
+    if kind == "struct":
+        fields = [("bytes", pyarrow.large_binary()), ("path", pyarrow.string()), ("more", pyarrow.int64())]
+        images = pyarrow.array([{"bytes": one, "path": "/x.jpg", "more": 1} for one in images], pyarrow.struct(fields))
+    else:
+        images = pyarrow.array(images, getattr(pyarrow, kind)())
+    write_table(tmp_path / "p.parquet", image=images, label=LABELS)
+    assert torch.equal(load_photos(tmp_path / "p.parquet", 8).images, load_photos(folder, 8).images)
+
+
+def test_rows_may_name_files_beside_the_table_and_no_others(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for file in ("set/a.png", "secret.png"):
+        (tmp_path / file).write_bytes(encode(WIDE[0]))
+    (tmp_path / "set" / "link.png").symlink_to(tmp_path / "secret.png")
+    paths = ["a.png", "../secret.png", str(tmp_path / "secret.png"), "link.png", "no\0name", "/dev/zero"]
+    write_parquet(tmp_path / "set" / "p.parquet", [{"bytes": None, "path": path} for path in paths], [0] * 6, ["x"])
+    photos = load_photos(tmp_path / "set" / "p.parquet", 8)
+    assert len(photos) == 1
+    assert len(photos.skipped) == 5
+    assert all("does not lie beside the Parquet file" in one.reason for one in photos.skipped)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        (b"{not json", "its metadata 'huggingface' is not JSON"),
+        (b"\xff\xfe{", "its metadata 'huggingface' is not JSON"),
+        (b"[" * 100_000, "its metadata 'huggingface' is not JSON"),
+        (b'{"info": {"features": {"label": {"names": "ab"}}}}', "the names of 'label' in its metadata are 'ab'"),
+        (b'{"info": {"features": {"label": {"names": [1, 2]}}}}', r"the names of 'label' in its metadata are \[1, 2\]"),
+        (b'{"info": {"features": {"label": {"names": []}}}}', r"the names of 'label' in its metadata are \[\]"),
+    ],
+)
+def test_broken_metadata_is_named(tmp_path: Path, metadata: bytes, words: str) -> None:
+    write_table(tmp_path / "p.parquet", metadata, image=[encode(WIDE[0])], label=[0])
+    with pytest.raises(DataError, match=words):
+        load_photos(tmp_path / "p.parquet", 8)
+
+
+@pytest.mark.parametrize("metadata", [b"[]", b"{}", b'{"info": 3}', b'{"info": {"features": {"label": {}}}}'])
+def test_metadata_without_names_gives_numbers(tmp_path: Path, metadata: bytes) -> None:
+    write_table(tmp_path / "p.parquet", metadata, image=[encode(WIDE[0])], label=[0])
+    assert [info.id for info in load_photos(tmp_path / "p.parquet", 8).classes] == ["0"]
+
+
+def test_labels_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "p.parquet", [encode(one) for one in WIDE[:3]], [0, 1, 2], ["crane", "lemon", "crane"])
+    photos = load_photos(tmp_path / "p.parquet", 8)
+    assert [info.name for info in photos.classes] == ["crane 0", "lemon", "crane 2"]
+    assert len({info.id for info in photos.classes}) == 3
+
+
+def test_a_label_beyond_all_classes_allocates_nothing(tmp_path: Path) -> None:
+    write_table(tmp_path / "p.parquet", image=[encode(WIDE[0])], label=[10**15])
+    with pytest.raises(DataError, match="has label 1000000000000000, expected numbers that count the classes"):
+        load_photos(tmp_path / "p.parquet", 8)
+
+
+def test_categories_of_text_are_named(tmp_path: Path) -> None:
+    import pyarrow
+
+    write_table(tmp_path / "p.parquet", image=[encode(WIDE[0])], label=pyarrow.array(["x"]).dictionary_encode())
+    with pytest.raises(DataError, match=r"column 'label' holds dictionary.*expected whole numbers or plain text"):
         load_photos(tmp_path / "p.parquet", 8)
 
 

@@ -29,7 +29,7 @@ from kind_core.autoencoder import (
 from kind_core.errors import ConfigError, OutputError
 from kind_core.staging import PART, claimed, folder_kind, recover, staged
 from kind_core.tensor_files import write_tensors
-from kind_train.data import Skipped, Tell, ignore, read_photos, require_all_classes, tell_skipped
+from kind_train.data import Skipped, Tell, ignore, read_photos, require_all_classes, require_photos, tell_skipped
 from kind_train.device import pick_device, tune_device
 from kind_train.latents import (
     CACHE_NAME,
@@ -42,7 +42,8 @@ from kind_train.latents import (
     is_cache,
     read_cache_file,
 )
-from kind_train.sources import Source, open_source
+from kind_train.photo_source import Source
+from kind_train.sources import open_source
 
 SHARD_ROWS = 4096
 _HASHES_NAME = "hashes.json"
@@ -95,12 +96,15 @@ def make_cache(
     config = read_autoencoder(request.autoencoder)
     if request.size % config.downscale:
         raise ConfigError(f"size is {request.size}, expected a multiple of the autoencoder's {config.downscale}")
-    source = open_source(request.data)
+    source = open_source(request.data, request.output)
     kept = source.choose(request.classes)
+    require_photos(source, kept)
     settings = CacheSettings(
         autoencoder=config, autoencoder_sha256=hash_autoencoder(request.autoencoder), size=request.size,
         flip=request.flip, shard_rows=request.shard_rows,
     )  # fmt: skip
+    for line in source.notes:
+        tell(line)
     _start(request, settings, source, kept)
     with claimed(request.output, CACHE):
         return _encode_photos(request, settings, source, kept, on_progress, tell)

@@ -16,7 +16,8 @@ from torch import Tensor
 from kind_core.classes import ClassInfo
 from kind_core.errors import DataError
 from kind_train.decoding import UnreadableImage, decode_photo
-from kind_train.sources import Source, open_source
+from kind_train.photo_source import Source
+from kind_train.sources import open_source
 
 Progress = Callable[[int, int], None]
 # A line about the data that its owner should see.
@@ -128,6 +129,8 @@ def read_photos(
         if entry.label not in position:
             continue
         try:
+            if entry.problem:
+                raise UnreadableImage(entry.problem)
             pixels = decode_photo(entry.source, size)
         except UnreadableImage as error:
             skipped = Skipped(name=entry.name, reason=str(error))
@@ -157,14 +160,19 @@ def load_photos(
     strict: bool = False,
     progress: Progress | None = None,
     tell: Tell = ignore,
+    output: Path | None = None,
 ) -> PhotoSet:
     """Read all photos at `path`, whatever `open_source` takes, into memory.
 
     `classes` keeps some classes, in that order: see `Source.choose`. An unreadable image is named, skipped and counted;
-    `strict` raises DataError instead. `tell` gets the lines that say so.
+    `strict` raises DataError instead. `tell` gets the lines that say so, and those about files that are left out.
+    `output`, where the command writes, is left out of the data.
     """
-    source = open_source(path)
+    source = open_source(path, output)
     kept = source.choose(classes)
+    require_photos(source, kept)
+    for line in source.notes:
+        tell(line)
     total = sum(map(set(kept).__contains__, source.labels))
     images = np.empty((total, 3, size, size), np.uint8)
     labels: list[int] = []
@@ -184,15 +192,20 @@ def load_photos(
     )
 
 
+def require_photos(source: Source, kept: Sequence[int]) -> None:
+    """Raise DataError where some class has no photo at all; call before any is read."""
+    held = set(source.labels)
+    require_all_classes(source, kept, [position for position, label in enumerate(kept) if label in held])
+
+
 def require_all_classes(source: Source, kept: Sequence[int], labels: Sequence[int]) -> None:
     """Raise DataError where no photo, or none of some class, could be read."""
-    if not labels:
-        raise DataError(f"{source.path} holds no readable image of the asked classes", "check the path and --classes")
     found = set(labels)
     for position, label in enumerate(kept):
         if position not in found:
-            message = f"{source.path} holds no readable image of class {source.classes[label].name!r}"
-            raise DataError(message, "add images or leave the class out")
+            name, reason = source.classes[label].name, source.absent.get(label)
+            message = f"{source.path} holds no readable image of class {name!r}" + (f": {reason}" if reason else "")
+            raise DataError(message, "add images or leave the class out with --classes")
 
 
 def split_photos(photos: _Set, fraction: float, seed: int) -> tuple[_Set, _Set]:

@@ -109,7 +109,7 @@ def _load_set(
         return load_photos(
             path, shape.dit.sample_size, classes=classes, strict=config.strict,
             progress=lambda done, total: update(done, total, ""),
-            tell=lambda line: say(console, line, style="yellow"),
+            tell=lambda line: say(console, line, style="yellow"), output=Path(config.output),
         )  # fmt: skip
 
 

@@ -6,226 +6,117 @@ source may be larger than memory.
 
 from __future__ import annotations
 
-import json
-import tarfile
+import glob
+import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from kind_core.class_ids import choose_classes, parse_class_names
-from kind_core.class_ids import parse_class_name as parse_class_name
-from kind_core.classes import ClassInfo
-from kind_core.errors import ClassNameError, DataError, TargetError
-from kind_train.decoding import is_photo_name, photo_suffixes
+from kind_core.errors import DataError, TargetError
+from kind_core.litter import is_hidden
+from kind_train.decoding import is_photo_name
+from kind_train.image_folder import open_folder
+from kind_train.parquet_source import open_parquet
+from kind_train.photo_files import describe_output, list_folder
+from kind_train.photo_source import Entry, Source, check_label, make_classes
+from kind_train.shard_source import open_shards
+from kind_train.splits import is_split_name, is_train_name, refuse_splits
 
 HUB_PREFIX = "hub:"
-_SHARD_SUFFIX = ".tar"
-_NAMES_FILE = "classes.txt"
+# How files that hold many photos are read, by their suffix.
+_READERS: dict[str, Callable[[str, Sequence[Path]], Source]] = {
+    ".parquet": open_parquet,
+    ".tar": open_shards,
+    ".tar.gz": open_shards,
+    ".tgz": open_shards,
+}
+_ARCHIVES = (".zip", ".rar", ".7z", ".gz", ".bz2", ".xz")
+# `train-00000-of-00003`, as the Hub calls the files of a split
+_PART = re.compile(r"(?P<split>[^/]+?)(-\d+-of-\d+(-[0-9a-f]+)?)?")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """A photo that is not decoded yet: how an error calls it, its label, its file or its encoded bytes."""
+def open_source(path: str | Path, output: Path | None = None) -> Source:
+    """The photos at `path`: a folder with one folder a class, Parquet files, WebDataset shards, or `hub:ORG/NAME` or
+    `hub:ORG/NAME:SPLIT`, read with the `datasets` library.
 
-    name: str
-    label: int
-    source: Path | bytes
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
-    """Photos at `path`: `classes` by label, `labels` of all in order, and `entries()`, a new pass over them."""
-
-    path: str
-    classes: tuple[ClassInfo, ...]
-    labels: Sequence[int]
-    entries: Callable[[], Iterator[Entry]]
-
-    def choose(self, classes: Sequence[str] | Sequence[ClassInfo] = ()) -> list[int]:
-        """The labels of the asked classes, in their order; all labels where none is asked for.
-
-        Texts are read as typed; the classes of a model or of another set are found by their ids alone.
-        """
-        if not classes:
-            return list(range(len(self.classes)))
-        try:
-            return choose_classes(classes, self.classes)
-        except ClassNameError as error:
-            # the hint of kind_core is about checkpoints
-            is_typed = isinstance(classes[0], str)
-            held = ", ".join(info.name if is_typed else f"{info.name} ({info.id})" for info in self.classes)
-            raise ClassNameError(error.message, f"{self.path} holds {held}") from error
-
-
-def open_source(path: str | Path) -> Source:
-    """The photos at `path`: a folder with one folder a class, a .parquet file, WebDataset shards (a .tar file, or a
-    folder or pattern of them), or `hub:ORG/NAME` or `hub:ORG/NAME:SPLIT`, read with the `datasets` library.
-
-    Parquet has columns `image` (encoded bytes, or a struct with `bytes`) and `label`, with the class names in the
-    schema as `datasets` writes them. A sample of a shard is an image and `.cls`, a number; the names of the classes are
-    the lines of `classes.txt` beside the shards.
+    Parquet files and shards (.tar) are one file, a pattern, or a folder of them. Parquet has columns `image` (encoded
+    bytes, or a struct with `bytes`) and `label`, with the class names in the schema as `datasets` writes them. A sample
+    of a shard is an image and `.cls`, a number; the names of the classes are the lines of `classes.txt` beside the
+    shards. `output`, where the command writes, is left out of a folder.
     """
     text = str(path)
     if text.startswith(HUB_PREFIX):
         return _open_hub(text)
-    shards = _find_shards(Path(text))
-    if shards:
-        return _open_shards(text, shards)
-    if not Path(text).exists():
+    place = Path(text)
+    if place.is_dir():
+        files = _list_files(place)
+        return _open_files(text, files) if files else open_folder(place, output)
+    if place.exists():
+        _check_file(place)
+        return _open_files(text, [place])
+    files = sorted(file for file in map(Path, glob.glob(text, recursive=True)) if _is_wanted(file))
+    if not files:
         raise DataError(f"no data at {text}", "give --data an image folder or a .parquet file")
-    return _open_folder(Path(text)) if Path(text).is_dir() else _open_parquet(Path(text))
+    return _open_files(text, files)
 
 
-def _make_source(
-    path: str, names: Sequence[str], labels: Sequence[int], entries: Callable[[], Iterator[Entry]]
-) -> Source:
-    for number, label in enumerate(labels):
-        if not 0 <= label < len(names):
-            raise DataError(f"{Path(path).name} row {number} has label {label}, expected 0 to {len(names) - 1}")
-    try:
-        classes = parse_class_names(names)
-    except ClassNameError as error:
-        raise ClassNameError(f"{path}: {error.message}", error.hint) from error
-    return Source(path=path, classes=classes, labels=labels, entries=entries)
+def _suffix(file: Path) -> str | None:
+    """The suffix of a file that holds many photos; None for any other."""
+    return next((suffix for suffix in _READERS if file.name.lower().endswith(suffix)), None)
 
 
-def _open_folder(path: Path) -> Source:
-    folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not folders:
-        raise DataError(f"{path} holds no class folders", "put the images of each class into a folder of its name")
-    entries = [
-        Entry(name=str(file), label=label, source=file)
-        for label, folder in enumerate(folders)
-        for file in sorted(folder.rglob("*"))
-        if is_photo_name(file.name)
-    ]
-    names = [folder.name for folder in folders]
-    return _make_source(str(path), names, [entry.label for entry in entries], lambda: iter(entries))
+def _is_wanted(file: Path) -> bool:
+    return _suffix(file) is not None and not is_hidden(file.name) and file.is_file()
 
 
-def _open_parquet(path: Path) -> Source:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        _check_columns(path, file.schema_arrow)
-        column = file.read(columns=["label"])["label"].to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise _broken_parquet(path, error) from error
-    if not column:
-        raise DataError(f"{path} holds no rows", "give --data a file with images")
-    labels = [-1 if label is None else label for label in column]
-    names = _parquet_names(file.schema_arrow.metadata or {}) or [str(i) for i in range(max(labels) + 1)]
-    return _make_source(str(path), names, labels, lambda: _parquet_entries(path))
+def _list_files(folder: Path) -> list[Path]:
+    """The Parquet files or shards in a folder, or in the only folder in it: a data set cloned from the Hub."""
+    for place in (folder, *_only_folder(folder)):
+        files = [place / item.name for item in list_folder(place) if _is_wanted(place / item.name)]
+        if files:
+            _refuse_parts(place, files)
+            return files
+    return []
 
 
-def _broken_parquet(path: Path, error: Exception) -> DataError:
-    message = f"{path} is not a whole Parquet file: {' '.join(str(error).split())}"
-    return DataError(message, "give --data an image folder or a .parquet file")
-
-
-def _check_columns(path: Path, schema: Any) -> None:
-    import pyarrow
-
-    absent = {"image", "label"} - set(schema.names)
-    if absent:
-        message = f"{path} has no column {min(absent)!r}, expected 'image' and 'label'"
-        raise DataError(message, f"its columns are {', '.join(map(repr, schema.names))}")
-    image, label = schema.field("image").type, schema.field("label").type
-    if pyarrow.types.is_struct(image) and image.get_field_index("bytes") >= 0:
-        image = image.field("bytes").type
-    if not (pyarrow.types.is_binary(image) or pyarrow.types.is_large_binary(image)):
-        raise DataError(f"{path}: column 'image' holds {image}, expected encoded images or a struct with `bytes`")
-    if not pyarrow.types.is_integer(label):
-        raise DataError(f"{path}: column 'label' holds {label}, expected whole numbers")
-
-
-def _parquet_entries(path: Path) -> Iterator[Entry]:
-    import pyarrow
-    import pyarrow.parquet
-
-    row = 0
-    try:
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(columns=["image", "label"], batch_size=256):
-            for image, label in zip(batch["image"].to_pylist(), batch["label"].to_pylist(), strict=True):
-                data = image["bytes"] if isinstance(image, dict) else image
-                yield Entry(name=f"{path.name} row {row}", label=-1 if label is None else label, source=data or b"")
-                row += 1
-    except (pyarrow.ArrowException, OSError) as error:
-        raise _broken_parquet(path, error) from error
-
-
-def _parquet_names(metadata: dict[bytes, bytes]) -> list[str]:
-    """The class names that the `datasets` library writes into the schema; none where it wrote none."""
-    data: Any = json.loads(metadata.get(b"huggingface", b"{}"))
-    for key in ("info", "features", "label", "names"):
-        data = data.get(key) if isinstance(data, dict) else None
-    return [str(name) for name in data or ()]
-
-
-def _find_shards(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(path.glob(f"*{_SHARD_SUFFIX}"))
-    if path.suffix != _SHARD_SUFFIX:
+def _only_folder(folder: Path) -> list[Path]:
+    if describe_output({item.name for item in list_folder(folder)}) is not None:
         return []
-    return [path] if path.exists() else sorted(path.parent.glob(path.name))
+    inner = [folder / item.name for item in list_folder(folder) if (folder / item.name).is_dir()]
+    return inner if len(inner) == 1 else []
 
 
-def _open_shards(path: str, shards: Sequence[Path]) -> Source:
-    labels = [label for shard in shards for label in _shard_labels(shard)]
-    if not labels:
-        raise DataError(f"{path} holds no sample with an image and .cls", "write shards with webdataset's names")
-    file = shards[0].parent / _NAMES_FILE
-    names = file.read_text(encoding="utf-8").splitlines() if file.exists() else [str(i) for i in range(max(labels) + 1)]
-    return _make_source(path, names, labels, lambda: (entry for shard in shards for entry in _shard_entries(shard)))
+def _refuse_parts(folder: Path, files: Sequence[Path]) -> None:
+    """Raise DataError where some of the files are for training and others are held out."""
+    parts: dict[str, str] = {}
+    for file in files:
+        match = _PART.fullmatch(file.name.removesuffix(_suffix(file) or ""))
+        if match is not None and is_split_name(match["split"]):
+            parts[match["split"]] = str(folder / f"{match['split']}*{_suffix(file)}")
+    if len(parts) > 1 and any(map(is_train_name, parts)):
+        raise refuse_splits(str(folder), parts)
 
 
-def _shard_labels(shard: Path) -> Iterator[int]:
-    for _, members in _shard_samples(shard, with_images=False):
-        yield _read_label(shard, members)
+def _open_files(path: str, files: Sequence[Path]) -> Source:
+    readers = {_READERS[_suffix(file) or ".parquet"] for file in files}
+    if len(readers) > 1:
+        raise DataError(f"{path} holds Parquet files and shards", "give one of the two: a pattern such as '*.parquet'")
+    return readers.pop()(path, files)
 
 
-def _shard_entries(shard: Path) -> Iterator[Entry]:
-    for key, members in _shard_samples(shard, with_images=True):
-        data = next(data for suffix, data in members.items() if suffix in photo_suffixes())
-        yield Entry(name=f"{shard.name} {key}", label=_read_label(shard, members), source=data)
-
-
-def _shard_samples(shard: Path, *, with_images: bool) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """(key, contents by suffix) of each sample with an image and a label; what belongs together lies together."""
-    key, members = "", dict[str, bytes]()
-    try:
-        with tarfile.open(shard) as archive:
-            for member in archive:
-                if not member.isfile():
-                    continue
-                name = Path(member.name)
-                base = str(name.with_name(name.name.split(".")[0]))
-                suffix = f".{name.name.partition('.')[2]}".lower()
-                if base != key:
-                    if _is_sample(members):
-                        yield key, members
-                    key, members = base, {}
-                is_wanted = suffix == ".cls" or (with_images and suffix in photo_suffixes())
-                stream = archive.extractfile(member) if is_wanted else None
-                members[suffix] = b"" if stream is None else stream.read()
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataError(f"{shard} is not a whole tar file: {error}", "copy the shard again") from error
-    if _is_sample(members):
-        yield key, members
-
-
-def _is_sample(members: dict[str, bytes]) -> bool:
-    return ".cls" in members and not photo_suffixes().isdisjoint(members)
-
-
-def _read_label(shard: Path, members: dict[str, bytes]) -> int:
-    text = members[".cls"].decode(errors="replace").strip()
-    if not text.lstrip("-").isdigit():
-        raise DataError(f"{shard} has a sample with .cls {text!r}, expected a whole number")
-    return int(text)
+def _check_file(file: Path) -> None:
+    """Raise DataError for a file that is none of those with many photos."""
+    if not file.is_file():
+        raise DataError(f"{file} is no regular file", "give --data an image folder or a .parquet file")
+    if _suffix(file) is not None:
+        return
+    if file.name.lower().endswith(_ARCHIVES):
+        raise DataError(f"{file} is an archive", "unpack it and give --data the folder")
+    if is_photo_name(file.name):
+        raise DataError(f"{file} is one photo", "give --data a folder with one folder a class")
+    with file.open("rb") as stream:
+        if stream.read(4) != b"PAR1":
+            message = f"{file} is neither a folder of photos nor a .parquet or .tar file"
+            raise DataError(message, "give --data an image folder or a .parquet file")
 
 
 def _open_hub(path: str) -> Source:
@@ -250,8 +141,10 @@ def _open_hub(path: str) -> Source:
 
     def entries() -> Iterator[Entry]:
         for row, item in enumerate(encoded):
-            image = item["image"]
-            source = image["bytes"] or (Path(image["path"]) if image["path"] else b"")
+            image = item["image"] or {}
+            source = image.get("bytes") or (Path(image["path"]) if image.get("path") else b"")
             yield Entry(name=f"{name} row {row}", label=item["label"], source=source)
 
-    return _make_source(path, rows.features["label"].names, list(rows["label"]), entries)
+    names = rows.features["label"].names
+    labels = [check_label(label, len(names), f"{name} row {row}") for row, label in enumerate(rows["label"])]
+    return Source(path=path, classes=make_classes(path, names), labels=labels, entries=entries)

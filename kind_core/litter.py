@@ -1,0 +1,23 @@
+"""What file managers, archivers and storage boxes leave among a user's files: nobody's work, read nowhere."""
+
+from __future__ import annotations
+
+_LITTER = frozenset(
+    {
+        ".ds_store", ".localized", "icon\r", "__macosx",  # macOS
+        "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "recycler", "system volume information",  # Windows
+        "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot",  # Synology, QNAP
+        "lost+found",
+    }
+)  # fmt: skip
+_APPLE_DOUBLE = "._"
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name is what a system leaves everywhere."""
+    return name.casefold() in _LITTER or name.startswith(_APPLE_DOUBLE)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is none that its user means: hidden, or left by a system."""
+    return name.startswith(".") or is_litter(name)
