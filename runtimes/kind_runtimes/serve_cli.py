@@ -12,7 +12,7 @@ from kind_core.cli import report_errors
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0: also other machines of the network.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0: also other machines and proxies.")
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in the browser.")
 @report_errors
 def serve(bundle: Path, port: int, host: str, open_browser: bool) -> None:
