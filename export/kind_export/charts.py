@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kind_export.report_words import TARGET_NAMES, format_bytes, format_count, format_ms, format_range
+from kind_export.report_words import format_bytes, format_count, format_ms, format_range
+from kind_runtimes.engines import ENGINES
 
 # A plot has the size of a phone's column, so that its words stay readable there.
 WIDTH, HEIGHT = 340, 250
@@ -139,7 +140,7 @@ def _describe_intensity(flops_per_byte: float | None) -> str:
 
 
 def _heading(entry: Mapping[str, Any]) -> str:
-    return f"{entry['device_name']}, {entry['unit'].upper()}, {TARGET_NAMES[entry['target']]} {entry['precision']}"
+    return f"{entry['device_name']}, {entry['unit'].upper()}, {ENGINES[entry['target']].title} {entry['precision']}"
 
 
 def _of(times: Mapping[str, float | None]) -> list[float]:

@@ -12,7 +12,8 @@ from kind_core.cli import completion_option, offer, parse_interval, report_error
 from kind_core.errors import ConfigError
 from kind_core.precisions import PRECISIONS, list_precisions
 from kind_core.samplers import SAMPLERS
-from kind_export.request import PIPELINE_TARGET, TARGETS
+from kind_export.request import TARGETS
+from kind_export.target_rows import TARGET_ROWS
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -20,7 +21,8 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 @click.group(invoke_without_command=True, context_settings=_CONTEXT)
 @click.option("--classes", multiple=True, metavar="NAMES", help="Classes, by name or id (comma or repeated).")
 @click.option(
-    "--target", "targets", multiple=True, metavar="TARGET", shell_complete=offer(*TARGETS, "all", PIPELINE_TARGET),
+    "--target", "targets", multiple=True, metavar="TARGET",
+    shell_complete=offer(*dict.fromkeys((*TARGETS, "all", *TARGET_ROWS))),
     help="coreml, onnx, executorch, all three as all, or diffusers.",
 )  # fmt: skip
 @click.option(

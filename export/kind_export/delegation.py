@@ -11,6 +11,7 @@ import numpy as np
 from kind_bench.counting import count_program
 from kind_bench.lint import MIN_RUN_MS, require_fast
 from kind_core.errors import VerificationError
+from kind_runtimes.engines import ENGINES
 from kind_runtimes.manifest import TargetSpec
 
 MIN_SHARE = 0.95
@@ -21,7 +22,7 @@ def check_delegation(folder: Path, target: TargetSpec) -> dict[str, object]:
 
     Returns the figures for `measured.json`. Other targets than ExecuTorch have no such trace and return nothing.
     """
-    if target.target != "executorch":
+    if not ENGINES[target.target].has_delegates:
         return {}
     from kind_bench.measure.executorch_trace import profile_delegation
 

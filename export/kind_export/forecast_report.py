@@ -11,6 +11,7 @@ from kind_bench.forecasting.devices import Device, UnitName
 from kind_bench.forecasting.forecast import Forecast, default_unit, forecast, forecast_picture
 from kind_bench.forecasting.roofline import UnitSpeed, unit_speed
 from kind_export.work_report import Works
+from kind_runtimes.engines import ENGINES
 from kind_runtimes.manifest import Manifest
 
 # Where a user names none: the three chips of the paper and an older iPhone.
@@ -24,7 +25,7 @@ def describe_forecasts(works: Works, manifest: Manifest, devices: Sequence[Devic
         _describe(works, manifest, device, target, unit)
         for device in devices
         for target in works
-        if target != "coreml" or device.vendor == "apple"
+        if ENGINES[target].vendor in (None, device.vendor)
         for unit in _units(device, works[target]["step"])
     ]
 
@@ -32,7 +33,7 @@ def describe_forecasts(works: Works, manifest: Manifest, devices: Sequence[Devic
 def _units(device: Device, step: ProgramWork) -> Iterator[UnitName]:
     """Where the programs of a target may run; Core ML's fp32 does not run on the Neural Engine."""
     usual = default_unit(step)
-    if step.target != "coreml" or usual not in _APPLE_UNITS:
+    if not ENGINES[step.target].picks_unit or usual not in _APPLE_UNITS:
         yield usual
         return
     found = [unit for unit in _APPLE_UNITS[_APPLE_UNITS.index(usual) :] if unit in device.units]

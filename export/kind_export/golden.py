@@ -12,14 +12,13 @@ from safetensors.numpy import save
 from kind_core.noise import picture_seed
 from kind_core.pictures import make_grid
 from kind_export.reference import Reference, Trajectory
+from kind_runtimes.engines import ENGINES
 from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import Manifest
 from kind_runtimes.packs import read_pack
 
 _PREVIEW_CLASSES = 8
 _PREVIEW_COLUMNS = 4
-# the fastest first: the preview shows what a program makes, whichever it is
-_PREVIEW_RUNTIMES = ("onnx", "executorch", "coreml", "diffusers")
 
 
 def write_golden(file: Path, trajectories: Sequence[Trajectory], reference: Reference) -> None:
@@ -40,7 +39,7 @@ def write_golden(file: Path, trajectories: Sequence[Trajectory], reference: Refe
 
 def write_preview(folder: Path, manifest: Manifest) -> None:
     """`preview.png`: a few pictures of the first classes, made by the exported programs."""
-    runtime = next(name for name in _PREVIEW_RUNTIMES if name in manifest.targets)
+    runtime = next(name for name in ENGINES if name in manifest.targets)
     generator = open_generator(folder, manifest.with_code(), runtime)
     if generator.decode is None:
         return

@@ -51,9 +51,7 @@ def lower_target(
     file = f"{name}/step{target.SUFFIX}"
     facts: dict[str, Any] = {}
     if class_steps:
-        from kind_export.targets.coreml import lower_functions  # the only target that has them
-
-        facts["step"] = lower_functions(class_steps, folder / file, options)
+        facts["step"] = target.lower_functions(class_steps, folder / file, options)
         programs = {"step": replace(_describe(step, file), class_functions=options.class_functions)}
     elif all(is_guided):
         facts["step"] = target.lower(step, folder / file, options)

@@ -19,16 +19,10 @@ from kind_export.lowering import Written
 from kind_export.programs import latents_shape
 from kind_export.request import ExportRequest
 from kind_export.rewrites import describe_rewrites
+from kind_export.targets import load_target
 from kind_export.verify import Parity
 from kind_runtimes.bundle import MANIFEST_NAME, list_files
 from kind_runtimes.manifest import FORMAT_VERSION, NOISE_GENERATOR, Manifest, describe_program, parse_manifest
-
-_TOOLS = {
-    "coreml": ("coremltools", "torch"),
-    "onnx": ("onnx", "onnxscript", "onnxruntime", "torch"),
-    "executorch": ("executorch", "torch"),
-    "diffusers": ("torch",),
-}
 
 
 def draft_manifest(
@@ -39,7 +33,7 @@ def draft_manifest(
     packs: dict[str, Any],
 ) -> Manifest:
     """The manifest without parity and hashes, which come from running what it describes."""
-    tools = sorted({tool for name in lowered for tool in _TOOLS[name]} | {"diffusers"})
+    tools = sorted({tool for name in lowered for tool in load_target(name).TOOLS} | {"diffusers"})
     config = checkpoint.config
     data: dict[str, Any] = {
         "format_version": FORMAT_VERSION,

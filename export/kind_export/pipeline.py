@@ -33,10 +33,11 @@ from kind_export.planning.plan import Choice, Considered, Plan, apply_choice
 from kind_export.precision import lower_within_gate
 from kind_export.reference import Reference
 from kind_export.report import choose_devices, write_report
-from kind_export.request import PIPELINE_TARGET, ExportRequest
+from kind_export.request import ExportRequest
 from kind_export.rewrites import RewriteOptions, rewrite, rewrite_base
 from kind_export.rewrites.detach_classes import DetachedClass
 from kind_export.rewrites.factor_modulations import table_error_db
+from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets import TargetOptions, choose_precision, load_target
 from kind_export.verify import Parity, ShortfallError, Verifier
 from kind_runtimes.about import About
@@ -99,7 +100,7 @@ def _export(
         compact = replace(compact, decoder=measure_decoder(source.decoder, verifier.trajectories))
     about = _describe_programs(job, checkpoint)
     options_of = {name: replace(_target_options(name, request, checkpoint), about=about) for name in job.targets}
-    for name in (name for name in job.targets if name != PIPELINE_TARGET):
+    for name in (name for name in job.targets if TARGET_ROWS[name].is_program):
         require_size(name, compact, options_of[name])
     with staged(job.output, BUNDLE, force=request.force) as folder:
         folder.mkdir()
@@ -111,7 +112,7 @@ def _export(
         lowered: dict[str, Written] = {}
         parities, profiles = {}, {}
         for name, options in options_of.items():
-            if name == PIPELINE_TARGET:
+            if not TARGET_ROWS[name].is_program:
                 lowered[name], parities[name] = _write_pipeline(
                     folder, job.source.autoencoder, checkpoint, compact, options, verifier, draft_of, on_stage
                 )
@@ -178,13 +179,13 @@ def _write_pipeline(
     on_stage: OnStage,
 ) -> tuple[Written, Parity]:
     """The diffusers folder: step by step through its programs' gates, then each class by one call of the pipeline."""
-    from kind_export.targets.diffusers import check_pipeline, lower_pipeline
+    from kind_export.targets.diffusers import NAME, check_pipeline, lower_pipeline
 
     reference, precision = verifier.reference, options.precision
-    on_stage(f"writing the {PIPELINE_TARGET} pipeline")
+    on_stage(f"writing the {NAME} pipeline")
     written = lower_pipeline(folder, checkpoint, compact, reference, precision, autoencoder)
-    on_stage(f"verifying {PIPELINE_TARGET}")
-    parity = verifier.verify(folder, draft_of({PIPELINE_TARGET: written}), written.spec)
+    on_stage(f"verifying {NAME}")
+    parity = verifier.verify(folder, draft_of({NAME: written}), written.spec)
     psnr_db = check_pipeline(folder, verifier.trajectories, reference, precision)
     written.facts["step"]["pipeline_psnr_db"] = round(psnr_db, 2)
     return written, parity

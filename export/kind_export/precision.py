@@ -19,7 +19,7 @@ from kind_export.compact import CompactModel
 from kind_export.graph_check import SavedStep
 from kind_export.lowering import Lowered, OnStage, Written, lower_target
 from kind_export.sensitivity import LayerCost, choose_kept, describe_costs, measure_costs
-from kind_export.targets import Lowering, TargetOptions
+from kind_export.targets import Lowering, TargetOptions, load_target
 from kind_export.verify import Parity, ShortfallError, Verifier, step_indices, step_inputs
 from kind_runtimes.generator import Generator, open_generator
 from kind_runtimes.manifest import Manifest
@@ -65,7 +65,7 @@ def lower_within_gate(
 def _saved_step(folder: Path, lowered: Lowered, verifier: Verifier) -> SavedStep | None:
     """Where a Core ML package is not the eager model up to rounding, what it should be instead."""
     differs = verifier.is_approximate or not PRECISIONS[lowered.options.precision].is_float
-    return SavedStep(folder, lowered) if lowered.spec.target == "coreml" and differs else None
+    return SavedStep(folder, lowered) if load_target(lowered.spec.target).READS_BACK_WEIGHTS and differs else None
 
 
 def _calibrate(lowering: Lowering, generator: Generator, folder: Path, verifier: Verifier) -> list[tuple[Tensor, ...]]:

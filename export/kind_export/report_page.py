@@ -13,7 +13,6 @@ from typing import Any
 from kind_export.charts import draw_bars, draw_columns, draw_ranges, draw_roofline
 from kind_export.plan_words import describe_plan
 from kind_export.report_words import (
-    TARGET_NAMES,
     compare_share,
     describe_limits,
     explain_form,
@@ -25,6 +24,7 @@ from kind_export.report_words import (
     format_range,
     join_words,
 )
+from kind_runtimes.engines import ENGINES
 
 Report = Mapping[str, Any]
 _PREVIEW_WIDTH = 512
@@ -52,7 +52,7 @@ def render_page(report: Report, preview: bytes | None) -> str:
         report=report,
         names=[info["names"][0] for info in report["classes"]],
         title=_title(report),
-        runtimes=join_words([TARGET_NAMES[name] for name in report["targets"]]),
+        runtimes=join_words([ENGINES[name].title for name in report["targets"]]),
         preview=None if preview is None else _describe_preview(report, preview),
         headlines=_headlines(report),
         charts=_charts(report),
@@ -61,12 +61,19 @@ def render_page(report: Report, preview: bytes | None) -> str:
         rooflines=[chart for one in report["forecasts"] if (chart := draw_roofline(one)) is not None],
         forecast_notes=list(dict.fromkeys(note for one in report["forecasts"] for note in one["notes"])),
         plan_words=describe_plan(report["plan"]) if report["plan"] else None,
-        target_names=TARGET_NAMES,
+        engines=ENGINES,
+        image_titles=[ENGINES[name].title for name, one in report["targets"].items() if _draws_images(one["programs"])],
         programs=next(iter(report["targets"].values()))["programs"],
         forms={name: explain_form(m) for name, m in report["model"]["matrices_of_a_block"].items()},
         loop_text=_loop(report),  # `loop` is Jinja's own
         command=_command(report),
     )
+
+
+def _draws_images(programs: Mapping[str, Any]) -> bool:
+    """Whether `decode` gives a picture type in place of floats."""
+    outputs = programs.get("decode", {}).get("outputs", ())
+    return any(one["dtype"] == "image_rgb_uint8" for one in outputs)
 
 
 def _title(report: Report) -> str:
@@ -107,7 +114,7 @@ def _headlines(report: Report) -> list[dict[str, str]]:
         {
             "label": "To ship",
             "value": format_bytes(targets[smallest]["size_bytes"]),
-            "note": f"{TARGET_NAMES[smallest]}, {targets[smallest]['precision']}{others}",
+            "note": f"{ENGINES[smallest].title}, {targets[smallest]['precision']}{others}",
         },
         {
             "label": "Parameters",
@@ -119,7 +126,7 @@ def _headlines(report: Report) -> list[dict[str, str]]:
         {
             "label": "Closeness to the original",
             "value": format_db(parity["trajectory_psnr_db"]),
-            "note": f"{TARGET_NAMES[closest]}; {format_db(parity['threshold_db'])} needed"
+            "note": f"{ENGINES[closest].title}; {format_db(parity['threshold_db'])} needed"
             + ("" if len(targets) == 1 else ", the narrowest pass"),
         },
     ]
@@ -132,7 +139,7 @@ def _headline_step(report: Report) -> dict[str, str]:
         return {"label": "One step here", "value": "needs a Mac", "note": note}
     fastest = min(measured, key=lambda name: measured[name]["step_ms"])
     others = "" if len(measured) == 1 else ", the fastest"
-    note = f"{TARGET_NAMES[fastest]} on this host{others}; phones are below"
+    note = f"{ENGINES[fastest].title} on this host{others}; phones are below"
     return {"label": "One step here", "value": format_ms(measured[fastest]["step_ms"]), "note": note}
 
 
@@ -181,7 +188,7 @@ def _work_charts(report: Report) -> list[dict[str, Any]]:
             draw_columns("FLOPs by layer", _sums(work["by_layer"], "flops"), "FLOPs"),
             draw_columns("Weights by layer", _sums(work["by_layer"], "weight_bytes"), "bytes"),
         ]
-        title = f"{TARGET_NAMES[target]}: one step"
+        title = f"{ENGINES[target].title}: one step"
         charts.append({"title": title, "bars": bars, "columns": columns if work["by_layer"] else []})
     return charts
 
@@ -237,7 +244,8 @@ def _command(report: Report) -> str:
     }
     if len(precisions) == 1:  # where they differ, they are the targets' defaults
         options["--precision"] = precisions.pop()
-    min_ios = targets.get("coreml", {}).get("lowering", {}).get("step", {}).get("min_ios")
+    steps = (target["lowering"].get("step", {}) for target in targets.values())
+    min_ios = next((step["min_ios"] for step in steps if "min_ios" in step), None)
     if min_ios is not None:
         options["--min-ios"] = str(min_ios)
     if len(sampling["guided_steps"]) < sampling["steps"]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from kind_export.verify import MAX_DB
 
-TARGET_NAMES = {"coreml": "Core ML", "onnx": "ONNX", "executorch": "ExecuTorch", "diffusers": "diffusers"}
 _SPACE = "\u00a0"  # a figure and its unit stay on one line
 
 

@@ -12,10 +12,10 @@ from kind_core.precisions import PRECISIONS, PrecisionName
 from kind_core.samplers import ALL_STEPS, SAMPLERS, check_interval
 from kind_export.kits import check_kits
 from kind_export.planning.budget import NO_BUDGET, Budget
+from kind_export.target_rows import TARGET_ROWS
 
 MAX_GUIDANCE = 100.0
-TARGETS = ("coreml", "onnx", "executorch")  # what --target all means: programs for devices
-PIPELINE_TARGET = "diffusers"  # a folder for Python, with every weight as trained
+TARGETS = tuple(row.name for row in TARGET_ROWS.values() if row.is_program)  # what --target all means
 MIN_IOS = (17, 18)
 BAKING_MODES = ("auto", "on", "off")
 
@@ -101,25 +101,29 @@ class ExportRequest:
 
     def _check_ios(self) -> None:
         """Refuse what Core ML has from iOS 18 on before any work is done."""
-        if self.min_ios >= 18 or "coreml" not in parse_targets(self.targets):
+        names = [name for name in parse_targets(self.targets) if TARGET_ROWS[name].is_for_ios]
+        if self.min_ios >= 18 or not names:
             return
         needs = {
             "precision 'int4'": self.precision == "int4",
             "a guidance interval": self.guidance_interval != ALL_STEPS,
         }
         for what in (name for name, is_asked in needs.items() if is_asked):
-            raise TargetError(f"{what} of target 'coreml' needs iOS 18, min-ios is {self.min_ios}", "add --min-ios 18")
+            raise TargetError(
+                f"{what} of target {names[0]!r} needs iOS 18, min-ios is {self.min_ios}", "add --min-ios 18"
+            )
 
     def _check_pipeline(self) -> None:
-        """Refuse what a diffusers folder cannot hold: it has the weights of each class as trained."""
-        if PIPELINE_TARGET not in parse_targets(self.targets):
+        """Refuse what a folder for Python cannot hold: it has the weights of each class as trained."""
+        folder = next((name for name in parse_targets(self.targets) if not TARGET_ROWS[name].is_program), None)
+        if folder is None:
             return
         given = {"packs": self.packs, "max-rank": self.max_rank is not None, "energy": self.energy is not None}
         given |= {"max-size and other limits": not self.budget.is_empty}
         for name in (name for name, is_given in given.items() if is_given):
             raise ConfigError(
-                f"--{name} does not go with target {PIPELINE_TARGET!r}, which holds the classes as trained",
-                f"export {PIPELINE_TARGET} without it",
+                f"--{name} does not go with target {folder!r}, which holds the classes as trained",
+                f"export {folder} without it",
             )
 
     def _check_shortcuts(self) -> None:
@@ -141,9 +145,10 @@ class ExportRequest:
         if self.packs:
             raise ConfigError("--class-functions goes with built-in classes, not with --packs", "leave one of them out")
         targets = parse_targets(self.targets)
-        if targets != ["coreml"]:
+        able = [row.name for row in TARGET_ROWS.values() if row.has_class_functions]
+        if not set(targets) <= set(able):
             raise ConfigError(
-                f"class functions are for target coreml alone, asked for {', '.join(targets)}",
+                f"class functions are for target {', '.join(able)} alone, asked for {', '.join(targets)}",
                 "export the other targets without --class-functions",
             )
         if self.min_ios < 18:
@@ -182,11 +187,11 @@ class ExportRequest:
 
 def parse_targets(names: Sequence[str]) -> list[str]:
     """`all` or target names, each once and in a fixed order; raises TargetError for an unknown one."""
-    known = (*TARGETS, PIPELINE_TARGET)
     for name in names:
-        if name not in (*known, "all"):
-            raise TargetError(f"unknown target {name!r}, expected {', '.join(known)} or all", "use --target NAME")
-    return [target for target in known if target in names or (target in TARGETS and "all" in names)]
+        if name not in (*TARGET_ROWS, "all"):
+            raise TargetError(f"unknown target {name!r}, expected {', '.join(TARGET_ROWS)} or all", "use --target NAME")
+    rows = TARGET_ROWS.values()
+    return [row.name for row in rows if row.name in names or (row.is_program and "all" in names)]
 
 
 def parse_blends(texts: Sequence[str]) -> tuple[tuple[str, ...], ...]:

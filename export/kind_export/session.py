@@ -79,10 +79,11 @@ def _describe_choice(report: dict[str, Any]) -> Iterator[str]:
 
 def _describe_forecasts(report: dict[str, Any]) -> Iterator[str]:
     """A line for each device and unit; always called a forecast."""
-    from kind_export.report_words import TARGET_NAMES, format_range
+    from kind_export.report_words import format_range
+    from kind_runtimes.engines import ENGINES
 
     for one in report["forecasts"]:
-        where = f"{one['device_name']}, {one['unit'].upper()}, {TARGET_NAMES[one['target']]} {one['precision']}"
+        where = f"{one['device_name']}, {one['unit'].upper()}, {ENGINES[one['target']].title} {one['precision']}"
         times = f"a step {format_range(one['step'])}, a picture {format_range(one['picture'])}"
         yield f"forecast  {where}: {times}{'; ' + one['reason'] if one['reason'] else ''}".replace("\u00a0", " ")
 

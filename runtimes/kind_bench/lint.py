@@ -13,6 +13,7 @@ from typing import Any
 
 from kind_bench.counting.work import OpWork, ProgramWork
 from kind_core.errors import VerificationError
+from kind_runtimes.engines import ENGINES
 
 Profile = Mapping[str, Any]  # of a results file: run_ms, and ops with op_type, backend and ms
 MAX_SHARE = (
@@ -85,7 +86,7 @@ def lint_program(work: ProgramWork, profile: Profile | None = None) -> tuple[Fin
 
 def lint(work: ProgramWork, profile: Profile | None = None) -> Lint:
     """Shares of each backend and operator class, number of delegates, and the findings."""
-    is_rule = work.target == "coreml"
+    is_rule = ENGINES[work.target].picks_unit
     return Lint(
         target=work.target, program=work.program, num_delegates=work.num_delegates,
         basis="measured" if profile is not None else "by rule, not measured" if is_rule else "counted",
@@ -121,7 +122,7 @@ def print_lint(lints: Sequence[Lint], *, as_json: bool = False) -> None:
         click.echo(json.dumps({"kind": "lint", "programs": [one.to_dict() for one in lints]}, indent=2))
         return
     for one in lints:
-        delegates = f", {one.num_delegates} delegates" if one.target == "executorch" else ""
+        delegates = f", {one.num_delegates} delegates" if ENGINES[one.target].has_delegates else ""
         click.echo(f"{one.target} {one.program} ({one.basis}{delegates})")
         for title, shares in (("backend", one.backends), ("class", one.classes)):
             click.echo(f"  {title:<24}{'ops':>6}{'ops %':>8}{'FLOPs %':>9}{'bytes %':>9}{'time %':>8}")

@@ -10,9 +10,10 @@ import numpy as np
 
 from kind_core.errors import TargetError
 from kind_core.noise import start_noise
+from kind_runtimes.engines import holds_code
 from kind_runtimes.manifest import Manifest, ProgramSpec, TensorSpec
 from kind_runtimes.packs import Pack, check_pack, pack_inputs
-from kind_runtimes.runtime import CODE_RUNTIME, DEFAULT_OPTIONS, Arrays, EngineOptions, Program, open_program
+from kind_runtimes.runtime import DEFAULT_OPTIONS, Arrays, EngineOptions, Program, open_program
 
 OnStep = Callable[[int, int], None]
 
@@ -116,7 +117,7 @@ def open_generator(
 ) -> Generator:
     """Open the programs of a bundle folder in `runtime`; raises TargetError for code that was not asked for."""
     target = manifest.target(runtime)
-    if runtime == CODE_RUNTIME and not manifest.may_run_code:
+    if holds_code(runtime) and not manifest.may_run_code:
         raise TargetError(
             f"the {runtime} programs of {folder} are code, and nobody asked for it to run",
             f"where you trust who made the bundle: --runtime {runtime}, or open_bundle(path, run_code=True)",

@@ -10,13 +10,13 @@ from typing import Any
 from kind_core.errors import BundleError
 from kind_runtimes.about import parse_about
 from kind_runtimes.bundle import MANIFEST_NAME, open_bundle, read_manifest
+from kind_runtimes.engines import ENGINES
 from kind_runtimes.manifest import PACK_SUFFIX, Manifest, TensorSpec
 from kind_runtimes.packs import read_pack
 from kind_runtimes.runtime import describe_file
 
 # The runtime that reads a program of each ending.
-SUFFIXES = {".onnx": "onnx", ".mlpackage": "coreml", ".pte": "executorch"}
-_NAMES = {"onnx": "ONNX program", "coreml": "Core ML package", "executorch": "ExecuTorch program"}
+SUFFIXES = {one.suffix: one.name for one in ENGINES.values() if one.suffix}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +50,7 @@ def _inspect_program(path: Path, runtime: str) -> Inspection:
     # a .pte file names no inputs, so what kind-export wrote goes first
     facts = about or {"inputs": _describe(found.inputs), "outputs": _describe(found.outputs)}
     note = "" if about else "the file does not describe itself: it is of another tool, or older"
-    return Inspection(kind=_NAMES[runtime], path=path, size_bytes=_measure(path), facts=facts, note=note)
+    return Inspection(kind=ENGINES[runtime].file_kind, path=path, size_bytes=_measure(path), facts=facts, note=note)
 
 
 def _inspect_pack(path: Path) -> Inspection:

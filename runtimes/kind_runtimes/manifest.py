@@ -13,6 +13,7 @@ from kind_core.classes import ClassInfo
 from kind_core.errors import BundleError, TargetError
 from kind_core.precisions import PRECISIONS
 from kind_core.samplers import ALL_STEPS, Sampling
+from kind_runtimes.engines import ENGINES, holds_code
 
 FORMAT_VERSION = 1
 PACKS_FOLDER = "packs"  # its files are listed apart
@@ -99,14 +100,17 @@ class Manifest:
 def load_schema(name: str) -> dict[str, Any]:
     """A JSON Schema that ships with the package: `manifest`, `report` or `results`."""
     text = (files("kind_runtimes") / "schemas" / f"{name}.schema.json").read_text(encoding="utf-8")
-    return dict(json.loads(text, object_hook=_name_precisions))
+    return dict(json.loads(text, object_hook=_fill_in))
 
 
-def _name_precisions(part: dict[str, Any]) -> dict[str, Any]:
-    """A part of a schema with the names of the table, wherever a precision of weights stands."""
+def _fill_in(part: dict[str, Any]) -> dict[str, Any]:
+    """A part of a schema with the names of the tables, wherever a precision of weights or an engine stands."""
     entry = part.get("precision")
     if isinstance(entry, dict) and "enum" in entry:
         entry["enum"] = list(PRECISIONS)
+    known = part.get("enum", ())
+    if not {name for name in ENGINES if not holds_code(name)}.isdisjoint(known):
+        part["enum"] += [name for name in ENGINES if name not in known and not holds_code(name)]
     return part
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -16,6 +15,7 @@ import numpy as np
 
 from kind_core.errors import TargetError
 from kind_runtimes.about import FileDescription
+from kind_runtimes.engines import ENGINES, by_preference
 from kind_runtimes.manifest import ProgramSpec
 
 Arrays = dict[str, np.ndarray]
@@ -70,45 +70,27 @@ class ClassPrograms:
 DEFAULT_OPTIONS = EngineOptions()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Runtime:
-    module: str
-    package: str
-
-
-_RUNTIMES = {
-    "onnx": _Runtime(module="kind_runtimes.onnx_program", package="onnxruntime"),
-    "executorch": _Runtime(module="kind_runtimes.executorch_program", package="executorch"),
-    "coreml": _Runtime(module="kind_runtimes.coreml_program", package="coremltools"),
-    "diffusers": _Runtime(module="kind_runtimes.diffusers_program", package="diffusers"),
-}
-RUNTIMES = tuple(_RUNTIMES)
-CODE_RUNTIME = "diffusers"  # what a bundle holds for it is code, which runs only where it was asked for by name
-# Core ML itself runs on Apple's systems only; its evaluator, elsewhere, is the slowest and comes last.
-_PREFERENCE = ("coreml", "onnx", "executorch") if sys.platform == "darwin" else ("onnx", "executorch", "coreml")
-
-
 def check_runtime(name: str) -> str:
     """`name`; raises TargetError when there is no such runtime."""
-    if name not in _RUNTIMES:
-        raise TargetError(f"unknown runtime {name!r}, expected one of {', '.join(RUNTIMES)}")
+    if name not in ENGINES:
+        raise TargetError(f"unknown runtime {name!r}, expected one of {', '.join(ENGINES)}")
     return name
 
 
 def choose_runtime(targets: Collection[str]) -> str:
     """The best installed one of a bundle's targets; if none is installed, the best: opening it says what is missing."""
-    held = [name for name in _PREFERENCE if name in targets]
+    held = [one.name for one in by_preference() if one.name in targets]
     if not held:
         raise TargetError(
             f"the bundle holds {', '.join(targets)} only, whose pipeline.py is code that would run here",
             "add --runtime diffusers where you trust where the bundle comes from",
         )
-    return next((name for name in held if find_spec(_RUNTIMES[name].package)), held[0])
+    return next((name for name in held if find_spec(ENGINES[name].package)), held[0])
 
 
 def is_installed(runtime: str) -> bool:
     """Whether the package of `runtime` is there."""
-    return find_spec(_RUNTIMES[check_runtime(runtime)].package) is not None
+    return find_spec(ENGINES[check_runtime(runtime)].package) is not None
 
 
 def open_program(runtime: str, file: Path, spec: ProgramSpec, options: EngineOptions = DEFAULT_OPTIONS) -> Program:
@@ -126,7 +108,7 @@ def open_program(runtime: str, file: Path, spec: ProgramSpec, options: EngineOpt
 
 def load_runtime(runtime: str) -> ModuleType:
     """The module that opens the programs of `runtime`, its library with it; raises TargetError like `open_program`."""
-    entry = _RUNTIMES[check_runtime(runtime)]
+    entry = ENGINES[check_runtime(runtime)]
     try:
         return import_module(entry.module)
     except ModuleNotFoundError as error:

@@ -16,11 +16,12 @@ from kind_core.errors import BundleError, ClassNameError, ConfigError, OutputErr
 from kind_core.noise import picture_seed
 from kind_core.staging import check_output
 from kind_runtimes.bundle import open_bundle
+from kind_runtimes.engines import holds_code
 from kind_runtimes.generator import Generator, open_generator
 from kind_runtimes.manifest import Manifest
 from kind_runtimes.packs import Pack, check_pack, find_packs, read_pack
 from kind_runtimes.progress import OnProgress, Progress
-from kind_runtimes.runtime import CODE_RUNTIME, check_runtime, choose_runtime
+from kind_runtimes.runtime import check_runtime, choose_runtime
 
 MAX_GUIDANCE = 100.0
 _LEARNGENE = ClassInfo(id="learngene", names=("learngene",))  # what a base draws without a pack
@@ -76,7 +77,7 @@ def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: N
     """Draw the pictures of `request` and write them; raises a KindError and writes nothing when anything fails."""
     from kind_core.pictures import make_grid, write_picture
 
-    manifest = open_bundle(request.bundle, run_code=request.runtime == CODE_RUNTIME).manifest
+    manifest = open_bundle(request.bundle, run_code=holds_code(request.runtime)).manifest
     pack, found = _find_pack(request, manifest)
     output = _check_output(request, found.info, manifest.classes)
     runtime = choose_runtime(manifest.targets) if request.runtime is None else request.runtime

@@ -13,12 +13,13 @@ import pytest
 from kind_core.errors import BundleError, TargetError
 from kind_core.noise import start_noise
 from kind_runtimes.bundle import Bundle
+from kind_runtimes.engines import ENGINES
 from kind_runtimes.generator import Generator, open_generator
-from kind_runtimes.runtime import RUNTIMES, Program, choose_runtime, open_program
+from kind_runtimes.runtime import Program, choose_runtime, open_program
 from small_bundles import SHAPE, SUFFIXES, eager_latents, program_specs, psnr_db
 
 # those that run a lowered program; a diffusers folder is tested where it is written
-LOWERED = tuple(name for name in RUNTIMES if name != "diffusers")
+LOWERED = tuple(name for name in ENGINES if name != "diffusers")
 PACKAGES = {"onnx": "onnxruntime", "executorch": "executorch", "coreml": "coremltools"}
 THRESHOLD_DB = {"onnx": 60, "executorch": 60, "coreml": 35}
 OTHER_SYSTEMS = pytest.mark.skipif(sys.platform == "darwin", reason="Core ML itself runs here")

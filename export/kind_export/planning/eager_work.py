@@ -19,7 +19,8 @@ from kind_bench.counting.ledger import Ledger, Node, TensorSize
 from kind_bench.counting.work import ComputePrecision, OpClass, ProgramWork
 from kind_core.precisions import EXACT, PRECISIONS, PrecisionName
 from kind_export.quantization import quantizable_layers
-from kind_export.targets import Lowering
+from kind_export.targets import Lowering, load_target
+from kind_runtimes.engines import ENGINES
 
 _VIEWS = frozenset(
     ("view", "t", "transpose", "permute", "expand", "reshape", "unsqueeze", "squeeze", "select", "alias", "detach",
@@ -49,11 +50,12 @@ def count_eager(lowering: Lowering, target: str, precision: PrecisionName) -> Pr
 
 def product_precision(target: str, precision: PrecisionName) -> ComputePrecision:
     """What the products of quantisable layers compute in."""
-    if PRECISIONS[precision].is_float:
-        return "fp16" if PRECISIONS[precision].is_half else "fp32"
-    if target == "coreml":
-        return "fp16"  # weights are widened when they are read
-    return "int8" if PRECISIONS[precision].weight_bits == 8 or target == "executorch" else "fp32"
+    is_float = PRECISIONS[precision].is_float
+    bits = PRECISIONS[precision].weight_bits if is_float else load_target(target).product_bits(precision)
+    return _COMPUTES[bits]
+
+
+_COMPUTES: dict[int, ComputePrecision] = {8: "int8", 16: "fp16", 32: "fp32"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +70,7 @@ class _Storage:
 
     @classmethod
     def of(cls, lowering: Lowering, target: str, precision: PrecisionName) -> _Storage:
-        is_half = PRECISIONS[precision].is_half or (target == "coreml" and precision != EXACT)
+        is_half = PRECISIONS[precision].is_half or (precision != EXACT and not load_target(target).CASTS_MODULE)
         layers = quantizable_layers(lowering.module) if not PRECISIONS[precision].is_float else {}
         return cls(
             low={
@@ -104,7 +106,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch do
         self.ledger.add_input(_name(tensor), self._size(tensor))
 
     def finish(self, target: str, program: str, outputs: Sequence[Tensor]) -> ProgramWork:
-        num_delegates = 1 if target == "executorch" else 0
+        num_delegates = int(ENGINES[target].has_delegates)
         return self.ledger.finish(target, program, map(_name, outputs), num_delegates=num_delegates)
 
     def __torch_dispatch__(

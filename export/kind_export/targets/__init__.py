@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from kind_core.errors import ExportError, KindError, TargetError
 from kind_core.precisions import PrecisionName
-from kind_export.request import PIPELINE_TARGET, TARGETS
 from kind_export.step_program import GraphStyle
+from kind_export.target_rows import TARGET_ROWS
 from kind_runtimes.about import About
 from kind_runtimes.manifest import TensorSpec
 
@@ -36,22 +36,36 @@ class Lowering:
 
 
 class Target(Protocol):
-    """What a target module offers."""
+    """What a target module offers.
+
+    `TOOLS`: the packages whose versions a manifest names. `CASTS_MODULE`: the module is given in the precision, and not
+    rounded by the tool. `READS_BACK_WEIGHTS`: the weights of a saved program can be put back into the module.
+    """
 
     SUFFIX: str
+    TOOLS: tuple[str, ...]
     DEFAULT_PRECISION: PrecisionName
     PRECISIONS: tuple[PrecisionName, ...]
     STYLE: GraphStyle
     IMAGE_OUTPUT: bool
     CASTS_MODULE: bool
+    READS_BACK_WEIGHTS: bool
     MAX_BYTES: int | None
 
     def is_loadable(self, options: TargetOptions) -> bool:
         """Whether the oldest system that is asked for can load a program of these options."""
         ...
 
+    def product_bits(self, precision: PrecisionName) -> int:
+        """Bits of the numbers that products with quantised weights compute in: 8 for integers, 16 or 32 for floats."""
+        ...
+
     def lower(self, lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
         """Write the program to `file`; returns facts for the manifest."""
+        ...
+
+    def lower_functions(self, lowerings: Mapping[str, Lowering], file: Path, options: TargetOptions) -> dict[str, Any]:
+        """Write several programs to one file, a function each, their weights once; where the target has functions."""
         ...
 
     def lower_pair(
@@ -89,10 +103,9 @@ class TargetOptions:
 
 
 def load_target(name: str) -> Target:
-    """Import one of `request.TARGETS`; raises TargetError when its package is not installed."""
-    assert name in (*TARGETS, PIPELINE_TARGET), name
+    """Import the module of a row of `TARGET_ROWS`; raises TargetError when its package is not installed."""
     try:
-        return import_module(f"kind_export.targets.{name}")  # type: ignore[return-value]
+        return import_module(TARGET_ROWS[name].module)  # type: ignore[return-value]
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("kind_"):
             raise

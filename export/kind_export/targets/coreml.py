@@ -25,12 +25,14 @@ from kind_runtimes.about import DESCRIPTIONS
 from kind_runtimes.quiet import import_coremltools
 
 SUFFIX = ".mlpackage"
+TOOLS = ("coremltools", "torch")
 DEFAULT_PRECISION: PrecisionName = "fp16"  # what the Neural Engine computes in
 PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16", "int8", "int4", "palette6", "palette4")
 # coremltools 9 takes the tanh-GELU of an exported program for the exact one; written out, it finds the right one
 STYLE = GraphStyle(gelu="expanded")
 IMAGE_OUTPUT = True
 CASTS_MODULE = False
+READS_BACK_WEIGHTS = True
 MAX_BYTES: int | None = None
 _NAMESPACE = uuid.UUID("8b0f6c0e-4a55-4d3c-9d5a-9f2f7c1f5c61")
 
@@ -42,6 +44,11 @@ def is_loadable(options: TargetOptions) -> bool:
     except TargetError:
         return False
     return options.precision in PRECISIONS
+
+
+def product_bits(precision: PrecisionName) -> int:
+    """Weights are widened to fp16 when they are read."""
+    return 16
 
 
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:

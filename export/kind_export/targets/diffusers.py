@@ -31,10 +31,11 @@ from kind_export.compact import CompactModel
 from kind_export.lowering import Written
 from kind_export.programs import decode_contract, step_contract
 from kind_export.reference import Reference, Trajectory
-from kind_export.request import PIPELINE_TARGET
 from kind_export.verify import MAX_DB, psnr_db
 from kind_runtimes.manifest import ProgramSpec, TargetSpec
 
+NAME = "diffusers"
+TOOLS = ("torch",)
 DEFAULT_PRECISION: PrecisionName = "fp32"
 PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16")  # of the weights on disk
 PIPELINE_FILE = "pipeline.py"
@@ -61,16 +62,16 @@ def lower_pipeline(
     autoencoder: Path | None = None,
 ) -> Written:
     """Write the folder into a bundle folder. Its pipeline is called like a program too, with the inputs of all."""
-    facts = write_pipeline(folder / PIPELINE_TARGET, checkpoint, reference, precision, autoencoder)
+    facts = write_pipeline(folder / NAME, checkpoint, reference, precision, autoencoder)
     inputs, outputs = step_contract(compact)
-    step = ProgramSpec(name="step", file=PIPELINE_TARGET, inputs=inputs, outputs=outputs)
+    step = ProgramSpec(name="step", file=NAME, inputs=inputs, outputs=outputs)
     programs = {"step": step}
     decode = decode_contract(compact)
     if decode is not None:
         # the part that decodes: the autoencoder, or for pixels the pipeline's own code
-        file = f"{PIPELINE_TARGET}/{PIPELINE_FILE if autoencoder is None else _VAE}"
+        file = f"{NAME}/{PIPELINE_FILE if autoencoder is None else _VAE}"
         programs["decode"] = ProgramSpec(name="decode", file=file, inputs=decode[0], outputs=decode[1])
-    spec = TargetSpec(target=PIPELINE_TARGET, precision=precision, programs=programs)
+    spec = TargetSpec(target=NAME, precision=precision, programs=programs)
     return Written(spec=spec, facts={"step": facts})
 
 
@@ -117,7 +118,7 @@ def check_pipeline(
     """
     from kind_runtimes.diffusers_program import open_pipeline
 
-    pipeline = open_pipeline(folder / PIPELINE_TARGET)
+    pipeline = open_pipeline(folder / NAME)
     pipeline.set_progress_bar_config(disable=True)
     worst, limit = MAX_DB, precisions.PRECISIONS[precision].trajectory_db
     for trajectory in trajectories:
@@ -126,7 +127,7 @@ def check_pipeline(
         measured = psnr_db(trajectory.latents[-1], latents)
         if not measured >= limit:
             raise VerificationError(
-                f"{PIPELINE_TARGET}: the pipeline's picture of {info.name!r} has {measured:.1f} dB against the eager "
+                f"{NAME}: the pipeline's picture of {info.name!r} has {measured:.1f} dB against the eager "
                 f"model, expected {limit:g} dB or more; nothing was published",
                 "please report it with this command",
             )

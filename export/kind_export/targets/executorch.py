@@ -24,12 +24,14 @@ with without_import_noise():
     from executorch.exir import EdgeProgramManager, to_edge_transform_and_lower
 
 SUFFIX = ".pte"
+TOOLS = ("executorch", "torch")
 DEFAULT_PRECISION: PrecisionName = "fp32"  # XNNPACK's fp16 is native on ARM only, and cuts the graph elsewhere
 PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16", "int8", "int4")
 # XNNPACK has no LayerNorm: as an operator it would cut the graph at every block
 STYLE = GraphStyle(norm="matmul")
 IMAGE_OUTPUT = False
 CASTS_MODULE = True
+READS_BACK_WEIGHTS = False
 MAX_BYTES: int | None = None
 _QUANTIZATION_OPS = ("torchao::", "quantized_decomposed::")
 
@@ -37,6 +39,11 @@ _QUANTIZATION_OPS = ("torchao::", "quantized_decomposed::")
 def is_loadable(options: TargetOptions) -> bool:
     """ExecuTorch loads every precision."""
     return options.precision in PRECISIONS
+
+
+def product_bits(precision: PrecisionName) -> int:
+    """Activations are quantised with every precision, so all products are of integers."""
+    return 8
 
 
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:

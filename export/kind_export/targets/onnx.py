@@ -14,6 +14,7 @@ from typing import Any
 import onnx
 import torch
 
+from kind_core import precisions
 from kind_core.precisions import PrecisionName
 from kind_export.quantization import quantizable_layers
 from kind_export.step_program import GraphStyle
@@ -22,11 +23,13 @@ from kind_export.targets.onnx_branches import merge_branches
 from kind_export.targets.onnx_quantization import find_products, quantize
 
 SUFFIX = ".onnx"
+TOOLS = ("onnx", "onnxscript", "onnxruntime", "torch")
 DEFAULT_PRECISION: PrecisionName = "fp32"  # onnxruntime's CPU kernels are fp32; fp16 halves the file and adds casts
 PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16", "int8", "int4")
 STYLE = GraphStyle(attention="fused")
 IMAGE_OUTPUT = False
 CASTS_MODULE = True
+READS_BACK_WEIGHTS = False
 OPSET = 20  # the first with Gelu
 MAX_BYTES: int | None = 2**31 - 1  # of a protobuf, weights included
 
@@ -34,6 +37,11 @@ MAX_BYTES: int | None = 2**31 - 1  # of a protobuf, weights included
 def is_loadable(options: TargetOptions) -> bool:
     """onnxruntime loads every precision."""
     return options.precision in PRECISIONS
+
+
+def product_bits(precision: PrecisionName) -> int:
+    """Integers where weights have 8 bits; with fewer they are widened."""
+    return 8 if precisions.PRECISIONS[precision].weight_bits == 8 else 32
 
 
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:

@@ -22,10 +22,8 @@ from typing import Any
 from kind_bench.counting.work import ProgramWork
 from kind_core.errors import TargetError
 from kind_runtimes.bundle import Bundle
+from kind_runtimes.engines import ENGINES, holds_code
 from kind_runtimes.manifest import ProgramSpec
-from kind_runtimes.runtime import CODE_RUNTIME
-
-_WALKERS = {"onnx": "onnx_graph", "coreml": "mil_program", "executorch": "executorch_program"}
 
 
 def count_program(file: Path, spec: ProgramSpec, target: str) -> ProgramWork:
@@ -43,7 +41,7 @@ def count_bundle(bundle: Bundle) -> dict[str, dict[str, ProgramWork]]:
     """
     works: dict[str, dict[str, ProgramWork]] = {}
     for target, entry in bundle.manifest.targets.items():
-        if target == CODE_RUNTIME:
+        if holds_code(target):
             continue  # a folder of weights and code has no operators in a file
         walker = _load_walker(target)
         works[target] = {name: walker.count(bundle.path / p.file, p) for name, p in entry.programs.items()}
@@ -54,10 +52,11 @@ def count_bundle(bundle: Bundle) -> dict[str, dict[str, ProgramWork]]:
 
 
 def _load_walker(target: str) -> Any:
-    if target not in _WALKERS:
-        raise TargetError(f"unknown target {target!r}, expected one of {', '.join(_WALKERS)}", "check the bundle")
+    counters = {name: one.counter for name, one in ENGINES.items() if one.counter is not None}
+    if target not in counters:
+        raise TargetError(f"unknown target {target!r}, expected one of {', '.join(counters)}", "check the bundle")
     try:
-        return import_module(f"kind_bench.counting.{_WALKERS[target]}")
+        return import_module(counters[target])
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("kind_"):
             raise

@@ -23,6 +23,7 @@ from kind_bench.forecasting.nonnegative import fit_rates
 from kind_bench.forecasting.roofline import PORTABLE, Limit
 from kind_core.errors import DeviceError
 from kind_core.staging import file_kind, staged
+from kind_runtimes.engines import ENGINES
 
 # Milliseconds per unit on an ordinary CPU of two cores: only their ratios count, and those of few measurements most.
 _PRIOR: Mapping[str, float] = {
@@ -74,7 +75,7 @@ class Rates:
     def unit(self) -> UnitName:
         """The part of the chip that the provider asks for; those of ONNX that are no CPU's ask for an accelerator."""
         if self.provider is None:
-            return "npu" if self.runtime == "coreml" else "cpu"
+            return "npu" if ENGINES[self.runtime].picks_unit else "cpu"
         return _UNITS.get(self.provider, "npu")
 
     @property

@@ -26,6 +26,7 @@ from kind_bench.forecasting.roofline import (
 )
 from kind_core.errors import DeviceError
 from kind_core.flops import latency_floor_s
+from kind_runtimes.engines import ENGINES
 
 Method = Literal["roofline", "calibrated", "floor only"]
 
@@ -168,7 +169,7 @@ def floor_ms(work: ProgramWork, device: Device) -> float | None:
 
 def default_unit(work: ProgramWork) -> UnitName:
     """The unit that a program's runtime uses: Core ML's fp32 does not run on the Neural Engine."""
-    if work.target != "coreml":
+    if not ENGINES[work.target].picks_unit:
         return "cpu"
     return "gpu" if main_precision(work) == "fp32" else "npu"
 
@@ -187,8 +188,10 @@ def _computing_in(op: OpWork, precision: ComputePrecision) -> OpWork:
 
 
 def _by_roofline(base: Forecast, work: ProgramWork, ops: tuple[OpWork, ...], device: Device) -> Forecast:
-    if work.target == "coreml" and device.vendor != "apple":
-        return replace(base, reason=f"Core ML programs run on Apple's devices, not on {device.name}")
+    engine = ENGINES[work.target]
+    if engine.vendor not in (None, device.vendor):
+        maker = engine.vendor.title()
+        return replace(base, reason=f"{engine.title} programs run on {maker}'s devices, not on {device.name}")
     speeds = {p: unit_speed(device, base.unit, p) for p in {op.precision for op in ops if op.flops} or {base.precision}}
     reason = next((speed for speed in speeds.values() if isinstance(speed, str)), "")
     if reason:
@@ -261,7 +264,7 @@ def _calibrated(base: Forecast, work: ProgramWork, ops: tuple[OpWork, ...], devi
 
 def _elsewhere(unit: UnitName, work: ProgramWork) -> tuple[str, ...]:
     """A word on what a Core ML program holds that its rules keep off the Neural Engine."""
-    if work.target != "coreml" or unit != "npu":
+    if not ENGINES[work.target].picks_unit or unit != "npu":
         return ()
     types = Counter(op.op_type for op in work.ops if op.bytes_moved and "Neural Engine" not in op.backend)
     if not types:

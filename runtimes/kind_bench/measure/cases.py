@@ -24,9 +24,10 @@ from kind_core import errors
 from kind_core.errors import ConfigError, KindError, TargetError
 from kind_core.hashing import hash_file
 from kind_runtimes.bundle import MANIFEST_NAME, Bundle, list_program_files, open_bundle
+from kind_runtimes.engines import ENGINES, holds_code
 from kind_runtimes.manifest import Manifest
 from kind_runtimes.progress import OnProgress, Progress
-from kind_runtimes.runtime import CODE_RUNTIME, DEFAULT_OPTIONS, EngineOptions, check_runtime, is_installed
+from kind_runtimes.runtime import DEFAULT_OPTIONS, EngineOptions, check_runtime, is_installed
 
 _NO_CORE_ML = (
     "Core ML runs on Apple's systems only; its stand-in here checks results and says nothing about speed",
@@ -145,19 +146,18 @@ def describe_document(bundle: Bundle, runtimes: list[str]) -> dict[str, Any]:
 
 def _choose_runtimes(request: BenchRequest, manifest: Manifest) -> tuple[list[str], tuple[str, ...]]:
     """The runtimes asked for, or all that run here, and what is said of the others."""
-    lacks_core_ml = sys.platform != "darwin"
     if request.runtimes:
         for runtime in request.runtimes:
             manifest.target(runtime)
-        if lacks_core_ml and "coreml" in request.runtimes:
+        if not all(ENGINES[runtime].is_timed_here for runtime in request.runtimes):
             raise TargetError(*_NO_CORE_ML)
         return list(dict.fromkeys(request.runtimes)), ()
     chosen, notes = [], []
     for runtime in manifest.targets:
-        if runtime == CODE_RUNTIME:
+        if holds_code(runtime):
             notes.append(f"{runtime} is left out: its pipeline.py is code, and runs where --runtime names it")
-        elif lacks_core_ml and runtime == "coreml":
-            notes.append(f"coreml is left out: {_NO_CORE_ML[0]}")
+        elif not ENGINES[runtime].is_timed_here:
+            notes.append(f"{runtime} is left out: {_NO_CORE_ML[0]}")
         elif not is_installed(runtime):
             notes.append(f"{runtime} is left out: it is not installed")
         else:
@@ -168,11 +168,12 @@ def _choose_runtimes(request: BenchRequest, manifest: Manifest) -> tuple[list[st
 
 
 def _list_options(request: BenchRequest, runtime: str) -> list[EngineOptions]:
-    if runtime == "coreml" and request.threads:
-        raise ConfigError("Core ML chooses its threads itself", "leave --threads out, or add --runtime onnx")
-    if runtime == "executorch" and request.providers:
+    engine = ENGINES[runtime]
+    if engine.picks_unit and request.threads:
+        raise ConfigError(f"{engine.title} chooses its threads itself", "leave --threads out, or add --runtime onnx")
+    if engine.has_delegates and request.providers:
         raise ConfigError(
-            "an ExecuTorch program has no --provider: its backend was fixed when it was exported",
+            f"an {engine.title} program has no --provider: its backend was fixed when it was exported",
             "leave it out, or add --runtime onnx",
         )
     providers = [name.removesuffix("ExecutionProvider") for name in request.providers]
@@ -182,7 +183,7 @@ def _list_options(request: BenchRequest, runtime: str) -> list[EngineOptions]:
 
 def _measure_rounds(request: BenchRequest, manifest: Manifest, cases: list[Gathering], on_progress: OnProgress) -> None:
     for case in cases:
-        if case.runtime == "onnx" and case.options.provider not in (None, "CPU"):
+        if ENGINES[case.runtime].may_fall_back and case.options.provider not in (None, "CPU"):
             _require_provider(request, case, on_progress)
     total = sum(
         _num_samples(request.counts_of(i), manifest, case.runtime) for i in range(request.num_rounds) for case in cases
@@ -229,7 +230,7 @@ def _describe_job(request: BenchRequest, case: Gathering, counts: Counts) -> dic
     return {
         "bundle": str(request.bundle), "runtime": case.runtime, "options": asdict(case.options),
         "counts": asdict(counts), "cold": request.cold, "profile": False,
-        "run_code": CODE_RUNTIME in request.runtimes,
+        "run_code": any(map(holds_code, request.runtimes)),
     }  # fmt: skip
 
 

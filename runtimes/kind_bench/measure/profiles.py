@@ -40,11 +40,7 @@ def profile_step(folder: Path, generator: Generator, runtime: str, options: Engi
     """Trace a guided step of the first class; the file is opened anew, with the runtime's tracer on."""
     spec, inputs = _first_class(generator.manifest.target(runtime).programs["step"], _guided_inputs(generator))
     file = folder / spec.file
-    if runtime == "onnx":
-        return _profile_onnx(file, spec, inputs, options)
-    if runtime == "executorch":
-        return _profile_executorch(file, spec, inputs, options)
-    return _profile_coreml(file, spec, inputs, options)
+    return _PROFILERS[runtime](file, spec, inputs, options)
 
 
 def summarise_runs(tool: str, runs_ms: Sequence[float], runs: Sequence[Sequence[OpRun]]) -> dict[str, Any]:
@@ -217,3 +213,6 @@ def _device_name(type_name: str) -> str:
 def _share(part_ms: Iterable[float], ops: Iterable[Mapping[str, Any]]) -> float:
     total = sum(op["ms"] for op in ops)
     return round(sum(part_ms) / total, 4) if total else 0.0
+
+
+_PROFILERS = {"onnx": _profile_onnx, "executorch": _profile_executorch, "coreml": _profile_coreml}

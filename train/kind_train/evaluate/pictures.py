@@ -94,13 +94,14 @@ class BundleDrawer:
     def __init__(self, path: Path, runtime: str | None, classes: Sequence[str], settings: DrawSettings) -> None:
         from kind_core.hashing import hash_file
         from kind_runtimes.bundle import open_bundle
+        from kind_runtimes.engines import holds_code
         from kind_runtimes.generator import open_generator
         from kind_runtimes.packs import read_pack
-        from kind_runtimes.runtime import CODE_RUNTIME, choose_runtime
+        from kind_runtimes.runtime import choose_runtime
 
         if settings.steps is not None or settings.guidance_interval != ALL_STEPS:
             raise ConfigError("steps and guidance interval are inside a bundle", "export it with the ones you want")
-        manifest = open_bundle(path, run_code=runtime == CODE_RUNTIME).manifest
+        manifest = open_bundle(path, run_code=holds_code(runtime)).manifest
         chosen = _choose(classes, manifest.classes)
         name = choose_runtime(manifest.targets) if runtime is None else manifest.target(runtime).target
         generator = open_generator(path, manifest, name)

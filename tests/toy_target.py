@@ -1,0 +1,39 @@
+"""A target that nothing knows of: ONNX under another name, with its own engine and counter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kind_bench.counting import onnx_graph
+from kind_bench.counting.work import ProgramWork
+from kind_export.target_rows import TargetRow
+from kind_export.targets.onnx import (  # noqa: F401
+    CASTS_MODULE,
+    DEFAULT_PRECISION,
+    IMAGE_OUTPUT,
+    MAX_BYTES,
+    PRECISIONS,
+    READS_BACK_WEIGHTS,
+    STYLE,
+    TOOLS,
+    is_loadable,
+    lower,
+    lower_pair,
+    product_bits,
+)
+from kind_runtimes.engines import Engine
+from kind_runtimes.onnx_program import describe_file, open_program  # noqa: F401
+
+SUFFIX = ".toy"
+ROW = TargetRow(name="toy", module="toy_target")
+ENGINE = Engine(
+    name="toy", title="Toy", module="toy_target", package="onnxruntime", suffix=SUFFIX, file_kind="Toy program",
+    counter="toy_target",
+)  # fmt: skip
+
+
+def count(file: Path, spec: Any, *, is_guided: bool = True) -> ProgramWork:
+    """The work of a program, as an ONNX file's."""
+    return replace(onnx_graph.count(file, spec, is_guided=is_guided), target="toy")
