@@ -2,11 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from kind_core.errors import ConfigError
 
-SAMPLERS = ("ddim", "dpmpp", "euler")
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampler:
+    """A scheduler of diffusers by its class's name, and what it is built with for the schedules that it knows.
+
+    `diffusion` and `flow`: the arguments for a noise schedule of betas and for `flow`; None where it knows none.
+    `velocity_only`: it takes what a `flow_prediction` network predicts, and no other, so it is told nothing of either.
+    """
+
+    name: str
+    scheduler: str
+    diffusion: Mapping[str, Any] | None = None
+    flow: Mapping[str, Any] | None = None
+    velocity_only: bool = False
+
+
+_LAST_SIGMA = {"final_sigmas_type": "zero"}
+_SECOND_ORDER = {"algorithm_type": "dpmsolver++", "solver_order": 2, **_LAST_SIGMA}
+SAMPLERS = {
+    row.name: row
+    for row in (
+        Sampler(name="ddim", scheduler="DDIMScheduler", diffusion={"clip_sample": False}),
+        Sampler(
+            name="dpmpp", scheduler="DPMSolverMultistepScheduler", diffusion=_SECOND_ORDER,
+            flow={"use_flow_sigmas": True, **_LAST_SIGMA},
+        ),
+        Sampler(name="euler", scheduler="FlowMatchEulerDiscreteScheduler", flow={}, velocity_only=True),
+    )
+}  # fmt: skip
+
+
+def list_samplers() -> str:
+    """The names as a help text has them."""
+    usual = [row.name for row in SAMPLERS.values() if row.diffusion is not None]
+    flow = [row.name for row in SAMPLERS.values() if row.diffusion is None]
+    return f"{', '.join(usual)} or, for flow models, {', '.join(flow)}"
+
+
 ALL_STEPS = (0.0, 1.0)  # the guidance interval that leaves no step out
 
 

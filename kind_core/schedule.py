@@ -27,8 +27,8 @@ from kind_core.samplers import ALL_STEPS, SAMPLERS, Sampling
 def make_scheduler(config: DiffusionConfig, sampler: str, steps: int) -> Any:
     """The diffusers scheduler for a checkpoint's schedule, with its `steps` timesteps set.
 
-    `ddim`: DDIMScheduler (eta 0). `dpmpp`: DPMSolverMultistepScheduler, DPM-Solver++(2M). `euler`:
-    FlowMatchEulerDiscreteScheduler, for networks that predict the velocity of a `flow` schedule.
+    Which it is stands in `SAMPLERS`: `ddim` with eta 0; `dpmpp` as DPM-Solver++(2M); `euler` for networks that predict
+    the velocity of a `flow` schedule.
     """
     if steps < 1 or steps > config.num_train_timesteps:
         raise ConfigError(f"steps is {steps}, expected 1 to {config.num_train_timesteps}")
@@ -59,9 +59,11 @@ def choose_sampling(
 
 def allowed_samplers(config: DiffusionConfig) -> tuple[str, ...]:
     """The samplers that know the schedule and what the network predicts; diffusers' Euler steps take a velocity."""
-    if config.noise_schedule != "flow":
-        return "ddim", "dpmpp"
-    return ("euler", "dpmpp") if config.prediction_type == "flow_prediction" else ("dpmpp",)
+    is_flow, is_velocity = config.noise_schedule == "flow", config.prediction_type == "flow_prediction"
+    if not is_flow:
+        return tuple(row.name for row in SAMPLERS.values() if row.diffusion is not None)
+    rows = [row for row in SAMPLERS.values() if row.flow is not None and (is_velocity or not row.velocity_only)]
+    return tuple(row.name for row in sorted(rows, key=lambda row: not row.velocity_only))
 
 
 def check_sampler(config: DiffusionConfig, sampler: str) -> None:
@@ -81,23 +83,18 @@ def _initial_noise_scale(scheduler: Any) -> float:
 
 def _build_scheduler(config: DiffusionConfig, sampler: str) -> Any:
     with without_import_noise():
-        from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+        import diffusers
 
     check_sampler(config, sampler)
-    is_flow = config.noise_schedule == "flow"
-    if sampler == "euler":
-        return FlowMatchEulerDiscreteScheduler(num_train_timesteps=config.num_train_timesteps)
-    common: dict[str, Any] = {
-        "num_train_timesteps": config.num_train_timesteps,
-        "prediction_type": config.prediction_type,
-        "timestep_spacing": "trailing",
-    }
-    if is_flow:
-        return DPMSolverMultistepScheduler(**common, use_flow_sigmas=True, final_sigmas_type="zero")
-    common |= {"beta_schedule": config.noise_schedule, "beta_start": config.beta_start, "beta_end": config.beta_end}
-    if sampler == "ddim":
-        return DDIMScheduler(**common, clip_sample=False)
-    return DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero")
+    row, is_flow = SAMPLERS[sampler], config.noise_schedule == "flow"
+    own = row.flow if is_flow else row.diffusion
+    arguments: dict[str, Any] = {"num_train_timesteps": config.num_train_timesteps, **(own or {})}
+    if not row.velocity_only:
+        arguments |= {"prediction_type": config.prediction_type, "timestep_spacing": "trailing"}
+    if not is_flow:
+        betas = {"beta_schedule": config.noise_schedule, "beta_start": config.beta_start, "beta_end": config.beta_end}
+        arguments |= betas
+    return getattr(diffusers, row.scheduler)(**arguments)
 
 
 def read_noise_levels(config: DiffusionConfig) -> tuple[Tensor, Tensor]:

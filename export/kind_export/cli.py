@@ -11,7 +11,7 @@ import click
 from kind_core.cli import completion_option, offer, parse_interval, report_errors, split_names
 from kind_core.errors import ConfigError
 from kind_core.precisions import PRECISIONS, list_precisions
-from kind_core.samplers import SAMPLERS
+from kind_core.samplers import SAMPLERS, list_samplers
 from kind_export.request import TARGETS
 from kind_export.target_rows import TARGET_ROWS
 
@@ -35,7 +35,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 @click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
 @click.option(
     "--sampler", metavar="NAME", shell_complete=offer(*SAMPLERS),
-    help="ddim, dpmpp or, for flow models, euler [the checkpoint's].",
+    help=f"{list_samplers()} [the checkpoint's].",
 )  # fmt: skip
 @click.option("--guidance", type=float, help="Default guidance scale [the checkpoint's].")
 @click.option(
