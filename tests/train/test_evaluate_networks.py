@@ -23,7 +23,7 @@ def make_images(n: int, *, seed: int = 0) -> np.ndarray:
 def observe(images: np.ndarray, n: int, parts: list[int], seed: int = 0) -> np.ndarray:
     observer = Observer([Colours()], n, len(images), seed=seed)
     for part in np.split(images, parts):
-        observer.show(part)
+        observer.show(part, 0)
     (observed,) = observer.observed()
     return observed["colour"]
 
@@ -41,7 +41,7 @@ def test_the_sample_does_not_depend_on_the_parts() -> None:
 
 def test_a_set_that_was_not_shown_whole_is_an_error() -> None:
     observer = Observer([Colours()], 3, 10)
-    observer.show(make_images(9))
+    observer.show(make_images(9), 0)
     with pytest.raises(AssertionError, match="shown 9 of 10"):
         observer.observed()
 

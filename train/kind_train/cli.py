@@ -236,7 +236,32 @@ def add(base: Path, source: Path, classes: tuple[str, ...]) -> None:
 
 
 @main.command()
+@click.option("--data", required=True, help="Photos that no model was trained on: held-out ones.")
+@click.option("--val-data", help="Other photos, to say how often it is right [half of --data].")
+@click.option("--classes", multiple=True, help="Learn these classes only (comma or repeated).")
+@click.option("--size", type=int, default=32, show_default=True, help="Side of the pictures that it will judge.")
+@click.option("--images", type=int, default=60_000, show_default=True, help="Training images to see.")
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror half of the images.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write.")
+@click.option("--force", is_flag=True, help="Replace an existing --output.")
+@report_errors
+def classifier(classes: tuple[str, ...], **options: Any) -> None:
+    """Train a small classifier of your own classes, for kind-train evaluate --classifier; minutes on a CPU.
+
+    \b
+    Example:
+      kind-train classifier --data held-out-a/ --val-data held-out-b/ --output judge.safetensors
+      kind-train evaluate --checkpoint run/best --data photos/ --val-data held-out-b/ --classifier judge.safetensors
+    """
+    from kind_train.evaluate.classifier_session import run_classifier
+
+    run_classifier(classes=split_names(classes), **options)
+
+
+@main.command()
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder.")
+@click.option("--sample", metavar="NAME", help="In place of a checkpoint: one that ships, photos or garments.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Exported bundle, in place of a checkpoint.")
 @click.option("--runtime", help="Runtime of the bundle: onnx, executorch or coreml [the first that runs here].")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="The photos it was trained on.")
@@ -253,6 +278,9 @@ def add(base: Path, source: Path, classes: tuple[str, ...]) -> None:
 @click.option("--guidance", type=float, help="Guidance scale [the checkpoint's].")
 @click.option("--guidance-interval", metavar="LO,HI", help="Guidance in this share of the steps only [0,1].")
 @click.option(
+    "--classifier", type=click.Path(path_type=Path), help="Judge: a file of kind-train classifier [EfficientNet-Lite2]."
+)
+@click.option(
     "--inception-weights", metavar="FILE|none", help="Inception-v3 of torch-fidelity, for FID [torch hub's cache]."
 )
 @click.option(
@@ -262,7 +290,9 @@ def add(base: Path, source: Path, classes: tuple[str, ...]) -> None:
 @click.option("--force", is_flag=True, help="Replace an existing --output.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @report_errors
-def evaluate(classes: tuple[str, ...], output: Path | None, force: bool, as_json: bool, **options: Any) -> None:
+def evaluate(
+    classes: tuple[str, ...], sample: str | None, output: Path | None, force: bool, as_json: bool, **options: Any
+) -> None:
     """Measure pictures beside real held-out photos: asked-class share, distance, precision and recall, copying.
 
     A bundle is run in its own runtime from the same noise as its checkpoint, so the two differ by what export cost.
@@ -278,6 +308,12 @@ def evaluate(classes: tuple[str, ...], output: Path | None, force: bool, as_json
 
     if output is not None:
         check_output(output, REPORT, force=force)
+    if sample is not None:
+        from kind_samples import sample_checkpoint
+
+        if options["checkpoint"] is not None:
+            raise ConfigError("both --checkpoint and --sample were given", "give one of them")
+        options |= {"checkpoint": sample_checkpoint(sample)}
     options |= {"guidance_interval": parse_interval(options["guidance_interval"])}
     run_evaluation(split_names(classes), options, output, force=force, as_json=as_json)
 

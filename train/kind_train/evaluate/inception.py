@@ -16,10 +16,17 @@ from numpy.typing import NDArray
 
 from kind_core.errors import ConfigError, DataError
 from kind_core.hashing import hash_file
-from kind_train.evaluate.classification import wilson_interval
 from kind_train.evaluate.frechet import Rows, shift_interval
-from kind_train.evaluate.manifold import ManifoldCoverage, measure_coverage
-from kind_train.evaluate.networks import Estimate, Figure, Observed, compare_sets, refuse_import, require_file
+from kind_train.evaluate.networks import (
+    LEVEL,
+    Estimate,
+    Figure,
+    Observed,
+    compare_coverage,
+    compare_sets,
+    refuse_import,
+    require_file,
+)
 
 SHA256_PREFIX = "6726825d"
 # As torch-fidelity's download is called in torch hub's cache, and as pytorch-fid's.
@@ -30,7 +37,6 @@ SPATIAL_CHANNELS = 7
 # torch-fidelity's; ADM's evaluator parts the pictures in fives of thousands instead.
 SCORE_SPLITS = 10
 NUM_REPLICATES = 100
-LEVEL = 0.95
 _LAYERS = ("2048", "logits_unbiased")
 _HINT = f"get {FILE_NAMES[0]} from the releases of github.com/toshas/torch-fidelity"
 
@@ -80,8 +86,6 @@ class InceptionV3:
         fid, sfid = (
             compare_sets(self, generated[name], held_out[name], training[name]) for name in ("pooled", "spatial")
         )
-        ours = measure_coverage(generated["pooled"], held_out["pooled"])
-        floor = measure_coverage(training["pooled"], held_out["pooled"], n=ours.n)
         return {
             "fid": fid,
             "sfid": sfid,
@@ -92,12 +96,7 @@ class InceptionV3:
                 f"bootstrap, {NUM_REPLICATES} replicates",
                 note=f"mean of {SCORE_SPLITS} splits",
             ),
-            **{
-                f"inception_{name}": self._figure(
-                    _share(ours, name), _share(floor, name), generated["pooled"], "Wilson, at the measured manifolds"
-                )
-                for name in ("precision", "recall")
-            },
+            **compare_coverage(self, "inception", generated["pooled"], held_out["pooled"], training["pooled"]),
         }
 
     def _figure(self, generated: Estimate, real: Estimate, rows: Rows, interval: str, *, note: str = "") -> Figure:
@@ -136,12 +135,6 @@ def estimate_score(logits: Rows, *, num_replicates: int = NUM_REPLICATES, level:
     replicates = [inception_score(logits[rng.integers(len(logits), size=len(logits))]) for _ in range(num_replicates)]
     low, high = shift_interval(value, np.array(replicates), level)
     return Estimate(value=value, low=max(1.0, low), high=high)
-
-
-def _share(coverage: ManifoldCoverage, name: str) -> Estimate:
-    value = float(getattr(coverage, name))
-    low, high = wilson_interval(round(value * coverage.n), coverage.n, level=LEVEL)
-    return Estimate(value=value, low=low, high=high)
 
 
 def _check_weights(path: Path, prefix: str) -> str:

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kind_core.errors import ConfigError, TargetError
+from kind_train.evaluate.classification import wilson_interval
 from kind_train.evaluate.frechet import FrechetComparison, Rows, compare_frechet, real_floor
+from kind_train.evaluate.manifold import ManifoldCoverage, measure_coverage
 
 # What an option says to leave a network out though its weights are cached.
 NONE = "none"
@@ -22,6 +24,7 @@ NONE = "none"
 PUBLISHED_COUNT = 50_000
 # A replicate of a Frechet distance costs about 2 n d^2: more rows than this make it seconds, and need fewer of them.
 _CHEAP_REPLICATE = 1e10
+LEVEL = 0.95
 _NUM_REPLICATES, _FEW_REPLICATES = 100, 25
 
 Observed = dict[str, NDArray[np.float32]]
@@ -88,16 +91,16 @@ class Observer:
         self._position = 0
         self._parts: list[list[Observed]] = [[] for _ in networks]
 
-    def show(self, images: NDArray[np.uint8]) -> None:
-        """The next images of the set."""
+    def show(self, images: NDArray[np.uint8], label: int) -> None:
+        """The next images of the set, all of one label."""
         part = images[self._chosen[self._position : self._position + len(images)]]
         self._position += len(images)
         if len(part):
             for network, parts in zip(self._networks, self._parts, strict=True):
-                parts.append(network.observe(part))
+                parts.append({**network.observe(part), "label": np.full(len(part), label, np.float32)})
 
     def observed(self) -> list[Observed]:
-        """What each network saw of the whole set."""
+        """What each network saw of the whole set, with the `label` (N,) of every image."""
         assert self._position == len(self._chosen), f"shown {self._position} of {len(self._chosen)} images"
         return [{name: np.concatenate([part[name] for part in parts]) for name in parts[0]} for parts in self._parts]
 
@@ -124,7 +127,7 @@ def open_networks(inception_weights: str | None, dinov2: str | None) -> tuple[Fe
     return tuple(networks)
 
 
-def compare_sets(network: FeatureNetwork, generated: Rows, held_out: Rows, training: Rows) -> Figure:
+def compare_sets(network: FeatureNetwork, generated: Rows, held_out: Rows, training: Rows, *, note: str = "") -> Figure:
     """Frechet distance of `generated` to `held_out`, and its floor, at equal n."""
     n, dimensions = len(generated), generated.shape[1]
     num_replicates = _NUM_REPLICATES if n * dimensions**2 < _CHEAP_REPLICATE else _FEW_REPLICATES
@@ -139,8 +142,30 @@ def compare_sets(network: FeatureNetwork, generated: Rows, held_out: Rows, train
         interval=f"bootstrap, {num_replicates} replicates",
         network=network.name,
         sha256=network.sha256,
-        note=_warn_of_bias(n, dimensions),
+        note="; ".join(filter(None, (note, _warn_of_bias(n, dimensions)))),
     )
+
+
+def compare_coverage(
+    network: FeatureNetwork, prefix: str, generated: Rows, held_out: Rows, training: Rows, *, note: str = ""
+) -> dict[str, Figure]:
+    """Precision and recall of `generated` against `held_out`, and those of `training`, at equal n."""
+    ours = measure_coverage(generated, held_out)
+    floor = measure_coverage(training, held_out, n=ours.n)
+    return {
+        f"{prefix}_{name}": Figure(
+            generated=_share(ours, name), real=_share(floor, name), n=len(generated), dimensions=generated.shape[1],
+            level=LEVEL, interval="Wilson, at the measured manifolds", network=network.name, sha256=network.sha256,
+            note=note,
+        )
+        for name in ("precision", "recall")
+    }  # fmt: skip
+
+
+def _share(coverage: ManifoldCoverage, name: str) -> Estimate:
+    value = float(getattr(coverage, name))
+    low, high = wilson_interval(round(value * coverage.n), coverage.n, level=LEVEL)
+    return Estimate(value=value, low=low, high=high)
 
 
 def refuse_import(package: str, error: Exception) -> TargetError:

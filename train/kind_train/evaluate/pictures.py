@@ -39,11 +39,12 @@ class DrawSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drawing:
-    """What was drawn with, for the report."""
+    """What was drawn with, for the report; `training` is how the checkpoint's provenance says that it was trained."""
 
     source: str
     sha256: str
     sampling: Sampling
+    training: str = ""
 
 
 class Drawer(Protocol):
@@ -79,6 +80,7 @@ class CheckpointDrawer:
                 diffusion, steps=settings.steps, guidance_scale=settings.guidance,
                 guidance_interval=settings.guidance_interval,
             ),
+            training=config.provenance.training,
         )  # fmt: skip
 
     def draw(self, label: int, gate: int, count: int) -> np.ndarray:

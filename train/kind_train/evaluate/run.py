@@ -19,8 +19,9 @@ from kind_train.evaluate.classification import (
     measure_asked_class_share,
     measure_output_statistics,
 )
-from kind_train.evaluate.features import Classification, EfficientNetLite0, imagenet_index
+from kind_train.evaluate.features import Classification
 from kind_train.evaluate.frechet import FrechetComparison, compare_frechet, real_floor
+from kind_train.evaluate.judges import Judge, open_judge, open_second_judges
 from kind_train.evaluate.manifold import ManifoldCoverage, measure_coverage
 from kind_train.evaluate.neighbours import CopyCheck, check_copying
 from kind_train.evaluate.networks import FeatureNetwork, Figure, Observer, as_report, open_networks
@@ -35,6 +36,7 @@ class EvaluationRequest:
 
     `device`: where a checkpoint draws and the classifier runs.
     `count` pictures a class; `cross_count` for each pair of the cross-class check, of neighbours only or of all pairs.
+    `classifier`: a file of `kind-train classifier`, which then judges in place of EfficientNet-Lite2.
     `inception_weights` and `dinov2` are the paths of `InceptionV3` and `DinoV2`; None looks into the caches of their
     libraries, "none" leaves them out.
     """
@@ -53,6 +55,7 @@ class EvaluationRequest:
     steps: int | None = None
     guidance: float | None = None
     guidance_interval: tuple[float, float] = ALL_STEPS
+    classifier: Path | None = None
     inception_weights: str | None = None
     dinov2: str | None = None
 
@@ -72,8 +75,8 @@ class EvaluationRequest:
 class ClassEvaluation:
     """One class: how often generated and held-out real pictures are classified as it, and their Frechet distances.
 
-    Shares are None for a class that is not in ImageNet-1K. Distances are taken on 1280 features of EfficientNet-Lite0,
-    not Inception's, so they are no FID.
+    Shares are None for a class that the judge does not know. Distances are taken on the judge's features, not
+    Inception's, so they are no FID.
     """
 
     class_id: str
@@ -99,14 +102,18 @@ class CrossClass:
 class Evaluation:
     """The whole report. `overall` and its floor pool all classes; `statistics` are those of the paper's table 5.
 
+    All but `metrics` is what `judge` says, whose weights have `judge_sha256`.
     `sha256` is that of the checkpoint's files or of the bundle's manifest. Of a bundle there is no cross-class check
-    and no learngene alone: its tailors are merged. `metrics` are the figures of published work, on all classes
-    together, of those networks whose weights there were: `fid`, `sfid`, `inception_score`, `inception_precision`,
-    `inception_recall` and `fdd`, each under its own name in the report.
+    and no learngene alone: its tailors are merged. `metrics` are the figures of the other judges and those of published
+    work, on all classes together, of those networks whose weights there were: `lite2_distance`, `lite2_precision`,
+    `lite2_recall` and `lite2_called_as_asked`, the same of `lite0`, `fid`, `sfid`, `inception_score`,
+    `inception_precision`, `inception_recall` and `fdd`, each under its own name in the report.
     """
 
     source: str
     sha256: str
+    judge: str
+    judge_sha256: str
     sampler: str
     steps: int
     guidance_scale: float
@@ -131,17 +138,23 @@ def evaluate(
     on_work: OnWork = lambda what, done, total: None,
     *,
     networks: Sequence[FeatureNetwork] | None = None,
+    judge: Judge | None = None,
     tell: Tell = ignore,
 ) -> Evaluation:
     """Draw, classify and compare. Photos are brought to the pictures' size first.
 
-    `networks` take the place of those that the request names. `tell` gets the lines about photos that are not read.
+    `networks` take the place of those that the request names and of the second judges, `judge` that of the first.
+    `tell` gets the lines about photos that are not read.
     """
-    if networks is None:
-        networks = open_networks(request.inception_weights, request.dinov2)
+    device = str(pick_device(request.device))
+    evaluator = open_judge(request.classifier, device) if judge is None else judge
     drawer = open_drawer(request)
-    evaluator = EfficientNetLite0(device=str(pick_device(request.device)))
-    asked = [imagenet_index(info.id) for info in drawer.classes]
+    if networks is None:
+        networks = (
+            *open_second_judges(evaluator, drawer.classes, drawer.drawing.training, device),
+            *open_networks(request.inception_weights, request.dinov2),
+        )
+    asked = [evaluator.index(info) for info in drawer.classes]
     held_out_photos, training_photos = (
         load_photos(path, drawer.size, classes=drawer.classes, tell=tell) for path in (request.val_data, request.data)
     )
@@ -153,7 +166,7 @@ def evaluate(
     for index in range(len(asked)):
         pictures = drawer.draw(index, index, request.count)
         generated.append(evaluator.classify(pictures))
-        observers[0].show(pictures)
+        observers[0].show(pictures, index)
         on_work("generated pictures", index + 1, len(asked))
     ours, real, seen = (_features(parts) for parts in (generated, held_out, training))
     n = min(len(ours), len(real), len(seen))
@@ -161,6 +174,8 @@ def evaluate(
     return Evaluation(
         source=drawing.source,
         sha256=drawing.sha256,
+        judge=evaluator.name,
+        judge_sha256=evaluator.sha256,
         sampler=drawing.sampling.sampler,
         steps=drawing.sampling.steps,
         guidance_scale=drawing.sampling.guidance_scale,
@@ -204,7 +219,7 @@ def _compare(networks: Sequence[FeatureNetwork], observers: Sequence[Observer], 
     return metrics
 
 
-def _learngene_statistics(evaluator: EfficientNetLite0, drawer: Drawer, count: int) -> dict[str, OutputStatistics]:
+def _learngene_statistics(evaluator: Judge, drawer: Drawer, count: int) -> dict[str, OutputStatistics]:
     """Table 5's last row: the learngene alone, without label and gate."""
     if not drawer.can_mix:
         return {}
@@ -234,7 +249,7 @@ def _evaluate_class(
 
 
 def _cross_classes(
-    evaluator: EfficientNetLite0,
+    evaluator: Judge,
     drawer: Drawer,
     asked: Sequence[int | None],
     request: EvaluationRequest,
@@ -264,13 +279,13 @@ def _cross_classes(
 
 
 def _classify_photos(
-    evaluator: EfficientNetLite0, photos: PhotoSet, observer: Observer, what: str, on_work: OnWork
+    evaluator: Judge, photos: PhotoSet, observer: Observer, what: str, on_work: OnWork
 ) -> list[Classification]:
     results = []
     for label in range(len(photos.classes)):
         images = photos.images[photos.labels == label].permute(0, 2, 3, 1).contiguous().numpy()
         results.append(evaluator.classify(images))
-        observer.show(images)
+        observer.show(images, label)
         on_work(what, label + 1, len(photos.classes))
     return results
 

@@ -18,14 +18,16 @@ from kind_train.evaluate.networks import Figure
 from kind_train.evaluate.run import Evaluation, EvaluationRequest, evaluate
 
 LABELS = {
+    **{f"{one}_{name}": f"{one.capitalize()} {name.replace('_', ' ')}"
+       for one in ("lite2", "lite0") for name in ("distance", "precision", "recall", "called_as_asked")},
     "fid": "FID",
     "sfid": "sFID",
     "inception_score": "Inception Score",
     "inception_precision": "Inception precision",
     "inception_recall": "Inception recall",
     "fdd": "FDD",
-}
-SHARES = ("inception_precision", "inception_recall")
+}  # fmt: skip
+_SHARES = ("_precision", "_recall", "_called_as_asked")
 
 
 _FIELDS = frozenset({"source", "sha256", "classes", "overall", "statistics"})  # some of `Evaluation`
@@ -62,6 +64,7 @@ def run_evaluation(
     if as_json:
         click.echo(text, nl=False)
         return
+    click.echo(f"judged by the {evaluation.judge}")
     Console().print(_class_table(evaluation))
     floor = evaluation.overall_floor
     click.echo(
@@ -92,7 +95,7 @@ def _metric_table(metrics: Mapping[str, Figure]) -> Table:
     for heading in ("metric", "generated", "real photos", "n"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, one in metrics.items():
-        digits = ".2f" if name in SHARES else ".4g"
+        digits = ".2f" if name.endswith(_SHARES) else ".4g"
         values = (f"{e.value:{digits}} ({e.low:{digits}}, {e.high:{digits}})" for e in (one.generated, one.real))
         table.add_row(LABELS.get(name, name), *values, str(one.n))
     return table

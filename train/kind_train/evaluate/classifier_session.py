@@ -1,0 +1,36 @@
+"""`kind-train classifier`: photos in, a judge out, with what it gets right on stdout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from kind_core.staging import check_output, staged
+from kind_train.data import load_photos, split_photos
+from kind_train.display import say, show_progress
+from kind_train.evaluate.small_classifier import CLASSIFIER, save_classifier, train_classifier
+
+
+def run_classifier(
+    data: str, val_data: str | None, output: Path, classes: tuple[str, ...], *,
+    size: int, images: int, flip: bool, seed: int, force: bool,
+) -> None:  # fmt: skip
+    """Train on `data`, test on `val_data` or, without it, on half of `data`, and write the classifier to `output`."""
+    check_output(output, CLASSIFIER, force=force)
+    console = Console(stderr=True)
+
+    def tell(line: str) -> None:
+        say(console, line, style="yellow")
+
+    photos = load_photos(data, size, classes=classes, tell=tell)
+    if val_data is None:
+        train, test = split_photos(photos, 0.5, seed)
+    else:
+        train, test = photos, load_photos(val_data, size, classes=photos.classes, tell=tell)
+    with show_progress(console, "images") as update:
+        network, info = train_classifier(train, test, images=images, flip=flip, seed=seed, progress=update)
+    with staged(output, CLASSIFIER, force=force) as temporary:
+        save_classifier(temporary, network, info)
+    click.echo(f"{output}  {info.accuracy:.1%} right on {info.num_tested} photos, trained on {info.num_trained} others")

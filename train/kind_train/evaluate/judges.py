@@ -1,0 +1,104 @@
+"""Who judges: a classifier of the very classes or EfficientNet-Lite2, which no model is trained against.
+
+The first judge sees every picture and photo; the others see n of each, and their figures stand beside its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kind_core.classes import ClassInfo
+from kind_train.evaluate.classification import wilson_interval
+from kind_train.evaluate.features import Classification, EfficientNetLite0, EfficientNetLite2
+from kind_train.evaluate.networks import (
+    LEVEL,
+    Estimate,
+    FeatureNetwork,
+    Figure,
+    Observed,
+    compare_coverage,
+    compare_sets,
+)
+
+TRAINED_AGAINST = "the model was trained against this network: it says less than the others do"
+
+
+class Judge(Protocol):
+    """Tells classes in pictures. `name` and `sha256` go into the report."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+    def index(self, info: ClassInfo) -> int | None:
+        """The output for a class, None for one that it does not know."""
+        ...
+
+    def classify(self, images: NDArray[np.uint8]) -> Classification:
+        """Run uint8 RGB images (N, H, W, 3)."""
+        ...
+
+
+class SecondJudge:
+    """A judge whose figures, `<prefix>_distance` and so on, stand beside the first one's."""
+
+    def __init__(self, judge: Judge, prefix: str, classes: Sequence[ClassInfo], note: str = "") -> None:
+        self.name, self.sha256 = judge.name, judge.sha256
+        self._judge, self._prefix, self._note = judge, prefix, note
+        outputs = [judge.index(info) for info in classes]
+        self._outputs = np.array([-1 if output is None else output for output in outputs])
+
+    def observe(self, images: NDArray[np.uint8]) -> Observed:
+        """`features` and `logits` of each image."""
+        seen = self._judge.classify(images)
+        return {"features": seen.features, "logits": seen.logits}
+
+    def compare(self, generated: Observed, held_out: Observed, training: Observed) -> dict[str, Figure]:
+        prefix, rows = self._prefix, tuple(one["features"] for one in (generated, held_out, training))
+        figures = {f"{prefix}_distance": compare_sets(self, *rows, note=self._note)}
+        figures |= compare_coverage(self, prefix, *rows, note=self._note)
+        if (self._outputs >= 0).any():
+            figures[f"{prefix}_called_as_asked"] = Figure(
+                generated=self._called_as_asked(generated), real=self._called_as_asked(held_out), n=len(rows[0]),
+                dimensions=generated["logits"].shape[1], level=LEVEL, interval="Wilson", network=self.name,
+                sha256=self.sha256, note=self._note,
+            )  # fmt: skip
+        return figures
+
+    def _called_as_asked(self, observed: Observed) -> Estimate:
+        """The share whose most likely class is the asked one, of the pictures of the classes that the judge knows."""
+        asked = self._outputs[observed["label"].astype(int)]
+        known = asked >= 0
+        hits, total = int((observed["logits"].argmax(1) == asked)[known].sum()), int(known.sum())
+        if total == 0:
+            return Estimate(value=0.0, low=0.0, high=1.0)
+        low, high = wilson_interval(hits, total, level=LEVEL)
+        return Estimate(value=hits / total, low=low, high=high)
+
+
+def open_judge(classifier: Path | None, device: str) -> Judge:
+    """The first judge: the classifier of the very classes where one is given, else EfficientNet-Lite2."""
+    if classifier is None:
+        return EfficientNetLite2(device=device)
+    from kind_train.evaluate.small_classifier import SmallClassifier
+
+    return SmallClassifier(classifier, device=device)
+
+
+def open_second_judges(
+    first: Judge, classes: Sequence[ClassInfo], training: str, device: str
+) -> tuple[FeatureNetwork, ...]:
+    """EfficientNet-Lite2, unless it is the first judge, and -Lite0, marked where `training` says that it was used."""
+    second: list[FeatureNetwork] = []
+    if not isinstance(first, EfficientNetLite2):
+        second.append(SecondJudge(EfficientNetLite2(device=device), "lite2", classes))
+    lite0 = EfficientNetLite0(device=device)
+    note = TRAINED_AGAINST if lite0.name in training else ""
+    return (*second, SecondJudge(lite0, "lite0", classes, note))
