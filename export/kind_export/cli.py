@@ -14,7 +14,12 @@ from kind_core.precisions import PRECISIONS, list_precisions
 from kind_core.samplers import SAMPLERS, list_samplers
 from kind_export.request import TARGETS
 from kind_export.target_rows import TARGET_ROWS
+from kind_samples import SAMPLES, sample_checkpoint
 
+_sample_option = click.option(
+    "--sample", metavar="NAME", shell_complete=offer(*SAMPLES),
+    help=f"Instead of a checkpoint: one that ships, {' or '.join(SAMPLES)} [{SAMPLES[0]}].",
+)  # fmt: skip
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
@@ -28,6 +33,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder, or ORG/NAME[@REVISION] [the sample]."
 )
+@_sample_option
 @click.option(
     "--from-diffusers", type=click.Path(path_type=Path), help="Instead of a checkpoint: a diffusers DiT, kept dense."
 )
@@ -83,6 +89,7 @@ def main(
       kind-export --classes panda --target coreml --device a18 --max-size 2MB --max-step-ms 1
       kind-export --from-diffusers DiT-XL-2-256 --classes "golden retriever" --target onnx --latents-only
       kind-export --checkpoint org/my-model --classes panda --target coreml
+      kind-export --sample garments --classes sneaker
       kind-export classes
       kind-export report panda.kind --device snapdragon-8-gen-3
     """
@@ -96,7 +103,7 @@ def main(
     options |= {"devices": split_names(options["devices"])}
     options |= {"blends": parse_blends(options["blends"])}
     options |= {"guidance_interval": parse_interval(options["guidance_interval"])}
-    options |= _choose_checkpoint(options["checkpoint"], options["from_diffusers"])
+    options |= _choose_checkpoint(options["checkpoint"], options.pop("sample"), options["from_diffusers"])
     options |= {"kits": split_names(options["kits"])}
     request = ExportRequest(classes=split_names(classes), targets=split_names(targets), **options)
     from kind_export.session import run_export, run_packs
@@ -106,10 +113,11 @@ def main(
 
 @main.command()
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder [the shipped sample].")
+@_sample_option
 @click.option("--from-diffusers", type=click.Path(path_type=Path), help="Instead of a checkpoint: a diffusers DiT.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @report_errors
-def classes(checkpoint: Path | None, from_diffusers: Path | None, as_json: bool) -> None:
+def classes(checkpoint: Path | None, sample: str | None, from_diffusers: Path | None, as_json: bool) -> None:
     """List the classes that a checkpoint holds.
 
     \b
@@ -118,7 +126,7 @@ def classes(checkpoint: Path | None, from_diffusers: Path | None, as_json: bool)
     """
     from kind_export.source import read_source_config
 
-    config = read_source_config(**_choose_checkpoint(checkpoint, from_diffusers))
+    config = read_source_config(**_choose_checkpoint(checkpoint, sample, from_diffusers))
     if as_json:
         click.echo(json.dumps([{"id": c.id, "names": list(c.names)} for c in config.classes]))
         return
@@ -161,12 +169,11 @@ def register_optimum(remove: bool) -> None:
     click.echo(f"removed  {unregister()}" if remove else f"written  {register()}")
 
 
-def _choose_checkpoint(checkpoint: Path | None, from_diffusers: Path | None) -> dict[str, Any]:
+def _choose_checkpoint(checkpoint: Path | None, sample: str | None, from_diffusers: Path | None) -> dict[str, Any]:
     """The fields of a request that say where the weights are: the shipped sample's where nothing was given."""
-    if checkpoint is not None and from_diffusers is not None:
-        raise ConfigError("both --checkpoint and --from-diffusers were given", "give one of them")
-    if checkpoint is None and from_diffusers is None:
-        from kind_samples import sample_checkpoint
-
-        checkpoint = sample_checkpoint()
-    return {"checkpoint": from_diffusers or checkpoint, "from_diffusers": from_diffusers is not None}
+    options = {"--checkpoint": checkpoint, "--sample": sample, "--from-diffusers": from_diffusers}
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) > 1:
+        raise ConfigError(f"both {given[0]} and {given[1]} were given", "give one of them")
+    checkpoint = from_diffusers or checkpoint or sample_checkpoint(SAMPLES[0] if sample is None else sample)
+    return {"checkpoint": checkpoint, "from_diffusers": from_diffusers is not None}

@@ -8,25 +8,50 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from kind_core.checkpoint import load_checkpoint, read_config, save_checkpoint
+from kind_core.errors import ConfigError
 from kind_core.noise import start_noise
+from kind_export.cli import main
 from kind_export.pipeline import export_bundle
 from kind_export.request import ExportRequest
 from kind_runtimes.generator import open_generator
-from kind_samples import sample_checkpoint
+from kind_samples import SAMPLES, sample_checkpoint
 from tiny import tiny_model, tiny_model_config
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_sample_checkpoint_ships_whole_and_small() -> None:
-    folder = sample_checkpoint()
+@pytest.mark.parametrize(
+    ("name", "max_bytes", "held", "licence"),
+    [("photos", 20e6, "giant panda", "research"), ("garments", 4e6, "sneaker", "apache-2.0")],
+)
+def test_a_sample_ships_whole_and_small(name: str, max_bytes: float, held: str, licence: str) -> None:
+    folder = sample_checkpoint(name)
     checkpoint = load_checkpoint(folder)
-    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 20e6
-    assert "giant panda" in [info.name for info in read_config(folder).classes]
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= max_bytes
+    config = read_config(folder)
+    assert held in [info.name for info in config.classes]
+    assert config.provenance.licence.startswith(licence)
     assert all(parameter.isfinite().all() for parameter in checkpoint.model.parameters())
+    assert all((folder.parent / file).is_file() for file in ("MODEL_CARD.md", "LICENSE-WEIGHTS.md"))
+
+
+def test_the_first_sample_is_the_default_and_another_name_is_refused() -> None:
+    assert sample_checkpoint() == sample_checkpoint(SAMPLES[0]) == sample_checkpoint("photos")
+    with pytest.raises(ConfigError, match="sample is 'shoes', expected one of photos, garments"):
+        sample_checkpoint("shoes")
+
+
+def test_the_classes_of_a_sample_are_listed(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["classes", "--sample", "garments"])
+    assert result.exit_code == 0, result.output
+    assert [line.split()[-1] for line in result.stdout.splitlines()][5:8] == ["sandal", "shirt", "sneaker"]
+    both = CliRunner().invoke(main, ["classes", "--sample", "garments", "--checkpoint", str(tmp_path)])
+    assert both.exit_code == 1
+    assert "both --checkpoint and --sample were given" in both.output
 
 
 def test_the_onnx_loop_makes_the_picture_of_kind_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
