@@ -14,13 +14,13 @@ from kind_core.hashing import hash_file
 from kind_core.samplers import Sampling
 from kind_export.blending import Opening
 from kind_export.compact import CompactModel
+from kind_export.gates import Parity
 from kind_export.job import ExportJob
 from kind_export.lowering import Written
 from kind_export.programs import latents_shape
 from kind_export.request import ExportRequest
 from kind_export.rewrites import describe_rewrites
 from kind_export.targets import load_target
-from kind_export.verify import Parity
 from kind_runtimes.bundle import MANIFEST_NAME, list_files
 from kind_runtimes.manifest import FORMAT_VERSION, NOISE_GENERATOR, Manifest, describe_program, parse_manifest
 

@@ -22,6 +22,7 @@ from kind_export.class_functions import name_functions
 from kind_export.compact import CompactModel
 from kind_export.decoding import measure_decoder
 from kind_export.delegation import check_delegation, check_strict
+from kind_export.gates import Parity, ShortfallError
 from kind_export.golden import write_golden, write_preview
 from kind_export.job import ExportJob, read_job
 from kind_export.kits import write_kits
@@ -39,7 +40,7 @@ from kind_export.rewrites.detach_classes import DetachedClass
 from kind_export.rewrites.factor_modulations import table_error_db
 from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets import TargetOptions, choose_precision, load_target
-from kind_export.verify import Parity, ShortfallError, Verifier
+from kind_export.verify import Verifier
 from kind_runtimes.about import About
 from kind_runtimes.bundle import BUNDLE, Bundle, open_bundle
 from kind_runtimes.manifest import (

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from kind_core.precisions import PRECISIONS
 from kind_export.compact import CompactModel
+from kind_export.gates import Parity, ShortfallError
 from kind_export.graph_check import SavedStep
 from kind_export.lowering import Lowered, OnStage, Written, lower_target
 from kind_export.sensitivity import LayerCost, choose_kept, describe_costs, measure_costs
 from kind_export.targets import Lowering, TargetOptions, load_target
-from kind_export.verify import Parity, ShortfallError, Verifier, step_indices, step_inputs
+from kind_export.verify import Verifier, step_indices, step_inputs
 from kind_runtimes.generator import Generator, open_generator
 from kind_runtimes.manifest import Manifest
 from kind_runtimes.packs import read_pack

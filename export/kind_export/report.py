@@ -24,9 +24,9 @@ from kind_core.flops import count_flops, count_parameters
 from kind_core.staging import PART, claimed, staged
 from kind_export.compact import CompactModel, ConditioningTable, Factors, LowRankTable, Matrix
 from kind_export.forecast_report import DEFAULT_DEVICES, describe_forecasts
+from kind_export.gates import Parity
 from kind_export.report_page import render_page
 from kind_export.step_program import StepProgram
-from kind_export.verify import Parity
 from kind_export.work_report import Works, describe_works
 from kind_runtimes.bundle import BUNDLE, open_bundle
 from kind_runtimes.manifest import Manifest, check_schema

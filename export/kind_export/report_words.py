@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kind_export.verify import MAX_DB
+from kind_export.gates import MAX_DB
 
 _SPACE = "\u00a0"  # a figure and its unit stay on one line
 

@@ -6,80 +6,22 @@ the whole trajectory, no NaN, and the decoder. PSNR is in dB on unclamped latent
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kind_core.errors import VerificationError
 from kind_core.precisions import APPROXIMATE, EXACT, PRECISIONS
+from kind_export.gates import DECODE_DB, GRAPH_DB, MAX_DB, Gate, Parity, worst_of
 from kind_export.graph_check import SavedStep
 from kind_export.reference import DECODE_GAINS, Reference, Trajectory
 from kind_runtimes.generator import Generator, open_generator
 from kind_runtimes.manifest import Manifest, TargetSpec
 from kind_runtimes.packs import Pack, read_pack
 from kind_runtimes.runtime import Arrays
-
-# A Core ML package is also evaluated without its activation rounding, where only the fp16 of its weights is left and a
-# wrong graph has nowhere to hide.
-GRAPH_DB = 50.0
-DECODE_DB = 50.0
-MAX_DB = 200.0
-
-
-class ShortfallError(VerificationError):
-    """A program that is whole but not close enough, by `shortfall_db`: fewer bits for some layers are too few."""
-
-    def __init__(self, message: str, hint: str, shortfall_db: float) -> None:
-        super().__init__(message, hint)
-        self.shortfall_db = shortfall_db
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Parity:
-    """How close the programs of a target are to the eager model: the worst case over classes, steps and guidance.
-
-    `rounded_by` ran them a second time, where the kernels of `verified_by` are wider than the precision says.
-    """
-
-    verified_by: str
-    threshold_db: float
-    trajectory_psnr_db: float
-    trajectory_max_error: float
-    step_psnr_db: float
-    step_threshold_db: float
-    decode_psnr_db: float | None
-    num_classes: int
-    step_indices: tuple[int, ...]
-    guidance_scales: tuple[float, ...]
-    class_psnr_db: tuple[float, ...] = ()
-    detached_psnr_db: float | None = None
-    decode_threshold_db: float = DECODE_DB
-    rounded_by: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """For manifest and report; the trajectory without a pack and a second run only where they were made."""
-        rounded = {k: round(v, 2) if k.endswith("_db") and isinstance(v, float) else v for k, v in asdict(self).items()}
-        del rounded["class_psnr_db"]
-        for name in ("detached_psnr_db", "rounded_by"):
-            if rounded[name] is None:
-                del rounded[name]
-        return rounded | {"step_indices": list(self.step_indices), "guidance_scales": list(self.guidance_scales)}
-
-
-def psnr_db(reference: np.ndarray, actual: np.ndarray) -> float:
-    """Peak signal-to-noise ratio with the reference's range as peak; 200 for equality, -200 for NaN."""
-    if not np.isfinite(actual).all():
-        return -MAX_DB
-    peak = float(reference.max() - reference.min())
-    error = float(np.sqrt(np.mean((reference.astype(np.float64) - actual) ** 2)))
-    if error == 0:
-        return MAX_DB
-    return max(-MAX_DB, min(MAX_DB, 20 * math.log10(peak / error))) if peak else -MAX_DB
 
 
 def step_indices(steps: int) -> tuple[int, ...]:
@@ -128,17 +70,17 @@ class Verifier:
         precision = self._gated_precision(target, packs)
         detached = self._run_detached(generator) if packs else None
         runs = [
-            self._check_run(run, _Gate(target=run.describe(target), config=self.reference), target, precision, saved)
+            self._check_run(run, Gate(target=run.describe(target), config=self.reference), target, precision, saved)
             for run in _ways_to_run(_Subject(generator=generator, packs=tuple(packs)), target)
         ]
-        parity = _worst_of(runs)
+        parity = worst_of(runs)
         if detached is None:
             return parity
-        check = _Gate(target=target.target, config=self.reference)
+        check = Gate(target=target.target, config=self.reference)
         return replace(parity, detached_psnr_db=self._check_detached(generator, check, detached, target))
 
     def _check_run(
-        self, subject: _Subject, check: _Gate, target: TargetSpec, precision: str, saved: SavedStep | None
+        self, subject: _Subject, check: Gate, target: TargetSpec, precision: str, saved: SavedStep | None
     ) -> Parity:
         """All that is held of programs as one engine runs them."""
         step_db = self._check_steps(subject, check, PRECISIONS[precision].step_db, PRECISIONS[precision].update_db)
@@ -172,7 +114,7 @@ class Verifier:
         # a pack is rounded to fp16 whatever its base computes in
         return "fp16" if packs and target.precision == EXACT else target.precision
 
-    def _check_graph(self, subject: _Subject, check: _Gate, saved: SavedStep | None) -> None:
+    def _check_graph(self, subject: _Subject, check: Gate, saved: SavedStep | None) -> None:
         """A Core ML package without the rounding of activations: where only weights are rounded nothing else hides."""
         programs = {"step": subject.generator.step, "step_unguided": subject.generator.step_unguided}
         exact = {name: p.without_rounding() for name, p in programs.items() if p is not None}  # type: ignore[attr-defined]
@@ -197,9 +139,7 @@ class Verifier:
             generator.without_pack().trajectory(self.learngene.noise, 0, self.reference.sampling.guidance_scale)
         )
 
-    def _check_detached(
-        self, generator: Generator, check: _Gate, before: list[np.ndarray], target: TargetSpec
-    ) -> float:
+    def _check_detached(self, generator: Generator, check: Gate, before: list[np.ndarray], target: TargetSpec) -> float:
         """Without a pack the base is the learngene alone, with the bits that it had before packs were attached."""
         limit = PRECISIONS[target.precision].trajectory_db
         measured = check.require("trajectory", self.learngene.latents[-1], before[-1], limit, class_index=None)
@@ -213,7 +153,7 @@ class Verifier:
         return measured
 
     def _check_steps(
-        self, subject: _Subject, check: _Gate, threshold_db: float, update_db: float, what: str = "step"
+        self, subject: _Subject, check: Gate, threshold_db: float, update_db: float, what: str = "step"
     ) -> float:
         worst = MAX_DB
         for trajectory in self.trajectories:
@@ -242,7 +182,7 @@ class Verifier:
             yield _Part(name="history of ", expected=denoised, actual=outputs["next_history"])
 
     def _check_trajectories(
-        self, subject: _Subject, check: _Gate, threshold_db: float
+        self, subject: _Subject, check: Gate, threshold_db: float
     ) -> tuple[tuple[float, ...], float]:
         """PSNR of each class, and the largest error of all."""
         measured, error = [], 0.0
@@ -260,7 +200,7 @@ class Verifier:
         has_network = self.reference.checkpoint.decoder is not None
         return PRECISIONS["fp16"].step_db if has_network and target.precision != EXACT else DECODE_DB
 
-    def _check_decode(self, generator: Generator, check: _Gate, threshold_db: float) -> float | None:
+    def _check_decode(self, generator: Generator, check: Gate, threshold_db: float) -> float | None:
         if generator.decode is None:
             return None
         worst = MAX_DB
@@ -307,20 +247,6 @@ def _ways_to_run(subject: _Subject, target: TargetSpec) -> list[_Subject]:
     return [subject, replace(subject, generator=replace(generator, **rounded), is_rounded=True)]
 
 
-def _worst_of(runs: Sequence[Parity]) -> Parity:
-    """The parity of programs that were run in one or two ways."""
-    decoded = [run.decode_psnr_db for run in runs if run.decode_psnr_db is not None]
-    return replace(
-        runs[0],
-        rounded_by=runs[1].verified_by if len(runs) > 1 else None,
-        trajectory_psnr_db=min(run.trajectory_psnr_db for run in runs),
-        trajectory_max_error=max(run.trajectory_max_error for run in runs),
-        step_psnr_db=min(run.step_psnr_db for run in runs),
-        decode_psnr_db=min(decoded) if decoded else None,
-        class_psnr_db=tuple(min(one) for one in zip(*(run.class_psnr_db for run in runs), strict=True)),
-    )
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Part:
     """One pair of arrays to compare. An update is a difference of latents, which has a threshold of its own."""
@@ -329,31 +255,6 @@ class _Part:
     expected: np.ndarray
     actual: np.ndarray
     is_update: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Gate:
-    target: str
-    config: Reference
-
-    def require(
-        self, what: str, expected: np.ndarray, actual: np.ndarray, threshold_db: float, *, class_index: int | None
-    ) -> float:
-        """The PSNR, or VerificationError below the threshold. Without a class it is the learngene alone."""
-        measured = psnr_db(expected, actual)
-        if not measured >= threshold_db:
-            classes = self.config.classes
-            name = "the learngene alone" if class_index is None else f"class {classes[class_index].name!r}"
-            result = "NaN or infinity" if measured == -MAX_DB else f"{measured:.1f} dB"
-            message = (
-                f"{self.target}: {what} of {name} has {result} against the eager model, "
-                f"expected {threshold_db:g} dB or more; nothing was published"
-            )
-            hint = "try --precision fp32; if that fails too, please report it with this command"
-            if measured == -MAX_DB:
-                raise VerificationError(message, hint)
-            raise ShortfallError(message, hint, threshold_db - measured)
-        return measured
 
 
 def step_inputs(generator: Generator, class_index: int, trajectory: Trajectory, index: int) -> Mapping[str, np.ndarray]:

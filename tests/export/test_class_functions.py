@@ -19,6 +19,7 @@ from kind_core.schedule import read_sampler_table
 from kind_export import class_functions
 from kind_export.class_functions import ClassStep, name_functions
 from kind_export.compact import CompactModel
+from kind_export.gates import psnr_db
 from kind_export.pipeline import ExportResult, export_bundle
 from kind_export.reference import Reference
 from kind_export.request import ExportRequest
@@ -26,7 +27,6 @@ from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.rewrites.compose_gates import compose_gates
 from kind_export.rewrites.pick_class import pick_class
 from kind_export.step_program import GraphStyle, StepProgram
-from kind_export.verify import psnr_db
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.coreml_program import EvaluatedProgram
 from kind_runtimes.generator import Generator, open_generator

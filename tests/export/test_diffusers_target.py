@@ -25,12 +25,13 @@ from kind_core.config import AutoencoderConfig, ModelConfig
 from kind_core.errors import ConfigError, KindError, TargetError, VerificationError
 from kind_core.noise import start_noise
 from kind_core.samplers import Sampling
+from kind_export.gates import psnr_db
 from kind_export.pipeline import export_bundle
 from kind_export.planning.budget import Budget
 from kind_export.reference import Reference
 from kind_export.request import ExportRequest, parse_targets
 from kind_export.targets.diffusers import check_pipeline, write_pipeline
-from kind_export.verify import Verifier, psnr_db
+from kind_export.verify import Verifier
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.diffusers_program import open_pipeline
 from kind_runtimes.manifest import Manifest, ProgramSpec

@@ -16,7 +16,7 @@ from kind_core.diffusers_folder import read_diffusers_config
 from kind_core.noise import start_noise
 from kind_core.schedule import make_scheduler
 from kind_export.cli import main
-from kind_export.verify import psnr_db
+from kind_export.gates import psnr_db
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.generator import open_generator
 

@@ -22,6 +22,7 @@ from kind_core.errors import BundleError, ConfigError, VerificationError
 from kind_core.samplers import Sampling
 from kind_export.cli import main as kind_export
 from kind_export.compact import CompactModel
+from kind_export.gates import psnr_db
 from kind_export.programs import make_step
 from kind_export.reference import Reference
 from kind_export.report import count_step_flops
@@ -30,7 +31,7 @@ from kind_export.rewrites import RewriteOptions, rewrite, rewrite_base
 from kind_export.rewrites.detach_classes import DetachedClass
 from kind_export.step_program import StepProgram
 from kind_export.targets import TargetOptions, load_target
-from kind_export.verify import Verifier, psnr_db
+from kind_export.verify import Verifier
 from kind_runtimes.bundle import Bundle, open_bundle
 from kind_runtimes.cli import main as kind_run
 from kind_runtimes.generator import Generator, open_generator

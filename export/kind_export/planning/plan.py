@@ -23,6 +23,7 @@ from kind_core.samplers import Sampling
 from kind_core.schedule import read_sampler_table
 from kind_export.compact import CompactModel
 from kind_export.decoding import MeasuredDecoder
+from kind_export.gates import psnr_db
 from kind_export.plan_words import name_choice
 from kind_export.planning.budget import NO_BUDGET, Budget, Cost, Miss
 from kind_export.planning.eager_work import count_eager
@@ -34,7 +35,6 @@ from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.rewrites.factor_modulations import table_error_db
 from kind_export.sensitivity import round_weight
 from kind_export.targets import Lowering, TargetOptions, load_target
-from kind_export.verify import psnr_db
 from kind_runtimes.manifest import Manifest
 
 # Shares of the learngene's rank and of the asked steps that are tried.

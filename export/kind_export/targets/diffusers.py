@@ -28,10 +28,10 @@ from kind_core.precisions import PrecisionName
 from kind_core.schedule import make_scheduler
 from kind_export.class_functions import name_functions
 from kind_export.compact import CompactModel
+from kind_export.gates import MAX_DB, psnr_db
 from kind_export.lowering import Written
 from kind_export.programs import decode_contract, step_contract
 from kind_export.reference import Reference, Trajectory
-from kind_export.verify import MAX_DB, psnr_db
 from kind_runtimes.manifest import ProgramSpec, TargetSpec
 
 NAME = "diffusers"
