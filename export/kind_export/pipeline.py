@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kind_bench.counting import count_bundle
-from kind_bench.measure.quick import Timing, time_bundle
+from kind_bench.measure.quick import time_bundle
 from kind_core.checkpoint import Checkpoint
 from kind_core.errors import BudgetError, KindError
 from kind_core.schedule import SamplerTable, read_sampler_table
@@ -57,7 +57,6 @@ class ExportResult:
     path: Path
     manifest: Manifest
     parities: dict[str, Parity]
-    timings: dict[str, Timing]
     notes: tuple[str, ...]
 
 
@@ -143,7 +142,7 @@ def _export(
         )
         open_bundle(folder)
     notes = tuple(c.note for c in job.classes if c.note)
-    return ExportResult(path=job.output, manifest=manifest, parities=parities, timings=timings, notes=notes)
+    return ExportResult(path=job.output, manifest=manifest, parities=parities, notes=notes)
 
 
 def _make_verifier(job: ExportJob, source: Checkpoint) -> Verifier:

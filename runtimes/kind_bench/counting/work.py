@@ -5,7 +5,6 @@ Filled by `counting` from the artifact itself, never from the eager model, so th
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -79,25 +78,3 @@ class ProgramWork:
     def bytes_moved(self) -> int:
         """Bytes of memory traffic of one run if nothing stays in a cache."""
         return sum(op.bytes_moved for op in self.ops)
-
-    def share_by_backend(self) -> dict[str, BackendShare]:
-        """How much of the program each backend runs, the largest share of operators first."""
-        counts = Counter(op.backend for op in self.ops)
-        total = max(1, sum(op.flops for op in self.ops))
-        return {
-            backend: BackendShare(
-                num_ops=count,
-                op_share=count / len(self.ops),
-                flops_share=sum(op.flops for op in self.ops if op.backend == backend) / total,
-            )
-            for backend, count in counts.most_common()
-        }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BackendShare:
-    """One backend's part of a program, shares from 0 to 1."""
-
-    num_ops: int
-    op_share: float
-    flops_share: float

@@ -52,10 +52,6 @@ class Unit:
     call_ms: Figure | None = None
     cache_mb: Figure | None = None
 
-    @property
-    def has_speed(self) -> bool:
-        return any((self.fp32_gflops, self.fp16_gflops, self.int8_gops, self.rated_tops))
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Device:
