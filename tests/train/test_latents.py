@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 from tiny_training import TINY_DIFFUSION, make_config, make_photos, write_folder
 
 from kind_core.autoencoder import load_autoencoder, read_autoencoder
@@ -237,3 +241,94 @@ def test_from_photos_to_a_model_of_latents_on_the_command_line(photos: Path, aut
     assert fitted.exit_code == 0, fitted.output
     assert load_checkpoint(tmp_path / "run" / "best").decoder is not None
     assert np.isfinite(float(fitted.stdout.split()[3]))
+
+
+def damage_settings(folder: Path, **changed: Any) -> None:
+    file = folder / "cache.json"
+    data = json.loads(file.read_text())
+    for name, value in changed.items():
+        if value is None:
+            data.pop(name, None) or data["settings"].pop(name)
+        else:
+            (data if name in data else data["settings"])[name] = value
+    file.write_text(json.dumps(data))
+
+
+def damage_index(folder: Path, name: str, add: int) -> None:
+    file = folder / "index.safetensors"
+    index = load_file(file)
+    save_file(index | {name: index[name] + add}, file)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+LATENTS, HASHES = "shards/00001/latents.npy", "shards/00001/hashes.json"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "latents cut": (lambda c: cut(c / LATENTS), r"00001.latents\.npy is damaged"),
+    "latents gone": (lambda c: (c / LATENTS).unlink(), r"there is no .*latents\.npy"),
+    "latents empty": (lambda c: (c / LATENTS).write_bytes(b""), r"latents\.npy is damaged"),
+    "latents a pointer": (lambda c: (c / LATENTS).write_bytes(POINTER), "is a Git LFS pointer"),
+    "latents pickled": (lambda c: np.save(c / LATENTS, np.array([{}]), allow_pickle=True), r"latents\.npy is damaged"),
+    "latents of another type": (lambda c: np.save(c / LATENTS, np.zeros((4, 2, 8, 8, 8))), "expected float16"),
+    "latents of another shape": (lambda c: np.save(c / LATENTS, np.zeros((4, 8), np.float16)), "expected float16"),
+    "latents too few": (lambda c: np.save(c / LATENTS, np.zeros((3, 2, 8, 8, 8), np.float16)), "do not go with"),
+    "a shard gone": (lambda c: shutil.rmtree(c / "shards" / "00001"), "lacks 00001"),
+    "the shards gone": (lambda c: shutil.rmtree(c / "shards"), "shards cannot be read"),
+    "hashes cut": (lambda c: cut(c / HASHES), r"00001.hashes\.json is damaged"),
+    "hashes gone": (lambda c: (c / HASHES).unlink(), r"hashes\.json is damaged or missing"),
+    "rows beyond the shards": (
+        lambda c: damage_index(c, "rows", 1000),
+        "has rows of .* from 0 to 10",
+    ),
+    "labels below zero": (lambda c: damage_index(c, "labels", -1), "has labels of"),
+    "index cut": (lambda c: cut(c / "index.safetensors"), r"index\.safetensors is damaged"),
+    "index gone": (lambda c: (c / "index.safetensors").unlink(), r"index\.safetensors is damaged or missing"),
+    "no settings": (lambda c: damage_settings(c, settings=None), "has settings None, expected an object"),
+    "an unknown setting": (lambda c: damage_settings(c, new=1), "has a setting 'new' that this program does not know"),
+    "a setting gone": (lambda c: damage_settings(c, size=None), "has no setting 'size'"),
+    "a setting of another type": (lambda c: damage_settings(c, size="16"), "has size '16'"),
+    "a size below zero": (lambda c: damage_settings(c, shard_rows=-4), "has shard_rows -4"),
+    "no classes": (lambda c: damage_settings(c, classes=None), "has classes None"),
+    "an id with a slash": (lambda c: damage_settings(c, classes=[{"id": "a/b", "names": ["a"]}]), "class id 'a/b'"),
+    "a class of text": (lambda c: damage_settings(c, classes=["a"]), "has a class 'a'"),
+    "cache.json cut": (lambda c: cut(c / "cache.json"), r"cache\.json is not JSON"),
+    "autoencoder gone": (lambda c: shutil.rmtree(c / "autoencoder"), "has lost its autoencoder"),
+    "autoencoder cut": (lambda c: cut(next((c / "autoencoder").glob("*.safetensors"))), "has lost its autoencoder"),
+}
+
+
+@pytest.fixture(scope="module")
+def whole(autoencoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    write_folder(folder / "photos", make_photos(11, size=16))
+    cache(folder / "photos", autoencoder, folder / "cache")
+    return folder
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_a_damaged_cache_is_named(whole: Path, autoencoder: Path, tmp_path: Path, what: str) -> None:
+    damage, words = DAMAGES[what]
+    shutil.copytree(whole / "cache", tmp_path / "cache")
+    damage(tmp_path / "cache")
+    with pytest.raises(KindError, match=words) as caught:
+        open_cache(tmp_path / "cache").digests()
+    assert len(caught.value.message.splitlines()) == 1
+    if what.startswith(("latents", "hashes", "a setting", "no ", "an ", "cache")):
+        with contextlib.suppress(KindError):
+            cache(whole / "photos", autoencoder, tmp_path / "cache", resume=True)
+    cache(whole / "photos", autoencoder, tmp_path / "cache", force=True)
+    assert open_cache(tmp_path / "cache").digests() == open_cache(whole / "cache").digests()
+
+
+def test_files_of_tools_in_a_cache_are_nothing(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole / "cache", tmp_path / "cache")
+    for name in (".DS_Store", "._00000", "Thumbs.db"):
+        (tmp_path / "cache" / "shards" / name).write_bytes(b"x")
+    assert len(open_cache(tmp_path / "cache").digests()) == 11
+
+
+def test_latents_are_known_by_the_pixels_of_their_photos(whole: Path) -> None:
+    assert open_cache(whole / "cache").digests() == load_photos(whole / "photos", 16).digests()

@@ -65,7 +65,7 @@ def test_a_run_from_a_folder_ends_with_a_checkpoint(data: Path, tmp_path: Path) 
         f"skipped unreadable image {data / 'class_0' / 'broken.png'}: it is of no format that is read here"
     )
     assert said[2] == "1 unreadable images skipped: it is of no format that is read here (1)"
-    assert re.fullmatch(r"10 photos, 2 held out, 3 classes; 0\.\d\dM parameters on cpu", said[3])
+    assert re.fullmatch(r"9 photos, 3 held out, 3 classes; 0\.\d\dM parameters on cpu", said[3])
     assert re.fullmatch(r"images 16/16 loss [\d.]+ held-out [\d.]+ \| \d+ images/s \| 0:00:00 left", said[4])
     load_checkpoint(tmp_path / "run" / "best")
     assert (tmp_path / "run" / "samples" / "000000016.png").exists()
@@ -164,11 +164,55 @@ def test_strict_stops_at_an_unreadable_image(data: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("tiny")
-def test_a_class_that_is_held_out_altogether_is_an_error(tmp_path: Path) -> None:
+def test_photos_alone_in_their_class_are_not_held_out(tmp_path: Path) -> None:
     write_folder(tmp_path / "photos", make_photos(3))
     result = call("--data", tmp_path / "photos", "--output", tmp_path / "run")
     assert result.exit_code == 1
-    assert re.search(r"error: no photo of class 'class [012]' is left to train on after holding out 1", result.stderr)
+    assert "error: no photo can be held out: every class has one photo alone" in result.stderr
+    assert "--val-fraction 0" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_without_held_out_photos_the_last_checkpoint_is_the_best(tmp_path: Path) -> None:
+    write_folder(tmp_path / "photos", make_photos(3))
+    options = ("--data", tmp_path / "photos", "--output", tmp_path / "run", *FAST, "--val-fraction", 0)
+    result = call(*options)
+    assert result.exit_code == 0, result.stderr
+    assert "no photo was held out: the checkpoint is the last one" in result.stdout
+    assert "3 photos, 0 held out" in result.stderr
+    assert load_checkpoint(tmp_path / "run" / "best").sha256 == load_checkpoint(tmp_path / "run" / "last").sha256
+    again = call("--output", tmp_path / "run", "--resume", "--images", 24)
+    assert again.exit_code == 0, again.stderr
+    assert load_checkpoint(tmp_path / "run" / "best").sha256 == load_checkpoint(tmp_path / "run" / "last").sha256
+
+
+@pytest.mark.usefixtures("tiny")
+def test_photos_stay_held_out_when_others_are_added(tmp_path: Path) -> None:
+    data, run = tmp_path / "photos", tmp_path / "run"
+    write_folder(data, make_photos(30))
+    result = call("--data", data, "--output", run, *FAST, "--val-fraction", 0.2)
+    assert result.exit_code == 0, result.stderr
+    write_folder(tmp_path / "more", make_photos(36, seed=5))
+    for file in (tmp_path / "more").rglob("*.png"):
+        file.rename(data / file.parent.name / f"more-{file.name}")
+    write_folder(tmp_path / "other", make_photos(3, seed=7))
+    changed = call("--output", run, "--resume", "--images", 24, "--val-fraction", 0.3)
+    assert changed.exit_code == 1
+    assert "held out 0.2 of its photos, not 0.3" in changed.stderr
+    result = call("--output", run, "--resume", "--images", 24)
+    assert result.exit_code == 0, result.stderr
+    assert "66 photos are there, 30 when the run was started" in result.stderr
+    gone = call("--output", run, "--resume", "--images", 24, "--data", tmp_path / "other")
+    assert gone.exit_code == 1
+    assert "none of the photos that this run held out is there any more" in gone.stderr
+    (run / "held_out.json").unlink()
+    result = call("--output", run, "--resume", "--images", 32)
+    assert "the run does not tell which photos it held out" in result.stderr
+    (run / "held_out.json").write_text('{"format_version": 1, "moved": 3}')
+    broken = call("--output", run, "--resume", "--images", 40)
+    assert broken.exit_code == 1
+    assert "held_out.json is broken" in broken.stderr
 
 
 @pytest.mark.parametrize(

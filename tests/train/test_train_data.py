@@ -13,7 +13,7 @@ from tiny_training import encode, make_photos, write_folder, write_parquet
 
 from kind_core.class_ids import parse_class_name
 from kind_core.errors import ClassNameError, DataError
-from kind_train.data import load_photos, split_photos
+from kind_train.data import load_photos
 
 NAMES = ["n02509815_lesser_panda", "n02510455_giant_panda", "n07749582_lemon"]
 # photos drawn large and wide, so that cropping and resizing take part
@@ -328,16 +328,6 @@ def test_progress_counts_every_image(folder: Path) -> None:
     told: list[tuple[int, int]] = []
     load_photos(folder, 8, progress=lambda done, total: told.append((done, total)))
     assert told == [(i, 6) for i in range(1, 7)]
-
-
-def test_a_split_parts_the_photos_the_same_way_each_time() -> None:
-    photos = make_photos(20)
-    train, held_out = split_photos(photos, 0.25, seed=3)
-    assert (len(train), len(held_out)) == (15, 5)
-    rows = torch.cat([train.images, held_out.images]).flatten(1).tolist()
-    assert sorted(rows) == sorted(photos.images.flatten(1).tolist())
-    assert torch.equal(split_photos(photos, 0.25, seed=3)[1].images, held_out.images)
-    assert not torch.equal(split_photos(photos, 0.25, seed=4)[1].images, held_out.images)
 
 
 def test_selected_photos_keep_their_labels() -> None:

@@ -6,11 +6,10 @@ photo whose pixels were encoded already, in this run or before, is not encoded a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -29,24 +28,36 @@ from kind_core.autoencoder import (
 from kind_core.errors import ConfigError, OutputError
 from kind_core.staging import PART, claimed, folder_kind, recover, staged
 from kind_core.tensor_files import write_tensors
-from kind_train.data import Skipped, Tell, ignore, read_photos, require_all_classes, require_photos, tell_skipped
-from kind_train.device import pick_device, tune_device
-from kind_train.latents import (
+from kind_train.cache_files import (
     CACHE_NAME,
-    FORMAT_VERSION,
+    HASHES_NAME,
     INDEX_NAME,
     LATENTS_NAME,
     SHARDS_NAME,
+    CacheFile,
     CacheSettings,
-    describe_settings,
     is_cache,
+    list_shards,
+    open_shards,
     read_cache_file,
+    read_hashes,
+    write_cache_file,
 )
+from kind_train.data import (
+    Skipped,
+    Tell,
+    hash_pixels,
+    ignore,
+    read_photos,
+    require_all_classes,
+    require_photos,
+    tell_skipped,
+)
+from kind_train.device import pick_device, tune_device
 from kind_train.photo_source import Source
 from kind_train.sources import open_source
 
 SHARD_ROWS = 4096
-_HASHES_NAME = "hashes.json"
 OnProgress = Callable[[int, int, str], None]
 
 
@@ -145,11 +156,17 @@ def _encode_photos(
 def _is_cache_file(name: str) -> bool:
     folder, _, rest = name.rpartition("/")
     return name in (CACHE_NAME, INDEX_NAME, *AUTOENCODER_FILES) or (
-        folder.startswith(f"{SHARDS_NAME}/") and rest in (LATENTS_NAME, _HASHES_NAME)
+        folder.startswith(f"{SHARDS_NAME}/") and rest in (LATENTS_NAME, HASHES_NAME)
     )
 
 
-CACHE = folder_kind("a cache of latents", read_cache_file, _is_cache_file, heart=CACHE_NAME)
+def _require_cache_file(folder: Path) -> None:
+    """What a damaged cache has too, so that --force replaces it."""
+    if not is_cache(folder):
+        raise OutputError(f"it has no {CACHE_NAME}")
+
+
+CACHE = folder_kind("a cache of latents", _require_cache_file, _is_cache_file, heart=CACHE_NAME)
 
 
 def _start(request: CacheRequest, settings: CacheSettings, source: Source, kept: list[int]) -> None:
@@ -158,11 +175,12 @@ def _start(request: CacheRequest, settings: CacheSettings, source: Source, kept:
     if is_cache(folder) and not request.force:
         if not request.resume:
             raise OutputError(f"{folder} already holds a cache", "continue it with --resume or replace it with --force")
-        then, now = read_cache_file(folder)["settings"], describe_settings(settings)
-        for name, value in now.items():
-            if then.get(name) != value:
+        then = read_cache_file(folder).settings
+        for field in fields(settings):
+            old, new = (getattr(one, field.name) for one in (then, settings))
+            if old != new:
                 raise ConfigError(
-                    f"the cache {folder} was made with {name} {then.get(name)!r}, not {value!r}",
+                    f"the cache {folder} was made with {field.name} {old!r}, not {new!r}",
                     "continue it with that, or replace it with --force",
                 )
         recover(folder / SHARDS_NAME)
@@ -183,14 +201,8 @@ def _start(request: CacheRequest, settings: CacheSettings, source: Source, kept:
 def _write_cache_file(
     folder: Path, settings: CacheSettings, source: Source, kept: list[int], *, finished: bool
 ) -> None:
-    data = {
-        "format_version": FORMAT_VERSION,
-        "finished": finished,
-        "settings": describe_settings(settings),
-        "classes": [{"id": info.id, "names": list(info.names)} for info in (source.classes[i] for i in kept)],
-    }
-    with staged(folder / CACHE_NAME, PART, force=True) as file:
-        file.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    classes = tuple(source.classes[label] for label in kept)
+    write_cache_file(folder, CacheFile(settings=settings, classes=classes, finished=finished))
 
 
 class _ShardWriter:
@@ -205,8 +217,9 @@ class _ShardWriter:
         self.folder = request.output / SHARDS_NAME
         self.known: dict[str, int] = {}
         self.num_shards = 0
-        for place in sorted(self.folder.iterdir()):
-            hashes = json.loads((place / _HASHES_NAME).read_text(encoding="utf-8"))
+        shards = open_shards(request.output, settings)
+        for place, latents in zip(list_shards(request.output), shards, strict=True):
+            hashes = read_hashes(place, len(latents))
             if len(hashes) < settings.shard_rows:
                 shutil.rmtree(place)  # the last shard of a finished cache, to which photos are added now
                 break
@@ -218,7 +231,7 @@ class _ShardWriter:
 
     def add(self, pixels: np.ndarray) -> int:
         """The row of the latent of these pixels, which is encoded where they are new."""
-        digest = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+        digest = hash_pixels(pixels)
         if digest in self.known:
             return self.known[digest]
         self.known[digest] = len(self.known)
@@ -248,7 +261,7 @@ class _ShardWriter:
         with staged(self.folder / f"{self.num_shards:05d}", CACHE) as place:
             place.mkdir()
             np.save(place / LATENTS_NAME, torch.cat(self._encoded).numpy())
-            (place / _HASHES_NAME).write_text(json.dumps(self._hashes), encoding="utf-8")
+            (place / HASHES_NAME).write_text(json.dumps(self._hashes), encoding="utf-8")
         self.num_shards += 1
         self._encoded.clear()
         self._hashes.clear()

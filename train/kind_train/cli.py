@@ -150,7 +150,10 @@ def _train(config_file: Path | None, resume: bool, force: bool, flags: dict[str,
     except KeyboardInterrupt:
         sys.exit(130)  # fit_model said how to go on
     if result.is_main:
-        click.echo(f"best held-out loss {result.best_loss:.5f}")
+        if result.best_loss is None:
+            click.echo("no photo was held out: the checkpoint is the last one")
+        else:
+            click.echo(f"best held-out loss {result.best_loss:.5f}")
         click.echo(f"checkpoint         {result.checkpoint}")
 
 

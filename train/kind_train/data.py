@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -51,8 +52,8 @@ class TrainingSet(Protocol):
     def select(self, indices: Tensor) -> Self:
         """The photos at `indices` alone."""
 
-
-_Set = TypeVar("_Set", bound=TrainingSet)
+    def digests(self) -> list[str]:
+        """sha256 of the pixels of each photo: what a photo is known by, whatever its file is called."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +104,10 @@ class PhotoSet:
         """The photos at `indices`."""
         return replace(self, images=self.images[indices], labels=self.labels[indices], skipped=())
 
+    def digests(self) -> list[str]:
+        """sha256 of the pixels of each photo."""
+        return [hash_pixels(image) for image in self.images.numpy()]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Photo:
@@ -139,6 +144,11 @@ def read_photos(
             on_skip(skipped)
             continue
         yield Photo(name=entry.name, label=position[entry.label], pixels=pixels)
+
+
+def hash_pixels(pixels: np.ndarray) -> str:
+    """sha256 of a photo, uint8 (3, size, size)."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
 def tell_skipped(skipped: Sequence[Skipped], tell: Tell) -> None:
@@ -206,10 +216,3 @@ def require_all_classes(source: Source, kept: Sequence[int], labels: Sequence[in
             name, reason = source.classes[label].name, source.absent.get(label)
             message = f"{source.path} holds no readable image of class {name!r}" + (f": {reason}" if reason else "")
             raise DataError(message, "add images or leave the class out with --classes")
-
-
-def split_photos(photos: _Set, fraction: float, seed: int) -> tuple[_Set, _Set]:
-    """Split off a held-out share, drawn at random: (train, held out)."""
-    order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(seed))
-    num_held_out = max(1, round(len(photos) * fraction))
-    return photos.select(order[num_held_out:].sort()[0]), photos.select(order[:num_held_out].sort()[0])

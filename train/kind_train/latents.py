@@ -1,6 +1,4 @@
-"""Latents of photos, encoded once by `kind-train cache`: how they lie on the disk, and how training reads them.
-
-    cache.json   index.safetensors   shards/00000/{latents.npy, hashes.json} ...   autoencoder/
+"""Latents of photos, encoded once by `kind-train cache`: how training reads them.
 
 Each latent is stored once, whatever the number of photos with its pixels; `index.safetensors` says for each photo which
 latent is its own and which class. An AutoencoderKL's latents are kept as mean and deviation, so that a step draws from
@@ -9,17 +7,13 @@ the distribution, as the paper's do; with mirror images, each is encoded both wa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from kind_core.autoencoder import AUTOENCODER_NAME, load_decoder, read_moments
@@ -28,24 +22,17 @@ from kind_core.classes import ClassInfo
 from kind_core.config import AutoencoderConfig
 from kind_core.errors import ConfigError, DataError
 from kind_core.sampling import to_images
+from kind_train.cache_files import (
+    CacheSettings,
+    check_autoencoder,
+    list_shards,
+    open_shards,
+    read_cache_file,
+    read_hashes,
+    read_index,
+)
+from kind_train.cache_files import is_cache as is_cache
 from kind_train.data import Draw
-
-CACHE_NAME = "cache.json"
-INDEX_NAME = "index.safetensors"
-SHARDS_NAME = "shards"
-LATENTS_NAME = "latents.npy"
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CacheSettings:
-    """What decides the bytes of a cache: a resumed one must share it. `size` is the side of the photos in pixels."""
-
-    autoencoder: AutoencoderConfig
-    autoencoder_sha256: str
-    size: int
-    flip: bool
-    shard_rows: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +64,7 @@ class LatentSet:
 
     @cached_property
     def _shards(self) -> list[np.ndarray]:
-        files = sorted((self.folder / SHARDS_NAME).glob(f"*/{LATENTS_NAME}"))
-        return [np.load(file, mmap_mode="r") for file in files]
+        return open_shards(self.folder, self.settings)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -105,6 +91,13 @@ class LatentSet:
         """The photos at `indices`."""
         return replace(self, rows=self.rows[indices], labels=self.labels[indices])
 
+    def digests(self) -> list[str]:
+        """sha256 of the pixels of each photo, before it was encoded."""
+        places = list_shards(self.folder)
+        hashes = [one for place, latents in zip(places, self._shards, strict=True)
+                  for one in read_hashes(place, len(latents))]  # fmt: skip
+        return [hashes[row] for row in self.rows.tolist()]
+
     def choose(self, asked: Sequence[str] | Sequence[ClassInfo]) -> LatentSet:
         """The photos of some classes, in their order: see `Source.choose`."""
         if not asked:
@@ -117,47 +110,12 @@ class LatentSet:
         return replace(some, labels=position[some.labels], classes=classes)
 
 
-def is_cache(path: str | Path) -> bool:
-    """Whether `path` is a finished or unfinished cache of latents."""
-    return (Path(path) / CACHE_NAME).exists()
-
-
 def open_cache(path: Path) -> LatentSet:
-    """A finished cache; raises DataError where it is unfinished, newer or broken."""
-    data = read_cache_file(path)
-    if not data["finished"]:
+    """A finished cache; raises DataError where it is unfinished, newer or damaged."""
+    cache = read_cache_file(path)
+    if not cache.finished:
         raise DataError(f"the cache {path} is not finished", "run the same kind-train cache command with --resume")
-    try:
-        index = load_file(path / INDEX_NAME)
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path / INDEX_NAME} is broken: {error}", "make the cache again with --force") from error
-    return LatentSet(
-        folder=path,
-        settings=parse_settings(data["settings"]),
-        rows=index["rows"],
-        labels=index["labels"],
-        classes=tuple(ClassInfo(id=c["id"], names=tuple(c["names"])) for c in data["classes"]),
-    )
-
-
-def read_cache_file(path: Path) -> dict[str, Any]:
-    """`cache.json` of a cache; raises DataError."""
-    file = path / CACHE_NAME
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        version = data["format_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} is broken: {error}", "make the cache again with --force") from error
-    if version != FORMAT_VERSION:
-        raise DataError(f"{file} has format_version {version!r}, this program reads {FORMAT_VERSION}")
-    return dict(data)
-
-
-def describe_settings(settings: CacheSettings) -> dict[str, Any]:
-    """The settings as `cache.json` holds them."""
-    return asdict(settings)
-
-
-def parse_settings(data: dict[str, Any]) -> CacheSettings:
-    """`describe_settings`, read back."""
-    return CacheSettings(**data | {"autoencoder": AutoencoderConfig(**data["autoencoder"])})
+    check_autoencoder(path, cache.settings)
+    num_latents = sum(map(len, open_shards(path, cache.settings)))
+    rows, labels = read_index(path, num_latents, cache.classes)
+    return LatentSet(folder=path, settings=cache.settings, rows=rows, labels=labels, classes=cache.classes)

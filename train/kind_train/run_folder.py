@@ -1,6 +1,6 @@
 """The folder of a run: its options, its training state, and what of them must not change when it is resumed.
 
-    options.yaml   metrics.jsonl   state/   best/   last/   samples/
+    options.yaml   held_out.json   metrics.jsonl   state/   best/   last/   samples/
 
 `best` and `last` are checkpoints with the averaged weights; `state` holds what the next step needs.
 """
@@ -25,6 +25,7 @@ from kind_core.tensor_files import write_tensors
 from kind_train.config import TrainConfig, check_options
 
 OPTIONS_NAME = "options.yaml"
+HELD_OUT_NAME = "held_out.json"
 METRICS_NAME = "metrics.jsonl"
 STATE_NAME = "state"
 BEST_NAME = "best"
@@ -40,7 +41,7 @@ def _is_run_file(name: str) -> bool:
     """Whether a run writes a file of this name, relative to its folder."""
     folder, _, rest = name.partition("/")
     return (
-        name in (OPTIONS_NAME, METRICS_NAME)
+        name in (OPTIONS_NAME, HELD_OUT_NAME, METRICS_NAME)
         or (folder == STATE_NAME and _is_state_file(rest))
         or (folder in (BEST_NAME, LAST_NAME) and is_checkpoint_file(rest))
         or (folder == SAMPLES_NAME and rest.endswith(".png"))
@@ -91,17 +92,27 @@ def check_run_folder(folder: Path, *, resume: bool, force: bool) -> None:
         raise ConfigError(f"{folder} already holds a run", "continue it with --resume or replace it with --force")
 
 
-def start_run_folder(config: TrainConfig, *, resume: bool, force: bool) -> None:
-    """Make the run folder and write the options there; an existing run is kept unless `force`."""
+def start_run_folder(
+    config: TrainConfig, *, resume: bool, force: bool, held_out: Mapping[str, Any] | None = None
+) -> None:
+    """Make the run folder and write the options there, and how photos were held out where the run itself did that.
+
+    An existing run is kept unless `force`.
+    """
     folder = Path(config.output)
     check_run_folder(folder, resume=resume, force=force)
+    texts = {OPTIONS_NAME: config.to_yaml()}
+    if held_out is not None:
+        texts[HELD_OUT_NAME] = json.dumps(held_out, indent=2) + "\n"
     if force and folder.exists():
         with staged(folder, RUN, force=True) as new:
             new.mkdir()
-            (new / OPTIONS_NAME).write_text(config.to_yaml(), encoding="utf-8")
+            for name, text in texts.items():
+                (new / name).write_text(text, encoding="utf-8")
         return
-    with staged(folder / OPTIONS_NAME, PART, force=True) as temporary:
-        temporary.write_text(config.to_yaml(), encoding="utf-8")
+    for name, text in texts.items():
+        with staged(folder / name, PART, force=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def write_state(folder: Path, state: TrainingState) -> None:

@@ -15,23 +15,27 @@ from kind_core.classes import ClassInfo
 from kind_core.errors import ConfigError, DataError
 from kind_core.staging import claimed
 from kind_train.config import TrainConfig, load_options
-from kind_train.data import TrainingSet, load_photos, split_photos
+from kind_train.data import TrainingSet, load_photos
 from kind_train.display import say, show_progress
+from kind_train.holding_out import SplitRecord, read_split, split_and_record
 from kind_train.latents import is_cache, open_cache
 from kind_train.processes import Processes, joined_processes
 from kind_train.recipe import check_recipe
 from kind_train.run_folder import BEST_NAME, OPTIONS_NAME, RUN, check_run_folder, read_step, start_run_folder
 from kind_train.shape import pick_shape
-from kind_train.starting import check_inputs
+from kind_train.starting import check_inputs, require_same_kind
 from kind_train.trainer import Progress, Trainer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitResult:
-    """Where the best checkpoint lies, and its held-out loss; of several processes the main one speaks."""
+    """Where the best checkpoint lies, and its held-out loss, None where no photo was held out.
+
+    Of several processes the main one speaks.
+    """
 
     checkpoint: Path
-    best_loss: float
+    best_loss: float | None
     is_main: bool = True
 
 
@@ -57,11 +61,15 @@ def fit_model(config_file: Path | None, flags: Mapping[str, Any], *, resume: boo
 
 def _fit(config: TrainConfig, console: Console, processes: Processes, *, resume: bool, force: bool) -> FitResult:
     check_recipe(config, pick_shape(config))
-    train, held_out = _load_data(config, console)
+    train, held_out, record = _load_split(config, console, resume=resume)
     processes.wait()  # until the main one has mended what a killed run left
     trainer = Trainer(config, train, held_out, resume=resume, processes=processes)
+    if not len(held_out) and (record is None or record.fraction > 0):
+        message = "none of the photos that this run held out is there any more"
+        raise DataError(message, "put them back or give --val-data")
     if processes.is_main:
-        start_run_folder(config, resume=resume, force=force)
+        held_out_as = None if record is None else record.to_dict()
+        start_run_folder(config, resume=resume, force=force, held_out=held_out_as)
     count = sum(p.numel() for p in trainer.model.parameters())
     say(console, f"{len(train)} photos, {len(held_out)} held out, {len(train.classes)} classes; "
                  f"{count / 1e6:.2f}M parameters on {trainer.device}")  # fmt: skip
@@ -74,7 +82,10 @@ def _fit(config: TrainConfig, console: Console, processes: Processes, *, resume:
     with _claim(config, processes), show_progress(console, "images") as update:
         total = config.num_steps * config.batch_size
         best_loss = trainer.run(lambda progress: update(progress.images, total, _describe(progress)))
-    return FitResult(checkpoint=Path(config.output) / BEST_NAME, best_loss=best_loss, is_main=processes.is_main)
+    return FitResult(
+        checkpoint=Path(config.output) / BEST_NAME, best_loss=best_loss if len(held_out) else None,
+        is_main=processes.is_main,
+    )  # fmt: skip
 
 
 def _claim(config: TrainConfig, processes: Processes) -> AbstractContextManager[None]:
@@ -83,16 +94,26 @@ def _claim(config: TrainConfig, processes: Processes) -> AbstractContextManager[
 
 
 def _load_data(config: TrainConfig, console: Console) -> tuple[TrainingSet, TrainingSet]:
+    train, held_out, _ = _load_split(config, console, resume=False)
+    return train, held_out
+
+
+def _load_split(
+    config: TrainConfig, console: Console, *, resume: bool
+) -> tuple[TrainingSet, TrainingSet, SplitRecord | None]:
+    """What is trained on, what is held out, and how that was decided where the run itself did."""
     train = _load_set(config, console, config.data, config.classes)
     if config.val_data is not None:
-        return train, _load_set(config, console, config.val_data, train.classes)
-    rest, held_out = split_photos(train, config.val_fraction, config.seed)
-    present = set(rest.labels.tolist())
-    for label, info in enumerate(train.classes):
-        if label not in present:
-            message = f"no photo of class {info.name!r} is left to train on after holding out {len(held_out)}"
-            raise DataError(message, "add photos, lower --val-fraction or give --val-data")
-    return rest, held_out
+        held_out = _load_set(config, console, config.val_data, train.classes)
+        require_same_kind(train, held_out)
+        return train, held_out, None
+    record = read_split(Path(config.output), config.val_fraction) if resume else None
+    if record is not None and record.photos != len(train):
+        say(console, f"{len(train)} photos are there, {record.photos} when the run was started", style="yellow")
+    if resume and record is None:
+        say(console, "the run does not tell which photos it held out: some of those held out now were trained on",
+            style="yellow")  # fmt: skip
+    return split_and_record(train, config.val_fraction, config.seed, record)
 
 
 def _load_set(

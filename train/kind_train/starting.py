@@ -63,6 +63,20 @@ def require_same_autoencoder(base: Path, photos: TrainingSet) -> None:
         )
 
 
+def require_same_kind(train: TrainingSet, held_out: TrainingSet) -> None:
+    """Raise ConfigError where held-out photos are not stored as those that are trained on."""
+    kinds = [one.settings if isinstance(one, LatentSet) else None for one in (train, held_out)]
+    if (kinds[0] is None) != (kinds[1] is None):
+        message = "one of --data and --val-data is a cache of latents, the other holds photos"
+        raise ConfigError(message, "cache both: kind-train cache")
+    for name in ("autoencoder_sha256", "size"):
+        of_train, of_held_out = (getattr(kind, name, None) for kind in kinds)
+        if of_train != of_held_out:
+            raise ConfigError(
+                f"--val-data was cached with {name} {of_held_out}, --data with {of_train}", "cache both in the same way"
+            )
+
+
 def check_inputs(shape: Shape, given: tuple[int, int, int]) -> None:
     """Raise ConfigError when a model does not take what the data set gives, (channels, size, size)."""
     dit = shape.dit

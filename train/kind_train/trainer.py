@@ -138,6 +138,8 @@ class Trainer:
     def run(self, on_step: Callable[[Progress], None] | None = None) -> float:
         """Train to the end; returns the best held-out loss, whose weights lie in `<output>/best`.
 
+        Without held-out photos that is infinite, and the last weights lie there.
+
         Raises ConfigError at a loss that is NaN or infinite; what was saved before stays.
         """
         start_s, first = time.perf_counter(), self.step
@@ -306,9 +308,15 @@ class Trainer:
 
     def _validate(self) -> None:
         model = self.averaged_model()
+        images = self.step * self.config.batch_size
+        if not len(self.held_out):  # nothing says which checkpoint is the best: it is the last
+            if self.processes.is_main:
+                append_metrics(self.output, {"step": self.step, "images": images})
+                with hold_interrupts():
+                    self._save_checkpoint(BEST_NAME, model)
+            return
         self.held_out_loss = self._measure_held_out(model)
         self._require_finite("held-out loss", self.held_out_loss, self.step)
-        images = self.step * self.config.batch_size
         if not self.processes.is_main:
             self.best_loss = min(self.best_loss, self.held_out_loss)
             return
