@@ -91,6 +91,11 @@ _run_options = _with_options(
     default=None,
     help="Open each image the gate of its own class [on]; off is the paper's ablation: all gates for every image.",
 )
+@click.option(
+    "--perceptual",
+    type=float,
+    help="Weight of a term for sharp pictures, by a classifier's first stages [0]; try 0.15.",
+)
 @click.option("--start-from", metavar="CHECKPOINT", help="Start from these weights; classes it lacks start at random.")
 @click.option("--images", type=int, help="Training images to see [250000].")
 @click.option("--learning-rate", type=float, help="[1e-4]")

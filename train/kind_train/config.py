@@ -32,6 +32,8 @@ class TrainConfig:
     The learning rate warms up over `warmup_images`, stays, and falls linearly to zero over the last `decay_fraction`.
     `noise_schedule` is trained on instead of the preset's; along `flow` the times of a batch are sigmoid(normal), of
     mean `timestep_mean` and deviation `timestep_std`.
+    `perceptual` weighs how unlike predicted picture and photo look to a classifier's first stages, see
+    `kind_train.perceptual`.
     Without `diversion` every component of every class takes part for every image, see `kind_train.diversion`.
     With `base`, the checkpoint that is adapted, its architecture counts instead of the preset's, its learngene is
     frozen, and `init_from` and `tailor_rank` say how the tailors of the new classes start.
@@ -43,6 +45,7 @@ class TrainConfig:
     noise_schedule: str | None = None
     timestep_mean: float | None = None
     timestep_std: float | None = None
+    perceptual: float = 0.0
     diversion: bool = True
     start_from: str | None = None
     base: str | None = None
@@ -87,6 +90,7 @@ class TrainConfig:
         self._require("seed", 0 <= self.seed < 2**32, "0 to 4294967295")
         self._require("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
         self._require("compile", not (self.compile and self.shard), "false where the model is sharded")
+        self._require("perceptual", 0 <= self.perceptual < math.inf, "0 or more")
         self._require("timestep_std", self.timestep_std is None or 0 < self.timestep_std < math.inf, "above 0")
         self._require("timestep_mean", self.timestep_mean is None or math.isfinite(self.timestep_mean), "finite")
         self._check_adaptation()

@@ -65,6 +65,22 @@ class Objective:
             return noise - images
         return self._alpha(timesteps) * noise - self._sigma(timesteps) * images
 
+    def predicted_image(self, output: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """The image that an answer to `noisy` implies, float32."""
+        answer, alpha, sigma = output[:, : noisy.shape[1]].float(), self._alpha(timesteps), self._sigma(timesteps)
+        if self.prediction_type == "sample":
+            return answer
+        if self.prediction_type == "flow_prediction":
+            return noisy - sigma * answer
+        if self.prediction_type == "epsilon":
+            return (noisy - sigma * answer) / alpha
+        return alpha * noisy - sigma * answer
+
+    def share_of_noise(self, timesteps: Tensor) -> Tensor:
+        """sigma / (alpha + sigma): where on the straight path the same ratio of image to noise is, (batch,)."""
+        alpha, sigma = self.alpha[timesteps], self.sigma[timesteps]
+        return sigma / (alpha + sigma)
+
     def loss(self, output: Tensor, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Mean squared error of each sample, (batch,); an image prediction is weighted as the velocity it implies."""
         error = output[:, : images.shape[1]].float() - self.target(images, noise, timesteps)

@@ -34,9 +34,11 @@ from kind_train.forms import read_forms, set_forms, tune_forms
 from kind_train.grid import Decode, save_sample_grid
 from kind_train.interrupts import hold_interrupts
 from kind_train.latents import LatentSet
+from kind_train.losses import Losses
 from kind_train.memory import checkpoint_activations, gather, shard_model
 from kind_train.objective import Objective
 from kind_train.optimizer import DivertedAdamW
+from kind_train.perceptual import with_provenance
 from kind_train.processes import Processes
 from kind_train.run_folder import (
     BEST_NAME,
@@ -95,12 +97,15 @@ class Trainer:
         self.model_config = make_model_config(shape or pick_shape(config), train)
         if not config.diversion:
             self.model_config = open_gates(self.model_config)
+        if config.perceptual:
+            self.model_config = with_provenance(self.model_config, config.perceptual)
         torch.manual_seed(config.seed)
         self.model = KindDiT(self.model_config.dit).to(self.device)
         self.objective = Objective(
             self.model_config.diffusion, self.device, timestep_mean=config.timestep_mean,
             timestep_std=config.timestep_std,
         )  # fmt: skip
+        self.losses = Losses(config, held_out, self.objective, self.device, self._autocast)
         self.share = processes.share(config.batch_size)
         self.feeder = Feeder(train, config, self.share, self.device)
         self.held_out = held_out
@@ -113,7 +118,7 @@ class Trainer:
         self.step = 0
         self.best_loss = float("inf")
         self.held_out_loss: float | None = None
-        self._unread_losses: list[Tensor] = []
+        self._unread_losses: list[Tensor] = []  # (terms,) of each step
         self._report_steps = 1 if self.device.type == "cpu" else _GPU_REPORT_STEPS
         state = self._read_state() if resume else None
         if state is None and self.device.type == "cuda":
@@ -256,48 +261,24 @@ class Trainer:
         rows = self.optimizer.gather(classes)
         # Where every label was dropped no gate opens, but the model needs a row to look at.
         bank = rows if len(classes) else self.model.tailors.weight.detach()
-        loss = self._losses(
+        terms = self.losses.train(
             self._forward, photos, labels, generator, bank, batch_size=self.config.batch_size, share=self.share
-        ).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        )
+        terms.sum().backward()  # type: ignore[no-untyped-call]
         if rows.grad is not None:
             self.processes.average(rows.grad)
         self.optimizer.clip_gradients(rows, self.config.max_grad_norm)
         self.optimizer.step(classes, rows, self.config.learning_rate_at(self.step))
-        return loss.detach()
-
-    def _losses(
-        self,
-        forward: Callable[..., Tensor],
-        photos: Tensor,
-        labels: Tensor,
-        generator: torch.Generator,
-        rows: Tensor | None,
-        *,
-        batch_size: int,
-        share: slice = slice(None),
-    ) -> Tensor:
-        """The loss of each of `photos`, the `share` of a batch whose random numbers are drawn as a whole."""
-        shape = (batch_size, *self.held_out.input_shape)
-
-        def draw() -> Tensor:
-            return torch.randn(shape, generator=generator, device=self.device)[share]
-
-        timesteps = self.objective.draw_timesteps(batch_size, generator)[share]
-        noise = draw()
-        images = self.held_out.to_input(photos, draw)
-        noisy = self.objective.add_noise(images, noise, timesteps)
-        with self._autocast():
-            output = forward(noisy, self.objective.condition(timesteps), labels, labels, rows)
-        return self.objective.loss(output, images, noise, timesteps)
+        return terms.detach()
 
     def _read_losses(self) -> float:
-        """The loss of the last step; raises ConfigError naming the first of the unread ones that is not finite."""
-        losses = self.processes.average(torch.stack(self._unread_losses)).tolist()
+        """The loss of the last step; raises ConfigError naming the first term of the unread ones that is not finite."""
+        steps = self.processes.average(torch.stack(self._unread_losses)).tolist()
         self._unread_losses.clear()
-        for step, loss in enumerate(losses, self.step - len(losses) + 1):
-            self._require_finite("loss", loss, step)
-        return float(losses[-1])
+        for step, terms in enumerate(steps, self.step - len(steps) + 1):
+            for name, value in zip(self.losses.names, terms, strict=True):
+                self._require_finite(name, value, step)
+        return float(sum(steps[-1]))
 
     def _require_finite(self, what: str, loss: float, step: int) -> None:
         if not math.isfinite(loss):
@@ -338,7 +319,7 @@ class Trainer:
             photos, labels = (t[share].to(self.device) for t in (self.held_out.read(part), self.held_out.labels[part]))
             # what the others measure is drawn here all the same, but the model need not see it
             forward = model if is_mine else _return_first
-            losses = self._losses(forward, photos, labels, generator, None, batch_size=len(part), share=share)
+            losses = self.losses.measure(forward, photos, labels, generator, batch_size=len(part), share=share)
             total += losses.double().sum()
         return float(self.processes.total(total)) / len(order)
 

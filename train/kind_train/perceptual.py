@@ -1,0 +1,83 @@
+"""How unlike two pictures look to a classifier's first stages: a term that asks for edges where squared error blurs.
+
+LPIPS (https://arxiv.org/abs/1801.03924) without its learned weights, on EfficientNet-Lite0. A network that was trained
+against is no judge: evaluation has others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import fuse_conv_bn_eval
+
+from kind_core.config import ModelConfig
+from kind_train.evaluate.features import PIXEL_MEAN, PIXEL_SCALE, load_network
+
+# Beyond this share of noise on the straight path a picture is guesswork, and sharp guesses are all alike:
+# PixelGen, https://arxiv.org/abs/2602.02493.
+MAX_NOISE = 0.7
+_SIZE = 64
+# after the stem and after the first three stages that halve the picture
+_STAGES = ((0, 3), (3, 5), (5, 8))
+_EPS = 1e-6
+
+
+def with_provenance(config: ModelConfig, weight: float) -> ModelConfig:
+    """The config of a model that is trained with the term: its provenance says so, and by which network."""
+    training = f"with a perceptual term of weight {weight:g} by EfficientNet-Lite0"
+    parts = filter(None, (config.provenance.training, training))
+    return replace(config, provenance=replace(config.provenance, training="; ".join(parts)))
+
+
+class PerceptualDistance:
+    """Mean over stages of the squared distance between features of length one at each place, 0 to 4.
+
+    The network is frozen, belongs to no model and is never saved. Raises TargetError where it is not installed.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        network = load_network(str(device)).requires_grad_(False)
+        _fuse_norms(network)
+        stem = nn.Sequential(network._conv_stem, network._swish)
+        blocks = list(network._blocks)
+        self._stages = [stem, *(nn.Sequential(*blocks[first:end]) for first, end in _STAGES)]
+
+    def __call__(self, pictures: Tensor, photos: Tensor) -> Tensor:
+        """pictures, photos (batch, 3, size, size) in [-1, 1] -> (batch,); gradients reach the pictures alone."""
+        with torch.no_grad():
+            wanted = self._observe(photos)
+        distances = [
+            (ours - theirs).square().sum(1).mean((1, 2))
+            for ours, theirs in zip(self._observe(pictures), wanted, strict=True)
+        ]
+        return torch.stack(distances).mean(0)
+
+    def _observe(self, pictures: Tensor) -> list[Tensor]:
+        """Features of each stage, (batch, channels, side, side), of length one over the channels."""
+        x = ((pictures.float() + 1) * 127.5 - PIXEL_MEAN) / PIXEL_SCALE
+        if x.shape[-1] != _SIZE:
+            x = F.interpolate(x, size=(_SIZE, _SIZE), mode="bilinear", antialias=x.shape[-1] > _SIZE)
+        x = x.contiguous(memory_format=torch.channels_last)
+        features = []
+        for stage in self._stages:
+            x = stage(x)
+            wide = x.float()
+            features.append(wide / (wide.square().sum(1, keepdim=True) + _EPS).sqrt())
+        return features
+
+
+def _fuse_norms(network: nn.Module) -> None:
+    """Fold each frozen norm into the convolution before it: they come in pairs, in the order they run in."""
+    pending: tuple[nn.Module, str] | None = None
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Conv2d):
+                pending = module, name
+            elif isinstance(child, nn.BatchNorm2d) and pending is not None:
+                owner, conv = pending
+                setattr(owner, conv, fuse_conv_bn_eval(getattr(owner, conv), child))
+                setattr(module, name, nn.Identity())
+                pending = None
