@@ -5,7 +5,6 @@ A checkpoint carries it in its folder `autoencoder/`, in the layout of diffusers
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from kind_core.config import AutoencoderConfig
+from kind_core.diffusers_component import Component, load_component, read_component
 from kind_core.errors import CheckpointError, ConfigError
 from kind_core.hashing import hash_file
-from kind_core.quiet import without_import_noise
 from kind_core.staging import link_file
 from kind_core.tensor_files import read_pickled, write_tensors
 
@@ -25,32 +24,53 @@ WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 AUTOENCODER_FILES = (f"{AUTOENCODER_NAME}/config.json", f"{AUTOENCODER_NAME}/{WEIGHTS_NAME}")
 _PICKLE_NAME = "diffusion_pytorch_model.bin"  # of older folders; it is loaded as weights only
 _KINDS = ("AutoencoderTiny", "AutoencoderKL")
+_WIDTHS = {"AutoencoderTiny": "encoder_block_out_channels", "AutoencoderKL": "block_out_channels"}
+_PER_BLOCK = {
+    "AutoencoderTiny": ("decoder_block_out_channels", "num_encoder_blocks", "num_decoder_blocks"),
+    "AutoencoderKL": ("down_block_types", "up_block_types"),
+}
+_MAX_BLOCKS = 8  # two hundred and more pixels become one
 
 
-def read_autoencoder(folder: Path) -> AutoencoderConfig:
-    """What a checkpoint says of the autoencoder in a local diffusers folder."""
+def read_autoencoder(folder: Path, *, with_weights: bool = True) -> AutoencoderConfig:
+    """What a checkpoint says of the autoencoder in a local diffusers folder; raises ConfigError.
+
+    `with_weights`: the weights must lie there too, as they do wherever it is run.
+    """
     file = folder / "config.json"
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        message = f"no autoencoder at {folder}: cannot read {file}: {error.strerror}"
-        raise ConfigError(message, "give a folder with config.json and weights, as diffusers saves it") from error
-    except ValueError as error:
-        raise ConfigError(f"{file} is not JSON: {error}") from error
-    kind = data.get("_class_name")
-    if kind not in _KINDS:
-        raise ConfigError(f"{file} has _class_name {kind!r}, expected one of {', '.join(_KINDS)}")
-    if data.get("shift_factor"):
-        raise ConfigError(f"{file} has shift_factor {data['shift_factor']!r}, expected none")
-    if not find_weights(folder).is_file():
-        raise ConfigError(f"{folder} has no {WEIGHTS_NAME}", "save it with diffusers' save_pretrained")
-    blocks = data.get("block_out_channels") if kind == "AutoencoderKL" else data.get("encoder_block_out_channels")
+    if not file.is_file():
+        hint = "give a folder with config.json and weights, as diffusers saves it"
+        raise ConfigError(f"no autoencoder at {folder}: there is no {file}", hint)
+    component = read_component(file, {kind: kind for kind in _KINDS}, ConfigError)
+    for name in ("in_channels", "out_channels"):
+        if component.values[name] != 3:
+            raise component.refuse(name, "3, those of a picture")
+    for name in ("latents_mean", "latents_std"):
+        if component.values.get(name) is not None:
+            raise component.refuse(name, "none", "take an autoencoder with one scaling_factor for all channels")
+    if with_weights:
+        _require_even(component)
+        if not find_weights(folder).is_file():
+            raise ConfigError(f"{folder} has no {WEIGHTS_NAME}", "save it with diffusers' save_pretrained")
+    widths = component.values[_WIDTHS[component.kind]]
+    if not 1 <= len(widths) <= _MAX_BLOCKS:
+        raise component.refuse(_WIDTHS[component.kind], f"1 to {_MAX_BLOCKS} of them")
     return AutoencoderConfig(
-        kind=kind,
-        source=AUTOENCODER_NAME,
-        scaling_factor=data.get("scaling_factor", 1.0),
-        downscale=2 ** (len(blocks) - 1),
+        kind=component.kind,
+        scaling_factor=component.values["scaling_factor"],
+        shift_factor=component.values["shift_factor"] or 0.0,
+        downscale=2 ** (len(widths) - 1),  # each block but one halves the side
     )
+
+
+def _require_even(component: Component) -> None:
+    """Raise ConfigError where the way out is no longer or shorter than the way in."""
+    widths = _WIDTHS[component.kind]
+    for name in _PER_BLOCK[component.kind]:
+        if len(component.values[name]) != len(component.values[widths]):
+            raise component.refuse(name, f"{len(component.values[widths])} of them, as many as {widths}")
+    if component.values.get("upsampling_scaling_factor", 2) != 2:
+        raise component.refuse("upsampling_scaling_factor", "2, what the encoder divides by")
 
 
 def find_weights(folder: Path) -> Path:
@@ -77,22 +97,14 @@ def _require_file(weights: Path) -> None:
 
 def load_autoencoder(folder: Path, config: AutoencoderConfig) -> Any:
     """The diffusers model, in fp32, from a local folder; nothing is downloaded."""
-    with without_import_noise():
-        import diffusers
-
-    if read_autoencoder(folder).kind != config.kind:
-        raise CheckpointError(f"{folder} holds a {read_autoencoder(folder).kind}, expected a {config.kind}")
-    try:
-        model = getattr(diffusers, config.kind).from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=find_weights(folder).name == WEIGHTS_NAME,
-            low_cpu_mem_usage=False,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"cannot load the autoencoder at {folder}: {reason}") from error
-    return model.float().eval().requires_grad_(False)
+    found = read_autoencoder(folder)
+    for name in ("kind", "downscale"):
+        if getattr(found, name) != getattr(config, name):
+            message = (
+                f"{folder} holds an autoencoder of {name} {getattr(found, name)}, expected {getattr(config, name)}"
+            )
+            raise CheckpointError(message, "put the autoencoder there that the model was trained with")
+    return load_component(folder, config.kind, "autoencoder").requires_grad_(False)
 
 
 def hash_autoencoder(folder: Path) -> str:
@@ -132,14 +144,21 @@ class ImageDecoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """(batch, channels, size, size) -> (batch, 3, size * downscale, size * downscale)."""
-        if self.is_tiny:
-            return self.decoder(latents / self.config.scaling_factor)  # type: ignore[no-any-return]  # in [-1, 1] too
-        return self.decoder(self.post_quant(latents / self.config.scaling_factor))  # type: ignore[no-any-return]
+        latents = latents / self.config.scaling_factor
+        if self.config.shift_factor:  # most have none: programs keep the operators that they need
+            latents = latents + self.config.shift_factor
+        return self.decoder(self.post_quant(latents))  # type: ignore[no-any-return]  # the tiny one's is in [-1, 1] too
 
 
-def load_decoder(folder: Path, config: AutoencoderConfig) -> ImageDecoder:
-    """The decoder of the autoencoder in a local folder."""
-    return ImageDecoder(load_autoencoder(folder, config), config, folder)
+def load_decoder(folder: Path, config: AutoencoderConfig, channels: int) -> ImageDecoder:
+    """The decoder of the autoencoder in a local folder, for latents of so many channels."""
+    autoencoder = load_autoencoder(folder, config)
+    if autoencoder.config.latent_channels != channels:
+        raise CheckpointError(
+            f"{folder} decodes latents of {autoencoder.config.latent_channels} channels, the model has {channels}",
+            "put the autoencoder there that the model was trained with",
+        )
+    return ImageDecoder(autoencoder, config, folder)
 
 
 def _write_attention_out(decoder: nn.Module) -> None:
@@ -165,7 +184,8 @@ def encode_moments(autoencoder: Any, config: AutoencoderConfig, images: Tensor) 
 
 def read_moments(moments: Tensor, config: AutoencoderConfig, noise: Tensor | None) -> Tensor:
     """Latents as the diffusion model takes them; `noise`, standard normals like them, draws from the distribution."""
-    if config.kind == "AutoencoderTiny":
-        return moments * config.scaling_factor
-    mean, deviation = moments.chunk(2, dim=1)
-    return (mean if noise is None else mean + deviation * noise) * config.scaling_factor
+    latents = moments
+    if config.kind == "AutoencoderKL":
+        mean, deviation = moments.chunk(2, dim=1)
+        latents = mean if noise is None else mean + deviation * noise
+    return (latents - config.shift_factor) * config.scaling_factor

@@ -141,7 +141,7 @@ def load_checkpoint(path: Path, classes: Sequence[int] | None = None, *, with_de
     files = [path / CONFIG_NAME, path / LEARNGENE_NAME, *(tailor_path(path, info.id) for info in config.classes)]
     decoder = None
     if with_decoder and config.autoencoder is not None:
-        decoder = load_decoder(find_autoencoder(path), config.autoencoder)
+        decoder = load_decoder(find_autoencoder(path), config.autoencoder, config.dit.in_channels)
         files.append(decoder.folder / WEIGHTS_NAME)
     return Checkpoint(config=config, model=model.eval(), sha256=hash_files(files), decoder=decoder)
 

@@ -9,6 +9,8 @@ from typing import Any, TypeGuard, TypeVar
 
 from kind_core.classes import ClassInfo
 from kind_core.errors import CheckpointError, ConfigError
+from kind_core.sampler_settings import Setting, check_settings
+from kind_core.samplers import SAMPLERS
 
 FORMAT_VERSION = 1
 _FIELDS = {"format_version", "architecture", "diffusion", "autoencoder", "classes", "provenance"}
@@ -131,7 +133,8 @@ class DiffusionConfig:
 
     Schedules are diffusers': the names of `beta_schedule`, or `flow` for a straight path from noise to image, along
     which the network predicts the velocity (`flow_prediction`) or the image (`sample`).
-    `sampler`, `steps` and `guidance_scale` are the defaults of export.
+    `sampler`, `steps` and `guidance_scale` are the defaults of export. `sampler_settings` are those that `sampler`,
+    and no other, has otherwise than ours (see `kind_core.sampler_settings`).
     """
 
     noise_schedule: str = "linear"
@@ -142,15 +145,20 @@ class DiffusionConfig:
     sampler: str = "ddim"
     steps: int = 20
     guidance_scale: float = 1.5
+    sampler_settings: Mapping[str, Setting] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         _require_choice("noise_schedule", self.noise_schedule, NOISE_SCHEDULES)
         _require_choice("prediction_type", self.prediction_type, PREDICTION_TYPES)
         _require_positive("num_train_timesteps", self.num_train_timesteps)
         _require_positive("steps", self.steps)
-        _require_number("beta_start", self.beta_start, above=0)
-        _require_number("beta_end", self.beta_end, above=0)
+        for name in ("beta_start", "beta_end"):
+            _require_number(name, getattr(self, name), above=0, below=1)
         _require_number("guidance_scale", self.guidance_scale)
+        _require_choice("sampler", self.sampler, tuple(SAMPLERS))
+        if not isinstance(self.sampler_settings, Mapping):
+            raise ConfigError(f"sampler_settings is {self.sampler_settings!r}, expected an object")
+        check_settings(self.sampler, SAMPLERS[self.sampler].settings, self.sampler_settings)
         is_flow = self.noise_schedule == "flow"
         if self.prediction_type not in (("flow_prediction", "sample") if is_flow else PREDICTION_TYPES[:3]):
             raise ConfigError(
@@ -158,20 +166,35 @@ class DiffusionConfig:
                 "use flow with flow_prediction or sample, and the other schedules with epsilon, v_prediction or sample",
             )
 
+    def to_dict(self) -> dict[str, Any]:
+        """As `config.json` holds it; `sampler_settings` came later: an older program refuses what it would drop."""
+        return {name: value for name, value in asdict(self).items() if name != "sampler_settings" or value}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AutoencoderConfig:
-    """The diffusers autoencoder that turns images into latents: its class, its weights, its scaling factor."""
+    """The diffusers autoencoder that turns images into latents, and how its numbers become those of the model.
+
+    latents = (what it encodes - shift_factor) * scaling_factor. `source` says where its files lie in a checkpoint;
+    it is no part of what it computes.
+    """
 
     kind: str
-    source: str
+    source: str = field(default="autoencoder", compare=False)
     scaling_factor: float = 1.0
+    shift_factor: float = 0.0
     downscale: int = 8
 
     def __post_init__(self) -> None:
         _require_choice("autoencoder kind", self.kind, ("AutoencoderTiny", "AutoencoderKL"))
         _require_number("scaling_factor", self.scaling_factor, above=0)
+        _require_number("shift_factor", self.shift_factor)
         _require_positive("downscale", self.downscale)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `config.json` holds it, without the places of this machine; `shift_factor` came later."""
+        data = asdict(self) | {"source": "autoencoder"}
+        return {name: value for name, value in data.items() if name != "shift_factor" or value}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,8 +243,8 @@ class ModelConfig:
         return {
             "format_version": self.format_version,
             "architecture": self.dit.to_dict(),
-            "diffusion": asdict(self.diffusion),
-            "autoencoder": None if self.autoencoder is None else asdict(self.autoencoder),
+            "diffusion": self.diffusion.to_dict(),
+            "autoencoder": None if self.autoencoder is None else self.autoencoder.to_dict(),
             "classes": [{"id": c.id, "names": list(c.names)} for c in self.classes],
             # it came later: left out where nothing is known, older programs read on
             **({} if self.provenance == Provenance() else {"provenance": self.provenance.to_dict()}),
@@ -300,9 +323,10 @@ def _require_positive(name: str, value: object) -> None:
         raise ConfigError(f"{name} is {value!r}, expected a whole number from 1")
 
 
-def _require_number(name: str, value: object, above: float = -math.inf) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not above < value < math.inf:
+def _require_number(name: str, value: object, above: float = -math.inf, below: float = math.inf) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not above < value < below:
         limit = "" if above == -math.inf else f" above {above}"
+        limit += "" if below == math.inf else f" and below {below}"
         raise ConfigError(f"{name} is {value!r}, expected a number{limit}")
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kind_core.config import DiTConfig
+from kind_core.diffusers_component import default_settings
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError
 from kind_core.quiet import without_import_noise
@@ -36,11 +37,6 @@ _EMBEDDERS = {"fc1": "linear_1", "fc2": "linear_2"}
 _LABELS = "norm1.emb.class_embedder.embedding_table.weight"
 # What the dense DiT of this project is; a transformer with another value is another network.
 _EXPECTED = {"norm_type": "ada_norm_zero", "activation_fn": "gelu-approximate"}
-# What diffusers takes where a `config.json` says nothing.
-_DEFAULTS: Mapping[str, Any] = {
-    "num_attention_heads": 16, "attention_head_dim": 72, "in_channels": 4, "out_channels": None, "num_layers": 28,
-    "sample_size": 32, "patch_size": 2, "norm_eps": 1e-5,
-}  # fmt: skip
 
 
 def to_diffusers(config: DiTConfig, state: Mapping[str, Tensor], labels: Tensor) -> DiTTransformer2DModel:
@@ -102,12 +98,12 @@ def read_architecture(config: Mapping[str, Any], num_classes: int) -> DiTConfig:
 
     Whether the blocks share their embedders is in the weights alone; here it is taken that they do.
     """
-    config = {**_DEFAULTS, **config}
+    config = {**default_settings("DiTTransformer2DModel"), **config}
     for name, expected in _EXPECTED.items():
-        value = config.get(name, expected)
-        if value != expected:
+        if config[name] != expected:
             raise CheckpointError(
-                f"the transformer has {name} {value!r}, expected {expected!r}", "only DiT with adaLN-Zero is read"
+                f"the transformer has {name} {config[name]!r}, expected {expected!r}",
+                "only DiT with adaLN-Zero is read",
             )
     channels = config["in_channels"]
     out_channels = channels if config["out_channels"] is None else config["out_channels"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kind_core.errors import ConfigError
+from kind_core.sampler_settings import SAMPLER_SETTINGS, Allowed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,6 +15,7 @@ class Sampler:
     """A scheduler of diffusers by its class's name, and what it is built with for the schedules that it knows.
 
     `diffusion` and `flow`: the arguments for a noise schedule of betas and for `flow`; None where it knows none.
+    `settings` are those that a checkpoint may have otherwise.
     `velocity_only`: it takes what a `flow_prediction` network predicts, and no other, so it is told nothing of either.
     """
 
@@ -22,6 +24,7 @@ class Sampler:
     diffusion: Mapping[str, Any] | None = None
     flow: Mapping[str, Any] | None = None
     velocity_only: bool = False
+    settings: Mapping[str, Allowed] = field(default_factory=dict)
 
 
 _LAST_SIGMA = {"final_sigmas_type": "zero"}
@@ -29,12 +32,17 @@ _SECOND_ORDER = {"algorithm_type": "dpmsolver++", "solver_order": 2, **_LAST_SIG
 SAMPLERS = {
     row.name: row
     for row in (
-        Sampler(name="ddim", scheduler="DDIMScheduler", diffusion={"clip_sample": False}),
+        Sampler(
+            name="ddim", scheduler="DDIMScheduler", diffusion={"clip_sample": False}, settings=SAMPLER_SETTINGS["ddim"],
+        ),
         Sampler(
             name="dpmpp", scheduler="DPMSolverMultistepScheduler", diffusion=_SECOND_ORDER,
-            flow={"use_flow_sigmas": True, **_LAST_SIGMA},
+            flow={"use_flow_sigmas": True, **_LAST_SIGMA}, settings=SAMPLER_SETTINGS["dpmpp"],
         ),
-        Sampler(name="euler", scheduler="FlowMatchEulerDiscreteScheduler", flow={}, velocity_only=True),
+        Sampler(
+            name="euler", scheduler="FlowMatchEulerDiscreteScheduler", flow={}, velocity_only=True,
+            settings=SAMPLER_SETTINGS["euler"],
+        ),
     )
 }  # fmt: skip
 

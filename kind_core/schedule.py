@@ -28,12 +28,23 @@ def make_scheduler(config: DiffusionConfig, sampler: str, steps: int) -> Any:
     """The diffusers scheduler for a checkpoint's schedule, with its `steps` timesteps set.
 
     Which it is stands in `SAMPLERS`: `ddim` with eta 0; `dpmpp` as DPM-Solver++(2M); `euler` for networks that predict
-    the velocity of a `flow` schedule.
+    the velocity of a `flow` schedule. Raises ConfigError where the settings make no sampler.
     """
     if steps < 1 or steps > config.num_train_timesteps:
         raise ConfigError(f"steps is {steps}, expected 1 to {config.num_train_timesteps}")
-    scheduler = _build_scheduler(config, sampler)
-    scheduler.set_timesteps(steps)
+    scheduler = build_scheduler(config, sampler)
+    try:
+        scheduler.set_timesteps(steps)
+    except (ValueError, IndexError, ArithmeticError) as error:
+        raise _refuse(sampler, config, " ".join(str(error).split())) from error
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)  # where two timesteps are the same number, it would begin at the second
+    times = scheduler.timesteps
+    if len(times) != steps:
+        raise _refuse(sampler, config, f"it takes {len(times)} steps of {steps}")
+    levels = torch.cat([getattr(scheduler, name, torch.zeros(1)).float() for name in ("sigmas", "alphas_cumprod")])
+    if not (times.min() >= 0 and times.max() <= config.num_train_timesteps and levels.isfinite().all()):
+        raise _refuse(sampler, config, f"its timesteps run from {times.max():g} to {times.min():g}")
     return scheduler
 
 
@@ -55,6 +66,12 @@ def choose_sampling(
         guidance_interval=guidance_interval,
         initial_noise_scale=_initial_noise_scale(make_scheduler(config, sampler, steps)),
     )
+
+
+def _refuse(sampler: str, config: DiffusionConfig, reason: str) -> ConfigError:
+    settings = ", ".join(f"{name} {value}" for name, value in config.sampler_settings.items()) or "its schedule"
+    message = f"sampler {sampler!r} does not go with {settings}: {reason}"
+    return ConfigError(message, "choose another --sampler or number of --steps")
 
 
 def allowed_samplers(config: DiffusionConfig) -> tuple[str, ...]:
@@ -81,7 +98,8 @@ def _initial_noise_scale(scheduler: Any) -> float:
     return float(getattr(scheduler, "init_noise_sigma", 1.0))
 
 
-def _build_scheduler(config: DiffusionConfig, sampler: str) -> Any:
+def build_scheduler(config: DiffusionConfig, sampler: str) -> Any:
+    """The same without timesteps; settings of a checkpoint are those of its own sampler, another has none."""
     with without_import_noise():
         import diffusers
 
@@ -94,7 +112,12 @@ def _build_scheduler(config: DiffusionConfig, sampler: str) -> Any:
     if not is_flow:
         betas = {"beta_schedule": config.noise_schedule, "beta_start": config.beta_start, "beta_end": config.beta_end}
         arguments |= betas
-    return getattr(diffusers, row.scheduler)(**arguments)
+    if sampler == config.sampler:
+        arguments |= config.sampler_settings
+    try:
+        return getattr(diffusers, row.scheduler)(**arguments)
+    except (ValueError, NotImplementedError, ImportError) as error:
+        raise _refuse(sampler, config, " ".join(str(error).split())) from error
 
 
 def read_noise_levels(config: DiffusionConfig) -> tuple[Tensor, Tensor]:
@@ -102,7 +125,7 @@ def read_noise_levels(config: DiffusionConfig) -> tuple[Tensor, Tensor]:
     if config.noise_schedule == "flow":
         sigma = torch.arange(1, config.num_train_timesteps + 1, dtype=torch.float64) / config.num_train_timesteps
         return (1 - sigma).float(), sigma.float()
-    scheduler = _build_scheduler(config, "ddim")
+    scheduler = build_scheduler(config, "ddim")
     alpha_squared = scheduler.alphas_cumprod.double()
     return alpha_squared.sqrt().float(), (1 - alpha_squared).sqrt().float()
 
@@ -151,6 +174,8 @@ def read_sampler_table(config: DiffusionConfig, sampler: str, steps: int) -> Sam
     table[2] = np.roll(table[2], 1)  # found at step i for its use at step i + 1
     if any(np.abs(response[i, :, : i - 1]).max(initial=0) > 0 for i in range(2, steps)):
         raise ConfigError(f"sampler {sampler!r} remembers more than one step", f"use one of {', '.join(SAMPLERS)}")
+    if not np.isfinite(table).all():
+        raise _refuse(sampler, config, "a step of it is not finite")
     a, b, c, p, q = table.astype(np.float32)
     return SamplerTable(
         timesteps=scheduler.timesteps.numpy().astype(np.float32),

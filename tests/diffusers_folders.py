@@ -32,10 +32,11 @@ def write_folder(path: Path, scheduler: Any = None, **changes: Any) -> None:
 def write_pipeline(path: Path, transformer: DiTTransformer2DModel, scheduler: Any = None) -> None:
     """A pipeline folder without an autoencoder."""
     transformer.save_pretrained(path / "transformer")
-    (scheduler or DDIMScheduler(clip_sample=False)).save_pretrained(path / "scheduler")
+    scheduler = scheduler or DDIMScheduler(clip_sample=False)
+    scheduler.save_pretrained(path / "scheduler")
     index = {
         "_class_name": "DiTPipeline",
-        "scheduler": ["diffusers", "DDIMScheduler"],
+        "scheduler": ["diffusers", type(scheduler).__name__],
         "transformer": ["diffusers", "Transformer2DModel"],
         "id2label": LABELS,
     }

@@ -46,7 +46,7 @@ class Source:
         both = checkpoint.sha256 + hash_autoencoder(self.autoencoder)
         return replace(
             checkpoint,
-            decoder=load_decoder(self.autoencoder, self.config.autoencoder),
+            decoder=load_decoder(self.autoencoder, self.config.autoencoder, self.config.dit.in_channels),
             sha256=hashlib.sha256(both.encode()).hexdigest(),
         )
 

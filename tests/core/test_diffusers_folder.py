@@ -87,7 +87,7 @@ def test_weights_of_older_folders_are_read_without_running_a_pickle(folder: Path
 @pytest.mark.parametrize(
     ("scheduler", "expected"),
     [
-        (DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"),
+        (DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False),
          ("squaredcos_cap_v2", "v_prediction", "ddim")),
         (DPMSolverMultistepScheduler(beta_schedule="linear"), ("linear", "epsilon", "dpmpp")),
         (FlowMatchEulerDiscreteScheduler(), ("flow", "flow_prediction", "euler")),
@@ -95,7 +95,7 @@ def test_weights_of_older_folders_are_read_without_running_a_pickle(folder: Path
     ],
 )  # fmt: skip
 def test_the_schedule_is_the_schedulers(folder: Path, scheduler: Any, expected: tuple[str, str, str]) -> None:
-    scheduler.save_pretrained(folder / "scheduler")
+    write_folder(folder, scheduler)
     diffusion = read_diffusers_config(folder).diffusion
     assert (diffusion.noise_schedule, diffusion.prediction_type, diffusion.sampler) == expected
 

@@ -40,9 +40,11 @@ def convert_checkpoint(
     if dtype == "fp16" and largest > torch.finfo(torch.float16).max:
         raise CheckpointError(f"{source} holds a weight of {largest:.3g}, fp16 ends at 65504", "use --dtype fp32")
     defaults = checkpoint.config.diffusion
+    is_other = sampler not in (None, defaults.sampler)
     diffusion = replace(
         defaults,
         sampler=defaults.sampler if sampler is None else sampler,
+        sampler_settings={} if is_other else defaults.sampler_settings,
         steps=defaults.steps if steps is None else steps,
         guidance_scale=defaults.guidance_scale if guidance is None else guidance,
     )

@@ -59,7 +59,7 @@ class LatentSet:
 
     def decoder(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         """Latents on `device` to images in [0, 1]."""
-        module = load_decoder(self.autoencoder_folder, self.autoencoder).to(device)
+        module = load_decoder(self.autoencoder_folder, self.autoencoder, self.input_shape[0]).to(device)
         return lambda latents: torch.cat([to_images(module(one)) for one in torch.split(latents, 1)])
 
     @cached_property

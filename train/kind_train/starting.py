@@ -16,6 +16,9 @@ from kind_train.data import TrainingSet
 from kind_train.latents import LatentSet
 from kind_train.shape import Shape
 
+# What of a schedule decides what the weights mean; the rest is how pictures are drawn.
+NOISE_FIELDS = ("noise_schedule", "prediction_type", "num_train_timesteps", "beta_start", "beta_end")
+
 
 def make_model_config(shape: Shape, photos: TrainingSet) -> ModelConfig:
     """The config of a shape for the classes of a data set; latents say by themselves how large they are."""
@@ -35,8 +38,8 @@ def load_start(model: KindDiT, config: ModelConfig, path: Path) -> None:
     source = load_checkpoint(path, with_decoder=False)
     if replace(source.config.dit, num_classes=config.dit.num_classes, tailor_ranks=None) != config.dit:
         raise ConfigError(f"{path} has another architecture than the preset", "start from a checkpoint of this preset")
-    ours, theirs = (replace(c.diffusion, sampler="", steps=1, guidance_scale=0.0) for c in (config, source.config))
-    if ours != theirs:
+    ours, theirs = config.diffusion, source.config.diffusion
+    if any(getattr(ours, name) != getattr(theirs, name) for name in NOISE_FIELDS):
         raise ConfigError(f"{path} was trained with {theirs.prediction_type} on {theirs.noise_schedule} noise, "
                           f"not with {ours.prediction_type} on {ours.noise_schedule}")  # fmt: skip
     model.load_state_dict(source.model.learngene_state(), strict=False)

@@ -158,6 +158,7 @@ def _settings(config: ModelConfig, parts: list[_Part], reference: Reference) -> 
         "guidance_scale": reference.sampling.guidance_scale,
         "guidance_interval": list(reference.sampling.guidance_interval),
         "scaling_factor": 1.0 if config.autoencoder is None else config.autoencoder.scaling_factor,
+        "shift_factor": 0.0 if config.autoencoder is None else config.autoencoder.shift_factor,
     }
 
 
