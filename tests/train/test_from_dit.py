@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from diffusers import AutoencoderKL
 
 from diffusers_folders import NUM_LABELS, random_transformer, write_folder
 from kind_core.checkpoint import load_checkpoint
@@ -20,6 +21,7 @@ from kind_core.errors import ConfigError
 from kind_train.cli import main
 from kind_train.from_dit import InitRequest, TailorStart, decompose, init_from_dit
 from tiny import tiny_batch
+from tiny_autoencoder import save_autoencoder
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,18 @@ def test_the_command_writes_a_checkpoint_of_the_asked_classes(folder: Path, tmp_
     table = CliRunner().invoke(main, [*arguments, "--classes", "goldfish", "--force"])
     assert "N_G 20, N_T 3" in table.stdout
     assert str(output) in table.stdout
+
+
+@torch.no_grad()
+def test_the_pipelines_autoencoder_comes_along(tmp_path: Path) -> None:
+    write_folder(tmp_path / "dit")
+    vae = save_autoencoder(tmp_path / "dit" / "vae", "AutoencoderKL")
+    init_from_dit(InitRequest(source=tmp_path / "dit", output=tmp_path / "start", learngene_rank=14, tailor_rank=2))
+    checkpoint = load_checkpoint(tmp_path / "start")
+    assert str(tmp_path) not in (tmp_path / "start" / "config.json").read_text()
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = AutoencoderKL.from_pretrained(vae).decode(latents / 0.18215).sample
+    torch.testing.assert_close(checkpoint.decode(latents), (expected * 0.5 + 0.5).clamp(0, 1))
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from kind_core.checkpoint import CHECKPOINT, save_checkpoint, subset_config
 from kind_core.classes import resolve_classes
 from kind_core.config import DiTConfig, preset
 from kind_core.dense import dense_state
-from kind_core.diffusers_folder import load_diffusers, read_diffusers_config
+from kind_core.diffusers_folder import AUTOENCODER_FOLDER, load_diffusers, read_diffusers_config
 from kind_core.dit import KindDiT
 from kind_core.diverted import DivertedLinear
 from kind_core.errors import ConfigError
@@ -90,7 +90,8 @@ def init_from_dit(request: InitRequest, on_matrix: OnMatrix = lambda done, total
     torch.manual_seed(request.seed)
     model = KindDiT(dit)
     errors = decompose(dense, model, request.tailors, on_matrix)
-    save_checkpoint(request.output, replace(config, dit=dit), model, force=request.force)
+    autoencoder = None if config.autoencoder is None else folder / AUTOENCODER_FOLDER
+    save_checkpoint(request.output, replace(config, dit=dit), model, autoencoder=autoencoder, force=request.force)
     size_bytes = sum(file.stat().st_size for file in request.output.rglob("*") if file.is_file())
     return InitResult(config=dit, errors=errors, size_bytes=size_bytes)
 
