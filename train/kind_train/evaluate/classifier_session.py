@@ -8,9 +8,10 @@ import click
 from rich.console import Console
 
 from kind_core.staging import check_output, staged
-from kind_train.data import load_photos, split_photos
+from kind_train.data import load_photos
 from kind_train.display import say, show_progress
 from kind_train.evaluate.small_classifier import CLASSIFIER, save_classifier, train_classifier
+from kind_train.holding_out import split_photos
 
 
 def run_classifier(
