@@ -23,8 +23,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trained by the command on red, green and blue photos."""
     folder = tmp_path_factory.mktemp("classifier")
-    write_folder(folder / "photos", make_photos(30))
-    arguments = ["classifier", "--data", folder / "photos", "--size", 8, "--images", 960, "-o", folder / "judge"]
+    for name, seed in (("photos", 0), ("others", 3)):
+        write_folder(folder / name, make_photos(15, seed=seed))
+    data = ["--data", folder / "photos", "--val-data", folder / "others"]
+    arguments = ["classifier", *data, "--size", 8, "--images", 960, "-o", folder / "judge"]
     result = CliRunner().invoke(main, [*map(str, arguments)])
     assert result.exit_code == 0, result.output
     assert "100.0% right on 15 photos, trained on 15 others" in result.stdout
@@ -86,3 +88,13 @@ def test_a_class_the_judge_does_not_know_is_not_counted(judge: Path) -> None:
     assert second.compare(observed, observed, others)["own_called_as_asked"].generated.value == 1.0
     unknown: Any = SecondJudge(classifier, "own", (other,) * 3)
     assert "own_called_as_asked" not in unknown.compare(observed, observed, others)
+
+
+def test_without_other_photos_half_of_them_say_how_often_it_is_right(tmp_path: Path) -> None:
+    write_folder(tmp_path / "photos", make_photos(30))
+    arguments = ["classifier", "--data", tmp_path / "photos", "--size", 8, "--images", 64, "-o", tmp_path / "judge"]
+    result = CliRunner().invoke(main, [*map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    info = read_classifier(tmp_path / "judge")
+    assert info.num_trained + info.num_tested == 30
+    assert 10 <= info.num_tested <= 20
