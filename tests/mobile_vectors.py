@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
 
+from kind_core.class_ids import parse_class_names
 from kind_core.classes import ClassInfo, resolve_class
 from kind_core.errors import ClassNameError
+from kind_core.naming import name_file
 from kind_core.noise import format_test_vectors, start_noise
 from kind_runtimes.generator import Generator
 from kind_runtimes.kits import KITS, kit_folder
@@ -37,6 +39,28 @@ _CLASSES = [
     {"id": "n02510455", "names": ["giant panda", "panda bear"]},
     {"id": "n01882714", "names": ["koala", "koala bear"]},
 ]
+# Folders that are told apart, and what else may be typed.
+_ALIKE: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
+    (("猫", "犬"), ("鳥",)),
+    (("кот", "собака"), ("Кот", "СОБАКА")),
+    (("قطة", "كلب"), ()),
+    (("😀", "😺"), ()),
+    (("café", "cafe"), ("cafe\u0301", "CAFÉ", "Cafe")),
+    (("Straße", "weg"), ("STRASSE", "strasse")),
+    (("οδός", "δρόμος"), ("ΟΔΌΣ",)),
+    (("A", "a"), ()),
+    (("cat-1", "cat_1", "cat 1"), ("Cat 1",)),
+    (("C++", "C#"), ("C", "c++")),
+    (("panda", "giant panda", "giant panda bear"), ("bear", "Bear", "GIANT PANDA")),
+    (("tench, Tinca tinca", "tench"), ("Tinca tinca", "TENCH", "tinca", "tench,tinca tinca")),
+    (("tench, Tinca tinca", "goldfish"), ("tench, tinca TINCA",)),
+]
+_TEXTS = (
+    "Giant Panda", "Ærø!", "???", "", "con", "COM1", "Con.tent", ".hidden", "mug [blue]", "../x", "a" * 250, "猫" * 90,
+    "long name " * 30, "❤️ heart", "👨\u200d👩\u200d👧", "\u0645\u06cc\u200c\u062e\u0648", "हिन्दी", "İstanbul", "ΟΔΌΣ",
+    "a\u0301b", "①", "$1 + 2 = 3^~", "tab\tnew\nline", "\u3164", "e\u200b", "x_y-z", "ﬁne", "\uff2b", "a b-seed-7",
+)  # fmt: skip
+NAMES = Path(__file__).parents[1] / "runtimes" / "js" / "tests" / "vectors.json"
 PLACES = {
     "ios": "KindRuntime/Tests/KindRuntimeTests/vectors.json",
     "android": "kind-runtime/src/test/resources/vectors.json",
@@ -76,9 +100,14 @@ def format_vectors() -> str:
         "noise": json.loads(format_test_vectors())["vectors"],
         "manifests": _manifests(),
         "classes": _classes(),
+        "alike": _alike(),
         "packs": _packs(),
         "loops": _loops(),
     }
+    return _format(vectors)
+
+
+def _format(vectors: Mapping[str, Any]) -> str:
     parts = [f'"{name}": [\n' + ",\n".join(map(json.dumps, cases)) + "\n]" for name, cases in vectors.items()]
     return "{" + ",\n".join(parts) + "}\n"
 
@@ -155,14 +184,41 @@ def _classes() -> list[dict[str, Any]]:
     """What a class may be called; without an index, what fits none or several."""
     known = [ClassInfo(id=str(one["id"]), names=tuple(one["names"])) for one in _CLASSES]
 
-    def find(query: str) -> int | None:
-        try:
-            return resolve_class(query, known).index
-        except ClassNameError:
-            return None
+    queries = (
+        "n01882714", "KOALA Bear", "giant panda", "Panda", "panda bear", "bear", "wombat", "", "giant_panda",
+        " Giant-Panda ", "giant panda, panda bear", "giant panda,panda bear", "\uff2b\uff2f\uff21\uff2c\uff21",
+    )  # fmt: skip
+    return [{"query": query, "index": _find(query, known)} for query in queries]
 
-    queries = ("n01882714", "KOALA Bear", "giant panda", "Panda", "panda bear", "bear", "wombat", "")
-    return [{"query": query, "index": find(query)} for query in queries]
+
+def _find(query: str, known: Sequence[ClassInfo]) -> int | None:
+    try:
+        return resolve_class(query, known).index
+    except ClassNameError:
+        return None
+
+
+def _alike() -> list[dict[str, Any]]:
+    """Classes in any alphabet that are told apart by id, then by name to the letter, and only then kindly."""
+    cases = []
+    for names, more in _ALIKE:
+        classes = parse_class_names(names)
+        data = [{"id": info.id, "names": list(info.names)} for info in classes]
+        queries = dict.fromkeys([*(info.id for info in classes), *names, *more])
+        cases += [{"classes": data, "query": query, "index": _find(query, classes)} for query in queries]
+    return cases
+
+
+def format_names() -> str:
+    """What the JavaScript runtime must do with names: `classes` and `alike` of the kits, and stems of files."""
+    known = [ClassInfo(id=str(one["id"]), names=tuple(one["names"])) for one in _CLASSES]
+    data = [{"id": info.id, "names": list(info.names)} for info in known]
+    texts = dict.fromkeys([*(name for names, _ in _ALIKE for name in names), *_TEXTS])
+    vectors = {
+        "classes": [{"classes": data, **case} for case in _classes()] + _alike(),
+        "stems": [{"text": text, "stem": name_file(text)} for text in texts],
+    }
+    return _format(vectors)
 
 
 def _packs() -> list[dict[str, Any]]:
@@ -264,6 +320,7 @@ def _read(pack: bytes) -> Any:
 def main() -> None:
     for kit in KITS:
         (kit_folder(kit) / PLACES[kit]).write_text(format_vectors(), encoding="utf-8")
+    NAMES.write_text(format_names(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kind_runtimes.kits import KITS, kit_folder
-from mobile_vectors import PLACES, format_vectors
+from mobile_vectors import NAMES, PLACES, format_names, format_vectors
 
 _SOURCES = kit_folder("android") / "kind-runtime" / "src"
 _JARS = Path("/usr/share/java")
@@ -26,6 +26,10 @@ _NEED_A_PHONE = {"AndroidSupport.kt", "OnnxPrograms.kt", "Benchmark.kt"}
 def test_vectors_are_what_python_draws(kit: str) -> None:
     text = (kit_folder(kit) / PLACES[kit]).read_text(encoding="utf-8")
     assert text == format_vectors(), "run: python tests/mobile_vectors.py"
+
+
+def test_names_are_those_of_python_in_javascript_too() -> None:
+    assert NAMES.read_text(encoding="utf-8") == format_names(), "run: python tests/mobile_vectors.py"
 
 
 @pytest.mark.slow

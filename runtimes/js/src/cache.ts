@@ -14,22 +14,34 @@ export function canKeep(): boolean {
 }
 
 export class CacheStore implements Store {
+  /** The files that went through this store. */
+  readonly #used = new Set<string>();
+
   async get(sha256: string): Promise<Bytes | undefined> {
+    this.#used.add(sha256);
     return readEntry(FILES + sha256);
   }
 
   async put(sha256: string, bytes: Bytes): Promise<void> {
+    this.#used.add(sha256);
     await (await caches.open(CACHE_NAME)).put(FILES + sha256, new Response(bytes));
   }
 
-  /** Keep the manifest of a bundle whose programs are kept, and drop the files that only the one before it listed. */
-  async keepManifest({ where, manifest, manifestBytes }: Bundle): Promise<void> {
+  /**
+   * Keep the manifest of a bundle whose programs are kept, and drop the files of the one before it that no manifest
+   * lists any more: all pages and bundles of an origin have one cache. Returns whether all files that were used are
+   * there: another tab may have dropped one that was not listed yet.
+   */
+  async keepManifest({ where, manifestBytes }: Bundle): Promise<boolean> {
     const cache = await caches.open(CACHE_NAME);
-    const before = await readManifest(where);
+    const before = listHashes(await readEntry(manifestKey(where)));
     await cache.put(manifestKey(where), new Response(manifestBytes));
-    const listed = new Set(listHashes(manifest));
-    const left = before === undefined ? [] : listHashes(before).filter((hash) => !listed.has(hash));
-    await Promise.all(left.map((hash) => cache.delete(FILES + hash)));
+    if (before.length > 0) {
+      const listed = await listKept(cache);
+      await Promise.all(before.filter((hash) => !listed.has(hash)).map((hash) => cache.delete(FILES + hash)));
+    }
+    const held = await Promise.all([...this.#used].map((hash) => cache.match(FILES + hash)));
+    return held.every((response) => response !== undefined);
   }
 }
 
@@ -60,15 +72,20 @@ async function readEntry(key: string): Promise<Bytes | undefined> {
   return response && new Uint8Array(await response.arrayBuffer());
 }
 
-async function readManifest(where: string): Promise<Manifest | undefined> {
-  const bytes = await readEntry(manifestKey(where));
-  return bytes && (JSON.parse(new TextDecoder().decode(bytes)) as Manifest);
+/** The hashes of all files that some kept manifest lists. */
+async function listKept(cache: Cache): Promise<Set<string>> {
+  const keys = (await cache.keys()).map(({ url }) => url).filter((url) => url.startsWith(MANIFESTS));
+  return new Set((await Promise.all(keys.map(readEntry))).flatMap(listHashes));
 }
 
 function manifestKey(where: string): string {
   return MANIFESTS + encodeURIComponent(where);
 }
 
-function listHashes(manifest: Manifest): string[] {
+function listHashes(bytes: Bytes | undefined): string[] {
+  if (bytes === undefined) {
+    return [];
+  }
+  const manifest = JSON.parse(new TextDecoder().decode(bytes)) as Manifest; // parsed before it was kept
   return [...Object.values(manifest.files), ...(manifest.packs ?? [])].map((file) => file.sha256);
 }

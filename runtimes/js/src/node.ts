@@ -1,6 +1,7 @@
 /** Bundles in Node, by onnxruntime-node. */
 import { readFile } from "node:fs/promises";
 import { join, sep } from "node:path";
+import { fileURLToPath } from "node:url";
 
 import * as ort from "onnxruntime-node";
 
@@ -35,7 +36,7 @@ export function nodeEngine({ threads = 0 }: { threads?: number } = {}): Engine {
   return new OrtEngine(name, threads || null, ort, options);
 }
 
-/** Open a bundle by its folder or its URL. */
+/** Open a bundle by its folder or its URL, `file:` or of a server. */
 export async function openGenerator(
   folderOrUrl: string | URL,
   { engine = nodeEngine(), ...options }: { engine?: Engine } & OpenBundleOptions & OpenGeneratorOptions = {},
@@ -43,14 +44,31 @@ export async function openGenerator(
   return Generator.open(await Bundle.open(chooseSource(folderOrUrl), options), engine, options);
 }
 
-/** Read a pack file. */
-export async function readPack(file: string): Promise<Pack> {
-  return parsePack(await readWhole(file, "download it, or make one with kind-export --packs"), file);
+/** Read a pack file, by its path or its `file:` URL. */
+export async function readPack(file: string | URL): Promise<Pack> {
+  const path = findPath(file);
+  if (path === undefined) {
+    throw new BundleError(`${String(file)} is no file`, "download the pack, and give its path or parsePack its bytes");
+  }
+  return parsePack(await readWhole(path, "download it, or make one with kind-export --packs"), path);
 }
 
 function chooseSource(folderOrUrl: string | URL): Source {
-  const isUrl = typeof folderOrUrl !== "string" || /^https?:/.test(folderOrUrl);
-  return isUrl ? new UrlSource(folderOrUrl) : new FolderSource(folderOrUrl);
+  const folder = findPath(folderOrUrl);
+  return folder === undefined ? new UrlSource(folderOrUrl) : new FolderSource(folder);
+}
+
+/** The path that a path or a `file:` URL names; undefined for the URL of a server. */
+function findPath(place: string | URL): string | undefined {
+  const text = String(place);
+  if (!/^file:/i.test(text)) {
+    return typeof place !== "string" || /^https?:/i.test(text) ? undefined : text;
+  }
+  try {
+    return fileURLToPath(new URL(text));
+  } catch (error) {
+    throw new BundleError(`${text} names no file here: ${(error as Error).message}`, "give the path of the folder", { cause: error });
+  }
 }
 
 async function readWhole(file: string, hint: string, signal?: AbortSignal): Promise<Bytes> {

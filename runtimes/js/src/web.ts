@@ -71,7 +71,7 @@ export async function openBundle(url: string | URL, options: OpenWebOptions = {}
   const bundle = await Bundle.open(store ? new KeptSource(source) : source, { ...options, store, onNotKept });
   const generator = await Generator.open(bundle, options.engine ?? (await wasmEngine()), options);
   if (isKept) {
-    await store!.keepManifest(bundle);
+    isKept = await store!.keepManifest(bundle);
   }
   return { bundle, generator, isKept };
 }

@@ -1,12 +1,15 @@
 /** What does not fit is refused by name, before it is run. */
 import { createServer, type Server } from "node:http";
-import { readFileSync } from "node:fs";
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join, relative } from "node:path";
+import { pathToFileURL } from "node:url";
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
-import { Bundle, FolderSource, Generator, nodeEngine, openGenerator, parsePack, UnreachableError, type Store } from "../src/node.js";
+import { Bundle, FolderSource, Generator, nodeEngine, openGenerator, parsePack, readPack, UnreachableError, type Store } from "../src/node.js";
 import type { Bytes } from "../src/source.js";
 import { bundlePath, ChangedSource } from "./support.js";
 
@@ -181,5 +184,35 @@ describe("over HTTP", () => {
 
   test("opening can be aborted", async () => {
     await expect(openGenerator(url, { signal: AbortSignal.abort() })).rejects.toMatchObject({ name: "AbortError" });
+  });
+});
+
+describe("a place", () => {
+  const folders: string[] = [];
+  afterAll(() => folders.forEach((folder) => rmSync(folder, { recursive: true })));
+
+  function copyTo(name: string): string {
+    const folder = mkdtempSync(join(tmpdir(), "kind-places-"));
+    folders.push(folder);
+    cpSync(bundlePath("base.kind"), join(folder, name), { recursive: true });
+    return join(folder, name);
+  }
+
+  test.each(["plain", "a b %20 #1 ?x 猫 ö"])("called '%s' is opened by path and by file: URL", async (name) => {
+    const folder = copyTo(name);
+    const url = pathToFileURL(folder);
+    const places = [folder, `${folder}/`, relative(process.cwd(), folder), url, url.href, `${url.href}/`, new URL(`${url.href}/`)];
+    for (const place of places) {
+      await (await openGenerator(place)).release();
+    }
+    const pack = join(folder, "packs", readdirSync(join(folder, "packs"))[0]!);
+    expect((await readPack(pathToFileURL(pack))).info).toEqual((await readPack(pack)).info);
+    expect((await readPack(pathToFileURL(pack).href)).info).toEqual((await readPack(pack)).info);
+  });
+
+  test("that no file can have is refused in words", async () => {
+    await expect(openGenerator("file://elsewhere/panda.kind")).rejects.toThrow(/names no file here/);
+    await expect(readPack(new URL("https://example.com/lemon.pack"))).rejects.toThrow(/lemon\.pack is no file/);
+    await expect(openGenerator(pathToFileURL("/nowhere/panda.kind"))).rejects.toThrow(/cannot read \/nowhere\/panda\.kind/);
   });
 });

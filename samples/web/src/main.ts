@@ -88,7 +88,8 @@ function makeOption(info: ClassInfo): HTMLOptionElement {
 }
 
 function selectClass(wanted: string | null): void {
-  const fits = [...classes.options].find((option) => option.value === wanted || option.text.split(", ").includes(wanted!));
+  const options = [...classes.options];
+  const fits = options.find(({ value }) => value === wanted) ?? options.find(({ text }) => text.split(", ").includes(wanted!));
   classes.value = (fits ?? classes.options[0])?.value ?? "";
 }
 

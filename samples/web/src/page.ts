@@ -1,5 +1,5 @@
 /** The document: finding elements, painting pictures, saving files. */
-import type { Picture } from "@kind/runtime";
+import { nameFile, type Picture } from "@kind/runtime";
 
 /** The element of an id, of the class it has to be. */
 export function element<T extends HTMLElement>(id: string, type: new () => T): T {
@@ -21,7 +21,7 @@ export function paint(canvas: HTMLCanvasElement, { width, height, data }: Pictur
 export function savePng(picture: Picture, name: string): void {
   const canvas = document.createElement("canvas");
   paint(canvas, picture);
-  const file = `${name.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-")}.png`;
+  const file = `${nameFile(name)}.png`;
   canvas.toBlob((blob) => blob && saveBlob(blob, file), "image/png");
 }
 

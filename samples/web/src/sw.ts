@@ -8,8 +8,10 @@ declare const self: ServiceWorkerGlobalScope;
 declare const __SHELL__: readonly string[];
 declare const __SHELL_HASH__: string;
 
-const CACHE_PREFIX = "kind-page/";
+// caches belong to the origin, where other pages may lie in other folders; no URL has a space
+const CACHE_PREFIX = `kind-page/${self.registration.scope} `;
 const CACHE_NAME = `${CACHE_PREFIX}${__SHELL_HASH__}`;
+const UNSCOPED = /^kind-page\/[^ ]+$/; // what earlier versions of the page called theirs, whatever their folder
 const scope = new URL(self.registration.scope);
 
 self.addEventListener("install", (event) => {
@@ -20,9 +22,12 @@ self.addEventListener("install", (event) => {
 
 self.addEventListener("activate", (event) => {
   event.waitUntil(
-    caches.keys().then((names) => {
-      const old = names.filter((name) => name.startsWith(CACHE_PREFIX) && name !== CACHE_NAME);
-      return Promise.all(old.map((name) => caches.delete(name)));
+    caches.keys().then(async (names) => {
+      for (const name of names) {
+        if (name !== CACHE_NAME && (await isOwn(name))) {
+          await caches.delete(name);
+        }
+      }
     }),
   );
 });
@@ -35,6 +40,14 @@ self.addEventListener("fetch", (event) => {
     event.respondWith(answer(event.request));
   }
 });
+
+/** Whether a cache is of this page: of its folder, or an earlier one that holds its document. */
+async function isOwn(name: string): Promise<boolean> {
+  if (!UNSCOPED.test(name)) {
+    return name.startsWith(CACHE_PREFIX);
+  }
+  return (await (await caches.open(name)).match(scope.href)) !== undefined;
+}
 
 async function answer(request: Request): Promise<Response> {
   const cache = await caches.open(CACHE_NAME);

@@ -34,7 +34,7 @@ final class VectorTests: XCTestCase {
 
     func testClassesAreFoundAsInPython() throws {
         let manifest = try vectors.manifest()
-        for (query, index) in vectors.classes {
+        for (manifest, query, index) in vectors.classes.map({ (manifest, $0.query, $0.index) }) + vectors.alike {
             if let index {
                 XCTAssertEqual(try manifest.index(ofClass: query), index, query)
             } else {

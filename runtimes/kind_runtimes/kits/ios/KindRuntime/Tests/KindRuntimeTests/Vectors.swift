@@ -37,6 +37,7 @@ struct Vectors {
     let noise: [Noise]
     let manifests: [Document]
     let classes: [(query: String, index: Int?)]
+    let alike: [(manifest: Manifest, query: String, index: Int?)]
     let packs: [File]
     let loops: [Loop]
 
@@ -52,6 +53,13 @@ struct Vectors {
                 what: $0["what"] as! String, text: $0["text"] as! String, isRefused: $0["is_refused"] as! Bool)
         }
         classes = json["classes"]!.map { ($0["query"] as! String, $0["index"] as? Int) }
+        let document = try JSONSerialization.jsonObject(with: Data(manifests[0].text.utf8)) as! [String: Any]
+        alike = try json["alike"]!.map {
+            var changed = document
+            changed["classes"] = $0["classes"]
+            let manifest = try Manifest.parse(JSONSerialization.data(withJSONObject: changed))
+            return (manifest, $0["query"] as! String, $0["index"] as? Int)
+        }
         packs = json["packs"]!.map {
             File(
                 what: $0["what"] as! String, data: Data(base64Encoded: $0["base64"] as! String)!,

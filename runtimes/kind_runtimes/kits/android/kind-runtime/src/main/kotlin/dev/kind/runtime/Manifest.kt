@@ -3,10 +3,14 @@ package dev.kind.runtime
 import org.json.JSONArray
 import org.json.JSONException
 import org.json.JSONObject
+import java.text.Normalizer
 
 /** A class that a bundle draws: a stable id and its names, the best one first. */
 data class ClassInfo(val id: String, val names: List<String>) {
     val name: String get() = names.firstOrNull() ?: id
+
+    /** All names, as a folder of the class is called. */
+    internal val fullName: String get() = names.joinToString(", ")
 }
 
 /**
@@ -39,18 +43,29 @@ class Manifest private constructor(
     /** Whether guidance is on in a step; without it the class is predicted alone. */
     internal fun isGuided(step: Int) = guidedSteps == null || step in guidedSteps
 
-    /** Place of a class by id or by any of its names, in full or by its last words, whatever its case. */
+    /**
+     * Place of a class by id, by one of its names or by all of them with commas between, to the letter; then by any of
+     * these or the last words of a name, whatever case and separators.
+     */
     internal fun indexOfClass(query: String): Int {
-        val rules = listOf<(String) -> Boolean>(
-            { it.equals(query, ignoreCase = true) },
-            { query.isNotEmpty() && it.endsWith(" $query", ignoreCase = true) },
+        val text = query.composed()
+        val exact = listOf<(ClassInfo) -> List<String>>({ listOf(it.id) }, { it.names }, { listOf(it.fullName) })
+        for (called in exact) {
+            val found = classes.indices.filter { index -> called(classes[index]).any { it.composed() == text } }
+            if (found.size == 1) return found.single()
+        }
+        val wanted = normalize(query)
+        val rules = listOf<(ClassInfo) -> Boolean>(
+            { info -> (info.names + info.id + info.fullName).any { normalize(it) == wanted } },
+            { info -> wanted.isNotEmpty() && info.names.any { normalize(it).endsWith(" $wanted") } },
         )
         for (fits in rules) {
-            val found = classes.filter { (it.names + it.id).any(fits) }
+            val found = classes.indices.filter { fits(classes[it]) }
             if (found.size > 1) {
-                throw KindException("class '$query' fits several: ${found.list()}", "Name one of them in full.")
+                val names = found.map(classes::get).list()
+                throw KindException("class '$query' fits several: $names", "Name one of them in full.")
             }
-            if (found.isNotEmpty()) return classes.indexOf(found.single())
+            if (found.isNotEmpty()) return found.single()
         }
         throw KindException("unknown class '$query'", "The bundle holds ${classes.list()}.")
     }
@@ -136,3 +151,13 @@ private fun JSONArray.objects() = List(length(), ::getJSONObject)
 
 private fun <T> JSONObject.map(parse: (JSONObject) -> T): Map<String, T> =
     keys().asSequence().associateWith { parse(getJSONObject(it)) }
+
+/** One sequence of letters for one spelling: an accent may be part of its letter or follow it. */
+private fun String.composed() = Normalizer.normalize(this, Normalizer.Form.NFC)
+
+private val SEPARATORS = Regex("[\\s_\\-/,]+")
+
+/** Without case, separators and ways to write the same letter. Upper case first: it makes SS of ß. */
+private fun normalize(text: String) =
+    Normalizer.normalize(text, Normalizer.Form.NFKC).uppercase().lowercase().split(SEPARATORS)
+        .filter(String::isNotEmpty).joinToString(" ")

@@ -50,6 +50,14 @@ class VectorsTest {
             if (case.isNull("index")) assertFailsWith<KindException>(query) { manifest.indexOfClass(query) }
             else assertEquals(case.getInt("index"), manifest.indexOfClass(query), query)
         }
+        val document = cases("manifests").first().getString("text")
+        for (case in cases("alike")) {
+            val alike = Manifest.parse(JSONObject(document).put("classes", case.getJSONArray("classes")).toString())
+            val query = case.getString("query")
+            val what = "$query of ${case.getJSONArray("classes")}"
+            if (case.isNull("index")) assertFailsWith<KindException>(what) { alike.indexOfClass(query) }
+            else assertEquals(case.getInt("index"), alike.indexOfClass(query), what)
+        }
         val error = assertFailsWith<KindException> { manifest.indexOfClass("wombat") }
         assertEquals("The bundle holds giant panda, koala.", error.hint)
         assertFailsWith<KindException> { manifest.target("executorch") }

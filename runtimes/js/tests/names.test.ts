@@ -1,0 +1,25 @@
+/** Names are read and written as Python does it: `vectors.json` comes from `tests/mobile_vectors.py`. */
+import { readFileSync } from "node:fs";
+
+import { expect, test } from "vitest";
+
+import { findClass, nameFile, type ClassInfo } from "../src/index.js";
+
+interface Vectors {
+  readonly classes: readonly { readonly classes: readonly ClassInfo[]; readonly query: string; readonly index: number | null }[];
+  readonly stems: readonly { readonly text: string; readonly stem: string }[];
+}
+
+const vectors = JSON.parse(readFileSync(new URL("vectors.json", import.meta.url), "utf8")) as Vectors;
+
+test.each(vectors.classes)("$query is $index of $classes", ({ classes, query, index }) => {
+  if (index === null) {
+    expect(() => findClass(query, classes)).toThrow(/unknown class|may be/);
+  } else {
+    expect(findClass(query, classes)).toBe(index);
+  }
+});
+
+test.each(vectors.stems)("a file of $text is called $stem", ({ text, stem }) => {
+  expect(nameFile(text)).toBe(stem);
+});
