@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import click
 from click.shell_completion import get_completion_class
 
+from kind_core.console import clean, echo, echo_lines
 from kind_core.errors import ConfigError, KindError
 from kind_core.samplers import ALL_STEPS
 
@@ -30,12 +32,12 @@ def report_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
         try:
             return command(*args, **kwargs)
         except KindError as error:
-            click.echo(f"error: {error.message}", err=True)
+            echo(f"error: {error.message}", err=True)
             if error.hint:
-                click.echo(f"hint: {error.hint}", err=True)
+                echo(f"hint: {error.hint}", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
-            click.echo("interrupted: nothing was published", err=True)
+            echo("interrupted: nothing was published", err=True)
             sys.exit(130)
 
     return run
@@ -48,6 +50,29 @@ def take_any_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+class PlainGroup(click.Group):
+    """A group of commands whose errors of usage show what was typed as text, whatever it holds."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _cleaned():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _cleaned():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _cleaned() -> Iterator[None]:
+    take_any_text()
+    try:
+        yield
+    except (click.MissingParameter, click.exceptions.NoArgsIsHelpError):
+        raise  # nothing was typed, and several lines are meant
+    except click.UsageError as error:
+        raise click.UsageError(clean(error.format_message()), ctx=error.ctx) from error
+
+
 def completion_option(program: str) -> Callable[[_C], _C]:
     """`--completion SHELL` of a command: prints the script that completes it, for bash, zsh or fish."""
 
@@ -57,7 +82,7 @@ def completion_option(program: str) -> Callable[[_C], _C]:
         found = get_completion_class(shell)
         assert found is not None, shell
         variable = f"_{program.upper().replace('-', '_')}_COMPLETE"
-        click.echo(found(context.command, {}, program, variable).source())
+        echo_lines(found(context.command, {}, program, variable).source())
         context.exit()
 
     return click.option(

@@ -9,6 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from kind_core.config import ModelConfig
+from kind_core.console import clean
 from kind_core.flops import count_flops, count_parameters
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def describe_checkpoint(config: ModelConfig) -> str:
     dit = config.dit
     rank = "dense" if dit.is_dense else f"N_G {dit.learngene_rank}, N_T {max(dit.ranks)}"
     shape = f"{dit.in_channels} x {dit.sample_size} x {dit.sample_size}"
-    return f"Checkpoint({name_classes([c.name for c in config.classes])}; {shape}; {rank})"
+    return clean(f"Checkpoint({name_classes([c.name for c in config.classes])}; {shape}; {rank})")
 
 
 def render_checkpoint(checkpoint: Checkpoint) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from kind_core.cli import completion_option, offer, parse_interval, report_errors, split_names
+from kind_core.cli import PlainGroup, completion_option, offer, parse_interval, report_errors, split_names
+from kind_core.console import echo
 from kind_core.errors import ConfigError
 from kind_core.precisions import PRECISIONS, list_precisions
 from kind_core.samplers import SAMPLERS, list_samplers
@@ -23,7 +24,7 @@ _sample_option = click.option(
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
-@click.group(invoke_without_command=True, context_settings=_CONTEXT)
+@click.group(cls=PlainGroup, invoke_without_command=True, context_settings=_CONTEXT)
 @click.option("--classes", multiple=True, metavar="NAMES", help="Classes, by name or id (comma or repeated).")
 @click.option(
     "--target", "targets", multiple=True, metavar="TARGET",
@@ -128,11 +129,11 @@ def classes(checkpoint: Path | None, sample: str | None, from_diffusers: Path | 
 
     config = read_source_config(**_choose_checkpoint(checkpoint, sample, from_diffusers))
     if as_json:
-        click.echo(json.dumps([{"id": c.id, "names": list(c.names)} for c in config.classes]))
+        echo(json.dumps([{"id": c.id, "names": list(c.names)} for c in config.classes]))
         return
     width = max(len(c.id) for c in config.classes)
     for info in config.classes:
-        click.echo(f"{info.id:<{width}}  {', '.join(info.names)}")
+        echo(f"{info.id:<{width}}  {', '.join(info.names)}")
 
 
 @main.command()
@@ -151,7 +152,7 @@ def report(bundle: Path, devices: tuple[str, ...], as_json: bool) -> None:
     from kind_export.report import choose_devices, refresh_report
 
     data = refresh_report(bundle, choose_devices(split_names(devices)))
-    click.echo(json.dumps(data) if as_json else f"report  {bundle / 'report.html'}")
+    echo(json.dumps(data) if as_json else f"report  {bundle / 'report.html'}")
 
 
 @main.command()
@@ -166,7 +167,7 @@ def register_optimum(remove: bool) -> None:
     """
     from kind_export.optimum_registration import register, unregister
 
-    click.echo(f"removed  {unregister()}" if remove else f"written  {register()}")
+    echo(f"removed  {unregister()}" if remove else f"written  {register()}")
 
 
 def _choose_checkpoint(checkpoint: Path | None, sample: str | None, from_diffusers: Path | None) -> dict[str, Any]:

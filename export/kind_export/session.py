@@ -8,50 +8,51 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import click
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TimeElapsedColumn
 from rich.table import Table
 
+from kind_core.console import echo
+from kind_core.terminal import PlainColumn, open_console, say
 from kind_export.request import ExportRequest, parse_targets
 
 
 def run_export(request: ExportRequest, *, as_json: bool) -> None:
     """Export and print the bundle's path and a summary table, or everything as JSON."""
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     with _progress(console, num_stages=6 + 3 * len(parse_targets(request.targets))) as show:
         from kind_export.pipeline import export_bundle
 
         result = export_bundle(request, show)
     for note in result.notes:
-        console.print(note, style="yellow")
+        say(console, note, style="yellow")
     report = json.loads((result.path / "report.json").read_text(encoding="utf-8"))
     if as_json:
-        click.echo(json.dumps({"bundle": str(result.path), "manifest": dict(result.manifest.data), "report": report}))
+        echo(json.dumps({"bundle": str(result.path), "manifest": dict(result.manifest.data), "report": report}))
         return
-    Console().print(_summary(report))
+    open_console().print(_summary(report))
     for line in _describe_choice(report):
-        click.echo(line)
+        echo(line)
     for line in _describe_forecasts(report) if request.devices else ():
-        click.echo(line)
-    click.echo(f"bundle  {result.path}")
+        echo(line)
+    echo(f"bundle  {result.path}")
     for pack in result.manifest.packs:
-        click.echo(f"pack    {result.path / pack.file}  {pack.size_bytes / 1e6:.2f} MB")
+        echo(f"pack    {result.path / pack.file}  {pack.size_bytes / 1e6:.2f} MB")
     for kit in request.kits:
-        click.echo(f"kit     {result.path / kit / 'README.md'}")
-    click.echo(f"report  {result.path / 'report.html'}")
+        echo(f"kit     {result.path / kit / 'README.md'}")
+    echo(f"report  {result.path / 'report.html'}")
 
 
 def run_packs(request: ExportRequest, *, as_json: bool) -> None:
     """Write packs for an existing base and print a line for each, or everything as JSON."""
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     with _progress(console, num_stages=5) as show:
         from kind_export.later_packs import export_packs
 
         result = export_packs(request, show)
     for note in result.notes:
-        console.print(note, style="yellow")
+        say(console, note, style="yellow")
     packs: list[dict[str, Any]] = [
         {
             "file": str(file),
@@ -61,11 +62,11 @@ def run_packs(request: ExportRequest, *, as_json: bool) -> None:
         for i, file in enumerate(result.files)
     ]
     if as_json:
-        click.echo(json.dumps({"packs": packs}))
+        echo(json.dumps({"packs": packs}))
         return
     for pack in packs:
         measured = ", ".join(f"{name} {psnr:.0f} dB" for name, psnr in pack["trajectory_psnr_db"].items())
-        click.echo(f"pack  {pack['file']}  {pack['size_bytes'] / 1e6:.2f} MB  {measured}")
+        echo(f"pack  {pack['file']}  {pack['size_bytes'] / 1e6:.2f} MB  {measured}")
 
 
 def _describe_choice(report: dict[str, Any]) -> Iterator[str]:
@@ -92,14 +93,14 @@ def _describe_forecasts(report: dict[str, Any]) -> Iterator[str]:
 def _progress(console: Console, num_stages: int) -> Iterator[Callable[[str], None]]:
     """A bar; where that is no terminal, a line a stage."""
     start = time.perf_counter()
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (SpinnerColumn(), PlainColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("loading torch", total=num_stages)
 
         def show(stage: str) -> None:
             bar.update(task, description=stage, advance=1)
             if not console.is_terminal:
-                console.print(f"[{time.perf_counter() - start:5.1f} s] {stage}", markup=False, highlight=False)
+                say(console, f"[{time.perf_counter() - start:5.1f} s] {stage}")
 
         yield show
 

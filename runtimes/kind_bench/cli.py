@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kind_core.cli import completion_option, report_errors, split_names
+from kind_core.cli import PlainGroup, completion_option, report_errors, split_names
+from kind_core.console import echo, echo_lines
 from kind_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 _PATH = click.Path(path_type=Path)
 
 
-@click.group(context_settings=_CONTEXT)
+@click.group(cls=PlainGroup, context_settings=_CONTEXT)
 @click.version_option(package_name="kind-diffusion")
 @completion_option("kind-bench")
 def main() -> None:
@@ -74,7 +75,7 @@ def run_command(output: Path | None, force: bool, as_json: bool, **options: Any)
     with show_progress("checking the bundle") as show:
         measured = measure_bundle(BenchRequest(**options), show)
     for note in measured.notes:
-        click.echo(note, err=True)
+        echo(note, err=True)
     count = len(measured.results.cases)
     if count:
         _show_results(measured.results, output, force=force, as_json=as_json)
@@ -82,7 +83,7 @@ def run_command(output: Path | None, force: bool, as_json: bool, **options: Any)
         raise measured.error
     if measured.interrupted:
         kept = f"{count} case{'s' if count > 1 else ''} kept, marked partial" if count else "nothing was measured"
-        click.echo(f"interrupted: {kept}", err=True)
+        echo(f"interrupted: {kept}", err=True)
         sys.exit(130)
 
 
@@ -104,7 +105,7 @@ def import_command(results: Path, bundle: Path, as_json: bool) -> None:
 
     completed, place = import_results(results, bundle)
     _show_results(completed, None, force=False, as_json=as_json)
-    click.echo(f"kept as {place}", err=True)
+    echo(f"kept as {place}", err=True)
 
 
 @main.command("adb", context_settings=_CONTEXT)
@@ -132,7 +133,7 @@ def adb_command(as_json: bool, **options: Any) -> None:
     with show_progress("looking for the device") as show:
         results, place = measure_on_device(AdbRequest(**options), show)
     _show_results(results, None, force=False, as_json=as_json)
-    click.echo(f"kept as {place}", err=True)
+    echo(f"kept as {place}", err=True)
 
 
 @main.command("compare", context_settings=_CONTEXT)
@@ -160,12 +161,12 @@ def compare_command(before: Path, after: Path, fail_over: str | None, groups: tu
     comparison = compare_files(before, after, split_names(groups))
     worse = () if limit is None else comparison.worse_than(limit)
     if as_json:
-        click.echo(json.dumps(describe_comparison(comparison, worse)))
+        echo(json.dumps(describe_comparison(comparison, worse)))
     else:
-        click.echo(format_comparison(comparison, worse))
+        echo_lines(format_comparison(comparison, worse))
     if worse:
         names = ", ".join(change.name for change in worse)
-        click.echo(f"error: worse by more than {fail_over}: {names}", err=True)
+        echo(f"error: worse by more than {fail_over}: {names}", err=True)
         sys.exit(1)
 
 
@@ -192,8 +193,8 @@ def calibrate_command(
     for rates in calibration.rates:
         name = name_case(rates.runtime, rates.threads, rates.provider)
         error = "" if rates.median_error is None else f", met within {rates.median_error:.1%} (median)"
-        click.echo(f"{name}: {rates.num_measurements} measurement{'s' * (rates.num_measurements > 1)}{error}")
-    click.echo(f"written   {output}")
+        echo(f"{name}: {rates.num_measurements} measurement{'s' * (rates.num_measurements > 1)}{error}")
+    echo(f"written   {output}")
 
 
 @main.command("devices", context_settings=_CONTEXT)
@@ -213,16 +214,16 @@ def devices_command(name: str | None, check: bool, as_json: bool) -> None:
     if check:
         from kind_bench.forecasting.anchors import describe_checks
 
-        click.echo(describe_checks())
+        echo_lines(describe_checks())
         return
     from kind_bench.forecasting.devices import describe_device, list_devices, load_device
     from kind_bench.forecasting.words import describe_devices, describe_figures
 
     devices = list_devices() if name is None else (load_device(name),)
     if as_json:
-        click.echo(json.dumps([{"id": one.id, **describe_device(one)} for one in devices]))
+        echo(json.dumps([{"id": one.id, **describe_device(one)} for one in devices]))
     else:
-        click.echo(describe_devices(devices) if name is None else describe_figures(devices[0]))
+        echo_lines(describe_devices(devices) if name is None else describe_figures(devices[0]))
 
 
 @main.command("lint", context_settings=_CONTEXT)
@@ -276,13 +277,13 @@ def _show_results(results: Results, output: Path | None, *, force: bool, as_json
 
         write_results(results, output, force=force)
     if as_json:
-        click.echo(json.dumps(results.data))
+        echo(json.dumps(results.data))
         return
     from kind_bench.results.tables import format_results
 
-    click.echo(format_results(results))
+    echo_lines(format_results(results))
     if output is not None:
-        click.echo(f"written   {output}")
+        echo(f"written   {output}")
 
 
 if __name__ == "__main__":

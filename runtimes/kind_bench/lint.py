@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kind_bench.counting.work import OpWork, ProgramWork
+from kind_core.console import echo, echo_lines
 from kind_core.errors import VerificationError
 from kind_runtimes.engines import ENGINES
 
@@ -116,20 +117,18 @@ def print_lint(lints: Sequence[Lint], *, as_json: bool = False) -> None:
     """Print to stdout, as text or as JSON."""
     import json
 
-    import click
-
     if as_json:
-        click.echo(json.dumps({"kind": "lint", "programs": [one.to_dict() for one in lints]}, indent=2))
+        echo_lines(json.dumps({"kind": "lint", "programs": [one.to_dict() for one in lints]}, indent=2))
         return
     for one in lints:
         delegates = f", {one.num_delegates} delegates" if ENGINES[one.target].has_delegates else ""
-        click.echo(f"{one.target} {one.program} ({one.basis}{delegates})")
+        echo(f"{one.target} {one.program} ({one.basis}{delegates})")
         for title, shares in (("backend", one.backends), ("class", one.classes)):
-            click.echo(f"  {title:<24}{'ops':>6}{'ops %':>8}{'FLOPs %':>9}{'bytes %':>9}{'time %':>8}")
+            echo(f"  {title:<24}{'ops':>6}{'ops %':>8}{'FLOPs %':>9}{'bytes %':>9}{'time %':>8}")
             for share in shares:
-                click.echo(f"  {share.name:<24}{share.num_ops:>6}{_percents(share)}")
+                echo(f"  {share.name:<24}{share.num_ops:>6}{_percents(share)}")
         for finding in one.findings:
-            click.echo(f"  {finding.describe()}")
+            echo(f"  {finding.describe()}")
 
 
 def _find(work: ProgramWork, key: tuple[str, str, str], ops: Sequence[OpWork], profile: Profile | None) -> Finding:

@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 from kind_core.config import DiTConfig, preset
+from kind_core.console import echo, echo_lines
 from kind_core.flops import (
     count_flops,
     count_live_rank,
@@ -65,22 +66,20 @@ def paper_rows() -> tuple[PaperRow, ...]:
 
 def print_paper(as_json: bool = False) -> None:
     """Print all rows to stdout, as tables or as JSON."""
-    import click
-
     rows = paper_rows()
     if as_json:
-        click.echo(json.dumps({"kind": "paper", "figures": [asdict(row) for row in rows]}, indent=2))
+        echo_lines(json.dumps({"kind": "paper", "figures": [asdict(row) for row in rows]}, indent=2))
         return
     for title, quantities in _TABLES.items():
-        click.echo(title)
+        echo(title)
         chosen = [row for row in rows if row.quantity in quantities]
         lines = [("where", "model", "what", "paper", "ours", ""), *map(_cells, chosen)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         for line in lines:
-            click.echo("  " + "  ".join(map(str.ljust, line, widths)).rstrip())
-        click.echo()
+            echo("  " + "  ".join(map(str.ljust, line, widths)).rstrip())
+        echo()
     num_same = sum(row.is_same for row in rows)
-    click.echo(f"{num_same} of {len(rows)} figures the same. In brackets: derived from the paper's conventions.")
+    echo(f"{num_same} of {len(rows)} figures the same. In brackets: derived from the paper's conventions.")
 
 
 def _cells(row: PaperRow) -> tuple[str, ...]:

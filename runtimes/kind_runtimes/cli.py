@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kind_core.cli import completion_option, report_errors
+from kind_core.cli import PlainGroup, completion_option, report_errors
+from kind_core.console import echo
 from kind_runtimes.inspect_cli import inspect
 from kind_runtimes.progress import show_progress
 from kind_runtimes.serve_cli import serve
@@ -24,7 +25,7 @@ _DEFAULT = "draw"
 _OWN_OPTIONS = frozenset({*_CONTEXT["help_option_names"], "--version", "--completion"})
 
 
-class _DrawByDefault(click.Group):
+class _DrawByDefault(PlainGroup):
     """A group whose first word is a bundle to draw unless it is a command; its help is that of `draw`, and the list."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -88,7 +89,7 @@ def draw(as_json: bool, **options: Any) -> None:
     with show_progress("checking the bundle") as show:
         result = run_bundle(RunRequest(**options), show)
     if result.note:
-        click.echo(result.note, err=True)
+        echo(result.note, err=True)
     _print(result, as_json)
 
 
@@ -103,10 +104,10 @@ def _print(result: RunResult, as_json: bool) -> None:
             "seeds": result.seeds, "guidance": result.guidance, "runtime": result.runtime,
             "engine": result.engine, "seconds": round(result.seconds, 3),
         }  # fmt: skip
-        click.echo(json.dumps(fields))
+        echo(json.dumps(fields))
         return
     first, last = result.seeds[0], result.seeds[-1]
-    click.echo(f"class    {result.info.name} ({result.info.id}), guidance {result.guidance:g}")
-    click.echo(f"seed     {first}" if first == last else f"seeds    {first} to {last}")
-    click.echo(f"runtime  {result.engine}, {result.seconds:.1f} s")
-    click.echo(f"picture  {result.path}")
+    echo(f"class    {result.info.name} ({result.info.id}), guidance {result.guidance:g}")
+    echo(f"seed     {first}" if first == last else f"seeds    {first} to {last}")
+    echo(f"runtime  {result.engine}, {result.seconds:.1f} s")
+    echo(f"picture  {result.path}")

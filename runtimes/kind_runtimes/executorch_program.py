@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kind_core.console import join_lines
 from kind_core.errors import BundleError, TargetError
 from kind_runtimes.about import PREFIX, FileDescription
 from kind_runtimes.manifest import ProgramSpec, TensorSpec
@@ -136,4 +137,4 @@ def hushed_cpuinfo(reasons: list[str] | None = None) -> Iterator[None]:
                 reasons += [found["reason"].decode(errors="replace") for found in _REASON_LINE.finditer(written)]
                 written = _REASON_LINE.sub(b"", written)
             with open(saved, "wb") as stderr:
-                stderr.write(written)
+                stderr.write(join_lines(written.decode(errors="replace").split("\n")).encode(errors="replace"))

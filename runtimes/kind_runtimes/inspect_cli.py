@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from kind_core.cli import report_errors
+from kind_core.console import echo
 
 
 @click.command("inspect")
@@ -29,14 +30,14 @@ def inspect(path: Path, as_json: bool) -> None:
     found = inspect_path(path)
     if as_json:
         fields = {"kind": found.kind, "path": str(found.path), "size_bytes": found.size_bytes, "note": found.note}
-        click.echo(json.dumps(fields | dict(found.facts)))
+        echo(json.dumps(fields | dict(found.facts)))
         return
     rows = [("path", str(found.path)), ("what", f"{found.kind}, {found.size_bytes:,} bytes")]
     rows += [("note", found.note)] if found.note else []
     rows += [row for name, value in found.facts.items() for row in _rows(name, value)]
     width = max(len(label) for label, _ in rows)
     for label, text in rows:
-        click.echo(f"{label:<{width}}  {text}")
+        echo(f"{label:<{width}}  {text}")
 
 
 def _rows(name: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kind_core.console import clean
 from kind_core.notebook import name_classes, render_picture, render_table
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ def describe_bundle(bundle: Bundle) -> str:
     """One line."""
     manifest = bundle.manifest
     names = name_classes([info.name for info in manifest.classes])
-    return f"Bundle({names}; {', '.join(manifest.targets)}; {manifest.sampling.steps} steps; {bundle.path})"
+    return clean(f"Bundle({names}; {', '.join(manifest.targets)}; {manifest.sampling.steps} steps; {bundle.path})")
 
 
 def render_bundle(bundle: Bundle) -> str:

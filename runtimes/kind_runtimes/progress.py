@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import click
+from kind_core.console import echo
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,12 +24,13 @@ OnProgress = Callable[[Progress], None]
 @contextmanager
 def show_progress(first_stage: str) -> Iterator[OnProgress]:
     """A bar on stderr; where that is no terminal, a line a stage."""
-    from rich.console import Console
-    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, SpinnerColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    from kind_core.terminal import PlainColumn, open_console
+
+    console = open_console(stderr=True)
+    columns = (SpinnerColumn(), PlainColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Bar(*columns, console=console, transient=True, refresh_per_second=4, disable=not console.is_terminal) as bar:
         task = bar.add_task(first_stage)
         stages: list[str] = []
@@ -39,6 +40,6 @@ def show_progress(first_stage: str) -> Iterator[OnProgress]:
             if progress.stage not in stages[-1:]:
                 stages.append(progress.stage)
                 if not console.is_terminal:
-                    click.echo(progress.stage, err=True)
+                    echo(progress.stage, err=True)
 
         yield show

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from kind_core.cli import report_errors
+from kind_core.console import echo
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,13 +30,13 @@ def serve(bundle: Path, port: int, host: str, open_browser: bool) -> None:
     from kind_runtimes.serve import open_server
 
     with open_server(bundle, host, port) as server:
-        click.echo(f"page  {server.url}")
+        echo(f"page  {server.url}")
         for note in server.notes:
-            click.echo(note, err=True)
-        click.echo("press Ctrl-C to end", err=True)
+            echo(note, err=True)
+        echo("press Ctrl-C to end", err=True)
         if open_browser:
             click.launch(server.url)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            click.echo("ended", err=True)
+            echo("ended", err=True)

@@ -92,12 +92,14 @@ def _commands(s: Path, out: Path) -> dict[str, list[tuple[object, ...]]]:
         ],
         "kind-export classes": [("--checkpoint", s / "checkpoint"), ("--from-diffusers", s / "pipeline")],
         "kind-export report": [(s / "bundle",), (s / "only",)],
+        "kind-export register-optimum": [("--help",)],  # it opens nothing of anybody
         "kind-train fit": [(*data, "--start-from", s / "checkpoint"), ("--config", s / "options.yaml")],
         "kind-train adapt": [(*data, "--checkpoint", s / "checkpoint")],
         "kind-train cache": [
             ("--data", s / "photos", "--autoencoder", s / "vae", "--size", 16, "--output", out, "--device", "cpu")
         ],
         "kind-train imagenet-split": [(s / "photos", out)],
+        "kind-train classifier": [("--data", s / "photos", "--size", 16, "--images", 4, "-o", out)],
         "kind-train add": [(s / "checkpoint", s / "checkpoint")],
         "kind-train convert": [(s / "checkpoint", out)],
         "kind-train init": [
@@ -107,6 +109,7 @@ def _commands(s: Path, out: Path) -> dict[str, list[tuple[object, ...]]]:
         "kind-train evaluate": [
             ("--bundle", s / "bundle", *photos, *none),
             ("--bundle", s / "only", *photos, *none),
+            ("--checkpoint", s / "checkpoint", *photos, *none, "--classifier", s / "inception.pth"),
             ("--checkpoint", s / "checkpoint", *photos, "--inception-weights", "none", "--dinov2", s / "dinov2"),
             ("--checkpoint", s / "checkpoint", *photos, "--inception-weights", s / "inception.pth", "--dinov2", "none"),
         ],

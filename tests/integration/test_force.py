@@ -77,6 +77,7 @@ def _commands(inputs: Path, checkpoint: Path, bundle: Path, out: Path) -> dict[s
                  "-o", out),
         "convert": ("kind-train", "convert", checkpoint, out),
         "imagenet-split": ("kind-train", "imagenet-split", inputs / "imagenet", out),
+        "classifier": ("kind-train", "classifier", "--data", inputs / "data", "--size", 16, "-o", out),
         "evaluate": ("kind-train", "evaluate", "--checkpoint", checkpoint, "--data", inputs / "data", "--val-data",
                      inputs / "data", "-o", out),
         "bench run": ("kind-bench", "run", bundle, "-o", out),

@@ -9,14 +9,15 @@ from typing import Any, TypeVar
 
 import click
 
-from kind_core.cli import completion_option, parse_interval, report_errors, split_names
+from kind_core.cli import PlainGroup, completion_option, parse_interval, report_errors, split_names
+from kind_core.console import echo
 from kind_core.errors import ConfigError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
-@click.group(context_settings=_CONTEXT)
+@click.group(cls=PlainGroup, context_settings=_CONTEXT)
 @click.version_option(package_name="kind-diffusion")
 @completion_option("kind-train")
 def main() -> None:
@@ -156,10 +157,10 @@ def _train(config_file: Path | None, resume: bool, force: bool, flags: dict[str,
         sys.exit(130)  # fit_model said how to go on
     if result.is_main:
         if result.best_loss is None:
-            click.echo("no photo was held out: the checkpoint is the last one")
+            echo("no photo was held out: the checkpoint is the last one")
         else:
-            click.echo(f"best held-out loss {result.best_loss:.5f}")
-        click.echo(f"checkpoint         {result.checkpoint}")
+            echo(f"best held-out loss {result.best_loss:.5f}")
+        echo(f"checkpoint         {result.checkpoint}")
 
 
 @main.command()
@@ -185,17 +186,16 @@ def cache(**options: Any) -> None:
       kind-train cache --data photos/ --autoencoder sd-vae-ft-ema --output latents
       kind-train fit --data latents --preset kind-b/2 --output run
     """
-    from rich.console import Console
-
+    from kind_core.terminal import open_console, say
     from kind_train.caching import CacheRequest, make_cache
-    from kind_train.display import say, show_progress
+    from kind_train.display import show_progress
 
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     request = CacheRequest(**options | {"classes": split_names(options["classes"])})
     with show_progress(console, "encoding") as update:
         result = make_cache(request, update, lambda line: say(console, line, style="yellow"))
-    click.echo(f"{result.photos} photos, {result.latents} latents, {result.duplicates} photos twice")
-    click.echo(f"{request.output}  {result.size_bytes / 1e6:.1f} MB")
+    echo(f"{result.photos} photos, {result.latents} latents, {result.duplicates} photos twice")
+    echo(f"{request.output}  {result.size_bytes / 1e6:.1f} MB")
 
 
 @main.command("imagenet-split")
@@ -214,15 +214,14 @@ def imagenet_split(imagenet: Path, output: Path, parts: tuple[str, ...], force: 
       kind-train imagenet-split ILSVRC2012/train imagenet-kind
       kind-train cache --data imagenet-kind/pretrain --autoencoder sd-vae-ft-ema --output latents
     """
-    from rich.console import Console
-
+    from kind_core.terminal import open_console
     from kind_train.display import show_progress
     from kind_train.imagenet_split import split_imagenet
 
-    with show_progress(Console(stderr=True), "linking") as update:
+    with show_progress(open_console(stderr=True), "linking") as update:
         counts = split_imagenet(imagenet, output, split_names(parts), force=force, on_progress=update)
     for part, count in counts.items():
-        click.echo(f"{part}  {count} photos")
+        echo(f"{part}  {count} photos")
 
 
 @main.command()
@@ -240,7 +239,7 @@ def add(base: Path, source: Path, classes: tuple[str, ...]) -> None:
     from kind_core.growth import add_classes
 
     for info in add_classes(base, source, split_names(classes)):
-        click.echo(f"{info.id}  {info.name}")
+        echo(f"{info.id}  {info.name}")
 
 
 @main.command()
@@ -349,7 +348,7 @@ def convert(source: Path, output: Path, **options: Any) -> None:
     from kind_train.convert import convert_checkpoint
 
     size_bytes = convert_checkpoint(source, output, **options)
-    click.echo(f"{output}  {size_bytes / 1e6:.2f} MB")
+    echo(f"{output}  {size_bytes / 1e6:.2f} MB")
 
 
 @main.command()

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress
+
+from kind_core.terminal import PlainColumn, say
 
 LINE_INTERVAL_S = 30.0
 # completed, total, and a word about how it goes
@@ -20,15 +22,11 @@ def show_progress(console: Console, what: str) -> Iterator[Update]:
     if not console.is_terminal:
         yield _LineWriter(console, what)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"))
+    status_column = PlainColumn("{task.fields[status]}")
+    columns = (PlainColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), status_column)
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=None, status="")
         yield lambda completed, total, status: bar.update(task, completed=completed, total=total, status=status)
-
-
-def say(console: Console, text: str, style: str | None = None) -> None:
-    """One line as it is: names of files are neither wrapped nor read as markup."""
-    console.print(text, style=style, soft_wrap=True, highlight=False, markup=False)
 
 
 class _LineWriter:

@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-import click
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from kind_core.console import echo
+from kind_core.terminal import open_console
 from kind_train.display import show_progress
 from kind_train.from_dit import InitRequest, InitResult, init_from_dit
 
 
 def run_init(request: InitRequest, *, as_json: bool) -> None:
     """Write the checkpoint and print what its factors lose."""
-    with show_progress(Console(stderr=True), "decomposing") as update:
+    with show_progress(open_console(stderr=True), "decomposing") as update:
         result = init_from_dit(request, lambda done, total: update(done, total, "matrices"))
     if as_json:
         errors = [asdict(error) for error in result.errors]
-        click.echo(json.dumps({"checkpoint": str(request.output), "size_bytes": result.size_bytes, "errors": errors}))
+        echo(json.dumps({"checkpoint": str(request.output), "size_bytes": result.size_bytes, "errors": errors}))
         return
-    Console().print(_table(result))
-    click.echo(f"checkpoint  {request.output}  {result.size_bytes / 1e6:.2f} MB")
+    open_console().print(_table(result))
+    echo(f"checkpoint  {request.output}  {result.size_bytes / 1e6:.2f} MB")
 
 
 def _table(result: InitResult) -> Table:

@@ -14,9 +14,10 @@ from rich.console import Console
 from kind_core.classes import ClassInfo
 from kind_core.errors import ConfigError, DataError
 from kind_core.staging import claimed
+from kind_core.terminal import open_console, say
 from kind_train.config import TrainConfig, load_options
 from kind_train.data import TrainingSet, load_photos
-from kind_train.display import say, show_progress
+from kind_train.display import show_progress
 from kind_train.holding_out import SplitRecord, read_split, split_and_record
 from kind_train.latents import is_cache, open_cache
 from kind_train.processes import Processes, joined_processes
@@ -49,7 +50,7 @@ def fit_model(config_file: Path | None, flags: Mapping[str, Any], *, resume: boo
         config_file = options if options.exists() else None
     config = load_options(config_file, flags)
     with joined_processes(config.device) as processes:
-        console = Console(stderr=True, quiet=not processes.is_main)
+        console = open_console(stderr=True, quiet=not processes.is_main)
         if processes.is_main:
             check_run_folder(Path(config.output), resume=resume, force=force)
         try:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from kind_bench.forecasting.devices import Device, Figure
 from kind_bench.forecasting.forecast import Forecast
+from kind_core.console import join_lines
 
 _SHORT = {"published": "", "measured": " m", "derived": " d", "unconfirmed": " ?"}
 
@@ -17,7 +18,7 @@ def describe_devices(devices: Iterable[Device]) -> str:
         bandwidth, floor = _short(device.memory_bandwidth_gbs), _short(device.paper_sustained_gflops)
         units, aliases = ", ".join(device.units), ", ".join(device.aliases[:3])
         lines.append(f"{device.id:<26}{device.name:<26}{units:<14}{bandwidth:>8}{floor:>14}  {aliases}")
-    return "\n".join([*lines, "m measured by a third party, d derived, ? unconfirmed, - unknown: forecasts say so"])
+    return join_lines([*lines, "m measured by a third party, d derived, ? unconfirmed, - unknown: forecasts say so"])
 
 
 def describe_figures(device: Device) -> str:
@@ -27,7 +28,7 @@ def describe_figures(device: Device) -> str:
     for place, figure in device.figures():
         span = f"{figure.low:.4g} to {figure.high:.4g}"
         lines.append(f"  {place:<28}{figure.value:>9g}  ({span}, {figure.status}: {figure.source})")
-    return "\n".join([*lines, *(f"  {note}" for note in device.notes)])
+    return join_lines([*lines, *(f"  {note}" for note in device.notes)])
 
 
 def describe_forecast(result: Forecast) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from kind_bench.results.compare import Change, Comparison
 from kind_bench.results.results import Case, Results, Spread
+from kind_core.console import clean, join_lines
 
 _MAX_OPS = 8
 
@@ -24,7 +25,7 @@ def format_results(results: Results) -> str:
         lines += ["", f"{case.name}  ({case.engine}{f', {case.precision}' if case.precision else ''})"]
         lines += [f"  {label:<8}  {text}" for label, text in _describe_case(case)]
         lines += _describe_profile(case.data.get("profile"))
-    return "\n".join(lines)
+    return join_lines(lines)
 
 
 def format_comparison(comparison: Comparison, worse: Sequence[Change]) -> str:
@@ -33,8 +34,8 @@ def format_comparison(comparison: Comparison, worse: Sequence[Change]) -> str:
     for change in comparison.changes:
         before, after = (_format_figure(value, change.unit) for value in (change.before, change.after))
         rows.append((change.name, before, after, _format_change(change), "worse" if change in worse else ""))
-    lines = [line.rstrip() for line in align_columns(rows).splitlines()]
-    return "\n".join([*(f"note: {note}" for note in comparison.notes), *lines])
+    lines = [line.rstrip() for line in align_columns(rows).split("\n")]
+    return join_lines([*(f"note: {note}" for note in comparison.notes), *lines])
 
 
 def describe_comparison(comparison: Comparison, worse: Sequence[Change]) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def describe_comparison(comparison: Comparison, worse: Sequence[Change]) -> dict
 
 def align_columns(rows: Iterable[Sequence[str]]) -> str:
     """Rows as lines, the first column to the left and the others to the right."""
-    held = [tuple(row) for row in rows]
+    held = [tuple(map(clean, row)) for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*held, strict=True)]
     return "\n".join(
         "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
@@ -108,7 +109,7 @@ def _describe_profile(profile: Mapping[str, Any] | None) -> list[str]:
     share = profile.get("delegate_share")
     part = "" if share is None else f", {share:.1%} inside the accelerated backend"
     rows = [(op["op_type"], op["backend"], f"x{op['count']}", format_ms(op.get("ms"))) for op in profile["ops"]]
-    lines = align_columns(rows[:_MAX_OPS]).splitlines()
+    lines = align_columns(rows[:_MAX_OPS]).split("\n")
     if len(rows) > _MAX_OPS:
         rest_ms = sum(op.get("ms") or 0 for op in profile["ops"][_MAX_OPS:])
         lines.append(f"and {len(rows) - _MAX_OPS} more, {format_ms(rest_ms)} together")

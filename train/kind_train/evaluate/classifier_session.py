@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
-from rich.console import Console
-
+from kind_core.console import echo
 from kind_core.staging import check_output, staged
+from kind_core.terminal import open_console, say
 from kind_train.data import load_photos
-from kind_train.display import say, show_progress
+from kind_train.display import show_progress
 from kind_train.evaluate.small_classifier import CLASSIFIER, save_classifier, train_classifier
 from kind_train.holding_out import split_photos
 
@@ -20,7 +19,7 @@ def run_classifier(
 ) -> None:  # fmt: skip
     """Train on `data`, test on `val_data` or, without it, on half of `data`, and write the classifier to `output`."""
     check_output(output, CLASSIFIER, force=force)
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
 
     def tell(line: str) -> None:
         say(console, line, style="yellow")
@@ -34,4 +33,4 @@ def run_classifier(
         network, info = train_classifier(train, test, images=images, flip=flip, seed=seed, progress=update)
     with staged(output, CLASSIFIER, force=force) as temporary:
         save_classifier(temporary, network, info)
-    click.echo(f"{output}  {info.accuracy:.1%} right on {info.num_tested} photos, trained on {info.num_trained} others")
+    echo(f"{output}  {info.accuracy:.1%} right on {info.num_tested} photos, trained on {info.num_trained} others")

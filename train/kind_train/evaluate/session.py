@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import click
-from rich.console import Console
 from rich.table import Table
 
+from kind_core.console import echo, echo_lines
 from kind_core.errors import ResultsError
 from kind_core.staging import file_kind, staged
-from kind_train.display import say, show_progress
+from kind_core.terminal import open_console, say
+from kind_train.display import show_progress
 from kind_train.evaluate.networks import Figure
 from kind_train.evaluate.run import Evaluation, EvaluationRequest, evaluate
 
@@ -50,7 +50,7 @@ def run_evaluation(
 ) -> None:
     """Evaluate, write the JSON report if asked, and print."""
     request = EvaluationRequest(classes=classes, **options)
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     with show_progress(console, "evaluating") as update:
         evaluation = evaluate(
             request,
@@ -62,29 +62,29 @@ def run_evaluation(
         with staged(output, REPORT, force=force) as temporary:
             temporary.write_text(text, encoding="utf-8")
     if as_json:
-        click.echo(text, nl=False)
+        echo_lines(text)
         return
-    click.echo(f"judged by the {evaluation.judge}")
-    Console().print(_class_table(evaluation))
+    echo(f"judged by the {evaluation.judge}")
+    open_console().print(_class_table(evaluation))
     floor = evaluation.overall_floor
-    click.echo(
+    echo(
         f"all classes: distance {evaluation.overall.distance:.1f}, "
         f"real photos among themselves {floor.distance:.1f} at n = {floor.n}"
     )
     ours, real = evaluation.coverage, evaluation.coverage_floor
-    click.echo(
+    echo(
         f"precision {ours.precision:.2f} and recall {ours.recall:.2f}, "
         f"real photos {real.precision:.2f} and {real.recall:.2f} at n = {ours.n}"
     )
     if evaluation.metrics:
-        Console().print(_metric_table(evaluation.metrics))
+        open_console().print(_metric_table(evaluation.metrics))
         for note, names in _group_notes(evaluation.metrics).items():
-            click.echo(f"{', '.join(names)}: {note}")
+            echo(f"{', '.join(names)}: {note}")
     for name, one in evaluation.statistics.items():
-        click.echo(f"classifier on {name}: entropy {one.entropy:.3f}, variance {one.variance:.3e}, "
+        echo(f"classifier on {name}: entropy {one.entropy:.3f}, variance {one.variance:.3e}, "
                    f"kurtosis {one.kurtosis:.1f}")  # fmt: skip
     for pair in evaluation.cross_class:
-        click.echo(
+        echo(
             f"tailor {pair.tailor!r} with label {pair.label!r}: {pair.as_tailor_class.share:.0%} are called "
             f"{pair.tailor!r}, {pair.as_label_class.share:.0%} {pair.label!r}"
         )
