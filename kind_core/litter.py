@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 _LITTER = frozenset(
     {
         ".ds_store", ".localized", "icon\r", "__macosx",  # macOS
@@ -21,3 +23,8 @@ def is_litter(name: str) -> bool:
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is none that its user means: hidden, or left by a system."""
     return name.startswith(".") or is_litter(name)
+
+
+def is_bare(folder: Path) -> bool:
+    """Whether a folder holds nothing, or nothing but what a system leaves."""
+    return all(is_litter(item.name) for item in folder.iterdir())

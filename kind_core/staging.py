@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kind_core.errors import KindError, OutputError
-from kind_core.litter import is_litter
+from kind_core.litter import is_bare, is_litter
 from kind_core.locking import LOCK_SUFFIX, MAX_NAME, check_unlocked, is_alive, locked, remove_stale_locks, try_lock
 from kind_core.publishing import publish, sync
 
@@ -210,7 +210,7 @@ PART = file_kind("a file of this program")
 def _check_replaced(path: Path, kind: OutputKind, *, force: bool) -> None:
     if not force:
         raise OutputError(f"{path} already exists", "choose another --output or replace it with --force")
-    if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+    if path.is_dir() and not path.is_symlink() and is_bare(path):
         return  # nothing is lost
     misfit = kind.find_misfit(path)
     if misfit is not None:

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from kind_core.errors import BundleError, KindError
 from kind_core.hashing import hash_file
+from kind_core.litter import is_litter
 from kind_core.staging import OutputKind, find_foreign
 from kind_runtimes.external_data import list_external_data
 from kind_runtimes.manifest import MEASURED_FOLDER, PACK_SUFFIX, PACKS_FOLDER, Manifest, parse_manifest
@@ -72,7 +73,7 @@ def read_manifest(path: Path, *, run_code: bool = False) -> Manifest:
 
 def list_files(path: Path) -> list[str]:
     """All files below a bundle folder that the manifest lists, as sorted relative POSIX paths."""
-    found = (p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+    found = (p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file() and not is_litter(p.name))
     return sorted(name for name in found if name not in UNHASHED and not name.startswith(_APART))
 
 

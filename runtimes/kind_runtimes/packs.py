@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from kind_core.classes import ClassInfo
 from kind_core.errors import BundleError, ClassNameError
+from kind_core.litter import is_hidden
 from kind_core.staging import file_kind
 from kind_runtimes.manifest import PACK_SUFFIX, PACKS_FOLDER, Manifest, TensorSpec
 
@@ -89,7 +90,8 @@ def pack_inputs(pack: Pack | None, specs: Sequence[TensorSpec]) -> dict[str, np.
 
 def find_packs(folder: Path) -> dict[Path, ClassInfo]:
     """The packs that lie in a bundle folder, by file name."""
-    return {file: read_pack_info(file) for file in sorted((folder / PACKS_FOLDER).glob(f"*{PACK_SUFFIX}"))}
+    files = sorted((folder / PACKS_FOLDER).glob(f"*{PACK_SUFFIX}"))
+    return {file: read_pack_info(file) for file in files if not is_hidden(file.name)}
 
 
 def _read(file: Path, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

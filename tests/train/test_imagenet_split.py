@@ -49,6 +49,7 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / wnid).mkdir()
         (folder / wnid / f"{wnid}_1.JPEG").write_bytes(data)
         os.link(folder / wnid / f"{wnid}_1.JPEG", folder / wnid / f"{wnid}_2.JPEG")
+        (folder / wnid / f"._{wnid}_1.JPEG").write_bytes(b"a fork of macOS")
     return folder
 
 

@@ -26,6 +26,7 @@ from kind_core.autoencoder import (
     read_autoencoder,
 )
 from kind_core.errors import ConfigError, OutputError
+from kind_core.litter import is_bare
 from kind_core.staging import PART, claimed, folder_kind, recover, staged
 from kind_core.tensor_files import write_tensors
 from kind_train.cache_files import (
@@ -186,7 +187,7 @@ def _start(request: CacheRequest, settings: CacheSettings, source: Source, kept:
         recover(folder / SHARDS_NAME)
         _write_cache_file(folder, settings, source, kept, finished=False)
         return
-    is_empty = folder.is_dir() and not any(folder.iterdir())
+    is_empty = folder.is_dir() and is_bare(folder)
     if folder.is_dir() and not is_empty and (misfit := CACHE.find_misfit(folder)):
         hint = "choose an empty or a new --output; --force replaces only a cache"
         raise OutputError(f"{folder} holds other files than a cache: {misfit}", hint)

@@ -1,4 +1,4 @@
-"""Photos for training, decoded once into one uint8 tensor, and what any training set offers."""
+"""Photos for training, decoded once into one uint8 tensor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -17,43 +16,15 @@ from torch import Tensor
 from kind_core.classes import ClassInfo
 from kind_core.errors import DataError
 from kind_train.decoding import UnreadableImage, decode_photo
+from kind_train.holding_out import split_photos as split_photos
 from kind_train.photo_source import Source
 from kind_train.sources import open_source
+from kind_train.training_set import Draw as Draw
+from kind_train.training_set import TrainingSet as TrainingSet
 
 Progress = Callable[[int, int], None]
 # A line about the data that its owner should see.
 Tell = Callable[[str], None]
-# Standard normals of the shape of the model's inputs, for data that is a distribution.
-Draw = Callable[[], Tensor]
-
-
-class TrainingSet(Protocol):
-    """What a run is trained on: photos, or the latents of photos, that stay on the host until a step takes some."""
-
-    @property
-    def labels(self) -> Tensor:
-        """Long (n,), positions in `classes`."""
-
-    @property
-    def classes(self) -> tuple[ClassInfo, ...]: ...
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(channels, size, size) of what the model takes."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, indices: Tensor, flipped: Tensor | None = None) -> Tensor:
-        """What is stored of the photos at `indices`, those in `flipped` (bool, like indices) mirrored."""
-
-    def to_input(self, stored: Tensor, draw: Draw) -> Tensor:
-        """What `read` returned, by then on any device, as the model takes it: float32 (batch, channels, size, size)."""
-
-    def select(self, indices: Tensor) -> Self:
-        """The photos at `indices` alone."""
-
-    def digests(self) -> list[str]:
-        """sha256 of the pixels of each photo: what a photo is known by, whatever its file is called."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,8 +17,8 @@ import torch
 
 from kind_core.errors import CheckpointError, ConfigError, DataError
 from kind_core.json_files import read_object
-from kind_train.data import TrainingSet
 from kind_train.run_folder import HELD_OUT_NAME
+from kind_train.training_set import TrainingSet
 
 _VERSION = 1
 _Set = TypeVar("_Set", bound=TrainingSet)

@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from kind_core.errors import ConfigError, DataError
+from kind_core.litter import is_hidden
 from kind_core.staging import OutputKind, check_output, find_foreign, staged
 from kind_train.decoding import is_photo_name
 from kind_train.evaluate.features import imagenet_classes
@@ -101,7 +102,7 @@ def _link_photos(imagenet: Path, one: MergedClass, folder: Path) -> int:
     count = 0
     for member in one.members:
         for file in sorted((imagenet / member).iterdir()):
-            if is_photo_name(file.name):
+            if is_photo_name(file.name) and not is_hidden(file.name):
                 os.symlink(file.resolve(), folder / file.name)
                 count += 1
     if count == 0:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from kind_core.checkpoint import is_checkpoint_file
 from kind_core.errors import CheckpointError, ConfigError, OutputError
+from kind_core.litter import is_bare
 from kind_core.staging import PART, check_output, folder_kind, recover, staged
 from kind_core.tensor_files import write_tensors
 from kind_train.config import TrainConfig, check_options
@@ -82,7 +83,7 @@ def check_run_folder(folder: Path, *, resume: bool, force: bool) -> None:
             hint = "start it over with --force" if is_run else "start without --resume"
             raise CheckpointError(f"{folder} holds no training state to resume", hint)
         return
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists() or is_bare(folder):
         return
     misfit = RUN.find_misfit(folder)
     if misfit is not None:

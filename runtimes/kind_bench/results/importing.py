@@ -13,6 +13,7 @@ from typing import Any
 from kind_bench.results.results import Results, Spread, combine_image_ms, parse_results, read_results, write_results
 from kind_core.errors import ResultsError
 from kind_core.hashing import hash_file
+from kind_core.litter import is_hidden
 from kind_runtimes.bundle import MANIFEST_NAME, Bundle, list_program_files, open_bundle
 from kind_runtimes.manifest import MEASURED_FOLDER, Manifest
 
@@ -36,7 +37,7 @@ def import_results(file: Path, folder: Path) -> tuple[Results, Path]:
 
 def read_measured(bundle: Bundle) -> tuple[Results, ...]:
     """All results kept in a bundle, in the order of their names."""
-    files = sorted((bundle.path / MEASURED_FOLDER).glob("*.json"))
+    files = sorted(file for file in (bundle.path / MEASURED_FOLDER).glob("*.json") if not is_hidden(file.name))
     found = tuple(read_results(file) for file in files)
     for results, file in zip(found, files, strict=True):
         check_model(results, bundle, str(file))
