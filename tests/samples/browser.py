@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +49,29 @@ def serving(bundle: Path) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def serving_folders(folders: Path) -> Iterator[str]:
+    """The address of a plain server of files, as static hosts are: every folder is a page of one origin."""
+    handler = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *arguments: None})
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folders))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def write_page(folder: Path, bundle: Path) -> None:
+    """The page with a bundle in a folder of its own, for a plain server of files."""
+    shutil.copytree(str(files("kind_runtimes") / "web"), folder)
+    for packed in list(folder.rglob("*.gz")):
+        packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
+        packed.unlink()
+    shutil.copytree(bundle, folder / "bundle")
 
 
 class Sample:

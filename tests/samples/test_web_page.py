@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, Sample, launched, serving
+from browser import CHROMIUM, Sample, launched, serving, serving_folders, write_page
 
 from js_bundles import write_bundles
 from kind_core.hashing import hash_file
@@ -199,6 +200,25 @@ def test_it_works_without_its_server_after_one_visit(browser: Browser, bundles: 
     sample = Sample(context.new_page()).open(url)
     assert (sample.draw(4) == picture).all()
     assert sample.page.evaluate("crossOriginIsolated")
+    context.close()
+
+
+def test_pages_in_folders_of_one_origin_go_on_without_a_network(
+    browser: Browser, bundles: Path, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        write_page(tmp_path / name, bundles / "plain.kind")
+    worker = tmp_path / "b" / "sw.js"  # of a newer build
+    worker.write_text(re.sub(r"\b[0-9a-f]{16}\b", "0123456789abcdef", worker.read_text("utf-8"), count=1), "utf-8")
+    context = browser.new_context()
+    with serving_folders(tmp_path) as url:
+        for name in ("a", "b"):
+            sample = Sample(context.new_page()).open(f"{url}{name}/")
+            sample.page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+            picture = sample.draw(4)
+        assert len(sample.page.evaluate("caches.keys()")) == 3
+    for name in ("a", "b"):
+        assert (Sample(context.new_page()).open(f"{url}{name}/").draw(4) == picture).all()
     context.close()
 
 
