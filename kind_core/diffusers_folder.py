@@ -49,11 +49,14 @@ def read_diffusers_config(path: Path) -> ModelConfig:
     if num_labels is None or not 1 <= num_labels <= _MAX_LABELS:
         message = f"{transformer.file} has num_embeds_ada_norm {num_labels}, expected 1 to {_MAX_LABELS} labels"
         raise CheckpointError(message, "only class-conditional DiT is read")
+    autoencoder = _read_autoencoder(path / AUTOENCODER_FOLDER)
+    if autoencoder is not None:
+        _require_named(index, path, AUTOENCODER_FOLDER, (autoencoder.kind,))
     return ModelConfig(
         dit=read_architecture(transformer.values, num_labels),
         diffusion=_read_diffusion(path, index),
         classes=_read_classes(index, path, num_labels),
-        autoencoder=_read_autoencoder(path, index),
+        autoencoder=autoencoder,
     )
 
 
@@ -131,12 +134,10 @@ def _read_classes(index: Mapping[str, Any], path: Path, num_labels: int) -> tupl
     return tuple(classes)
 
 
-def _read_autoencoder(path: Path, index: Mapping[str, Any]) -> AutoencoderConfig | None:
-    folder = path / AUTOENCODER_FOLDER
+def _read_autoencoder(folder: Path) -> AutoencoderConfig | None:
     if not (folder / "config.json").is_file():
         return None
     config = read_autoencoder(folder, with_weights=False)  # of the Hub, the settings may be here alone
-    _require_named(index, path, AUTOENCODER_FOLDER, (config.kind,))
     if config.shift_factor:
         message = f"{folder / 'config.json'} has shift_factor {config.shift_factor:g}, which DiTPipeline leaves out"
         raise ConfigError(message, "set it to 0 where the model was trained without it")
