@@ -37,6 +37,7 @@ from kind_core.sampling import to_images
 from kind_core.staging import folder_kind, staged
 from kind_core.tailors import class_shapes
 from kind_core.tensor_files import write_tensors
+from kind_core.weight_files import find_misfit
 
 CONFIG_NAME = "config.json"
 LEARNGENE_NAME = "learngene.safetensors"
@@ -220,6 +221,9 @@ def hash_learngene(path: Path) -> str:
 
 def _read_tensors(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     try:
+        misfit = find_misfit(file)
+        if misfit is not None:
+            raise CheckpointError(f"{file} {misfit}", "download it again")
         tensors = load_file(file)
     except FileNotFoundError as error:
         hint = "download the whole checkpoint, or ask for classes whose tailor file is there"

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
+from safetensors import SafetensorError
 
 from kind_core.errors import CheckpointError, ConfigError, KindError
 from kind_core.json_files import read_object
 from kind_core.quiet import without_import_noise
+from kind_core.tensor_files import read_pickled
+from kind_core.weight_files import find_misfit
 
 _MAX_WHOLE = 2**31 - 1  # what a size of a tensor may be, wherever it is run
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
@@ -65,6 +68,7 @@ def load_component(folder: Path, kind: str, what: str) -> Any:
 
     Raises CheckpointError, which calls it `what`.
     """
+    _require_weights(folder)
     with without_import_noise():
         import diffusers
         from diffusers.utils import logging
@@ -85,6 +89,19 @@ def load_component(folder: Path, kind: str, what: str) -> Any:
     if lacking:  # diffusers would draw them
         raise CheckpointError(f"the weights in {folder} lack {len(lacking)} tensors, of them {lacking[0]}")
     return model.float().eval()
+
+
+def _require_weights(folder: Path) -> None:
+    """Raise CheckpointError for what diffusers would cast or not explain: integers, fp8, pointers of Git LFS."""
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            misfit = find_misfit(file)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{file} is not a whole safetensors file: {error}", "download it again") from error
+        if misfit is not None:
+            raise CheckpointError(f"{file} {misfit}", "download it again")
+    for file in sorted(folder.glob("*.bin")):
+        read_pickled(file)
 
 
 def _signature(kind: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -12,6 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kind_core.errors import CheckpointError
+from kind_core.weight_files import is_pointer
+
+_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -25,6 +28,10 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
 def read_pickled(file: Path) -> dict[str, Tensor]:
     """The tensors of a file of torch.save, by name; raises CheckpointError where it holds anything else, unrun."""
     try:
+        if is_pointer(file):
+            raise CheckpointError(
+                f"{file} is a Git LFS pointer, not the weights", "run git lfs pull, or download the file itself"
+            )
         tensors = torch.load(file, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise CheckpointError(
@@ -32,4 +39,11 @@ def read_pickled(file: Path) -> dict[str, Tensor]:
         ) from error
     if not isinstance(tensors, dict) or not all(isinstance(one, Tensor) for one in tensors.values()):
         raise CheckpointError(f"{file} holds no table of weights", "save them as safetensors")
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _FLOATING:
+            raise CheckpointError(
+                f"{file} holds {name!r} as {str(tensor.dtype).removeprefix('torch.')}, "
+                "expected floating point of 16 bits or more",
+                "export the weights as float16 or float32",
+            )
     return tensors

@@ -1,0 +1,33 @@
+"""What a file of weights must be: floating point, and the file itself, not a pointer to it. No torch is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from safetensors import safe_open
+
+# The names that a safetensors header has for them.
+FLOATING = ("F16", "BF16", "F32", "F64")
+_POINTER = b"version https://git-lfs"
+
+
+def find_misfit(file: Path, dtypes: Collection[str] = FLOATING) -> str | None:
+    """Why a safetensors file holds no weights, in words that follow its name; None where it does.
+
+    Reads the header alone. Raises OSError and SafetensorError as safetensors does.
+    """
+    if is_pointer(file):
+        return "is a Git LFS pointer, not the weights: run git lfs pull, or download the file itself"
+    with safe_open(file, framework="numpy") as opened:  # type: ignore[no-untyped-call]
+        for name in opened.keys():  # noqa: SIM118  # not a mapping
+            dtype = opened.get_slice(name).get_dtype()
+            if dtype not in dtypes:
+                return f"holds {name!r} as {dtype}, expected floating point: {', '.join(dtypes)}"
+    return None
+
+
+def is_pointer(file: Path) -> bool:
+    """Whether Git LFS left a few lines of text in the file's place."""
+    with file.open("rb") as opened:
+        return opened.read(len(_POINTER)) == _POINTER
