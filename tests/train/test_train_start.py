@@ -29,8 +29,8 @@ def _save(path: Path, dit: Any = TINY_DIT, diffusion: Any = TINY_DIFFUSION) -> A
     return model
 
 
-def _start(tmp_path: Path) -> Trainer:
-    config = make_config(tmp_path / "run", start_from=str(tmp_path / "start"))
+def _start(tmp_path: Path, **options: Any) -> Trainer:
+    config = make_config(tmp_path / "run", start_from=str(tmp_path / "start"), **options)
     return Trainer(config, make_photos(), make_photos(seed=1))
 
 
@@ -47,13 +47,32 @@ def test_known_classes_and_the_learngene_are_taken_over(tmp_path: Path) -> None:
     assert torch.equal(averaged["tailors.weight"], rows)  # the average starts there too
 
 
-def test_another_architecture_is_refused(tmp_path: Path) -> None:
-    _save(tmp_path / "start", dit=replace(TINY_DIT, learngene_rank=13))
-    with pytest.raises(ConfigError, match="another architecture"):
-        _start(tmp_path)
+def test_the_shape_is_that_of_the_checkpoint(tmp_path: Path) -> None:
+    """Its sizes, and what only a converted model has, where no preset is named."""
+    dit = replace(TINY_DIT, learngene_rank=13, mlp_norm_eps=1e-5)
+    _save(tmp_path / "start", dit=dit, diffusion=replace(TINY_DIFFUSION, prediction_type="epsilon"))
+    trainer = _start(tmp_path)
+    assert trainer.model_config.dit == replace(dit, num_classes=3)
+    assert trainer.model_config.diffusion.prediction_type == "epsilon"
+
+
+def test_what_a_converted_model_alone_has_goes_with_its_preset(tmp_path: Path) -> None:
+    _save(tmp_path / "start", dit=replace(TINY_DIT, mlp_norm_eps=1e-5))
+    assert _start(tmp_path, preset="tiny").model_config.dit.mlp_norm_eps == 1e-5
+
+
+@pytest.mark.parametrize(("field", "value"), [("learngene_rank", 13), ("tailor_rank", 3), ("num_heads", 1)])
+def test_a_named_preset_of_another_architecture_is_refused_with_the_field(
+    tmp_path: Path, field: str, value: int
+) -> None:
+    _save(tmp_path / "start", dit=replace(TINY_DIT, **{field: value}))
+    with pytest.raises(ConfigError, match=f"start has {field} {value}, preset 'tiny' has"):
+        _start(tmp_path, preset="tiny")
 
 
 def test_another_objective_is_refused(tmp_path: Path) -> None:
     _save(tmp_path / "start", diffusion=replace(TINY_DIFFUSION, prediction_type="epsilon"))
-    with pytest.raises(ConfigError, match="was trained with epsilon"):
-        _start(tmp_path)
+    with pytest.raises(ConfigError, match="has prediction_type epsilon, preset 'tiny' has sample"):
+        _start(tmp_path, preset="tiny")
+    with pytest.raises(ConfigError, match=r"noise_schedule is 'flow', but .* was trained on 'squaredcos_cap_v2'"):
+        _start(tmp_path, noise_schedule="flow")

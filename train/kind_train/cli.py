@@ -82,7 +82,8 @@ _run_options = _with_options(
 @main.command()
 @_data_options
 @click.option(
-    "--preset", help="sample, sample-64, sample-64-cpu, kind-mobile, kind-b/2, kind-l/2, dit-b/2 ... [sample]."
+    "--preset",
+    help="sample, sample-64, sample-64-cpu, kind-mobile, kind-b/2, kind-l/2, dit-b/2 ... [as --start-from, or sample].",
 )
 @click.option("--noise-schedule", metavar="NAME", help="flow, squaredcos_cap_v2, linear, scaled_linear [the preset's].")
 @click.option("--timestep-mean", type=float, help="Of flow: times are sigmoid(normal) of this mean [-0.4].")

@@ -11,6 +11,7 @@ from typing import Any
 from kind_core.cli import split_names
 from kind_core.errors import ConfigError
 
+DEFAULT_PRESET = "sample"
 PRECISIONS = ("auto", "fp32", "bf16")
 # What an option annotated so may hold, and how an error calls that. A bool is an int to Python, but not to a user.
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
@@ -29,6 +30,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
 class TrainConfig:
     """Everything that decides a run. `images` counts training images seen, not photos in the data set.
 
+    `preset` None is the architecture of `start_from` where one is given, else `sample`.
     The learning rate warms up over `warmup_images`, stays, and falls linearly to zero over the last `decay_fraction`.
     `noise_schedule` is trained on instead of the preset's; along `flow` the times of a batch are sigmoid(normal), of
     mean `timestep_mean` and deviation `timestep_std`.
@@ -41,7 +43,7 @@ class TrainConfig:
 
     data: str
     output: str
-    preset: str = "sample"
+    preset: str | None = None
     noise_schedule: str | None = None
     timestep_mean: float | None = None
     timestep_std: float | None = None
@@ -109,6 +111,11 @@ class TrainConfig:
     def _require(self, name: str, is_right: bool, expected: str) -> None:
         if not is_right:
             raise ConfigError(f"{name} is {getattr(self, name)!r}, expected {expected}")
+
+    @property
+    def preset_name(self) -> str:
+        """The preset whose architecture is trained where no checkpoint says it."""
+        return self.preset or DEFAULT_PRESET
 
     @property
     def num_steps(self) -> int:

@@ -25,4 +25,4 @@ def check_recipe(config: TrainConfig, shape: Shape) -> None:
 def _describe(config: TrainConfig) -> str:
     if is_cache(config.data):
         return f"data {config.data}"
-    return f"preset {config.preset!r}" if config.base is None else f"checkpoint {config.base}"
+    return f"preset {config.preset_name!r}" if config.base is None else f"checkpoint {config.base}"

@@ -12,6 +12,12 @@ from kind_core.config import AutoencoderConfig, DiffusionConfig, DiTConfig, Mode
 from kind_core.errors import ConfigError
 from kind_train.config import TrainConfig
 
+# What a preset says of a network, and of what it learns to predict.
+_SIZES = (
+    "patch_size", "in_channels", "hidden_size", "depth", "num_heads", "mlp_ratio", "learngene_rank", "tailor_rank",
+)  # fmt: skip
+_OBJECTIVE = ("noise_schedule", "prediction_type")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
@@ -34,8 +40,10 @@ class Shape:
 
 def pick_shape(config: TrainConfig) -> Shape:
     """The shape that the options ask for; raises ConfigError where it cannot be trained or adapted."""
+    if config.base is None and config.start_from is not None:
+        return _shape_of_start(config, Path(config.start_from))
     if config.base is None:
-        dit, diffusion = preset(config.preset)
+        dit, diffusion = preset(config.preset_name)
         if config.noise_schedule is not None:
             diffusion = on_schedule(diffusion, config.noise_schedule)
         return Shape(dit=dit, diffusion=diffusion)
@@ -48,3 +56,33 @@ def pick_shape(config: TrainConfig) -> Shape:
     rank = max(base.dit.ranks) if config.tailor_rank is None else config.tailor_rank
     dit = replace(base.dit, tailor_rank=max(rank, 1), tailor_ranks=None)
     return Shape(dit=dit, diffusion=base.diffusion, autoencoder=base.autoencoder)
+
+
+def _shape_of_start(config: TrainConfig, path: Path) -> Shape:
+    """That of the checkpoint whose weights are trained on; a preset that is named must agree, field by field.
+
+    What only converted models have (a norm's epsilon, embedders in every block) no preset says.
+    """
+    own = Path(config.output) / "last"  # a run that goes on does not need what it once started from
+    start = read_config(path if path.exists() or not own.exists() else own)
+    if config.preset is not None:
+        dit, diffusion = preset(config.preset)
+        for name in _SIZES if start.autoencoder is not None or dit.in_channels != 3 else ("sample_size", *_SIZES):
+            _require_same(name, getattr(start.dit, name), getattr(dit, name), config)
+        for name in _OBJECTIVE if config.noise_schedule is None else ():
+            _require_same(name, getattr(start.diffusion, name), getattr(diffusion, name), config)
+    schedule = config.noise_schedule
+    if schedule not in (None, start.diffusion.noise_schedule):
+        raise ConfigError(
+            f"noise_schedule is {schedule!r}, but {path} was trained on {start.diffusion.noise_schedule!r}",
+            "leave out --noise-schedule, or --start-from",
+        )
+    return Shape(dit=start.dit, diffusion=start.diffusion, autoencoder=start.autoencoder)
+
+
+def _require_same(name: str, theirs: object, ours: object, config: TrainConfig) -> None:
+    if theirs != ours:
+        raise ConfigError(
+            f"{config.start_from} has {name} {theirs}, preset {config.preset!r} has {ours}",
+            "leave out --preset, the architecture is that of --start-from; or start from a checkpoint of this preset",
+        )

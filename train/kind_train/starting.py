@@ -37,7 +37,11 @@ def load_start(model: KindDiT, config: ModelConfig, path: Path) -> None:
     """
     source = load_checkpoint(path, with_decoder=False)
     if replace(source.config.dit, num_classes=config.dit.num_classes, tailor_ranks=None) != config.dit:
-        raise ConfigError(f"{path} has another architecture than the preset", "start from a checkpoint of this preset")
+        raise ConfigError(
+            f"{path} works on {source.config.dit.sample_size} x {source.config.dit.sample_size}, the data are "
+            f"{config.dit.sample_size} x {config.dit.sample_size}",
+            "cache or give the data at the size of the checkpoint",
+        )
     ours, theirs = config.diffusion, source.config.diffusion
     if any(getattr(ours, name) != getattr(theirs, name) for name in NOISE_FIELDS):
         raise ConfigError(f"{path} was trained with {theirs.prediction_type} on {theirs.noise_schedule} noise, "

@@ -221,7 +221,7 @@ class Trainer:
         """What decides the order of the photos and the meaning of the weights."""
         config, classes = self.config, [info.id for info in self.model_config.classes]
         identity: dict[str, Any] = {
-            "preset": config.preset, "diversion": config.diversion, "classes": classes,
+            "preset": config.preset_name, "diversion": config.diversion, "classes": classes,
             "batch_size": config.batch_size, "seed": config.seed,
         }  # fmt: skip
         if config.noise_schedule is not None:
