@@ -346,4 +346,4 @@ def test_ctrl_c_before_the_first_checkpoint(data: Path, tmp_path: Path, monkeypa
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "options.yaml").write_text("images: 3\n")
     forced = call("--data", data, "--output", tmp_path / "run", "--force")
-    assert forced.stderr == "interrupted before the first checkpoint, start again with --force\n"
+    assert forced.stderr == "interrupted before the first checkpoint, start again\n"

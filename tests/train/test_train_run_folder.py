@@ -200,7 +200,20 @@ def test_force_removes_no_folder_that_is_not_a_run(tmp_path: Path) -> None:
 def test_there_must_be_a_state_to_resume(tmp_path: Path) -> None:
     assert check(tmp_path / "none", CheckpointError, "no training state", resume=True) == "start without --resume"
     start_run_folder(make_config(tmp_path / "run"), resume=False, force=False)  # stopped before the first checkpoint
-    assert check(tmp_path / "run", CheckpointError, "no training state", resume=True) == "start it over with --force"
+    assert check(tmp_path / "run", CheckpointError, "no training state", resume=True) == "start without --resume"
+
+
+def test_a_run_killed_before_its_first_checkpoint_is_started_again_without_force(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / ".options.yaml.999999-a1b2c3d4.partial").mkdir(parents=True)  # killed while it wrote its options
+    (run / ".options.yaml.kind-lock").touch()
+    start_run_folder(make_config(run), resume=False, force=False)
+    assert list(contents(run)) == ["options.yaml"]
+    start_run_folder(make_config(run, images=7), resume=False, force=False)  # killed before its first state
+    assert list(contents(run)) == ["options.yaml"]
+    assert "images: 7" in (run / "options.yaml").read_text()
+    (run / "best").mkdir()
+    check(run, ConfigError, "already holds a run")
 
 
 def test_an_output_that_is_no_folder(tmp_path: Path) -> None:

@@ -74,13 +74,11 @@ def check_run_folder(folder: Path, *, resume: bool, force: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file, expected a folder", "choose another --output")
     check_output(folder / OPTIONS_NAME, PART, force=True)
-    if resume:
-        recover(folder)
-        recover(folder / SAMPLES_NAME)
-    is_run = (folder / OPTIONS_NAME).is_file()
+    recover(folder)
+    recover(folder / SAMPLES_NAME)
     if resume:
         if not (folder / STATE_NAME).exists():
-            hint = "start it over with --force" if is_run else "start without --resume"
+            hint = "start it over with --force" if _has_weights(folder) else "start without --resume"
             raise CheckpointError(f"{folder} holds no training state to resume", hint)
         return
     if not folder.exists() or is_bare(folder):
@@ -89,8 +87,13 @@ def check_run_folder(folder: Path, *, resume: bool, force: bool) -> None:
     if misfit is not None:
         hint = "choose an empty or a new --output; --force replaces only a run"
         raise OutputError(f"{folder} holds other files than a run: {misfit}", hint)
-    if not force:
+    if not force and _has_weights(folder):
         raise ConfigError(f"{folder} already holds a run", "continue it with --resume or replace it with --force")
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether a run has trained anything: one that was killed before its first checkpoint has nothing to lose."""
+    return any((folder / name).exists() for name in (STATE_NAME, BEST_NAME, LAST_NAME))
 
 
 def start_run_folder(

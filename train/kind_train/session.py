@@ -144,6 +144,6 @@ def _describe(progress: Progress) -> str:
 def _describe_interruption(folder: Path) -> str:
     step = read_step(folder)
     if step is None:
-        again = "start again with --force" if (folder / OPTIONS_NAME).exists() else "nothing was written"
+        again = "start again" if (folder / OPTIONS_NAME).exists() else "nothing was written"
         return f"interrupted before the first checkpoint, {again}"
     return f"interrupted; the checkpoint of step {step} in {folder} is whole, continue with --resume"
