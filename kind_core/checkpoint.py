@@ -6,8 +6,10 @@ config.json   learngene.safetensors   tailors/<class id>.safetensors
 from __future__ import annotations
 
 import json
+import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -31,6 +33,7 @@ from kind_core.classes import ClassInfo
 from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError
+from kind_core.flops import count_parameters
 from kind_core.hashing import hash_file, hash_files
 from kind_core.naming import fold_text
 from kind_core.sampling import to_images
@@ -42,6 +45,7 @@ from kind_core.weight_files import find_misfit
 CONFIG_NAME = "config.json"
 LEARNGENE_NAME = "learngene.safetensors"
 TAILORS_NAME = "tailors"
+_SMALLEST = 2  # bytes of a stored parameter: fp16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -134,6 +138,7 @@ def load_checkpoint(path: Path, classes: Sequence[int] | None = None, *, with_de
     chosen = list(range(full.dit.num_classes)) if classes is None else list(classes)
     config = subset_config(full, chosen)
     _require_own_files(path, config.classes)
+    _require_bytes(path, config)
     model = KindDiT(config.dit)
     state = _read_tensors(path / LEARNGENE_NAME, {k: tuple(v.shape) for k, v in model.learngene_state().items()})
     model.load_state_dict(state, strict=False)
@@ -219,12 +224,31 @@ def hash_learngene(path: Path) -> str:
         raise CheckpointError(f"cannot read {path / LEARNGENE_NAME}: {error.strerror}") from error
 
 
-def _read_tensors(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    try:
-        misfit = find_misfit(file)
+def _require_bytes(path: Path, config: ModelConfig) -> None:
+    """Raise CheckpointError where the files are too small for what config.json says: before that is allocated."""
+    # a dense model has no tailors, its counter takes no number of classes
+    learngene = count_parameters(config.dit, classes=None if config.dit.is_dense else 0, labels=0).total
+    wanted = {path / LEARNGENE_NAME: learngene}
+    for index, info in enumerate(config.classes):
+        shapes = class_shapes(config.dit, index).values()
+        wanted[tailor_path(path, info.id)] = sum(math.prod(shape) for shape in shapes)
+    for file, num_parameters in wanted.items():
+        with _reading(file):
+            misfit, size = find_misfit(file), file.stat().st_size
         if misfit is not None:
             raise CheckpointError(f"{file} {misfit}", "download it again")
-        tensors = load_file(file)
+        if size < _SMALLEST * num_parameters:
+            raise CheckpointError(
+                f"{file} has {size} bytes, too few for the {num_parameters:.3g} parameters of {path / CONFIG_NAME}",
+                "download the checkpoint again",
+            )
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """What safetensors and the file system say of a file, as a CheckpointError."""
+    try:
+        yield
     except FileNotFoundError as error:
         hint = "download the whole checkpoint, or ask for classes whose tailor file is there"
         raise CheckpointError(f"missing file {file}", hint) from error
@@ -233,6 +257,11 @@ def _read_tensors(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
     except SafetensorError as error:
         message = f"{file} is not a whole safetensors file: {error}"
         raise CheckpointError(message, "download it again") from error
+
+
+def _read_tensors(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    with _reading(file):
+        tensors = load_file(file)
     for name, shape in shapes.items():
         if name not in tensors:
             raise CheckpointError(f"{file} has no tensor {name!r}, expected shape {list(shape)}")

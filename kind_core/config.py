@@ -21,6 +21,15 @@ NORM_EPS = 1e-6
 TIMESTEP_FREQUENCIES = 256  # sines and cosines of the timestep embedder, as in every DiT
 
 
+# Far beyond any DiT: what a damaged config.json asks for is refused before it is allocated.
+_LARGEST = {
+    "sample_size": 4096, "patch_size": 4096, "in_channels": 1024, "hidden_size": 16_384, "depth": 1024,
+    "num_heads": 1024, "num_classes": 100_000,
+}  # fmt: skip
+_MOST_TOKENS = 65_536
+_LARGEST_MLP_RATIO = 64
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiTConfig:
     """Architecture of a DiT whose block matrices are held as `U diag(s) V^T`.
@@ -49,8 +58,8 @@ class DiTConfig:
     block_embedders: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("sample_size", "patch_size", "in_channels", "hidden_size", "depth", "num_heads", "num_classes"):
-            _require_positive(name, getattr(self, name))
+        for name, most in _LARGEST.items():
+            _require_positive(name, getattr(self, name), most)
         if self.sample_size % self.patch_size:
             raise ConfigError(f"sample_size {self.sample_size} is not a multiple of patch_size {self.patch_size}")
         if self.hidden_size % self.num_heads or self.hidden_size % 4:
@@ -58,16 +67,25 @@ class DiTConfig:
                 f"hidden_size {self.hidden_size} must be a multiple of 4 and of num_heads {self.num_heads}"
             )
         if self.learngene_rank is not None:
-            _require_positive("learngene_rank", self.learngene_rank)
+            _require_positive("learngene_rank", self.learngene_rank, _LARGEST["hidden_size"])
+        if self.num_tokens > _MOST_TOKENS:
+            raise ConfigError(
+                f"sample_size {self.sample_size} in patches of {self.patch_size} are {self.num_tokens} tokens, "
+                f"expected {_MOST_TOKENS} at most"
+            )
         if self.tailor_ranks is not None and len(self.tailor_ranks) != self.num_classes:
             raise ConfigError(
                 f"tailor_ranks has {len(self.tailor_ranks)} entries, "
                 f"expected one for each of {self.num_classes} classes"
             )
         for rank in (self.tailor_rank, *self.ranks):
-            if not _is_whole(rank) or rank < 0:
-                raise ConfigError(f"tailor rank is {rank!r}, expected a whole number from 0")
+            if not _is_whole(rank) or not 0 <= rank <= _LARGEST["hidden_size"]:
+                raise ConfigError(
+                    f"tailor rank is {rank!r}, expected a whole number from 0 to {_LARGEST['hidden_size']}"
+                )
         _require_number("mlp_ratio", self.mlp_ratio, above=0)
+        if self.mlp_ratio > _LARGEST_MLP_RATIO:
+            raise ConfigError(f"mlp_ratio is {self.mlp_ratio:g}, expected {_LARGEST_MLP_RATIO} at most")
         _require_number("mlp_norm_eps", self.mlp_norm_eps, above=0)
         for name in ("learn_sigma", "block_embedders"):
             if not isinstance(getattr(self, name), bool):
@@ -318,9 +336,10 @@ def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _require_positive(name: str, value: object) -> None:
-    if not _is_whole(value) or value < 1:
-        raise ConfigError(f"{name} is {value!r}, expected a whole number from 1")
+def _require_positive(name: str, value: object, most: int | None = None) -> None:
+    if not _is_whole(value) or value < 1 or (most is not None and value > most):
+        limit = "" if most is None else f" to {most}"
+        raise ConfigError(f"{name} is {value!r}, expected a whole number from 1{limit}")
 
 
 def _require_number(name: str, value: object, above: float = -math.inf, below: float = math.inf) -> None:
