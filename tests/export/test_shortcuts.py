@@ -178,7 +178,11 @@ def test_bad_blends_are_refused(export: Export, tmp_path: Path) -> None:
         ({"blends": (("giant panda", "lemno"),)}, ClassNameError, "unknown class 'lemno'.*'lemon'"),
         ({"blends": (("giant panda",),)}, ConfigError, "blend 'giant panda' does not name two classes"),
         ({"blends": (("lemon", "lemon"),)}, ClassNameError, "'lemon'"),
-        ({"blends": (("giant panda", "lemon"),) * 2}, ClassNameError, r"blend 'giant panda\+lemon' was asked for twice"),
+        (
+            {"blends": (("giant panda", "lemon"),) * 2},
+            ClassNameError,
+            r"blend 'giant panda\+lemon' was asked for twice",
+        ),
         ({"blends": (("giant panda", "lemon"),), "packs": True}, ConfigError, "--blend .* not with --packs"),
     )
     for options, kind, message in cases:
