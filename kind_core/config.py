@@ -23,7 +23,7 @@ TIMESTEP_FREQUENCIES = 256  # sines and cosines of the timestep embedder, as in 
 
 # Far beyond any DiT: what a damaged config.json asks for is refused before it is allocated.
 _LARGEST = {
-    "sample_size": 4096, "patch_size": 4096, "in_channels": 1024, "hidden_size": 16_384, "depth": 1024,
+    "sample_size": 4096, "patch_size": 4096, "in_channels": 1024, "hidden_size": 16_384, "depth": 4096,
     "num_heads": 1024, "num_classes": 100_000,
 }  # fmt: skip
 _MOST_TOKENS = 65_536
