@@ -27,6 +27,7 @@ from kind_core.errors import ClassNameError, ConfigError, DataError
 from kind_core.json_files import read_object
 from kind_core.litter import is_hidden
 from kind_core.staging import PART, staged
+from kind_core.weight_files import is_pointer
 
 CACHE_NAME = "cache.json"
 INDEX_NAME = "index.safetensors"
@@ -168,9 +169,8 @@ def open_shard(shard: Path, settings: CacheSettings) -> np.ndarray:
     file = shard / LATENTS_NAME
     if not file.is_file():
         raise DataError(f"there is no {file}", _mend(shard))
-    with file.open("rb") as stream:
-        if stream.read(23) == b"version https://git-lfs":
-            raise DataError(f"{file} is a Git LFS pointer, not the data", "git lfs pull brings it")
+    if is_pointer(file):
+        raise DataError(f"{file} is a Git LFS pointer, not the data", "git lfs pull brings it")
     try:
         latents: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError) as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kind_core.errors import DataError
+from kind_core.weight_files import is_pointer
 from kind_train.photo_source import Entry, Source, check_label, count_classes, make_classes
 
 _COLUMNS = ["image", "label"]
@@ -92,9 +93,8 @@ def _read_table(file: Path) -> _Table:
 
 
 def _broken(file: Path, error: Exception) -> DataError:
-    with file.open("rb") as stream:
-        if stream.read(23) == b"version https://git-lfs":
-            return DataError(f"{file} is a Git LFS pointer, not the data", "git lfs pull brings it")
+    if is_pointer(file):
+        return DataError(f"{file} is a Git LFS pointer, not the data", "git lfs pull brings it")
     message = f"{file} is not a whole Parquet file: {' '.join(str(error).split())}"
     return DataError(message, "give --data an image folder or a .parquet file")
 
