@@ -9,6 +9,7 @@ from safetensors import safe_open
 
 # The names that a safetensors header has for them.
 FLOATING = ("F16", "BF16", "F32", "F64")
+POINTER = "is a Git LFS pointer, not the weights: run git lfs pull, or download the file itself"
 _POINTER = b"version https://git-lfs"
 
 
@@ -18,7 +19,7 @@ def find_misfit(file: Path, dtypes: Collection[str] = FLOATING) -> str | None:
     Reads the header alone. Raises OSError and SafetensorError as safetensors does.
     """
     if is_pointer(file):
-        return "is a Git LFS pointer, not the weights: run git lfs pull, or download the file itself"
+        return POINTER
     with safe_open(file, framework="numpy") as opened:  # type: ignore[no-untyped-call]
         for name in opened.keys():  # noqa: SIM118  # not a mapping
             dtype = opened.get_slice(name).get_dtype()

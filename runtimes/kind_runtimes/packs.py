@@ -20,7 +20,7 @@ from kind_core.classes import ClassInfo
 from kind_core.errors import BundleError, ClassNameError
 from kind_core.litter import is_hidden
 from kind_core.staging import file_kind
-from kind_core.weight_files import find_misfit
+from kind_core.weight_files import POINTER, find_misfit, is_pointer
 from kind_runtimes.manifest import PACK_SUFFIX, PACKS_FOLDER, Manifest, TensorSpec
 
 PACK_VERSION = 1
@@ -99,11 +99,13 @@ def _read(file: Path, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, n
     if not file.is_file():
         raise BundleError(f"there is no pack {file}", "download it, or make one with kind-export --packs")
     try:
-        misfit = find_misfit(file, ("F16",))
-        if misfit is not None:
-            raise BundleError(f"{file} {misfit}", "download it again, or make it with kind-export --packs")
+        if is_pointer(file):
+            raise BundleError(f"{file} {POINTER}", "download it again, or make it with kind-export --packs")
         with safe_open(file, framework="numpy") as opened:  # type: ignore[no-untyped-call]
             data = _parse_metadata(opened.metadata(), file)
+            misfit = find_misfit(file, ("F16",))
+            if misfit is not None:
+                raise BundleError(f"{file} {misfit}", "download it again, or make it with kind-export --packs")
             missing = next((name for name in names if name not in opened.keys()), None)  # noqa: SIM118
             if missing is not None:
                 raise BundleError(f"{file} has no tensor {missing!r}", "download it again")

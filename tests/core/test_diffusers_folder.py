@@ -80,7 +80,7 @@ def test_weights_of_older_folders_are_read_without_running_a_pickle(folder: Path
     actual = load_diffusers(folder, [0]).model.state_dict()
     assert all(torch.equal(actual[name], expected[name]) for name in expected)
     (transformer / "diffusion_pytorch_model.bin").write_bytes(evil_pickle())
-    with pytest.raises(CheckpointError, match="diffusers cannot load"):
+    with pytest.raises(CheckpointError, match=r"\.bin holds more than weights, or is cut short: it was not loaded"):
         load_diffusers(folder, [0])
 
 
@@ -148,7 +148,7 @@ def test_broken_folders_are_refused(folder: Path, tmp_path: Path) -> None:
         load_diffusers(tmp_path)
     (weights,) = (folder / "transformer").glob("*.safetensors")
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="diffusers cannot load"):
+    with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
         load_diffusers(folder)
     (folder / "transformer" / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="is not JSON"):
