@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from kind_core.config import AutoencoderConfig
-from kind_core.diffusers_component import Component, load_component, read_component
+from kind_core.diffusers.component import Component, load_component, read_component
 from kind_core.errors import CheckpointError, ConfigError
-from kind_core.hashing import hash_file
-from kind_core.staging import link_file
-from kind_core.tensor_files import read_pickled, write_tensors
+from kind_core.files.hashing import hash_file
+from kind_core.files.staging import link_file
+from kind_core.files.tensor_files import read_pickled, write_tensors
 
 AUTOENCODER_NAME = "autoencoder"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"

@@ -33,14 +33,14 @@ from kind_core.classes import ClassInfo
 from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError
+from kind_core.files.hashing import hash_file, hash_files
+from kind_core.files.staging import folder_kind, staged
+from kind_core.files.tensor_files import write_tensors
+from kind_core.files.weight_files import find_misfit
 from kind_core.flops import count_parameters
-from kind_core.hashing import hash_file, hash_files
 from kind_core.naming import fold_text
 from kind_core.sampling import to_images
-from kind_core.staging import folder_kind, staged
 from kind_core.tailors import class_shapes
-from kind_core.tensor_files import write_tensors
-from kind_core.weight_files import find_misfit
 
 CONFIG_NAME = "config.json"
 LEARNGENE_NAME = "learngene.safetensors"
@@ -101,12 +101,12 @@ class Checkpoint:
         return hub.push_to_hub(self, repo_id, **options)
 
     def __repr__(self) -> str:
-        from kind_core.notebook import describe_checkpoint
+        from kind_core.console.notebook import describe_checkpoint
 
         return describe_checkpoint(self.config)
 
     def _repr_html_(self) -> str:
-        from kind_core.notebook import render_checkpoint
+        from kind_core.console.notebook import render_checkpoint
 
         return render_checkpoint(self)
 

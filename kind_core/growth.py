@@ -22,9 +22,9 @@ from kind_core.classes import ClassInfo, resolve_classes
 from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError
+from kind_core.files.staging import PART, claimed, link_file, staged
+from kind_core.files.tensor_files import write_tensors
 from kind_core.naming import fold_text
-from kind_core.staging import PART, claimed, link_file, staged
-from kind_core.tensor_files import write_tensors
 
 
 def extend_config(base: ModelConfig, classes: Sequence[ClassInfo], ranks: Sequence[int]) -> ModelConfig:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from kind_core.errors import OutputError
-from kind_core.staging import file_kind, staged
+from kind_core.files.staging import file_kind, staged
 
 
 def _check_picture(file: Path) -> None:

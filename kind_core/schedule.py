@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from kind_core.config import DiffusionConfig
+from kind_core.console.quiet import without_import_noise
 from kind_core.errors import ConfigError
-from kind_core.quiet import without_import_noise
 from kind_core.samplers import ALL_STEPS, SAMPLERS, Sampling
 
 

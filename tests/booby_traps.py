@@ -10,7 +10,7 @@ from typing import Any
 
 from diffusers_folders import write_folder
 from kind_core.checkpoint import save_checkpoint
-from kind_core.hashing import hash_file
+from kind_core.files.hashing import hash_file
 from kind_runtimes.bundle import MANIFEST_NAME, list_files
 from tiny import tiny_config, tiny_model, tiny_model_config
 from tiny_autoencoder import save_autoencoder

@@ -11,7 +11,7 @@ import torch
 from diffusers import DDIMScheduler, DiTTransformer2DModel
 
 from kind_core.dense import dense_state
-from kind_core.diffusers_dit import to_diffusers
+from kind_core.diffusers.dit import to_diffusers
 from tiny import tiny_config, tiny_model
 
 LABELS = {"0": "tench, Tinca tinca", "1": "goldfish, Carassius auratus"}

@@ -26,11 +26,11 @@ from kind_core.classes import ClassInfo, resolve_class
 from kind_core.errors import ClassNameError
 from kind_core.naming import name_file
 from kind_core.noise import format_test_vectors, start_noise
+from kind_runtimes.engines.runtime import Arrays, ClassPrograms
 from kind_runtimes.generator import Generator
 from kind_runtimes.kits import KITS, kit_folder
 from kind_runtimes.manifest import NOISE_GENERATOR, Manifest, ProgramSpec, parse_manifest
 from kind_runtimes.packs import encode_metadata, read_pack
-from kind_runtimes.runtime import Arrays, ClassPrograms
 
 _BASE = "ab" * 32
 _SHAPE = [1, 3, 2, 3]

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kind_core.hashing import hash_file
-from kind_export.targets import Lowering, TargetOptions, load_target
+from kind_core.files.hashing import hash_file
+from kind_export.targets.target import Lowering, TargetOptions, load_target
 from kind_runtimes.bundle import MANIFEST_NAME, list_files
 from kind_runtimes.manifest import FORMAT_VERSION, NOISE_GENERATOR, ProgramSpec, TensorSpec, describe_program
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from kind_bench.counting import onnx_graph
 from kind_bench.counting.work import ProgramWork
-from kind_export.target_rows import TargetRow
-from kind_export.targets.onnx import (  # noqa: F401
+from kind_export.targets.onnx.lower import (  # noqa: F401
     CASTS_MODULE,
     DEFAULT_PRECISION,
     IMAGE_OUTPUT,
@@ -23,8 +22,9 @@ from kind_export.targets.onnx import (  # noqa: F401
     lower_pair,
     product_bits,
 )
-from kind_runtimes.engines import Engine
-from kind_runtimes.onnx_program import describe_file, open_program  # noqa: F401
+from kind_export.targets.rows import TargetRow
+from kind_runtimes.engines.onnx import describe_file, open_program  # noqa: F401
+from kind_runtimes.engines.table import Engine
 
 SUFFIX = ".toy"
 ROW = TargetRow(name="toy", module="toy_target")

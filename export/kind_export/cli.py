@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from kind_core.cli import PlainGroup, completion_option, offer, parse_interval, report_errors, split_names
 from kind_core.console import echo
+from kind_core.console.commands import PlainGroup, completion_option, offer, parse_interval, report_errors, split_names
 from kind_core.errors import ConfigError
 from kind_core.precisions import PRECISIONS, list_precisions
 from kind_core.samplers import SAMPLERS, list_samplers
 from kind_export.request import TARGETS
-from kind_export.target_rows import TARGET_ROWS
+from kind_export.targets.rows import TARGET_ROWS
 from kind_samples import SAMPLES, sample_checkpoint
 
 _sample_option = click.option(
@@ -107,7 +107,7 @@ def main(
     options |= _choose_checkpoint(options["checkpoint"], options.pop("sample"), options["from_diffusers"])
     options |= {"kits": split_names(options["kits"])}
     request = ExportRequest(classes=split_names(classes), targets=split_names(targets), **options)
-    from kind_export.session import run_export, run_packs
+    from kind_export.console import run_export, run_packs
 
     (run_packs if request.base is not None else run_export)(request, as_json=as_json)
 
@@ -149,7 +149,7 @@ def report(bundle: Path, devices: tuple[str, ...], as_json: bool) -> None:
       kind-export report panda.kind --device a18 --device snapdragon-8-gen-3
       kind-bench import phone.json --bundle panda.kind && kind-export report panda.kind
     """
-    from kind_export.report import choose_devices, refresh_report
+    from kind_export.report.collect import choose_devices, refresh_report
 
     data = refresh_report(bundle, choose_devices(split_names(devices)))
     echo(json.dumps(data) if as_json else f"report  {bundle / 'report.html'}")

@@ -12,7 +12,7 @@ from kind_core.naming import MAX_STEM_BYTES, shorten
 from kind_core.samplers import Sampling
 from kind_core.schedule import choose_sampling
 from kind_export.blending import Opening
-from kind_export.packs import require_tailors
+from kind_export.bundle.packs import require_tailors
 from kind_export.request import ExportRequest, parse_targets
 from kind_export.source import Source, open_source
 

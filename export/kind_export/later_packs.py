@@ -13,16 +13,16 @@ from pathlib import Path
 from kind_core.checkpoint import Checkpoint
 from kind_core.classes import resolve_classes
 from kind_core.errors import BundleError
+from kind_core.files.staging import check_output, claimed, staged
 from kind_core.schedule import SamplerTable, read_sampler_table
-from kind_core.staging import check_output, claimed, staged
-from kind_export.gates import Parity
-from kind_export.packs import hash_base, pack_names, require_tailors, write_pack
-from kind_export.reference import Reference
+from kind_export.bundle.packs import hash_base, pack_names, require_tailors, write_pack
 from kind_export.request import ExportRequest
 from kind_export.rewrites import rewrite_base
 from kind_export.rewrites.detach_classes import DetachedClass
 from kind_export.source import open_source
-from kind_export.verify import Verifier
+from kind_export.verify.gates import Verifier
+from kind_export.verify.parity import Parity
+from kind_export.verify.reference import Reference
 from kind_runtimes.bundle import BUNDLE, open_bundle
 from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import PACK_SUFFIX, PACKS_FOLDER, Manifest

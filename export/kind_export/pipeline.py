@@ -15,32 +15,32 @@ from kind_bench.counting import count_bundle
 from kind_bench.measure.quick import time_bundle
 from kind_core.checkpoint import Checkpoint
 from kind_core.errors import BudgetError, KindError
+from kind_core.files.staging import check_output, staged
 from kind_core.schedule import SamplerTable, read_sampler_table
-from kind_core.staging import check_output, staged
 from kind_export.blending import open_together
-from kind_export.class_functions import name_functions
-from kind_export.compact import CompactModel
-from kind_export.decoding import measure_decoder
-from kind_export.delegation import check_delegation, check_strict
-from kind_export.gates import Parity, ShortfallError
-from kind_export.golden import write_golden, write_preview
+from kind_export.bundle.golden import write_golden, write_preview
+from kind_export.bundle.kits import write_kits
+from kind_export.bundle.manifest import draft_manifest, write_manifest
+from kind_export.bundle.packs import hash_base, require_tailors, write_packs
+from kind_export.compact.decode import measure_decoder
+from kind_export.compact.model import CompactModel
 from kind_export.job import ExportJob, read_job
-from kind_export.kits import write_kits
-from kind_export.lowering import Written, require_size
-from kind_export.manifest_draft import draft_manifest, write_manifest
-from kind_export.packs import hash_base, require_tailors, write_packs
 from kind_export.planning.for_request import make_planner, require_budget
 from kind_export.planning.plan import Choice, Considered, Plan, apply_choice
-from kind_export.precision import lower_within_gate
-from kind_export.reference import Reference
-from kind_export.report import choose_devices, write_report
+from kind_export.report.collect import choose_devices, write_report
 from kind_export.request import ExportRequest
 from kind_export.rewrites import RewriteOptions, rewrite, rewrite_base
 from kind_export.rewrites.detach_classes import DetachedClass
 from kind_export.rewrites.factor_modulations import table_error_db
-from kind_export.target_rows import TARGET_ROWS
-from kind_export.targets import TargetOptions, choose_precision, load_target
-from kind_export.verify import Verifier
+from kind_export.targets.class_functions import name_functions
+from kind_export.targets.lowering import Written, require_size
+from kind_export.targets.rows import TARGET_ROWS
+from kind_export.targets.target import TargetOptions, choose_precision, load_target
+from kind_export.verify.delegation import check_delegation, check_strict
+from kind_export.verify.gates import Verifier
+from kind_export.verify.lower_within_gate import lower_within_gate
+from kind_export.verify.parity import Parity, ShortfallError
+from kind_export.verify.reference import Reference
 from kind_runtimes.about import About
 from kind_runtimes.bundle import BUNDLE, Bundle, open_bundle
 from kind_runtimes.manifest import (
@@ -179,7 +179,7 @@ def _write_pipeline(
     on_stage: OnStage,
 ) -> tuple[Written, Parity]:
     """The diffusers folder: step by step through its programs' gates, then each class by one call of the pipeline."""
-    from kind_export.targets.diffusers import NAME, check_pipeline, lower_pipeline
+    from kind_export.targets.diffusers.write import NAME, check_pipeline, lower_pipeline
 
     reference, precision = verifier.reference, options.precision
     on_stage(f"writing the {NAME} pipeline")

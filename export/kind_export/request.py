@@ -10,9 +10,9 @@ from pathlib import Path
 from kind_core.errors import ConfigError, TargetError
 from kind_core.precisions import PRECISIONS, PrecisionName
 from kind_core.samplers import ALL_STEPS, SAMPLERS, check_interval
-from kind_export.kits import check_kits
+from kind_export.bundle.kits import check_kits
 from kind_export.planning.budget import NO_BUDGET, Budget
-from kind_export.target_rows import TARGET_ROWS
+from kind_export.targets.rows import TARGET_ROWS
 
 MAX_GUIDANCE = 100.0
 TARGETS = tuple(row.name for row in TARGET_ROWS.values() if row.is_program)  # what --target all means

@@ -37,7 +37,7 @@ class Source:
         if not self.is_diffusers:
             checkpoint = load_checkpoint(self.path, classes, with_decoder=self.autoencoder is not None)
             return replace(checkpoint, config=replace(checkpoint.config, autoencoder=self.config.autoencoder))
-        from kind_core.diffusers_folder import load_diffusers
+        from kind_core.diffusers.folder import load_diffusers
 
         checkpoint = load_diffusers(self.path, classes)
         checkpoint = replace(checkpoint, config=replace(checkpoint.config, autoencoder=self.config.autoencoder))
@@ -81,6 +81,6 @@ def read_source_config(checkpoint: Path, from_diffusers: bool = False) -> ModelC
 def _read_config(path: Path, is_diffusers: bool) -> ModelConfig:
     if not is_diffusers:
         return read_config(path)
-    from kind_core.diffusers_folder import read_diffusers_config
+    from kind_core.diffusers.folder import read_diffusers_config
 
     return read_diffusers_config(path)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kind_core.cli import PlainGroup, completion_option, report_errors, split_names
 from kind_core.console import echo, echo_lines
+from kind_core.console.commands import PlainGroup, completion_option, report_errors, split_names
 from kind_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def run_command(output: Path | None, force: bool, as_json: bool, **options: Any)
     """
     from kind_bench.measure.cases import BenchRequest, measure_bundle
     from kind_bench.results.results import RESULTS
-    from kind_core.staging import check_output
+    from kind_core.files.staging import check_output
     from kind_runtimes.progress import show_progress
 
     if output is not None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from kind_core.errors import BundleError, KindError
-from kind_core.hashing import hash_file
-from kind_core.litter import is_litter
-from kind_core.staging import OutputKind, find_foreign
-from kind_runtimes.external_data import list_external_data
+from kind_core.files.hashing import hash_file
+from kind_core.files.litter import is_litter
+from kind_core.files.staging import OutputKind, find_foreign
+from kind_runtimes.engines.external_data import list_external_data
 from kind_runtimes.manifest import MEASURED_FOLDER, PACK_SUFFIX, PACKS_FOLDER, Manifest, parse_manifest
 
 MANIFEST_NAME = "manifest.json"

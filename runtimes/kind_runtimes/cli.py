@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kind_core.cli import PlainGroup, completion_option, report_errors
 from kind_core.console import echo
+from kind_core.console.commands import PlainGroup, completion_option, report_errors
 from kind_runtimes.inspect_cli import inspect
 from kind_runtimes.progress import show_progress
 from kind_runtimes.serve_cli import serve
 
 if TYPE_CHECKING:
-    from kind_runtimes.session import RunResult
+    from kind_runtimes.draw import RunResult
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 _DEFAULT = "draw"
@@ -84,7 +84,7 @@ def draw(as_json: bool, **options: Any) -> None:
     Example:
       kind-run draw panda.kind --seed 7
     """
-    from kind_runtimes.session import RunRequest, run_bundle
+    from kind_runtimes.draw import RunRequest, run_bundle
 
     with show_progress("checking the bundle") as show:
         result = run_bundle(RunRequest(**options), show)

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from kind_core.cli import report_errors
 from kind_core.console import echo
+from kind_core.console.commands import report_errors
 
 
 @click.command("inspect")

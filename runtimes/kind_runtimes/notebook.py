@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kind_core.console import clean
-from kind_core.notebook import name_classes, render_picture, render_table
+from kind_core.console.notebook import name_classes, render_picture, render_table
 
 if TYPE_CHECKING:
     from kind_runtimes.bundle import Bundle

@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 
 from kind_core.classes import ClassInfo
 from kind_core.errors import BundleError, ClassNameError
-from kind_core.litter import is_hidden
-from kind_core.staging import file_kind
-from kind_core.weight_files import POINTER, find_misfit, is_pointer
+from kind_core.files.litter import is_hidden
+from kind_core.files.staging import file_kind
+from kind_core.files.weight_files import POINTER, find_misfit, is_pointer
 from kind_runtimes.manifest import PACK_SUFFIX, PACKS_FOLDER, Manifest, TensorSpec
 
 PACK_VERSION = 1

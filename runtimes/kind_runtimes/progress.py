@@ -27,7 +27,7 @@ def show_progress(first_stage: str) -> Iterator[OnProgress]:
     from rich.progress import BarColumn, SpinnerColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
-    from kind_core.terminal import PlainColumn, open_console
+    from kind_core.console.tables import PlainColumn, open_console
 
     console = open_console(stderr=True)
     columns = (SpinnerColumn(), PlainColumn("{task.description}"), BarColumn(), TimeElapsedColumn())

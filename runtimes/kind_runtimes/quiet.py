@@ -1,4 +1,4 @@
-"""Importing coremltools without the lines it always prints; see `kind_core.quiet`."""
+"""Importing coremltools without the lines it always prints; see `kind_core.console.quiet`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import importlib
 import sys
 from types import ModuleType
 
+from kind_core.console.quiet import is_expected, without_import_noise
 from kind_core.errors import TargetError
-from kind_core.quiet import is_expected, without_import_noise
 
 __all__ = ["import_coremltools", "is_expected", "without_import_noise"]
 

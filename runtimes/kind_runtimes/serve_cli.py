@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from kind_core.cli import report_errors
 from kind_core.console import echo
+from kind_core.console.commands import report_errors
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

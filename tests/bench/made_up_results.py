@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kind_core.hashing import hash_file
+from kind_core.files.hashing import hash_file
 from kind_runtimes.bundle import MANIFEST_NAME, Bundle
 
 STEP_MS = (5.0, 4.0, 6.0, 8.0, 7.0)

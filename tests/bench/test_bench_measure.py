@@ -26,8 +26,8 @@ from kind_bench.measure.profiles import (
 from kind_bench.measure.timing import Counts, measure_generator, step_inputs
 from kind_core.errors import TargetError
 from kind_runtimes.bundle import Bundle, open_bundle
+from kind_runtimes.engines.runtime import DEFAULT_OPTIONS, EngineOptions, Program, open_program
 from kind_runtimes.generator import Generator, open_generator
-from kind_runtimes.runtime import DEFAULT_OPTIONS, EngineOptions, Program, open_program
 from small_bundles import STEPS, program_specs, write_manifest
 
 

@@ -23,10 +23,10 @@ from kind_bench.measure.gathering import Gathering
 from kind_bench.measure.timing import Counts
 from kind_bench.results.results import Results, read_results
 from kind_core.errors import BundleError, ConfigError, KindError, TargetError
-from kind_core.hashing import hash_file
+from kind_core.files.hashing import hash_file
 from kind_runtimes.bundle import Bundle
-from kind_runtimes.onnx_program import list_providers
-from kind_runtimes.runtime import EngineOptions
+from kind_runtimes.engines.onnx import list_providers
+from kind_runtimes.engines.runtime import EngineOptions
 from small_bundles import STEPS, write_manifest
 
 FLAGS = ("--warmup", "1", "--repeat", "5", "--profile", "--json")

@@ -32,14 +32,14 @@ from kind_core.config import preset
 from kind_core.dit import KindDiT
 from kind_core.schedule import choose_sampling
 from kind_train.config import TrainConfig
-from kind_train.data import PhotoSet, load_photos
+from kind_train.data.holding_out import split_photos
+from kind_train.data.photo_set import PhotoSet, load_photos
 from kind_train.evaluate.features import Classification, EfficientNetLite0, imagenet_index
 from kind_train.evaluate.frechet import compare_frechet, real_floor
 from kind_train.evaluate.pictures import generate_pictures
-from kind_train.holding_out import split_photos
-from kind_train.optimizer import DivertedAdamW
-from kind_train.shape import Shape
-from kind_train.trainer import Trainer
+from kind_train.run.optimizer import DivertedAdamW
+from kind_train.run.trainer import Trainer
+from kind_train.start.shape import Shape
 
 METHODS = ("tailors", "tailors from nearest", "LoRA", "full fine-tuning")
 _MATRICES = ["q", "k", "v", "o", "up", "down"]

@@ -23,13 +23,13 @@ import torch
 from kind_core.config import DiTConfig, preset
 from kind_core.dit import KindDiT
 from kind_core.schedule import read_sampler_table
-from kind_export.compact import CompactModel
-from kind_export.programs import make_step
+from kind_export.compact.model import CompactModel
 from kind_export.rewrites import RewriteOptions, rewrite, rewrite_base
 from kind_export.rewrites.factor_modulations import factor_table, modulations
-from kind_export.targets import TargetOptions, load_target
+from kind_export.targets.programs import make_step
+from kind_export.targets.target import TargetOptions, load_target
+from kind_runtimes.engines.runtime import EngineOptions, open_program
 from kind_runtimes.manifest import ProgramSpec
-from kind_runtimes.runtime import EngineOptions, open_program
 
 CLASSES = (1, 2, 40)
 TABLE_RANK = 4

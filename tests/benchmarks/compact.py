@@ -35,13 +35,13 @@ from kind_core.config import preset
 from kind_core.dit import KindDiT
 from kind_core.samplers import Sampling
 from kind_core.schedule import read_sampler_table
-from kind_export.compact import CompactModel
-from kind_export.programs import make_step
+from kind_export.compact.model import CompactModel
 from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.rewrites.factor_modulations import table_error_db
-from kind_export.targets import Lowering, TargetOptions, load_target
+from kind_export.targets.programs import make_step
+from kind_export.targets.target import Lowering, TargetOptions, load_target
+from kind_runtimes.engines.runtime import EngineOptions, Program, open_program
 from kind_runtimes.manifest import ProgramSpec, TensorSpec
-from kind_runtimes.runtime import EngineOptions, Program, open_program
 
 STEPS = 20
 PEER_STEPS = 250

@@ -39,8 +39,8 @@ from kind_bench.counting.work import OpWork, ProgramWork
 from kind_bench.forecasting.calibration import Calibration, Measurement, fit_measurements
 from kind_bench.forecasting.devices import Device
 from kind_bench.forecasting.forecast import forecast
+from kind_runtimes.engines.runtime import EngineOptions, open_program
 from kind_runtimes.manifest import ProgramSpec
-from kind_runtimes.runtime import EngineOptions, open_program
 
 STEPS_A_ROUND = 4
 SAMPLER_STEPS = 20
@@ -113,9 +113,9 @@ def build(case: Case, folder: Path) -> tuple[Path, ProgramSpec]:
     from kind_core.config import DiffusionConfig, DiTConfig
     from kind_core.dit import KindDiT
     from kind_core.schedule import read_sampler_table
-    from kind_export.programs import make_step
     from kind_export.rewrites import RewriteOptions, rewrite
-    from kind_export.targets import TargetOptions, load_target
+    from kind_export.targets.programs import make_step
+    from kind_export.targets.target import TargetOptions, load_target
 
     hidden, depth, heads, side = case.size
     dit = DiTConfig(

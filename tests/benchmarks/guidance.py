@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kind_core.cli import parse_interval
+from kind_core.console.commands import parse_interval
 from kind_samples import SAMPLES, sample_checkpoint
-from kind_train.data import PhotoSet, load_photos
+from kind_train.data.photo_set import PhotoSet, load_photos
 from kind_train.evaluate.frechet import compare_frechet
 from kind_train.evaluate.judges import Judge, open_judge
 from kind_train.evaluate.manifold import measure_coverage

@@ -17,7 +17,7 @@ from kind_core.checkpoint import load_checkpoint, read_config
 from kind_core.classes import resolve_classes
 from kind_core.schedule import choose_sampling
 from kind_samples import sample_checkpoint
-from kind_train.data import load_photos
+from kind_train.data.photo_set import load_photos
 from kind_train.evaluate.features import EfficientNetLite0
 from kind_train.evaluate.frechet import compare_frechet
 from kind_train.evaluate.pictures import generate_pictures

@@ -33,10 +33,10 @@ from kind_core.classes import ClassInfo
 from kind_core.config import DiffusionConfig, DiTConfig, preset
 from kind_core.flops import count_flops
 from kind_train.config import TrainConfig
-from kind_train.data import Draw
-from kind_train.forms import GROUPS, read_forms
-from kind_train.shape import Shape
-from kind_train.trainer import Trainer
+from kind_train.data.photo_set import Draw
+from kind_train.run.forms import GROUPS, read_forms
+from kind_train.run.trainer import Trainer
+from kind_train.start.shape import Shape
 
 # `kind-s/2` with a quarter of its blocks.
 SMALL = DiTConfig(

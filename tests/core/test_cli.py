@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from kind_bench.cli import main as bench
-from kind_core.cli import SHELLS
+from kind_core.console.commands import SHELLS
 from kind_export.cli import main as export
 from kind_runtimes.cli import main as run
 from kind_runtimes.inspect_cli import inspect

@@ -11,9 +11,9 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
 from diffusers_folders import evil_pickle, random_transformer, write_folder
-from kind_core import diffusers_folder
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
-from kind_core.diffusers_folder import load_diffusers, read_diffusers_config
+from kind_core.diffusers import folder as diffusers_folder
+from kind_core.diffusers.folder import load_diffusers, read_diffusers_config
 from kind_core.errors import CheckpointError, ConfigError
 from tiny import tiny_batch
 

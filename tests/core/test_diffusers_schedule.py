@@ -17,7 +17,7 @@ from diffusers import (
 )
 
 from kind_core.config import DiffusionConfig
-from kind_core.diffusers_schedule import read_diffusion
+from kind_core.diffusers.schedule import read_diffusion
 from kind_core.errors import CheckpointError, ConfigError, KindError
 from kind_core.schedule import make_scheduler, read_sampler_table
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 HEAVY = {"torch", "diffusers", "coremltools", "onnx", "onnxruntime", "executorch", "safetensors", "PIL"}
-LIGHT_MODULES = ["errors", "classes", "config", "flops", "noise", "staging"]
+LIGHT_MODULES = ["errors", "classes", "config", "flops", "noise", "files.staging"]
 
 
 def _loaded_by(statement: str) -> set[str]:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-import kind_core.publishing
+import kind_core.files.publishing
 from kind_core.errors import OutputError
-from kind_core.locking import LOCK_SUFFIX
-from kind_core.staging import OutputKind, check_output, recover, staged
+from kind_core.files.locking import LOCK_SUFFIX
+from kind_core.files.staging import OutputKind, check_output, recover, staged
 
 ANYTHING = OutputKind("anything", lambda path: None)
 KILLS = 12
@@ -27,7 +27,7 @@ KILLS = 12
 WRITER = """
 import sys
 from pathlib import Path
-from kind_core.staging import OutputKind, staged
+from kind_core.files.staging import OutputKind, staged
 out, number = Path(sys.argv[1]), 0
 print("begun", flush=True)
 while True:
@@ -43,7 +43,7 @@ while True:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from kind_core.staging import OutputKind, staged
+from kind_core.files.staging import OutputKind, staged
 with staged(Path(sys.argv[1]), OutputKind("anything", lambda path: None), force=True) as folder:
     folder.mkdir()
     print("begun", flush=True)
@@ -105,7 +105,7 @@ def test_at_no_moment_is_a_replaced_folder_away(tmp_path: Path) -> None:
 
 def test_the_disk_holds_all_of_it_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
-    replace, exchange, fsync = os.replace, kind_core.publishing._exchange, os.fsync
+    replace, exchange, fsync = os.replace, kind_core.files.publishing._exchange, os.fsync
 
     def note_sync(descriptor: int) -> None:
         events.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
@@ -114,7 +114,7 @@ def test_the_disk_holds_all_of_it_before_its_name(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "fsync", note_sync)
     monkeypatch.setattr(os, "replace", lambda *paths: (events.append("renamed"), replace(*paths)))
     monkeypatch.setattr(
-        "kind_core.publishing._exchange", lambda *paths: (events.append("exchanged"), exchange(*paths))[1]
+        "kind_core.files.publishing._exchange", lambda *paths: (events.append("exchanged"), exchange(*paths))[1]
     )
     out = tmp_path / "new" / "out"
     write(out)
@@ -183,7 +183,7 @@ def test_without_locks_of_the_kernel_the_number_of_the_process_decides(
     def refuse(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("kind_core.locking.fcntl.flock", refuse)
+    monkeypatch.setattr("kind_core.files.locking.fcntl.flock", refuse)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     number = {"dead": dead.pid, "alive": os.getppid(), "own": os.getpid()}[pid]

@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from kind_bench.results.importing import read_measured
-from kind_core.litter import is_bare, is_hidden, is_litter
-from kind_core.staging import folder_kind, staged
+from kind_core.files.litter import is_bare, is_hidden, is_litter
+from kind_core.files.staging import folder_kind, staged
 from kind_runtimes.bundle import list_files
 from kind_runtimes.packs import find_packs
 

@@ -15,7 +15,7 @@ from PIL import Image
 from kind_core.checkpoint import Checkpoint, load_checkpoint
 from kind_core.classes import ClassInfo
 from kind_core.config import Provenance
-from kind_core.notebook import name_classes
+from kind_core.console.notebook import name_classes
 from tiny import tiny_config, tiny_model, tiny_model_config
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kind_core.errors import OutputError
-from kind_core.staging import PART, OutputKind, check_output, find_foreign, link_file, recover, staged
+from kind_core.files.staging import PART, OutputKind, check_output, find_foreign, link_file, recover, staged
 
 ANYTHING = OutputKind("anything", lambda path: None)
 NOTES = OutputKind("a folder of notes", lambda path: find_foreign(path, lambda name: name.endswith(".txt")))
@@ -169,7 +169,7 @@ def test_force_replaces_a_link_and_not_what_it_points_to(old: Path) -> None:
 @pytest.fixture
 def without_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that cannot exchange two folders."""
-    monkeypatch.setattr("kind_core.publishing._exchange", lambda one, other: False)
+    monkeypatch.setattr("kind_core.files.publishing._exchange", lambda one, other: False)
 
 
 @pytest.mark.usefixtures("without_exchange")
@@ -218,7 +218,7 @@ def test_a_file_that_the_body_cannot_read_is_named(tmp_path: Path) -> None:
 
 
 def test_a_parent_without_permission_is_named_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kind_core.staging.os.access", lambda *_: False)  # root may write anywhere
+    monkeypatch.setattr("kind_core.files.staging.os.access", lambda *_: False)  # root may write anywhere
     with pytest.raises(OutputError, match=f"no permission in {tmp_path}"):
         check_output(tmp_path / "a" / "out", ANYTHING, force=False)
 
@@ -227,7 +227,7 @@ def test_a_temporary_that_cannot_be_made_is_an_output_error(tmp_path: Path, monk
     def refuse(**_: object) -> str:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("kind_core.staging.tempfile.mkdtemp", refuse)
+    monkeypatch.setattr("kind_core.files.staging.tempfile.mkdtemp", refuse)
     with pytest.raises(OutputError, match="Permission denied"), staged(tmp_path / "out", ANYTHING):
         pytest.fail("the body ran")
 

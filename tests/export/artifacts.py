@@ -14,13 +14,13 @@ from kind_core.checkpoint import Checkpoint
 from kind_core.precisions import PrecisionName
 from kind_core.samplers import Sampling
 from kind_core.schedule import SamplerTable, read_sampler_table
-from kind_export.compact import CompactModel
-from kind_export.gates import Parity
-from kind_export.programs import latents_shape, make_decode, make_step
-from kind_export.reference import Reference
+from kind_export.compact.model import CompactModel
 from kind_export.rewrites import RewriteOptions, rewrite
-from kind_export.targets import Lowering, Target, TargetOptions, load_target
-from kind_export.verify import Verifier
+from kind_export.targets.programs import latents_shape, make_decode, make_step
+from kind_export.targets.target import Lowering, Target, TargetOptions, load_target
+from kind_export.verify.gates import Verifier
+from kind_export.verify.parity import Parity
+from kind_export.verify.reference import Reference
 from kind_runtimes.manifest import Manifest, ProgramSpec, TargetSpec
 from tiny import tiny_config, tiny_model, tiny_model_config
 

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kind_export.compact import CompactModel, Factors, Matrix, ModulationTable
-from kind_export.decoding import DecodeProgram
-from kind_export.step_program import StepProgram
+from kind_export.compact.decode import DecodeProgram
+from kind_export.compact.model import CompactModel, Factors, Matrix, ModulationTable
+from kind_export.compact.step import StepProgram
 
 ConstantFault = Callable[[CompactModel], CompactModel]
 ModuleFault = Callable[[nn.Module], nn.Module]

@@ -17,12 +17,12 @@ from kind_core.checkpoint import Checkpoint
 from kind_core.classes import ClassInfo
 from kind_core.pictures import make_grid
 from kind_core.schedule import read_sampler_table
-from kind_export.compact import CompactModel
-from kind_export.gates import Parity
-from kind_export.programs import latents_shape, make_decode, make_step
-from kind_export.report import write_report
+from kind_export.compact.model import CompactModel
+from kind_export.report.collect import write_report
 from kind_export.rewrites import RewriteOptions, describe_rewrites, rewrite
-from kind_export.targets import TargetOptions, load_target
+from kind_export.targets.programs import latents_shape, make_decode, make_step
+from kind_export.targets.target import TargetOptions, load_target
+from kind_export.verify.parity import Parity
 from kind_runtimes.manifest import FORMAT_VERSION, NOISE_GENERATOR, parse_manifest
 from tiny import tiny_config, tiny_model, tiny_model_config
 

@@ -24,7 +24,7 @@ from kind_core.checkpoint import save_checkpoint
 from kind_core.dit import KindDiT
 from kind_export import pipeline
 from kind_export.cli import main
-from kind_export.targets import load_target
+from kind_export.targets.target import load_target
 from tiny import tiny_config, tiny_model, tiny_model_config
 
 PANDA = "n02510455"

@@ -16,19 +16,19 @@ from kind_core.config import DiffusionConfig
 from kind_core.errors import ConfigError, VerificationError
 from kind_core.samplers import Sampling
 from kind_core.schedule import read_sampler_table
-from kind_export import class_functions
-from kind_export.class_functions import ClassStep, name_functions
-from kind_export.compact import CompactModel
-from kind_export.gates import psnr_db
+from kind_export.compact.model import CompactModel
+from kind_export.compact.step import GraphStyle, StepProgram
 from kind_export.pipeline import ExportResult, export_bundle
-from kind_export.reference import Reference
 from kind_export.request import ExportRequest
 from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.rewrites.compose_gates import compose_gates
 from kind_export.rewrites.pick_class import pick_class
-from kind_export.step_program import GraphStyle, StepProgram
+from kind_export.targets import class_functions
+from kind_export.targets.class_functions import ClassStep, name_functions
+from kind_export.verify.parity import psnr_db
+from kind_export.verify.reference import Reference
 from kind_runtimes.bundle import open_bundle
-from kind_runtimes.coreml_program import EvaluatedProgram
+from kind_runtimes.engines.coreml import EvaluatedProgram
 from kind_runtimes.generator import Generator, open_generator
 from kind_runtimes.manifest import ProgramSpec, check_schema
 from tiny import tiny_config, tiny_model, tiny_model_config

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from kind_core.errors import BundleError, TargetError
 from kind_core.precisions import PrecisionName
-from kind_export.targets import Lowering, TargetOptions
-from kind_export.targets.coreml import lower, lower_functions
-from kind_export.targets.coreml_compression import restore_module
-from kind_runtimes.coreml_program import EvaluatedProgram
+from kind_export.targets.coreml.compression import restore_module
+from kind_export.targets.coreml.lower import lower, lower_functions
+from kind_export.targets.target import Lowering, TargetOptions
+from kind_runtimes.engines.coreml import EvaluatedProgram
 from kind_runtimes.manifest import ProgramSpec, TensorSpec
 
 INPUTS = (TensorSpec(name="x", shape=(2, 128), dtype="float32"),)

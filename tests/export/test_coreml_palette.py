@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kind_export.targets.coreml_palette import fit_palette
+from kind_export.targets.coreml.palette import fit_palette
 
 RANDOM = np.random.default_rng(0)
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from kind_core.errors import ExportError, TargetError
 from kind_core.precisions import PrecisionName
-from kind_export.programs import make_step
 from kind_export.rewrites import RewriteOptions, rewrite
-from kind_export.targets import Lowering, TargetOptions, load_target
-from kind_export.targets.coreml_compression import find_layers, restore_module
+from kind_export.targets.coreml.compression import find_layers, restore_module
+from kind_export.targets.programs import make_step
+from kind_export.targets.target import Lowering, TargetOptions, load_target
 from kind_runtimes.coreml.evaluator import Evaluator
 from kind_runtimes.coreml.package import CoreMLPackage
 from kind_runtimes.manifest import TensorSpec

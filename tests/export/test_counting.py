@@ -13,11 +13,11 @@ from kind_bench.counting.onnx_graph import count
 from kind_bench.counting.work import ProgramWork
 from kind_core.precisions import PrecisionName
 from kind_core.schedule import SamplerTable, read_sampler_table
-from kind_export.compact import CompactModel
-from kind_export.programs import make_step
-from kind_export.report import count_step_flops
+from kind_export.compact.model import CompactModel
+from kind_export.report.collect import count_step_flops
 from kind_export.rewrites import RewriteOptions, rewrite, rewrite_base
-from kind_export.targets import Lowering, TargetOptions, load_target
+from kind_export.targets.programs import make_step
+from kind_export.targets.target import Lowering, TargetOptions, load_target
 from kind_runtimes.manifest import ProgramSpec
 from tiny import tiny_config, tiny_model, tiny_model_config
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kind_core.errors import VerificationError
-from kind_export import delegation
-from kind_export.delegation import check_delegation, check_strict
-from kind_export.targets import Lowering, TargetOptions, load_target
+from kind_export.targets.target import Lowering, TargetOptions, load_target
+from kind_export.verify import delegation
+from kind_export.verify.delegation import check_delegation, check_strict
 from kind_runtimes.manifest import ProgramSpec, TargetSpec, TensorSpec
 
 SHAPE = (1, 64, 64)

@@ -25,18 +25,18 @@ from kind_core.config import AutoencoderConfig, ModelConfig
 from kind_core.errors import ConfigError, KindError, TargetError, VerificationError
 from kind_core.noise import start_noise
 from kind_core.samplers import Sampling
-from kind_export.gates import psnr_db
 from kind_export.pipeline import export_bundle
 from kind_export.planning.budget import Budget
-from kind_export.reference import Reference
 from kind_export.request import ExportRequest, parse_targets
-from kind_export.targets.diffusers import check_pipeline, write_pipeline
-from kind_export.verify import Verifier
+from kind_export.targets.diffusers.write import check_pipeline, write_pipeline
+from kind_export.verify.gates import Verifier
+from kind_export.verify.parity import psnr_db
+from kind_export.verify.reference import Reference
 from kind_runtimes.bundle import open_bundle
-from kind_runtimes.diffusers_program import open_pipeline
+from kind_runtimes.draw import RunRequest, run_bundle
+from kind_runtimes.engines.diffusers import open_pipeline
+from kind_runtimes.engines.runtime import EngineOptions, open_program
 from kind_runtimes.manifest import Manifest, ProgramSpec
-from kind_runtimes.runtime import EngineOptions, open_program
-from kind_runtimes.session import RunRequest, run_bundle
 from tiny import CLASSES, tiny_config, tiny_model, tiny_model_config
 
 STEPS = 4

@@ -18,14 +18,15 @@ from kind_core.dit import KindDiT
 from kind_core.errors import BundleError, ExportError
 from kind_core.precisions import PrecisionName
 from kind_core.schedule import read_sampler_table
-from kind_export.gates import psnr_db
-from kind_export.layers import Norm
-from kind_export.programs import make_step
+from kind_export.compact.layers import Norm
+from kind_export.compact.step import PairLinear, StepProgram
 from kind_export.rewrites import RewriteOptions, rewrite
-from kind_export.step_program import PairLinear, StepProgram
-from kind_export.targets import Lowering, TargetOptions, executorch
-from kind_export.targets.executorch_quantization import GROUP_SIZE, pad_for_groups, quantize
-from kind_runtimes.executorch_program import open_program
+from kind_export.targets.executorch import lower as executorch
+from kind_export.targets.executorch.quantization import GROUP_SIZE, pad_for_groups, quantize
+from kind_export.targets.programs import make_step
+from kind_export.targets.target import Lowering, TargetOptions
+from kind_export.verify.parity import psnr_db
+from kind_runtimes.engines.executorch import open_program
 from kind_runtimes.manifest import ProgramSpec, TensorSpec
 from tiny import tiny_config, tiny_model, tiny_model_config
 

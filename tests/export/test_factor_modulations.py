@@ -15,15 +15,15 @@ from kind_core.config import DiffusionConfig
 from kind_core.precisions import PRECISIONS
 from kind_core.samplers import Sampling
 from kind_core.schedule import read_sampler_table
-from kind_export.compact import CompactModel, ConditioningTable, LowRankTable, ModulationTable
-from kind_export.gates import psnr_db
-from kind_export.reference import Reference
+from kind_export.compact.model import CompactModel, ConditioningTable, LowRankTable, ModulationTable
+from kind_export.compact.step import StepProgram
 from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.rewrites.bake_conditioning import bake_conditioning
 from kind_export.rewrites.compose_gates import compose_gates
 from kind_export.rewrites.factor_modulations import MIN_ERROR_DB, factor_modulations, factor_table, modulations
-from kind_export.step_program import StepProgram
-from kind_export.verify import guidance_scales
+from kind_export.verify.gates import guidance_scales
+from kind_export.verify.parity import psnr_db
+from kind_export.verify.reference import Reference
 from kind_samples import sample_checkpoint
 from tiny import tiny_config, tiny_model
 

@@ -18,15 +18,15 @@ from kind_core.errors import VerificationError
 from kind_core.precisions import PRECISIONS
 from kind_core.samplers import Sampling
 from kind_export.cli import main
-from kind_export.gates import psnr_db
-from kind_export.programs import make_step
-from kind_export.reference import Reference
 from kind_export.request import TARGETS
 from kind_export.rewrites import RewriteOptions, rewrite
-from kind_export.targets import TargetOptions, load_target
+from kind_export.targets.programs import make_step
+from kind_export.targets.target import TargetOptions, load_target
+from kind_export.verify.parity import psnr_db
+from kind_export.verify.reference import Reference
 from kind_runtimes.bundle import open_bundle
+from kind_runtimes.engines.onnx import open_program
 from kind_runtimes.manifest import ProgramSpec
-from kind_runtimes.onnx_program import open_program
 from tiny import tiny_config, tiny_model, tiny_model_config
 
 _STEP_INDEX = 1

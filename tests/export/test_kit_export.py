@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kind_core.errors import ConfigError, KindError, TargetError
-from kind_export.kits import KIT_TARGETS, write_kits
+from kind_export.bundle.kits import KIT_TARGETS, write_kits
 from kind_export.pipeline import export_bundle
 from kind_export.request import TARGETS, ExportRequest
 from kind_runtimes.bundle import open_bundle

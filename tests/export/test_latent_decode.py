@@ -15,11 +15,11 @@ from diffusers_folders import write_folder
 from kind_core.autoencoder import ImageDecoder, read_autoencoder
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.errors import BudgetError, CheckpointError, ConfigError, VerificationError
-from kind_export.decoding import measure_decoder
+from kind_export.compact.decode import measure_decoder
 from kind_export.pipeline import export_bundle
 from kind_export.planning.budget import Budget
-from kind_export.reference import Trajectory
 from kind_export.request import ExportRequest
+from kind_export.verify.reference import Trajectory
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.generator import open_generator
 from tiny import tiny_config, tiny_model, tiny_model_config
@@ -107,7 +107,7 @@ def test_a_decoder_that_overflows_in_fp16_stays_in_fp32(tmp_path: Path, target: 
 def test_without_that_rule_the_gate_would_stop_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = save_latent_checkpoint(tmp_path, "AutoencoderKL")
     _overflow(checkpoint)
-    monkeypatch.setattr("kind_export.decoding.FP16_MAX", 1e30)
+    monkeypatch.setattr("kind_export.compact.decode.FP16_MAX", 1e30)
     with pytest.raises(VerificationError, match="decode of class 'lemon' has"):
         export(checkpoint, tmp_path / "half.kind", targets=("onnx",), precision="fp16")
     assert not (tmp_path / "half.kind").exists()
@@ -116,7 +116,7 @@ def test_without_that_rule_the_gate_would_stop_it(tmp_path: Path, monkeypatch: p
 def test_a_wrong_decoder_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = save_latent_checkpoint(tmp_path, "AutoencoderTiny")
     monkeypatch.setattr(
-        "kind_export.decoding.DecodeProgram.forward", lambda self, x: self.decoder(x * 0.98).clamp(0, 1)
+        "kind_export.compact.decode.DecodeProgram.forward", lambda self, x: self.decoder(x * 0.98).clamp(0, 1)
     )
     with pytest.raises(VerificationError, match="decode of class 'lemon'"):
         export(checkpoint, tmp_path / "out.kind", targets=("onnx",))

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kind_export.targets.onnx_branches import merge_branches
+from kind_export.targets.onnx.branches import merge_branches
 
 _SHARED = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
 

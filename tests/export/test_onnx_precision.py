@@ -13,14 +13,14 @@ from onnx import TensorProto
 from kind_core.errors import ExportError
 from kind_core.precisions import PrecisionName
 from kind_core.schedule import read_sampler_table
-from kind_export.gates import psnr_db
-from kind_export.programs import make_step
-from kind_export.quantization import count_bytes, quantizable_layers
+from kind_export.precision.layers import count_bytes, quantizable_layers
 from kind_export.rewrites import RewriteOptions, rewrite
-from kind_export.targets import Lowering, TargetOptions, load_target
-from kind_export.targets.onnx_quantization import find_products
+from kind_export.targets.onnx.quantization import find_products
+from kind_export.targets.programs import make_step
+from kind_export.targets.target import Lowering, TargetOptions, load_target
+from kind_export.verify.parity import psnr_db
+from kind_runtimes.engines.onnx import open_program
 from kind_runtimes.manifest import ProgramSpec
-from kind_runtimes.onnx_program import open_program
 from tiny import tiny_config, tiny_model, tiny_model_config
 
 _BITS: tuple[PrecisionName, ...] = ("int8", "int4")

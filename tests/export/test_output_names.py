@@ -13,11 +13,11 @@ from kind_core.class_ids import parse_class_names
 from kind_core.classes import ClassInfo
 from kind_core.config import ModelConfig
 from kind_export.blending import describe_openings
-from kind_export.class_functions import name_functions
+from kind_export.bundle.packs import pack_names
 from kind_export.cli import main as kind_export
 from kind_export.job import read_job
-from kind_export.packs import pack_names
 from kind_export.request import ExportRequest, parse_blends
+from kind_export.targets.class_functions import name_functions
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.cli import main as kind_run
 from kind_runtimes.packs import read_pack

@@ -21,17 +21,17 @@ from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.errors import BundleError, ConfigError, VerificationError
 from kind_core.samplers import Sampling
 from kind_export.cli import main as kind_export
-from kind_export.compact import CompactModel
-from kind_export.gates import psnr_db
-from kind_export.programs import make_step
-from kind_export.reference import Reference
-from kind_export.report import count_step_flops
+from kind_export.compact.model import CompactModel
+from kind_export.compact.step import StepProgram
+from kind_export.report.collect import count_step_flops
 from kind_export.request import TARGETS
 from kind_export.rewrites import RewriteOptions, rewrite, rewrite_base
 from kind_export.rewrites.detach_classes import DetachedClass
-from kind_export.step_program import StepProgram
-from kind_export.targets import TargetOptions, load_target
-from kind_export.verify import Verifier
+from kind_export.targets.programs import make_step
+from kind_export.targets.target import TargetOptions, load_target
+from kind_export.verify.gates import Verifier
+from kind_export.verify.parity import psnr_db
+from kind_export.verify.reference import Reference
 from kind_runtimes.bundle import Bundle, open_bundle
 from kind_runtimes.cli import main as kind_run
 from kind_runtimes.generator import Generator, open_generator

@@ -17,14 +17,14 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
-from kind_core.hashing import hash_file
+from kind_core.files.hashing import hash_file
 from kind_core.noise import start_noise
 from kind_core.precisions import PRECISIONS
 from kind_core.samplers import Sampling
 from kind_export.cli import main
-from kind_export.gates import psnr_db
-from kind_export.reference import Reference
 from kind_export.request import TARGETS
+from kind_export.verify.parity import psnr_db
+from kind_export.verify.reference import Reference
 from kind_runtimes.bundle import Bundle, list_files, open_bundle
 from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import check_schema

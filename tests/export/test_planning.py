@@ -16,16 +16,16 @@ from kind_core.errors import BudgetError, ConfigError
 from kind_core.precisions import PrecisionName
 from kind_core.samplers import Sampling
 from kind_core.schedule import read_sampler_table
-from kind_export.lowering import lower_target
+from kind_export.compact.step import StepProgram
 from kind_export.planning.budget import Budget, Cost, parse_size
 from kind_export.planning.eager_work import count_eager
 from kind_export.planning.plan import Plan, PlanInputs, Planner
-from kind_export.programs import make_step
-from kind_export.reference import Reference
 from kind_export.request import ExportRequest
 from kind_export.rewrites import RewriteOptions, rewrite
-from kind_export.step_program import StepProgram
-from kind_export.targets import TargetOptions, load_target
+from kind_export.targets.lowering import lower_target
+from kind_export.targets.programs import make_step
+from kind_export.targets.target import TargetOptions, load_target
+from kind_export.verify.reference import Reference
 from tiny import tiny_config, tiny_model, tiny_model_config
 
 STEPS = 4

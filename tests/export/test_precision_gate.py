@@ -12,10 +12,10 @@ import pytest
 from kind_core.checkpoint import save_checkpoint
 from kind_core.errors import VerificationError
 from kind_core.precisions import PRECISIONS, PrecisionName
-from kind_export import precision
 from kind_export.pipeline import ExportResult, export_bundle
+from kind_export.precision.sensitivity import LayerCost
 from kind_export.request import ExportRequest
-from kind_export.sensitivity import LayerCost
+from kind_export.verify import lower_within_gate as precision
 from tiny import tiny_config, tiny_model, tiny_model_config
 
 pytestmark = pytest.mark.slow

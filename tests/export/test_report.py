@@ -18,10 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kind_core.errors import BundleError
 from kind_export.cli import main
-from kind_export.programs import latents_shape
-from kind_export.report import count_step_flops
-from kind_export.report_words import compare_share, format_bytes, format_count, format_db, format_ms, join_words
-from kind_export.step_program import StepProgram
+from kind_export.compact.step import StepProgram
+from kind_export.report.collect import count_step_flops
+from kind_export.report.words import compare_share, format_bytes, format_count, format_db, format_ms, join_words
+from kind_export.targets.programs import latents_shape
 from kind_runtimes.manifest import check_schema
 
 CASES: dict[str, Report] = {

@@ -13,9 +13,9 @@ from kind_bench.forecasting.devices import load_device
 from kind_bench.results.results import parse_results
 from kind_core.errors import BundleError
 from kind_core.samplers import Sampling
-from kind_export.charts import LogAxis, draw_columns, draw_ranges, draw_roofline
-from kind_export.report import refresh_report
-from kind_export.report_words import format_percent, format_range
+from kind_export.report.charts import LogAxis, draw_columns, draw_ranges, draw_roofline
+from kind_export.report.collect import refresh_report
+from kind_export.report.words import format_percent, format_range
 
 
 def test_forecasts_are_marked_and_named(tmp_path: Path) -> None:
@@ -88,9 +88,13 @@ def test_refresh_takes_in_what_was_measured_elsewhere(
     }  # fmt: skip
     results = parse_results(document, "phone.json")
     manifest = SimpleNamespace(sampling=Sampling(sampler="ddim", steps=4, guidance_scale=2.0))
-    monkeypatch.setattr("kind_export.report.open_bundle", lambda path: SimpleNamespace(path=path, manifest=manifest))
-    monkeypatch.setattr("kind_export.report.read_measured", lambda bundle: (results,))
-    monkeypatch.setattr("kind_export.report.count_bundle", lambda bundle: {"onnx": {"step": make_work("onnx", "step")}})
+    monkeypatch.setattr(
+        "kind_export.report.collect.open_bundle", lambda path: SimpleNamespace(path=path, manifest=manifest)
+    )
+    monkeypatch.setattr("kind_export.report.collect.read_measured", lambda bundle: (results,))
+    monkeypatch.setattr(
+        "kind_export.report.collect.count_bundle", lambda bundle: {"onnx": {"step": make_work("onnx", "step")}}
+    )
     after = refresh_report(tmp_path, [load_device("snapdragon-8-gen-3")])
     words = Page((tmp_path / "report.html").read_text()).text
     assert [one["device"] for one in before["forecasts"]] == ["apple-a18"]
@@ -105,7 +109,7 @@ def test_refresh_refuses_a_report_of_another_format(tmp_path: Path, monkeypatch:
     write_reports(tmp_path)
     data = json.loads((tmp_path / "report.json").read_text()) | {"format_version": 99}
     (tmp_path / "report.json").write_text(json.dumps(data))
-    monkeypatch.setattr("kind_export.report.open_bundle", lambda path: None)
+    monkeypatch.setattr("kind_export.report.collect.open_bundle", lambda path: None)
     with pytest.raises(BundleError, match="format_version 99"):
         refresh_report(tmp_path, [load_device("a18")])
 

@@ -16,8 +16,8 @@ from kind_core.noise import start_noise
 from kind_core.samplers import Sampling
 from kind_core.sampling import sample_latents
 from kind_core.schedule import read_sampler_table
-from kind_export.compact import CompactModel, ConditioningTable, Factors, ModulationTable
-from kind_export.gates import psnr_db
+from kind_export.compact.model import CompactModel, ConditioningTable, Factors, ModulationTable
+from kind_export.compact.step import GraphStyle, StepProgram
 from kind_export.rewrites import RewriteOptions, describe_rewrites, rewrite
 from kind_export.rewrites.bake_conditioning import bake_conditioning
 from kind_export.rewrites.choose_forms import choose_forms
@@ -26,7 +26,7 @@ from kind_export.rewrites.drop_sigma import drop_sigma
 from kind_export.rewrites.fold_scales import fold_scales
 from kind_export.rewrites.join_qkv import join_qkv
 from kind_export.rewrites.merge_tailor import merge_tailor
-from kind_export.step_program import GraphStyle, StepProgram
+from kind_export.verify.parity import psnr_db
 from tiny import tiny_config, tiny_model
 
 STEPS = 4

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kind_export.quantization import quantizable_layers
-from kind_export.sensitivity import LayerCost, choose_kept, describe_costs, measure_costs, round_weight
+from kind_export.precision.layers import quantizable_layers
+from kind_export.precision.sensitivity import LayerCost, choose_kept, describe_costs, measure_costs, round_weight
 
 
 class _Sum(nn.Module):

@@ -17,9 +17,9 @@ from kind_core.noise import start_noise
 from kind_core.precisions import PRECISIONS
 from kind_core.samplers import Sampling
 from kind_core.sampling import sample_trajectory
-from kind_export.gates import psnr_db
 from kind_export.pipeline import ExportResult, export_bundle
 from kind_export.request import TARGETS, ExportRequest
+from kind_export.verify.parity import psnr_db
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import check_schema

@@ -9,11 +9,11 @@ import torch
 
 from kind_core.config import DiffusionConfig
 from kind_core.schedule import read_sampler_table
-from kind_export.compact import CompactModel, Factors
+from kind_export.compact.model import CompactModel, Factors
+from kind_export.compact.step import StepProgram
 from kind_export.rewrites.compose_gates import compose_gates
 from kind_export.rewrites.fold_scales import fold_scales
 from kind_export.rewrites.truncate_ranks import measure_truncation, truncate_ranks
-from kind_export.step_program import StepProgram
 from tiny import tiny_config, tiny_model
 
 _MODELS: dict[str, dict[str, Any]] = {

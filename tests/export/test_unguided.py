@@ -11,10 +11,10 @@ from torch import Tensor
 from kind_core.config import DiffusionConfig
 from kind_core.samplers import Sampling
 from kind_core.schedule import read_sampler_table
-from kind_export.compact import CompactModel
+from kind_export.compact.model import CompactModel
+from kind_export.compact.step import GraphStyle, StepProgram
 from kind_export.rewrites import RewriteOptions, rewrite, rewrite_base
 from kind_export.rewrites.compose_gates import compose_gates
-from kind_export.step_program import GraphStyle, StepProgram
 from tiny import tiny_config, tiny_model
 
 _STEPS = 4

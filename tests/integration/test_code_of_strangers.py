@@ -25,7 +25,7 @@ import kind_runtimes.serve
 import kind_train.cli
 from booby_traps import SHADOWS, Trap
 from kind_core.errors import BundleError, TargetError
-from kind_core.hashing import hash_file
+from kind_core.files.hashing import hash_file
 from kind_runtimes.bundle import MANIFEST_NAME, list_files, open_bundle
 from kind_runtimes.generator import open_generator
 

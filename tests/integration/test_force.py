@@ -16,10 +16,10 @@ import kind_runtimes.cli
 import kind_train.cli
 from diffusers_folders import write_folder as write_dit
 from kind_core.errors import OutputError
+from kind_core.files.staging import check_output
 from kind_core.pictures import PICTURE
-from kind_core.staging import check_output
 from kind_runtimes.bundle import BUNDLE
-from kind_train.imagenet_split import read_split
+from kind_train.data.imagenet_split import read_split
 from small_bundles import write_placeholders
 from tiny_autoencoder import save_autoencoder
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kind_core.errors import BundleError
-from kind_core.hashing import hash_file
+from kind_core.files.hashing import hash_file
 from kind_runtimes.bundle import list_files, open_bundle, read_manifest
 from small_bundles import write_manifest
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from kind_runtimes.runtime import Arrays, ClassPrograms, Program
+from kind_runtimes.engines.runtime import Arrays, ClassPrograms, Program
 
 
 class Named:

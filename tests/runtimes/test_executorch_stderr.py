@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from kind_runtimes.bundle import Bundle
-from kind_runtimes.executorch_program import hushed_cpuinfo
+from kind_runtimes.engines.executorch import hushed_cpuinfo
 
 NOISE = b"[cpuinfo_utils.cpp:71] Reading file /sys/devices/soc0/image_version\n"
 REASON = b"[program.cpp:168] Program identifier 'abcd' != expected 'ET12'\n"

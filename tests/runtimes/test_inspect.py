@@ -17,13 +17,13 @@ from safetensors.numpy import save_file
 from kind_core.classes import ClassInfo
 from kind_core.errors import BundleError
 from kind_core.samplers import Sampling
-from kind_export.targets import Lowering, TargetOptions, load_target
+from kind_export.targets.target import Lowering, TargetOptions, load_target
 from kind_runtimes.about import About, parse_about
 from kind_runtimes.bundle import Bundle
+from kind_runtimes.engines.runtime import describe_file
 from kind_runtimes.inspect_cli import inspect
 from kind_runtimes.inspection import inspect_path
 from kind_runtimes.packs import PACK_TENSORS, encode_metadata
-from kind_runtimes.runtime import describe_file
 from small_bundles import CLASSES, DTYPES, PRECISIONS, SUFFIXES, SmallStep, program_specs
 
 ABOUT = About(

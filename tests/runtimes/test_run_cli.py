@@ -15,7 +15,7 @@ from PIL import Image
 
 from kind_runtimes.bundle import Bundle
 from kind_runtimes.cli import main
-from kind_runtimes.session import RunRequest, run_bundle
+from kind_runtimes.draw import RunRequest, run_bundle
 
 HEAVY = {"torch", "diffusers", "coremltools", "onnxruntime", "executorch", "numpy", "PIL", "rich"}
 OPTIONS = [

@@ -13,11 +13,11 @@ from PIL import Image
 
 from kind_core.errors import BundleError, ClassNameError, ConfigError, KindError, OutputError, TargetError
 from kind_core.pictures import make_grid
-from kind_runtimes import session
+from kind_runtimes import draw as session
 from kind_runtimes.bundle import Bundle
+from kind_runtimes.draw import RunRequest, run_bundle
 from kind_runtimes.generator import open_generator
 from kind_runtimes.progress import Progress
-from kind_runtimes.session import RunRequest, run_bundle
 from small_bundles import GUIDANCE, SHAPE, STEPS, write_manifest
 
 

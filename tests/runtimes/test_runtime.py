@@ -13,9 +13,9 @@ import pytest
 from kind_core.errors import BundleError, TargetError
 from kind_core.noise import start_noise
 from kind_runtimes.bundle import Bundle
-from kind_runtimes.engines import ENGINES
+from kind_runtimes.engines.runtime import Program, choose_runtime, open_program
+from kind_runtimes.engines.table import ENGINES
 from kind_runtimes.generator import Generator, open_generator
-from kind_runtimes.runtime import Program, choose_runtime, open_program
 from small_bundles import SHAPE, SUFFIXES, eager_latents, program_specs, psnr_db
 
 # those that run a lowered program; a diffusers folder is tested where it is written
@@ -145,7 +145,7 @@ def test_a_missing_package_is_named_with_how_to_install_it(
 def test_another_missing_package_is_not_blamed_on_the_runtime(
     small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "kind_runtimes.onnx_program", raising=False)
+    monkeypatch.delitem(sys.modules, "kind_runtimes.engines.onnx", raising=False)
     monkeypatch.setitem(sys.modules, "numpy", None)
     program = small_bundle.manifest.target("onnx").programs["step"]
     with pytest.raises(ModuleNotFoundError, match="numpy"):

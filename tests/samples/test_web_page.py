@@ -14,7 +14,7 @@ import pytest
 from browser import CHROMIUM, Sample, launched, serving, serving_folders, write_page
 
 from js_bundles import write_bundles
-from kind_core.hashing import hash_file
+from kind_core.files.hashing import hash_file
 from kind_export.pipeline import export_bundle
 from kind_export.request import ExportRequest
 from kind_runtimes.bundle import open_bundle

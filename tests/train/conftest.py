@@ -10,7 +10,7 @@ from tiny_training import tiny_preset
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     """Train the tiny model, whatever preset is asked for."""
-    monkeypatch.setattr("kind_train.shape.preset", tiny_preset)
+    monkeypatch.setattr("kind_train.start.shape.preset", tiny_preset)
 
 
 @pytest.fixture

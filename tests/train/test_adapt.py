@@ -18,9 +18,9 @@ from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError, KindError
 from kind_core.growth import add_classes
 from kind_train.cli import main
-from kind_train.data import PhotoSet
+from kind_train.data.photo_set import PhotoSet
 from kind_train.objective import Objective
-from kind_train.trainer import Trainer
+from kind_train.run.trainer import Trainer
 from tiny import CLASSES, tiny_batch, tiny_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from kind_train.memory import checkpoint_activations
+from kind_train.run.memory import checkpoint_activations
 from tiny import tiny_batch, tiny_config, tiny_model
 
 pytestmark = [

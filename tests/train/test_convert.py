@@ -10,7 +10,7 @@ import torch
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.config import Provenance
 from kind_core.errors import CheckpointError, ConfigError
-from kind_train.convert import convert_checkpoint
+from kind_train.start.convert import convert_checkpoint
 from tiny import tiny_model, tiny_model_config
 
 

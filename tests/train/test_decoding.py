@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from kind_train.decoding import UnreadableImage, decode_photo, is_photo_name
+from kind_train.data.decoding import UnreadableImage, decode_photo, is_photo_name
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 # a different colour in each corner, so that no turn goes unseen
@@ -222,7 +222,7 @@ def test_heic_counts_where_a_plugin_is_installed(tmp_path: Path) -> None:
         "    Image.register_extension('HEIF', '.heic')\n"
     )
     code = (
-        "from kind_train.decoding import decode_photo, is_photo_name\n"
+        "from kind_train.data.decoding import decode_photo, is_photo_name\n"
         "print(is_photo_name('x.heic'), decode_photo(b'0000ftypheic' + bytes(20), 8)[:, 0, 0].tolist())"
     )
     path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))

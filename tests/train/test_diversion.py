@@ -14,9 +14,9 @@ from kind_core.config import ModelConfig, preset
 from kind_core.dit import KindDiT
 from kind_core.errors import ConfigError
 from kind_core.model_card import render_card
-from kind_train.diversion import open_gates, part_tailors
-from kind_train.shape import Shape
-from kind_train.trainer import Trainer
+from kind_train.run.trainer import Trainer
+from kind_train.start.diversion import open_gates, part_tailors
+from kind_train.start.shape import Shape
 from tiny import CLASSES, tiny_batch, tiny_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")

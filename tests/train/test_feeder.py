@@ -10,8 +10,8 @@ import torch
 from tiny_training import make_config, make_photos
 from torch import Tensor
 
-from kind_train.data import PhotoSet
-from kind_train.feeder import Feeder
+from kind_train.data.feeder import Feeder
+from kind_train.data.photo_set import PhotoSet
 
 
 @pytest.fixture

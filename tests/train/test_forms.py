@@ -9,9 +9,9 @@ import pytest
 import torch
 from tiny_training import make_config, make_photos
 
-from kind_train import forms
-from kind_train.forms import GROUPS, read_forms, set_forms, tune_forms
-from kind_train.trainer import Trainer
+from kind_train.run import forms
+from kind_train.run.forms import GROUPS, read_forms, set_forms, tune_forms
+from kind_train.run.trainer import Trainer
 from tiny import tiny_config, tiny_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,8 +11,8 @@ import torch
 from tiny_training import encode, make_photos, write_folder
 
 from kind_core.errors import DataError
-from kind_core.litter import is_hidden
-from kind_train.data import PhotoSet, load_photos
+from kind_core.files.litter import is_hidden
+from kind_train.data.photo_set import PhotoSet, load_photos
 
 PHOTO = encode(make_photos(1).images[0])
 OTHER = encode(make_photos(2).images[1])

@@ -19,13 +19,13 @@ from tiny_training import TINY_DIFFUSION, make_config, make_photos, write_folder
 from kind_core.autoencoder import load_autoencoder, read_autoencoder
 from kind_core.checkpoint import load_checkpoint, read_config
 from kind_core.errors import ConfigError, DataError, KindError, OutputError
-from kind_train import caching
-from kind_train.caching import CacheRequest, CacheResult, make_cache
 from kind_train.cli import main
-from kind_train.data import load_photos
-from kind_train.latents import LatentSet, open_cache
-from kind_train.shape import Shape
-from kind_train.trainer import Trainer
+from kind_train.data import caching
+from kind_train.data.caching import CacheRequest, CacheResult, make_cache
+from kind_train.data.latents import LatentSet, open_cache
+from kind_train.data.photo_set import load_photos
+from kind_train.run.trainer import Trainer
+from kind_train.start.shape import Shape
 from tiny import tiny_config
 from tiny_autoencoder import save_autoencoder
 
@@ -218,7 +218,7 @@ def test_adaptation_wants_the_autoencoder_of_its_base(
 
 @pytest.fixture
 def latent_preset(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kind_train.shape.preset", lambda name: (SHAPE.dit, SHAPE.diffusion))
+    monkeypatch.setattr("kind_train.start.shape.preset", lambda name: (SHAPE.dit, SHAPE.diffusion))
 
 
 @pytest.mark.usefixtures("latent_preset")

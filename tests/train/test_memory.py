@@ -12,10 +12,10 @@ from torch import Tensor
 from kind_core.config import DiTConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import ConfigError
-from kind_train.forms import read_forms
-from kind_train.memory import checkpoint_activations
-from kind_train.shape import Shape
-from kind_train.trainer import Trainer
+from kind_train.run.forms import read_forms
+from kind_train.run.memory import checkpoint_activations
+from kind_train.run.trainer import Trainer
+from kind_train.start.shape import Shape
 from tiny import tiny_batch, tiny_config, tiny_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -16,10 +16,10 @@ import pytest
 import torch
 from tiny_training import encode, make_photos, write_folder, write_parquet
 
-from kind_core.cli import split_names
+from kind_core.console.commands import split_names
 from kind_core.errors import ClassNameError, DataError, TargetError
-from kind_train.data import PhotoSet, load_photos
-from kind_train.sources import open_source
+from kind_train.data.photo_set import PhotoSet, load_photos
+from kind_train.data.sources import open_source
 
 PHOTOS = make_photos(11)
 

@@ -12,8 +12,8 @@ from tiny_training import TINY_DIFFUSION, TINY_DIT, make_config, make_photos
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kind_core.classes import ClassInfo
-from kind_train.shape import Shape
-from kind_train.trainer import Trainer
+from kind_train.run.trainer import Trainer
+from kind_train.start.shape import Shape
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

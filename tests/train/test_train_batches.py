@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny_training import make_config
 
-from kind_train.batches import Batch, draw_batch, step_generator
 from kind_train.config import TrainConfig
+from kind_train.data.batches import Batch, draw_batch, step_generator
 
 LABELS = torch.arange(10) % 3
 

@@ -22,7 +22,7 @@ from tiny_training import encode, make_config, make_photos, write_folder, write_
 
 from interruptible import interruptible
 from kind_core.checkpoint import load_checkpoint, read_config
-from kind_train import session
+from kind_train import fit as session
 from kind_train.cli import adapt, fit, main
 
 FAST = ("--batch-size", "4", "--images", "16", "--save-every", "8", "--learning-rate", "1e-3", "--device", "cpu")
@@ -310,8 +310,8 @@ def test_help_loads_nothing_heavy(name: str) -> None:
 def test_ctrl_c_leaves_a_whole_checkpoint_and_says_how_to_go_on(data: Path, tmp_path: Path, tiny: None) -> None:
     output = tmp_path / "run"
     code = (
-        "import kind_train.session, kind_train.trainer, tiny_training\n"
-        "kind_train.shape.preset = tiny_training.tiny_preset\n"
+        "import kind_train.fit, kind_train.run.trainer, tiny_training\n"
+        "kind_train.start.shape.preset = tiny_training.tiny_preset\n"
         "from kind_train.cli import main\nmain()"
     )
     arguments = ["fit", "--data", str(data), "--output", str(output), *FAST, "--images", str(10**7)]
@@ -339,7 +339,7 @@ def test_ctrl_c_before_the_first_checkpoint(data: Path, tmp_path: Path, monkeypa
     def interrupt(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kind_train.session.load_photos", interrupt)
+    monkeypatch.setattr("kind_train.fit.load_photos", interrupt)
     result = call("--data", data, "--output", tmp_path / "run")
     assert result.exit_code == 130
     assert result.stderr == "interrupted before the first checkpoint, nothing was written\n"

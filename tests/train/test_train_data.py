@@ -13,7 +13,7 @@ from tiny_training import encode, make_photos, write_folder, write_parquet
 
 from kind_core.class_ids import parse_class_name
 from kind_core.errors import ClassNameError, DataError
-from kind_train.data import load_photos
+from kind_train.data.photo_set import load_photos
 
 NAMES = ["n02509815_lesser_panda", "n02510455_giant_panda", "n07749582_lemon"]
 # photos drawn large and wide, so that cropping and resizing take part

@@ -13,10 +13,10 @@ from tiny_training import make_config, make_photos
 from torch import Tensor
 
 from kind_core.checkpoint import load_checkpoint
-from kind_core.tensor_files import write_tensors
-from kind_train import run_folder
-from kind_train.interrupts import hold_interrupts
-from kind_train.trainer import Trainer
+from kind_core.files.tensor_files import write_tensors
+from kind_train.run import run_folder
+from kind_train.run.interrupts import hold_interrupts
+from kind_train.run.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)

@@ -15,9 +15,9 @@ import torch
 from tiny_training import TINY_DIFFUSION, TINY_DIT, make_config, make_photos
 
 from kind_core.checkpoint import load_checkpoint
-from kind_train.run_folder import check_run_folder, read_step, start_run_folder
-from kind_train.shape import Shape
-from kind_train.trainer import Progress, Trainer
+from kind_train.run.run_folder import check_run_folder, read_step, start_run_folder
+from kind_train.run.trainer import Progress, Trainer
+from kind_train.start.shape import Shape
 
 KILLS = 20
 STEPS = 400
@@ -65,7 +65,7 @@ def check_whole(output: Path, saved: int) -> int:
 @pytest.mark.slow
 def test_killed_twenty_times_a_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kind_train.trainer", "tiny_training"])
+    context.set_forkserver_preload(["kind_train.run.trainer", "tiny_training"])
     chance = random.Random(0)
     output, noted = tmp_path / "killed", tmp_path / "noted"
     saved = kills = 0

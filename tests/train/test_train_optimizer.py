@@ -8,7 +8,7 @@ from tiny_training import TINY_DIT
 from torch import Tensor
 
 from kind_core.dit import KindDiT
-from kind_train.optimizer import BETAS, EPS, DivertedAdamW
+from kind_train.run.optimizer import BETAS, EPS, DivertedAdamW
 from tiny import tiny_model
 
 BANK = "tailors.weight"

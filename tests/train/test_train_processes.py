@@ -19,10 +19,10 @@ from tiny_training import TINY_DIFFUSION, TINY_DIT, make_config, make_photos, wr
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.config import ModelConfig
 from kind_core.errors import ConfigError
-from kind_train.memory import gather, local
-from kind_train.processes import Processes, joined_processes
-from kind_train.shape import Shape
-from kind_train.trainer import Progress, Trainer
+from kind_train.run.memory import gather, local
+from kind_train.run.processes import Processes, joined_processes
+from kind_train.run.trainer import Progress, Trainer
+from kind_train.start.shape import Shape
 from tiny import CLASSES, tiny_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -203,7 +203,7 @@ def start(launcher: list[str], folder: Path, *options: str) -> subprocess.Comple
         write_folder(folder / "photos", make_photos(12))
     script = folder / "train.py"
     script.write_text(
-        "import kind_train.shape, tiny_training, torch\nkind_train.shape.preset = tiny_training.tiny_preset\n"
+        "import kind_train.start.shape, tiny_training, torch\nkind_train.shape.preset = tiny_training.tiny_preset\n"
         "torch.set_num_threads(1)\nfrom kind_train.cli import main\nmain()\n"
     )
     module = ["-m", *launcher] if launcher else []

@@ -12,11 +12,11 @@ import pytest
 from safetensors import SafetensorError
 from tiny_training import make_config, make_photos
 
-from kind_core import tensor_files
 from kind_core.errors import CheckpointError, ConfigError, KindError, OutputError
-from kind_train import run_folder
-from kind_train.run_folder import append_metrics, check_run_folder, start_run_folder
-from kind_train.trainer import Trainer
+from kind_core.files import tensor_files
+from kind_train.run import run_folder
+from kind_train.run.run_folder import append_metrics, check_run_folder, start_run_folder
+from kind_train.run.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("tiny")
 

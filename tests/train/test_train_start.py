@@ -14,7 +14,7 @@ from kind_core.checkpoint import save_checkpoint
 from kind_core.classes import ClassInfo
 from kind_core.config import ModelConfig
 from kind_core.errors import ConfigError
-from kind_train.trainer import Trainer
+from kind_train.run.trainer import Trainer
 from tiny import tiny_model
 
 pytestmark = pytest.mark.usefixtures("tiny")

@@ -15,11 +15,11 @@ from torch import Tensor
 from kind_core.checkpoint import load_checkpoint, read_config
 from kind_core.config import preset
 from kind_core.errors import ConfigError
-from kind_train.batches import draw_batch, step_generator
-from kind_train.data import PhotoSet
-from kind_train.shape import Shape
-from kind_train.starting import make_model_config
-from kind_train.trainer import Progress, Trainer
+from kind_train.data.batches import draw_batch, step_generator
+from kind_train.data.photo_set import PhotoSet
+from kind_train.run.trainer import Progress, Trainer
+from kind_train.start.shape import Shape
+from kind_train.start.starting import make_model_config
 from tiny import randomise
 
 pytestmark = pytest.mark.usefixtures("tiny")

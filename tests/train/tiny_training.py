@@ -15,7 +15,7 @@ from torch import Tensor
 from kind_core.classes import ClassInfo
 from kind_core.config import DiffusionConfig, DiTConfig
 from kind_train.config import TrainConfig
-from kind_train.data import PhotoSet
+from kind_train.data.photo_set import PhotoSet
 from tiny import tiny_config
 
 TINY_DIT = tiny_config(patch_size=4, num_classes=3, learngene_rank=12)

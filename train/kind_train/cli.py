@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from kind_core.cli import PlainGroup, completion_option, parse_interval, report_errors, split_names
 from kind_core.console import echo
+from kind_core.console.commands import PlainGroup, completion_option, parse_interval, report_errors, split_names
 from kind_core.errors import ConfigError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -149,7 +149,7 @@ def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> 
 
 
 def _train(config_file: Path | None, resume: bool, force: bool, flags: dict[str, Any]) -> None:
-    from kind_train.session import fit_model
+    from kind_train.fit import fit_model
 
     flags["classes"] = split_names(flags["classes"])
     try:
@@ -187,8 +187,8 @@ def cache(**options: Any) -> None:
       kind-train cache --data photos/ --autoencoder sd-vae-ft-ema --output latents
       kind-train fit --data latents --preset kind-b/2 --output run
     """
-    from kind_core.terminal import open_console, say
-    from kind_train.caching import CacheRequest, make_cache
+    from kind_core.console.tables import open_console, say
+    from kind_train.data.caching import CacheRequest, make_cache
     from kind_train.display import show_progress
 
     console = open_console(stderr=True)
@@ -215,9 +215,9 @@ def imagenet_split(imagenet: Path, output: Path, parts: tuple[str, ...], force: 
       kind-train imagenet-split ILSVRC2012/train imagenet-kind
       kind-train cache --data imagenet-kind/pretrain --autoencoder sd-vae-ft-ema --output latents
     """
-    from kind_core.terminal import open_console
+    from kind_core.console.tables import open_console
+    from kind_train.data.imagenet_split import split_imagenet
     from kind_train.display import show_progress
-    from kind_train.imagenet_split import split_imagenet
 
     with show_progress(open_console(stderr=True), "linking") as update:
         counts = split_imagenet(imagenet, output, split_names(parts), force=force, on_progress=update)
@@ -311,7 +311,7 @@ def evaluate(
       kind-train evaluate --checkpoint run/best --data train.parquet --val-data val.parquet
       kind-train evaluate --bundle panda.kind --data train.parquet --val-data val.parquet
     """
-    from kind_core.staging import check_output
+    from kind_core.files.staging import check_output
     from kind_train.evaluate.session import REPORT, run_evaluation
 
     if output is not None:
@@ -346,7 +346,7 @@ def convert(source: Path, output: Path, **options: Any) -> None:
       kind-train convert run/best my-model --guidance 2.5
       kind-train convert run/best my-model --author "A. Uthor" --licence apache-2.0 --trained-on "my own photos"
     """
-    from kind_train.convert import convert_checkpoint
+    from kind_train.start.convert import convert_checkpoint
 
     size_bytes = convert_checkpoint(source, output, **options)
     echo(f"{output}  {size_bytes / 1e6:.2f} MB")
@@ -378,7 +378,7 @@ def init(classes: tuple[str, ...], as_json: bool, **options: Any) -> None:
       kind-train init --from-dit DiT-XL-2-256 --preset kind-xl/2 -o start
       kind-train init --from-dit dit/ --learngene-rank 300 --tailor-rank 4 --classes "goldfish,lemon" -o start
     """
-    from kind_train.from_dit import InitRequest
-    from kind_train.init_session import run_init
+    from kind_train.start.from_dit import InitRequest
+    from kind_train.start.init_session import run_init
 
     run_init(InitRequest(classes=split_names(classes), **options), as_json=as_json)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from kind_core.cli import split_names
+from kind_core.console.commands import split_names
 from kind_core.errors import ConfigError
 
 DEFAULT_PRESET = "sample"
@@ -35,8 +35,8 @@ class TrainConfig:
     `noise_schedule` is trained on instead of the preset's; along `flow` the times of a batch are sigmoid(normal), of
     mean `timestep_mean` and deviation `timestep_std`.
     `perceptual` weighs how unlike predicted picture and photo look to a classifier's first stages, see
-    `kind_train.perceptual`.
-    Without `diversion` every component of every class takes part for every image, see `kind_train.diversion`.
+    `kind_train.run.perceptual`.
+    Without `diversion` every component of every class takes part for every image, see `kind_train.start.diversion`.
     With `base`, the checkpoint that is adapted, its architecture counts instead of the preset's, its learngene is
     frozen, and `init_from` and `tailor_rank` say how the tailors of the new classes start.
     """

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
-from kind_core.terminal import PlainColumn, say
+from kind_core.console.tables import PlainColumn, say
 
 LINE_INTERVAL_S = 30.0
 # completed, total, and a word about how it goes

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from kind_core.errors import ConfigError
 from kind_train.config import TrainConfig
+from kind_train.data.latents import is_cache
 from kind_train.evaluate.features import find_packages
-from kind_train.latents import is_cache
 from kind_train.objective import check_timesteps
-from kind_train.shape import Shape
+from kind_train.start.shape import Shape
 
 
 def check_recipe(config: TrainConfig, shape: Shape) -> None:

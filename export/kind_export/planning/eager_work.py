@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kind_bench.counting.ledger import Ledger, Node, TensorSize
 from kind_bench.counting.work import ComputePrecision, OpClass, ProgramWork
 from kind_core.precisions import EXACT, PRECISIONS, PrecisionName
-from kind_export.quantization import quantizable_layers
-from kind_export.targets import Lowering, load_target
-from kind_runtimes.engines import ENGINES
+from kind_export.precision.layers import quantizable_layers
+from kind_export.targets.target import Lowering, load_target
+from kind_runtimes.engines.table import ENGINES
 
 _VIEWS = frozenset(
     ("view", "t", "transpose", "permute", "expand", "reshape", "unsqueeze", "squeeze", "select", "alias", "detach",

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from kind_bench.forecasting.devices import Device
 from kind_core.errors import BudgetError
+from kind_core.files.staging import check_output
 from kind_core.precisions import PrecisionName
-from kind_core.staging import check_output
 from kind_export.blending import open_together
 from kind_export.job import read_job
 from kind_export.planning.budget import Budget
 from kind_export.planning.plan import PlanInputs, Planner, artifact_cost
-from kind_export.reference import Reference
-from kind_export.report import choose_devices
+from kind_export.report.collect import choose_devices
+from kind_export.report.work import Works
 from kind_export.request import ExportRequest
-from kind_export.targets import TargetOptions, choose_precision, load_target
-from kind_export.work_report import Works
+from kind_export.targets.target import TargetOptions, choose_precision, load_target
+from kind_export.verify.reference import Reference
 from kind_runtimes.bundle import BUNDLE
 from kind_runtimes.manifest import Manifest
 

@@ -21,20 +21,20 @@ from kind_core.errors import BudgetError
 from kind_core.precisions import APPROXIMATE, PRECISIONS, PrecisionName
 from kind_core.samplers import Sampling
 from kind_core.schedule import read_sampler_table
-from kind_export.compact import CompactModel
-from kind_export.decoding import MeasuredDecoder
-from kind_export.gates import psnr_db
-from kind_export.plan_words import name_choice
+from kind_export.compact.decode import MeasuredDecoder
+from kind_export.compact.model import CompactModel
 from kind_export.planning.budget import NO_BUDGET, Budget, Cost, Miss
 from kind_export.planning.eager_work import count_eager
-from kind_export.programs import make_decode, make_step
-from kind_export.quantization import quantizable_layers
-from kind_export.reference import Reference
+from kind_export.precision.layers import quantizable_layers
+from kind_export.precision.sensitivity import round_weight
+from kind_export.report.plan_words import name_choice
 from kind_export.request import ExportRequest
 from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.rewrites.factor_modulations import table_error_db
-from kind_export.sensitivity import round_weight
-from kind_export.targets import Lowering, TargetOptions, load_target
+from kind_export.targets.programs import make_decode, make_step
+from kind_export.targets.target import Lowering, TargetOptions, load_target
+from kind_export.verify.parity import psnr_db
+from kind_export.verify.reference import Reference
 from kind_runtimes.manifest import Manifest
 
 # Shares of the learngene's rank and of the asked steps that are tried.

@@ -10,7 +10,7 @@ from typing import Any
 
 from kind_core.dit import KindDiT
 from kind_core.schedule import SamplerTable
-from kind_export.compact import CompactModel, LowRankTable, Matrix, ModulationTable
+from kind_export.compact.model import CompactModel, LowRankTable, Matrix, ModulationTable
 from kind_export.rewrites.bake_conditioning import bake_conditioning
 from kind_export.rewrites.choose_forms import choose_forms
 from kind_export.rewrites.compose_gates import compose_gates

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kind_core.errors import ConfigError
-from kind_export.compact import (
+from kind_export.compact.model import (
     CompactModel,
     ConditioningTable,
     Embedders,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kind_export.compact import CompactModel, Factors, Matrix
+from kind_export.compact.model import CompactModel, Factors, Matrix
 
 FORMS = ("auto", "dense")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from kind_core.dit import Block, KindDiT
 from kind_core.diverted import DenseLinear
 from kind_core.schedule import SamplerTable
-from kind_export.compact import CompactModel, Embedders, Factors, Matrix
+from kind_export.compact.model import CompactModel, Embedders, Factors, Matrix
 
 
 @torch.no_grad()

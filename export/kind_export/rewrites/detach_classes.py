@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kind_export.compact import CompactModel, Factors, LowRankTable, Matrix
+from kind_export.compact.model import CompactModel, Factors, LowRankTable, Matrix
+from kind_export.compact.tailors import TailorLayout
 from kind_export.rewrites.factor_modulations import MIN_ERROR_DB, factor_table, modulations
-from kind_export.tailor_rows import TailorLayout
 
 # What keeps a pack of kind-b/2 below 2 MB in fp16: 497,664 numbers of tailor and 56,832 a rank.
 MAX_TABLE_RANK = 8

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from kind_export.compact import CompactModel
+from kind_export.compact.model import CompactModel
 
 
 def drop_sigma(model: CompactModel) -> CompactModel:

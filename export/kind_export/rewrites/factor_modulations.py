@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kind_core.precisions import EXACT, PRECISIONS, PrecisionName
-from kind_export.compact import CompactModel, ConditioningTable, LowRankTable, ModulationTable, apply_adaln
+from kind_export.compact.model import CompactModel, ConditioningTable, LowRankTable, ModulationTable, apply_adaln
 
 MIN_ERROR_DB = PRECISIONS[EXACT].table_error_db
 

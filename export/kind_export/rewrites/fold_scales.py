@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from kind_export.compact import CompactModel, Factors, Matrix
+from kind_export.compact.model import CompactModel, Factors, Matrix
 
 
 def fold_scales(model: CompactModel) -> CompactModel:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from kind_export.compact import CompactModel, Factors, Matrix
+from kind_export.compact.model import CompactModel, Factors, Matrix
 
 
 def merge_tailor(model: CompactModel) -> CompactModel:

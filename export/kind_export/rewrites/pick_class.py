@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kind_export.compact import (
+from kind_export.compact.model import (
     CompactModel,
     Conditioning,
     ConditioningTable,

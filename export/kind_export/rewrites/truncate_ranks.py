@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from kind_export.compact import CompactModel, Factors, Matrix
+from kind_export.compact.model import CompactModel, Factors, Matrix
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from kind_bench.counting.ledger import Ledger, Node, TensorSize
 from kind_bench.counting.work import ComputePrecision, OpClass, ProgramWork
 from kind_bench.counting.xnnpack_graph import XnnpackGraph
 from kind_core.errors import BundleError, TargetError
-from kind_runtimes.executorch_program import DEFAULT_METHOD
+from kind_runtimes.engines.executorch import DEFAULT_METHOD
 from kind_runtimes.manifest import ProgramSpec
 from kind_runtimes.quiet import without_import_noise
 

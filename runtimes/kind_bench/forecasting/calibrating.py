@@ -11,8 +11,8 @@ from kind_bench.forecasting.devices import load_device
 from kind_bench.results.importing import check_model
 from kind_bench.results.results import read_results
 from kind_core.errors import ResultsError
-from kind_core.hashing import hash_file
-from kind_core.staging import check_output
+from kind_core.files.hashing import hash_file
+from kind_core.files.staging import check_output
 from kind_runtimes.bundle import MANIFEST_NAME, open_bundle
 
 

@@ -21,8 +21,8 @@ from kind_bench.results.importing import import_results
 from kind_bench.results.results import Results
 from kind_core.errors import ConfigError, ResultsError, TargetError
 from kind_runtimes.bundle import open_bundle
+from kind_runtimes.engines.runtime import check_runtime
 from kind_runtimes.progress import OnProgress, Progress
-from kind_runtimes.runtime import check_runtime
 
 PACKAGE = "dev.kind.sample"
 ACTIVITY = f"{PACKAGE}/.BenchmarkActivity"

@@ -22,12 +22,12 @@ from kind_bench.measure.timing import Counts
 from kind_bench.results.results import RESULTS_VERSION, Results, name_case, parse_results
 from kind_core import errors
 from kind_core.errors import ConfigError, KindError, TargetError
-from kind_core.hashing import hash_file
+from kind_core.files.hashing import hash_file
 from kind_runtimes.bundle import MANIFEST_NAME, Bundle, list_program_files, open_bundle
-from kind_runtimes.engines import ENGINES, holds_code
+from kind_runtimes.engines.runtime import DEFAULT_OPTIONS, EngineOptions, check_runtime, is_installed
+from kind_runtimes.engines.table import ENGINES, holds_code
 from kind_runtimes.manifest import Manifest
 from kind_runtimes.progress import OnProgress, Progress
-from kind_runtimes.runtime import DEFAULT_OPTIONS, EngineOptions, check_runtime, is_installed
 
 _NO_CORE_ML = (
     "Core ML runs on Apple's systems only; its stand-in here checks results and says nothing about speed",

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from kind_runtimes.executorch_program import DEFAULT_METHOD, hushed_cpuinfo
+from kind_runtimes.engines.executorch import DEFAULT_METHOD, hushed_cpuinfo
+from kind_runtimes.engines.runtime import check_inputs
 from kind_runtimes.manifest import ProgramSpec
 from kind_runtimes.quiet import without_import_noise
-from kind_runtimes.runtime import check_inputs
 
 _RUNS = 7
 

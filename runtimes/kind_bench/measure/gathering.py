@@ -9,8 +9,8 @@ from typing import Any
 
 from kind_bench.measure.timing import Counts, Part
 from kind_bench.results.results import Spread, combine_image_ms, round_ms
+from kind_runtimes.engines.runtime import EngineOptions
 from kind_runtimes.manifest import Manifest
-from kind_runtimes.runtime import EngineOptions
 
 _FIELDS: Mapping[Part, str] = {
     "step": "step_ms", "step_unguided": "step_unguided_ms", "decode": "decode_ms", "whole_image": "whole_image_ms",

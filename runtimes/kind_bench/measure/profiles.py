@@ -17,9 +17,9 @@ import numpy as np
 
 from kind_bench.measure.timing import step_inputs
 from kind_core.errors import TargetError
+from kind_runtimes.engines.runtime import Arrays, EngineOptions
 from kind_runtimes.generator import Generator
 from kind_runtimes.manifest import ProgramSpec
-from kind_runtimes.runtime import Arrays, EngineOptions
 
 _RUNS = 7  # the first of them is not counted
 _XNNPACK, _PORTABLE = "XNNPACK", "portable"
@@ -143,7 +143,7 @@ def _first_class(spec: ProgramSpec, inputs: Arrays) -> tuple[ProgramSpec, Arrays
 
 
 def _profile_onnx(file: Path, spec: ProgramSpec, inputs: Arrays, options: EngineOptions) -> dict[str, Any]:
-    from kind_runtimes.onnx_program import OnnxProgram
+    from kind_runtimes.engines.onnx import OnnxProgram
 
     with tempfile.TemporaryDirectory() as folder:
         program = OnnxProgram(file, spec, options, Path(folder) / "trace")
@@ -159,7 +159,7 @@ def _profile_onnx(file: Path, spec: ProgramSpec, inputs: Arrays, options: Engine
 
 def _profile_executorch(file: Path, spec: ProgramSpec, inputs: Arrays, options: EngineOptions) -> dict[str, Any]:
     from kind_bench.measure.executorch_trace import trace_method
-    from kind_runtimes.executorch_program import set_threads
+    from kind_runtimes.engines.executorch import set_threads
 
     set_threads(options)
     profile = summarise_runs("ETDump", *read_etdump(trace_method(file, spec, inputs, spec.function)))
@@ -168,7 +168,7 @@ def _profile_executorch(file: Path, spec: ProgramSpec, inputs: Arrays, options: 
 
 
 def _profile_coreml(file: Path, spec: ProgramSpec, inputs: Arrays, options: EngineOptions) -> dict[str, Any]:
-    from kind_runtimes.coreml_program import PredictedProgram, open_program
+    from kind_runtimes.engines.coreml import PredictedProgram, open_program
     from kind_runtimes.quiet import import_coremltools
 
     program = open_program(file, spec, spec.function, options=options)

@@ -13,8 +13,8 @@ from kind_bench.measure.machine import describe_machine
 from kind_bench.measure.timing import Counts, measure_generator
 from kind_bench.results.results import Case, parse_results, write_results
 from kind_runtimes.bundle import Bundle
+from kind_runtimes.engines.runtime import DEFAULT_OPTIONS
 from kind_runtimes.generator import open_generator
-from kind_runtimes.runtime import DEFAULT_OPTIONS
 
 _COUNTS = Counts(warmup=3, repeat=15)
 

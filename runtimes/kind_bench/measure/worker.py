@@ -23,9 +23,9 @@ from kind_bench.measure.memory import begin_peak, drop_files, file_cache, read_p
 from kind_bench.measure.timing import Counts, measure_generator
 from kind_core.errors import KindError
 from kind_runtimes.bundle import list_program_files, read_manifest
+from kind_runtimes.engines.runtime import EngineOptions, load_runtime
 from kind_runtimes.generator import Generator, open_generator
 from kind_runtimes.manifest import Manifest
-from kind_runtimes.runtime import EngineOptions, load_runtime
 
 Send = Callable[[dict[str, Any]], None]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from kind_bench.results.results import Results, Spread, combine_image_ms, parse_results, read_results, write_results
 from kind_core.errors import ResultsError
-from kind_core.hashing import hash_file
-from kind_core.litter import is_hidden
+from kind_core.files.hashing import hash_file
+from kind_core.files.litter import is_hidden
 from kind_runtimes.bundle import MANIFEST_NAME, Bundle, list_program_files, open_bundle
 from kind_runtimes.manifest import MEASURED_FOLDER, Manifest
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kind_core.errors import ResultsError
-from kind_core.staging import file_kind, staged
+from kind_core.files.staging import file_kind, staged
 from kind_runtimes.manifest import find_misfit, refuse_constant
 
 RESULTS_VERSION = 1

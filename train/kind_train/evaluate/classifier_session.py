@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from kind_core.console import echo
-from kind_core.staging import check_output, staged
-from kind_core.terminal import open_console, say
-from kind_train.data import load_photos
+from kind_core.console.tables import open_console, say
+from kind_core.files.staging import check_output, staged
+from kind_train.data.holding_out import split_photos
+from kind_train.data.photo_set import load_photos
 from kind_train.display import show_progress
 from kind_train.evaluate.small_classifier import CLASSIFIER, save_classifier, train_classifier
-from kind_train.holding_out import split_photos
 
 
 def run_classifier(

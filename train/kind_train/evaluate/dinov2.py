@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from kind_core.errors import ConfigError
-from kind_core.hashing import hash_file
+from kind_core.files.hashing import hash_file
 from kind_train.evaluate.networks import Figure, Observed, compare_sets, refuse_import, require_file
 
 REPOSITORY = "facebook/dinov2-large"

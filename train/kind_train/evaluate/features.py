@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from kind_core.classes import ClassInfo
 from kind_core.errors import TargetError
-from kind_core.hashing import hash_file
+from kind_core.files.hashing import hash_file
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kind_core.errors import ConfigError, DataError
-from kind_core.hashing import hash_file
+from kind_core.files.hashing import hash_file
 from kind_train.evaluate.frechet import Rows, shift_interval
 from kind_train.evaluate.networks import (
     LEVEL,

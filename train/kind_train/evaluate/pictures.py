@@ -94,12 +94,12 @@ class BundleDrawer:
     can_mix = False
 
     def __init__(self, path: Path, runtime: str | None, classes: Sequence[str], settings: DrawSettings) -> None:
-        from kind_core.hashing import hash_file
+        from kind_core.files.hashing import hash_file
         from kind_runtimes.bundle import open_bundle
-        from kind_runtimes.engines import holds_code
+        from kind_runtimes.engines.runtime import choose_runtime
+        from kind_runtimes.engines.table import holds_code
         from kind_runtimes.generator import open_generator
         from kind_runtimes.packs import read_pack
-        from kind_runtimes.runtime import choose_runtime
 
         if settings.steps is not None or settings.guidance_interval != ALL_STEPS:
             raise ConfigError("steps and guidance interval are inside a bundle", "export it with the ones you want")

@@ -11,7 +11,7 @@ import numpy as np
 
 from kind_core.errors import ConfigError
 from kind_core.samplers import ALL_STEPS, check_interval
-from kind_train.data import PhotoSet, Tell, ignore, load_photos
+from kind_train.data.photo_set import PhotoSet, Tell, ignore, load_photos
 from kind_train.device import pick_device
 from kind_train.evaluate.classification import (
     AskedClassShare,

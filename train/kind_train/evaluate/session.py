@@ -10,9 +10,9 @@ from typing import Any
 from rich.table import Table
 
 from kind_core.console import echo, echo_lines
+from kind_core.console.tables import open_console, say
 from kind_core.errors import ResultsError
-from kind_core.staging import file_kind, staged
-from kind_core.terminal import open_console, say
+from kind_core.files.staging import file_kind, staged
 from kind_train.display import show_progress
 from kind_train.evaluate.networks import Figure
 from kind_train.evaluate.run import Evaluation, EvaluationRequest, evaluate

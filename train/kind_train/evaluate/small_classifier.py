@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from kind_core.classes import ClassInfo
 from kind_core.errors import CheckpointError, ConfigError
-from kind_core.hashing import hash_file
-from kind_core.staging import file_kind
-from kind_train.data import PhotoSet
+from kind_core.files.hashing import hash_file
+from kind_core.files.staging import file_kind
+from kind_train.data.photo_set import PhotoSet
 from kind_train.evaluate.features import Classification
 
 NUM_FEATURES = 128

@@ -1,0 +1,1 @@
+"""What is written beside the programs: the manifest, golden data, packs and kits."""

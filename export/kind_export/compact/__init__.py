@@ -1,0 +1,1 @@
+"""The compact model as modules: one step of denoising, its conditioning, its tailors, the decoder."""

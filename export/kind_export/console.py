@@ -1,0 +1,120 @@
+"""A whole export as the command line runs it: progress on stderr, the summary on stdout."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TimeElapsedColumn
+from rich.table import Table
+
+from kind_core.console import echo
+from kind_core.console.tables import PlainColumn, open_console, say
+from kind_export.request import ExportRequest, parse_targets
+
+
+def run_export(request: ExportRequest, *, as_json: bool) -> None:
+    """Export and print the bundle's path and a summary table, or everything as JSON."""
+    console = open_console(stderr=True)
+    with _progress(console, num_stages=6 + 3 * len(parse_targets(request.targets))) as show:
+        from kind_export.pipeline import export_bundle
+
+        result = export_bundle(request, show)
+    for note in result.notes:
+        say(console, note, style="yellow")
+    report = json.loads((result.path / "report.json").read_text(encoding="utf-8"))
+    if as_json:
+        echo(json.dumps({"bundle": str(result.path), "manifest": dict(result.manifest.data), "report": report}))
+        return
+    open_console().print(_summary(report))
+    for line in _describe_choice(report):
+        echo(line)
+    for line in _describe_forecasts(report) if request.devices else ():
+        echo(line)
+    echo(f"bundle  {result.path}")
+    for pack in result.manifest.packs:
+        echo(f"pack    {result.path / pack.file}  {pack.size_bytes / 1e6:.2f} MB")
+    for kit in request.kits:
+        echo(f"kit     {result.path / kit / 'README.md'}")
+    echo(f"report  {result.path / 'report.html'}")
+
+
+def run_packs(request: ExportRequest, *, as_json: bool) -> None:
+    """Write packs for an existing base and print a line for each, or everything as JSON."""
+    console = open_console(stderr=True)
+    with _progress(console, num_stages=5) as show:
+        from kind_export.later_packs import export_packs
+
+        result = export_packs(request, show)
+    for note in result.notes:
+        say(console, note, style="yellow")
+    packs: list[dict[str, Any]] = [
+        {
+            "file": str(file),
+            "size_bytes": file.stat().st_size,
+            "trajectory_psnr_db": {name: round(p.class_psnr_db[i], 2) for name, p in result.parities.items()},
+        }
+        for i, file in enumerate(result.files)
+    ]
+    if as_json:
+        echo(json.dumps({"packs": packs}))
+        return
+    for pack in packs:
+        measured = ", ".join(f"{name} {psnr:.0f} dB" for name, psnr in pack["trajectory_psnr_db"].items())
+        echo(f"pack  {pack['file']}  {pack['size_bytes'] / 1e6:.2f} MB  {measured}")
+
+
+def _describe_choice(report: dict[str, Any]) -> Iterator[str]:
+    """How a budget was met."""
+    if report["plan"] is not None:
+        from kind_export.report.plan_words import describe_plan
+
+        words = describe_plan(report["plan"])
+        yield f"budget  {words['budget']} {words['chosen']}"
+
+
+def _describe_forecasts(report: dict[str, Any]) -> Iterator[str]:
+    """A line for each device and unit; always called a forecast."""
+    from kind_export.report.words import format_range
+    from kind_runtimes.engines.table import ENGINES
+
+    for one in report["forecasts"]:
+        where = f"{one['device_name']}, {one['unit'].upper()}, {ENGINES[one['target']].title} {one['precision']}"
+        times = f"a step {format_range(one['step'])}, a picture {format_range(one['picture'])}"
+        yield f"forecast  {where}: {times}{'; ' + one['reason'] if one['reason'] else ''}".replace("\u00a0", " ")
+
+
+@contextmanager
+def _progress(console: Console, num_stages: int) -> Iterator[Callable[[str], None]]:
+    """A bar; where that is no terminal, a line a stage."""
+    start = time.perf_counter()
+    columns = (SpinnerColumn(), PlainColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("loading torch", total=num_stages)
+
+        def show(stage: str) -> None:
+            bar.update(task, description=stage, advance=1)
+            if not console.is_terminal:
+                say(console, f"[{time.perf_counter() - start:5.1f} s] {stage}")
+
+        yield show
+
+
+def _summary(report: dict[str, Any]) -> Table:
+    names = ", ".join(c["names"][0] for c in report["classes"])
+    sampling = report["sampling"]
+    settings = f"{sampling['steps']} {sampling['sampler']} steps at guidance {sampling['guidance_scale']:g}"
+    table = Table(box=box.SIMPLE_HEAD, title=f"{names}: {settings}")
+    for heading in ("target", "precision", "size", "vs eager", "gate", "step here", "image here"):
+        table.add_column(heading, justify="left" if heading == "target" else "right")
+    for name, target in report["targets"].items():
+        measured = target["measured"]
+        step, image = (f"{measured[key]:.1f} ms" if measured else "needs a Mac" for key in ("step_ms", "image_ms"))
+        parity, gate = (f"{target['parity'][key]:.0f} dB" for key in ("trajectory_psnr_db", "threshold_db"))
+        table.add_row(name, target["precision"], f"{target['size_bytes'] / 1e6:.2f} MB", parity, gate, step, image)
+    return table

@@ -1,0 +1,82 @@
+"""Which layers must stay in more bits: each is quantised alone on steps of the reference, and its noise measured.
+
+The noise of layers adds up nearly as power, so a shortfall in dB says what share of the noise has to go. This ranks
+layers; whether the artifact is good enough is measured on the artifact (`verify`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kind_core.precisions import PRECISIONS, PrecisionName
+from kind_export.precision.layers import quantizable_layers
+
+_GROUP_SIZE = 32  # inputs that share a scale below 8 bit; above, a whole row does
+# Noise does not add up exactly, and lowering again costs time: aim a little beyond the gate.
+MARGIN_DB = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerCost:
+    """A layer and the noise that it adds when it alone is quantised: the mean square of the change of the latents."""
+
+    name: str
+    noise: float
+
+
+@torch.no_grad()
+def measure_costs(module: nn.Module, inputs: Sequence[tuple[Tensor, ...]], precision: PrecisionName) -> list[LayerCost]:
+    """The cost of every layer of a step program over `inputs` (arguments of `forward`), the most costly first."""
+    expected = [module(*one)[0] for one in inputs]
+    costs = []
+    for name, layer in quantizable_layers(module).items():
+        with _quantised(layer, precision):
+            noise = [float((module(*one)[0] - y).square().mean()) for one, y in zip(inputs, expected, strict=True)]
+        costs.append(LayerCost(name=name, noise=sum(noise) / len(noise)))
+    return sorted(costs, key=lambda cost: -cost.noise)
+
+
+def choose_kept(costs: Sequence[LayerCost], kept: frozenset[str], shortfall_db: float) -> frozenset[str]:
+    """`kept` and the most costly other layers, as many as carry the noise that `shortfall_db` says is too much."""
+    others = [cost for cost in costs if cost.name not in kept]
+    total = sum(cost.noise for cost in others)
+    allowed = total * 10 ** (-(shortfall_db + MARGIN_DB) / 10)
+    chosen = set(kept)
+    for cost in others:
+        if total <= allowed:
+            break
+        chosen.add(cost.name)
+        total -= cost.noise
+    return frozenset(chosen)
+
+
+def describe_costs(costs: Sequence[LayerCost], count: int = 4) -> str:
+    """The most costly layers with their share of all noise, for an error message."""
+    total = sum(cost.noise for cost in costs) or math.inf
+    return ", ".join(f"{cost.name} ({cost.noise / total:.0%})" for cost in costs[:count])
+
+
+@contextmanager
+def _quantised(layer: nn.Linear, precision: PrecisionName) -> Iterator[None]:
+    weight = layer.weight.data
+    layer.weight.data = round_weight(weight, PRECISIONS[precision].weight_bits)
+    try:
+        yield
+    finally:
+        layer.weight.data = weight
+
+
+def round_weight(weight: Tensor, bits: int) -> Tensor:
+    """`weight` (out, in) on the grid of `bits` symmetric levels: a scale a row at 8 bit, one a group of 32 below."""
+    size = weight.shape[1] if bits >= 8 or weight.shape[1] % _GROUP_SIZE else _GROUP_SIZE
+    groups = weight.reshape(weight.shape[0], -1, size)
+    top = 2 ** (bits - 1) - 1
+    scale = groups.abs().amax(dim=2, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny) / top
+    rounded: Tensor = (groups / scale).round().clamp(-top, top) * scale
+    return rounded.reshape(weight.shape)

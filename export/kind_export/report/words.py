@@ -1,0 +1,94 @@
+"""Numbers and choices of a report as words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kind_export.verify.parity import MAX_DB
+
+_SPACE = "\u00a0"  # a figure and its unit stay on one line
+
+
+def format_bytes(size_bytes: int) -> str:
+    """Decimal units, as app stores count."""
+    return _scale(size_bytes, ("B", "kB", "MB", "GB"))
+
+
+def format_count(number: float) -> str:
+    """Thousands as K, then M, G and T."""
+    return _scale(number, ("", "K", "M", "G", "T"))
+
+
+def format_ms(milliseconds: float) -> str:
+    """Milliseconds; seconds from one thousand, microseconds below a tenth."""
+    if milliseconds >= 1000:
+        return f"{milliseconds / 1000:.2f}{_SPACE}s"
+    if milliseconds < 0.1:
+        return f"{milliseconds * 1000:.0f}{_SPACE}\N{MICRO SIGN}s"
+    return f"{milliseconds:.1f}{_SPACE}ms" if milliseconds >= 1 else f"{milliseconds:.2f}{_SPACE}ms"
+
+
+def format_db(decibels: float | None) -> str:
+    """A PSNR; `identical` where no bit differs."""
+    if decibels is None:
+        return "none"
+    return "identical" if decibels >= MAX_DB else f"{decibels:.1f}".removesuffix(".0") + f"{_SPACE}dB"
+
+
+def format_percent(share: float) -> str:
+    """A share from 0 to 1; small ones with a digit more."""
+    percent = 100 * share
+    if 0 < percent < 0.1:
+        return f"under 0.1{_SPACE}%"
+    return f"{percent:.0f}{_SPACE}%" if percent >= 10 or percent == 0 else f"{percent:.1f}{_SPACE}%"
+
+
+def format_range(times: Mapping[str, float | None]) -> str:
+    """`0.24 ms (0.12 ms to 0.61 ms)`; the floor where no more is known."""
+    low, likely, high, floor = (times[f"{name}_ms"] for name in ("low", "likely", "high", "floor"))
+    if likely is None or low is None or high is None:
+        return "unknown" if floor is None else f"floor {format_ms(floor)}"
+    return f"{format_ms(likely)} ({format_ms(low)} to {format_ms(high)})"
+
+
+def describe_limits(forecast: Mapping[str, Any]) -> str:
+    """`arithmetic in linear and attention, memory in norm`; `unknown` without a forecast."""
+    words = {"compute": "arithmetic", "bandwidth": "memory", "dispatch": "calls"}
+    found: dict[str, list[str]] = {}
+    for op_class, limit in forecast["limited_by"].items():
+        found.setdefault(words[limit], []).append(op_class)
+    return "; ".join(f"{limit}: {join_words(classes)}" for limit, classes in found.items()) or "unknown"
+
+
+def compare_share(number: float, other: float) -> str:
+    """`29 % fewer`, `3 % more`."""
+    percent = round(100 * (1 - number / other))
+    return f"{abs(percent)}{_SPACE}% {'fewer' if percent >= 0 else 'more'}"
+
+
+def join_words(words: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def explain_form(matrix: Mapping[str, Any]) -> str:
+    """Why a matrix of a block is dense or factored."""
+    costs = matrix["products_per_token"]
+    if costs is None:
+        return "the checkpoint is not decomposed"
+    thin, dense = f"{costs['factored']:,}", f"{costs['dense']:,}"
+    beside = "" if costs["dense"] == math.prod(matrix["shape"]) else " with the tailor beside it"
+    if matrix["form"] == "factored":
+        return f"{thin} multiplications a token at rank {costs['rank']}, {dense} dense{beside}"
+    return f"rank {costs['rank']} is not small enough: {dense} multiplications a token dense{beside}, {thin} factored"
+
+
+def _scale(number: float, units: Sequence[str]) -> str:
+    """Three significant digits or whole numbers, in the largest unit that leaves one digit before the point."""
+    index = 0
+    while number >= 999.5 and index < len(units) - 1:
+        number, index = number / 1000, index + 1
+    digits = 0 if index == 0 or number >= 99.95 else 1 if number >= 9.995 else 2
+    return f"{number:.{digits}f}{_SPACE}{units[index]}".rstrip(_SPACE)

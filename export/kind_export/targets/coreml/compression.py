@@ -1,0 +1,221 @@
+"""Weights of a converted Core ML program in 8, 6 or 4 bits, by coremltools.optimize.coreml.
+
+Only the weights of `nn.Linear` layers of 2048 elements or more are compressed: tables, biases, convolutions and what is
+small stay in fp16.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kind_core.errors import ExportError, TargetError
+from kind_core.precisions import PRECISIONS, PrecisionName
+from kind_export.targets.coreml.palette import make_palette_function
+from kind_export.targets.target import Lowering, TargetOptions
+from kind_runtimes.coreml.package import CoreMLPackage
+from kind_runtimes.coreml.steps import bind_function
+
+MIN_ELEMENTS = 2048
+COMPRESSED: tuple[PrecisionName, ...] = ("int8", "int4", "palette6", "palette4")
+_BLOCK_SIZES = (32, 16, 8)  # inputs whose weights share a scale: the largest that divides those of the layer
+_GROUP_SIZES = (16, 8)  # outputs whose weights share a palette: the largest that divides those of the layer
+_INT8_PALETTES: tuple[PrecisionName, ...] = ("palette4",)  # palettes in int8: free there, 1.5 dB worse with 64 values
+_REPORT_HINT = "please report it with this command"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layer:
+    """A linear layer: its name in the module, its weight's constant in the program, the weight's (out, in)."""
+
+    name: str
+    constant: str
+    shape: tuple[int, int]
+
+
+def check_options(options: TargetOptions) -> None:
+    """Raise TargetError for a precision that the oldest system asked for cannot load."""
+    if options.precision == "int4" and options.min_ios < 18:
+        raise TargetError(
+            f"precision 'int4' of target 'coreml' needs iOS 18, min-ios is {options.min_ios}",
+            "add --min-ios 18, or use --precision palette4, which is about as small",
+        )
+
+
+def compress(model: Any, lowering: Lowering, options: TargetOptions) -> tuple[Any, dict[str, Any]]:
+    """(the compressed coremltools model, facts for the manifest). `model` has fp16 weights."""
+    layers = find_layers(_read_constants(model.get_spec()), lowering)
+    _check_kept(layers, lowering, options)
+    plan = plan_precisions(layers, options)
+    shapes = {x.constant: x.shape for x in layers}
+    for precision in COMPRESSED:
+        chosen = {constant: shapes[constant] for constant, one in plan.items() if one == precision}
+        if chosen:
+            model = _apply(model, chosen, TargetOptions(precision=precision, min_ios=options.min_ios))
+    _require_compressed(model, plan, lowering)
+    if not layers:
+        return model, {}
+    facts = {
+        "scheme": describe_scheme(options),
+        "num_layers": sum(plan.get(x.constant) == options.precision for x in layers),
+        "kept": sorted(options.keep),
+    }
+    return model, {"compression": facts}
+
+
+def find_layers(constants: Mapping[str, tuple[int, ...]], lowering: Lowering) -> list[Layer]:
+    """The linear layers of the module with the constants of the converted program (shapes by name) that they became.
+
+    torch.export calls the parameter `blocks.0.up.weight` `p_blocks_0_up_weight`, the cast to fp16 appends `_to_fp16`,
+    and of equal constants coremltools keeps one. Raises ExportError where that finds no constant of the weight's shape.
+    """
+    found: dict[tuple[torch.Size, bytes], str] = {}
+    layers = []
+    for name, layer in sorted(_list_linear(lowering.module), key=lambda x: _name_constant(x[0]) not in constants):
+        content = layer.weight.shape, layer.weight.detach().half().contiguous().numpy().tobytes()
+        constant = found.setdefault(content, _name_constant(name))
+        if constants.get(constant) != tuple(layer.weight.shape):
+            raise ExportError(
+                f"the program of {lowering.name} has no constant {constant!r} of shape {tuple(layer.weight.shape)}, "
+                f"expected for the weight of layer {name!r}",
+                _REPORT_HINT,
+            )
+        layers.append(Layer(name=name, constant=constant, shape=(layer.out_features, layer.in_features)))
+    return layers
+
+
+def restore_module(lowering: Lowering, file: Path, function: str | None = None) -> nn.Module:
+    """A copy of the module whose linear layers have the weights that a device expands from the saved package.
+
+    In fp32 it is what the package computes, up to the fp16 of its other constants: with it a graph can be told from
+    the error of its weights.
+    """
+    steps = bind_function(CoreMLPackage.open(file, function).load_function())
+    saved = {_strip_suffixes(name): tensor for name, tensor in steps.weights.items()}
+    layers = find_layers({name: tuple(tensor.shape) for name, tensor in saved.items()}, lowering)
+    module = copy.deepcopy(lowering.module)
+    for layer in layers:
+        linear = module.get_submodule(layer.name)
+        linear.weight = nn.Parameter(saved[layer.constant].clone(), requires_grad=False)
+    return module
+
+
+def plan_precisions(layers: Iterable[Layer], options: TargetOptions) -> dict[str, PrecisionName]:
+    """The precision of each constant that is compressed; where layers share one, the kept layer decides."""
+    plan: dict[str, PrecisionName] = {}
+    kept = {x.constant for x in layers if x.name in options.keep}
+    for layer in layers:
+        if layer.shape[0] * layer.shape[1] < MIN_ELEMENTS:
+            continue
+        if layer.constant not in kept:
+            plan[layer.constant] = options.precision
+        elif options.precision != "int8":
+            plan[layer.constant] = "int8"
+    return plan
+
+
+def describe_scheme(options: TargetOptions) -> str:
+    """How the weights of layers that are not kept are stored."""
+    if options.precision == "int8":
+        return "int8, a scale per output"
+    if options.precision == "int4":
+        return f"int4, a scale and an offset per {_BLOCK_SIZES[0]} inputs"
+    dtype = "int8" if _has_int8_palettes(options) else "fp16"
+    scope = "layer" if options.min_ios < 18 else f"{_GROUP_SIZES[0]} outputs"
+    return f"a palette of {1 << _count_bits(options.precision)} {dtype} values per {scope}"
+
+
+def _apply(model: Any, shapes: Mapping[str, tuple[int, int]], options: TargetOptions) -> Any:
+    """Compress the constants `shapes` to the precision of `options`."""
+    from coremltools.optimize import coreml as cto
+
+    make = _make_palettizer if options.precision.startswith("palette") else _make_quantiser
+    configs = {name: make(cto, shape, options) for name, shape in shapes.items()}
+    if make is _make_quantiser:
+        return cto.linear_quantize_weights(model, cto.OptimizationConfig(op_name_configs=configs))
+    model = cto.palettize_weights(model, cto.OptimizationConfig(op_name_configs=configs))
+    if not _has_int8_palettes(options):
+        return model
+    # the configuration of a constant inside a compressed one is found by the name of the latter
+    int8 = cto.OpLinearQuantizerConfig(dtype="int8", granularity="per_tensor", weight_threshold=0)
+    palettes = cto.OptimizationConfig(op_name_configs={f"{name}_palettized": int8 for name in shapes})
+    return cto.linear_quantize_weights(model, palettes, joint_compression=True)
+
+
+def _make_quantiser(cto: Any, shape: tuple[int, int], options: TargetOptions) -> Any:
+    size = next((x for x in _BLOCK_SIZES if shape[1] % x == 0), None)
+    if options.precision == "int8" or size is None:
+        return cto.OpLinearQuantizerConfig(dtype=options.precision, granularity="per_channel", weight_threshold=0)
+    return cto.OpLinearQuantizerConfig(
+        mode="linear", dtype="int4", granularity="per_block", block_size=size, weight_threshold=0
+    )
+
+
+def _make_palettizer(cto: Any, shape: tuple[int, int], options: TargetOptions) -> Any:
+    size = next((x for x in _GROUP_SIZES if shape[0] % x == 0), None)
+    function = make_palette_function(_count_bits(options.precision))
+    if options.min_ios < 18 or size is None:
+        return cto.OpPalettizerConfig(mode="custom", lut_function=function, weight_threshold=0)
+    return cto.OpPalettizerConfig(
+        mode="custom", lut_function=function, granularity="per_grouped_channel", group_size=size, weight_threshold=0
+    )
+
+
+def _has_int8_palettes(options: TargetOptions) -> bool:
+    return options.min_ios >= 18 and options.precision in _INT8_PALETTES
+
+
+def _count_bits(precision: PrecisionName) -> int:
+    return PRECISIONS[precision].weight_bits
+
+
+def _check_kept(layers: Iterable[Layer], lowering: Lowering, options: TargetOptions) -> None:
+    # a program without linear layers, such as `decode`, is lowered with the options of the step
+    names = [x.name for x in layers]
+    if names and (unknown := sorted(options.keep - set(names))):
+        raise ExportError(
+            f"{lowering.name} has no linear layer {unknown[0]!r} to keep, expected names like {names[0]!r}",
+            "take the names from the module that is lowered",
+        )
+
+
+def _require_compressed(model: Any, plan: Mapping[str, PrecisionName], lowering: Lowering) -> None:
+    """coremltools only warns of what it leaves out."""
+    if left := sorted(set(plan) & set(_read_constants(model.get_spec()))):
+        raise ExportError(
+            f"{lowering.name}: coremltools left {len(left)} weights uncompressed, first {left[0]!r}", _REPORT_HINT
+        )
+
+
+def _list_linear(module: nn.Module) -> list[tuple[str, nn.Linear]]:
+    return [(name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+
+
+def _list_operations(spec: Any) -> list[Any]:
+    return [
+        operation
+        for function in spec.mlProgram.functions.values()
+        for block in function.block_specializations.values()
+        for operation in block.operations
+    ]
+
+
+def _read_constants(spec: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of the constants by name."""
+    outputs = [operation.outputs[0] for operation in _list_operations(spec) if operation.type == "const"]
+    return {x.name: tuple(dimension.constant.size for dimension in x.type.tensorType.dimensions) for x in outputs}
+
+
+def _name_constant(layer: str) -> str:
+    return f"p_{layer.replace('.', '_')}_weight_to_fp16"
+
+
+def _strip_suffixes(name: str) -> str:
+    # as coremltools calls what a constant becomes
+    return name.removesuffix("_quantized").removesuffix("_palettized")

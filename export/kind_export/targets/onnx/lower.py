@@ -1,0 +1,122 @@
+"""ONNX by torch.onnx's exporter, for onnxruntime on any system and in browsers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+
+from kind_core import precisions
+from kind_core.precisions import PrecisionName
+from kind_export.compact.step import GraphStyle
+from kind_export.precision.layers import quantizable_layers
+from kind_export.targets.onnx.branches import merge_branches
+from kind_export.targets.onnx.quantization import find_products, quantize
+from kind_export.targets.target import Lowering, TargetOptions, check_size, one_line_errors
+
+SUFFIX = ".onnx"
+TOOLS = ("onnx", "onnxscript", "onnxruntime", "torch")
+DEFAULT_PRECISION: PrecisionName = "fp32"  # onnxruntime's CPU kernels are fp32; fp16 halves the file and adds casts
+PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16", "int8", "int4")
+STYLE = GraphStyle(attention="fused")
+IMAGE_OUTPUT = False
+CASTS_MODULE = True
+READS_BACK_WEIGHTS = False
+OPSET = 20  # the first with Gelu
+MAX_BYTES: int | None = 2**31 - 1  # of a protobuf, weights included
+
+
+def is_loadable(options: TargetOptions) -> bool:
+    """onnxruntime loads every precision."""
+    return options.precision in PRECISIONS
+
+
+def product_bits(precision: PrecisionName) -> int:
+    """Integers where weights have 8 bits; with fewer they are widened."""
+    return 8 if precisions.PRECISIONS[precision].weight_bits == 8 else 32
+
+
+def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
+    """Export `lowering` with named inputs and outputs and nothing in the file that depends on this machine."""
+    model, facts = _export(lowering, options)
+    _write(model, file, options.describe(lowering))
+    return {"opset": OPSET, "num_ops": len(model.graph.node), **facts}
+
+
+def lower_pair(
+    step: Lowering, unguided: Lowering, is_guided: Sequence[bool], file: Path, options: TargetOptions
+) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """A guided step and its unguided twin as branches of one graph, which looks up by itself which one runs."""
+    (guided_model, facts), (unguided_model, _) = (_export(one, options) for one in (step, unguided))
+    num_ops = {"num_ops": len(guided_model.graph.node), "num_ops_unguided": len(unguided_model.graph.node)}
+    _write(merge_branches(guided_model, unguided_model, is_guided), file, options.describe(step))
+    return {"opset": OPSET, **num_ops, **facts}, {step.name: None}
+
+
+def _export(lowering: Lowering, options: TargetOptions) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    with _quiet(), torch.no_grad(), one_line_errors("torch.onnx", lowering):
+        program = torch.onnx.export(
+            lowering.module,
+            lowering.example,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[s.name for s in lowering.inputs],
+            output_names=[s.name for s in lowering.outputs],
+            verbose=False,
+        )
+        assert program is not None
+        model, facts = program.model_proto, dict[str, Any]()
+        if options.precision in ("int8", "int4"):
+            products = find_products(model, quantizable_layers(lowering.module))
+            model, facts = quantize(model, products, options.precision, options.keep)
+    _strip(model)
+    return model, facts
+
+
+def _write(model: onnx.ModelProto, file: Path, about: Mapping[str, str]) -> None:
+    check_size(sum(math.prod(t.dims) * _itemsize(t) for t in model.graph.initializer), MAX_BYTES, file.name)
+    onnx.helper.set_model_props(model, dict(about))
+    onnx.checker.check_model(model)
+    file.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _itemsize(tensor: onnx.TensorProto) -> int:
+    return int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove stack traces and other metadata: they hold absolute paths of the exporting machine."""
+    graph = model.graph
+    for item in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        item.ClearField("doc_string")
+        item.ClearField("metadata_props")
+    for function in model.functions:
+        function.ClearField("metadata_props")
+        for node in function.node:
+            node.ClearField("metadata_props")
+    del graph.value_info[:]
+    graph.name = "kind"
+    model.producer_name, model.producer_version = "kind-export", ""
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress lines off stdout, where results go."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,111 @@
+"""The gates: how close is measured, what is too far, and what is told of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from kind_core.errors import VerificationError
+from kind_export.verify.reference import Reference
+
+# A Core ML package is also evaluated without its activation rounding, where only the fp16 of its weights is left and a
+# wrong graph has nowhere to hide.
+GRAPH_DB = 50.0
+DECODE_DB = 50.0
+MAX_DB = 200.0
+
+
+class ShortfallError(VerificationError):
+    """A program that is whole but not close enough, by `shortfall_db`: fewer bits for some layers are too few."""
+
+    def __init__(self, message: str, hint: str, shortfall_db: float) -> None:
+        super().__init__(message, hint)
+        self.shortfall_db = shortfall_db
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parity:
+    """How close the programs of a target are to the eager model: the worst case over classes, steps and guidance.
+
+    `rounded_by` ran them a second time, where the kernels of `verified_by` are wider than the precision says.
+    """
+
+    verified_by: str
+    threshold_db: float
+    trajectory_psnr_db: float
+    trajectory_max_error: float
+    step_psnr_db: float
+    step_threshold_db: float
+    decode_psnr_db: float | None
+    num_classes: int
+    step_indices: tuple[int, ...]
+    guidance_scales: tuple[float, ...]
+    class_psnr_db: tuple[float, ...] = ()
+    detached_psnr_db: float | None = None
+    decode_threshold_db: float = DECODE_DB
+    rounded_by: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For manifest and report; the trajectory without a pack and a second run only where they were made."""
+        rounded = {k: round(v, 2) if k.endswith("_db") and isinstance(v, float) else v for k, v in asdict(self).items()}
+        del rounded["class_psnr_db"]
+        for name in ("detached_psnr_db", "rounded_by"):
+            if rounded[name] is None:
+                del rounded[name]
+        return rounded | {"step_indices": list(self.step_indices), "guidance_scales": list(self.guidance_scales)}
+
+
+def psnr_db(reference: np.ndarray, actual: np.ndarray) -> float:
+    """Peak signal-to-noise ratio with the reference's range as peak; 200 for equality, -200 for NaN."""
+    if not np.isfinite(actual).all():
+        return -MAX_DB
+    peak = float(reference.max() - reference.min())
+    error = float(np.sqrt(np.mean((reference.astype(np.float64) - actual) ** 2)))
+    if error == 0:
+        return MAX_DB
+    return max(-MAX_DB, min(MAX_DB, 20 * math.log10(peak / error))) if peak else -MAX_DB
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gate:
+    """What a program of `target` is held to, against the model of `config`."""
+
+    target: str
+    config: Reference
+
+    def require(
+        self, what: str, expected: np.ndarray, actual: np.ndarray, threshold_db: float, *, class_index: int | None
+    ) -> float:
+        """The PSNR, or VerificationError below the threshold. Without a class it is the learngene alone."""
+        measured = psnr_db(expected, actual)
+        if not measured >= threshold_db:
+            classes = self.config.classes
+            name = "the learngene alone" if class_index is None else f"class {classes[class_index].name!r}"
+            result = "NaN or infinity" if measured == -MAX_DB else f"{measured:.1f} dB"
+            message = (
+                f"{self.target}: {what} of {name} has {result} against the eager model, "
+                f"expected {threshold_db:g} dB or more; nothing was published"
+            )
+            hint = "try --precision fp32; if that fails too, please report it with this command"
+            if measured == -MAX_DB:
+                raise VerificationError(message, hint)
+            raise ShortfallError(message, hint, threshold_db - measured)
+        return measured
+
+
+def worst_of(runs: Sequence[Parity]) -> Parity:
+    """The parity of programs that were run in one or two ways."""
+    decoded = [run.decode_psnr_db for run in runs if run.decode_psnr_db is not None]
+    return replace(
+        runs[0],
+        rounded_by=runs[1].verified_by if len(runs) > 1 else None,
+        trajectory_psnr_db=min(run.trajectory_psnr_db for run in runs),
+        trajectory_max_error=max(run.trajectory_max_error for run in runs),
+        step_psnr_db=min(run.step_psnr_db for run in runs),
+        decode_psnr_db=min(decoded) if decoded else None,
+        class_psnr_db=tuple(min(one) for one in zip(*(run.class_psnr_db for run in runs), strict=True)),
+    )

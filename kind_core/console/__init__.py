@@ -1,0 +1,40 @@
+"""What is printed: text of strangers stays text.
+
+Names of classes and files, labels, option values and what engines say may hold escape sequences, which rewrite lines,
+titles and clipboards of a terminal. Everything that a command prints goes through `clean`: lines by `echo`, blocks of
+lines by `echo_lines`, tables and bars by `kind_core.console.tables`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+# Controls of ASCII and of Latin-1, line and paragraph separators, what turns the direction of writing, lone surrogates.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def clean(text: str) -> str:
+    r"""`text` in one line, with every character that a terminal would obey written as `\u001b`, as in JSON."""
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def join_lines(lines: Iterable[str]) -> str:
+    """Lines as a block, each cleaned on its own."""
+    return "\n".join(map(clean, lines))
+
+
+def echo(line: str = "", *, err: bool = False) -> None:
+    """Print one line to stdout, or to stderr."""
+    _write(clean(line), err=err)
+
+
+def echo_lines(text: str, *, err: bool = False) -> None:
+    """Print a block of lines: JSON, or what `join_lines` joined."""
+    _write(join_lines(text.removesuffix("\n").split("\n")), err=err)
+
+
+def _write(text: str, *, err: bool) -> None:
+    import click
+
+    click.echo(text, err=err)

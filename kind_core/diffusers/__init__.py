@@ -1,0 +1,1 @@
+"""Folders of diffusers, read with the defaults of diffusers' own classes."""

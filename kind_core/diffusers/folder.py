@@ -1,0 +1,151 @@
+"""A folder of diffusers with a class-conditional DiT, read as a dense checkpoint.
+
+    model_index.json   transformer/   scheduler/   vae/          as facebook/DiT-XL-2-256, or transformer/ alone
+
+Weights are safetensors, or a pickle that is loaded as weights only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kind_core.autoencoder import read_autoencoder
+from kind_core.checkpoint import Checkpoint, subset_config
+from kind_core.classes import ClassInfo
+from kind_core.config import AutoencoderConfig, DiffusionConfig, ModelConfig
+from kind_core.diffusers.component import load_component, read_component, shorten
+from kind_core.diffusers.dit import from_diffusers, read_architecture
+from kind_core.diffusers.schedule import GUIDANCE_SCALE, read_diffusion
+from kind_core.dit import KindDiT
+from kind_core.errors import CheckpointError, ConfigError
+from kind_core.files.hashing import hash_files
+from kind_core.files.json_files import read_object
+
+if TYPE_CHECKING:
+    from diffusers import DiTTransformer2DModel
+
+AUTOENCODER_FOLDER = "vae"
+_INDEX_NAME = "model_index.json"
+_WEIGHTS = "diffusion_pytorch_model*"
+_TRANSFORMER = "DiTTransformer2DModel"
+_TRANSFORMERS = dict.fromkeys((_TRANSFORMER, "Transformer2DModel"), _TRANSFORMER)  # what older folders call it
+_MAX_LABELS = 100_000
+_MAX_DIFFERENCE = 1e-4  # of the range of the output: what two orders of summation leave in fp32
+
+
+def read_diffusers_config(path: Path) -> ModelConfig:
+    """The config of a folder: every label a class, by its number and by the names of `id2label`."""
+    index = read_object(path / _INDEX_NAME, CheckpointError) if (path / _INDEX_NAME).exists() else {}
+    transformer = read_component(
+        _transformer_folder(path) / "config.json", _TRANSFORMERS, hint="only class-conditional DiT is read"
+    )
+    _require_named(index, path, "transformer", _TRANSFORMERS)
+    num_labels = transformer.values["num_embeds_ada_norm"]
+    if num_labels is None or not 1 <= num_labels <= _MAX_LABELS:
+        message = f"{transformer.file} has num_embeds_ada_norm {num_labels}, expected 1 to {_MAX_LABELS} labels"
+        raise CheckpointError(message, "only class-conditional DiT is read")
+    autoencoder = _read_autoencoder(path / AUTOENCODER_FOLDER)
+    if autoencoder is not None:
+        _require_named(index, path, AUTOENCODER_FOLDER, (autoencoder.kind,))
+    return ModelConfig(
+        dit=read_architecture(transformer.values, num_labels),
+        diffusion=_read_diffusion(path, index),
+        classes=_read_classes(index, path, num_labels),
+        autoencoder=autoencoder,
+    )
+
+
+def load_diffusers(path: Path, classes: Sequence[int] | None = None) -> Checkpoint:
+    """The dense model of `classes` (label numbers, all by default), in fp32, proven equal to diffusers' own.
+
+    Raises CheckpointError for a folder that holds another network, or none.
+    """
+    full = read_diffusers_config(path)
+    chosen = list(range(full.dit.num_classes)) if classes is None else list(classes)
+    transformer = load_component(_transformer_folder(path), _TRANSFORMER, "transformer")
+    model = from_diffusers(transformer, chosen)
+    _require_equal(model, transformer, chosen, path)
+    # the weights alone tell whether every block has embedders of its own
+    config = replace(subset_config(full, chosen), dit=model.config)
+    return Checkpoint(config=config, model=model, sha256=hash_files(_list_files(path)))
+
+
+@torch.no_grad()
+def _require_equal(model: KindDiT, transformer: DiTTransformer2DModel, classes: Sequence[int], path: Path) -> None:
+    """Raise CheckpointError where the converted model answers otherwise than diffusers' for a class or for null."""
+    config = model.config
+    shape = (2, config.in_channels, config.sample_size, config.sample_size)
+    latents = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    timesteps, null = torch.tensor([10.0, 900.0]), transformer.config.num_embeds_ada_norm
+    theirs = transformer(latents, timesteps, torch.tensor([classes[-1], null])).sample
+    labels = torch.tensor([len(classes) - 1, -1])
+    difference = float((model(latents, timesteps, labels, labels) - theirs).abs().max())
+    limit = _MAX_DIFFERENCE * float(theirs.max() - theirs.min())
+    if not difference <= limit:
+        raise CheckpointError(
+            f"{path}: the converted model differs from diffusers' by {difference:.3g}, expected {limit:.3g} or less",
+            "please report which model it is",
+        )
+
+
+def _transformer_folder(path: Path) -> Path:
+    if (path / _INDEX_NAME).is_file():
+        return path / "transformer"
+    if (path / "config.json").is_file():
+        return path
+    raise CheckpointError(
+        f"{path} is no diffusers folder: it has neither {_INDEX_NAME} nor config.json",
+        "give the folder of a DiT pipeline, or of its transformer",
+    )
+
+
+def _read_diffusion(path: Path, index: Mapping[str, Any]) -> DiffusionConfig:
+    """The schedule of the folder; of a transformer alone DiT's own: linear, epsilon."""
+    file = path / "scheduler" / "scheduler_config.json"
+    if not index and not file.exists():
+        return DiffusionConfig(guidance_scale=GUIDANCE_SCALE)
+    kind, diffusion = read_diffusion(file)
+    _require_named(index, path, "scheduler", (kind,))
+    return diffusion
+
+
+def _require_named(index: Mapping[str, Any], path: Path, name: str, kinds: Iterable[str]) -> None:
+    """Raise CheckpointError where the pipeline takes a component for another class than its own settings do."""
+    entry = index.get(name)
+    if entry is not None and (not isinstance(entry, list) or len(entry) != 2 or entry[1] not in kinds):
+        message = f"{path / _INDEX_NAME} has {name} {entry!r}, the folder {path / name} is of a {next(iter(kinds))}"
+        raise CheckpointError(message, "save the pipeline again with diffusers' save_pretrained")
+
+
+def _read_classes(index: Mapping[str, Any], path: Path, num_labels: int) -> tuple[ClassInfo, ...]:
+    """Label n is class `n`; `id2label` of the pipeline has its names, with commas between."""
+    known = index.get("id2label") or {}
+    if not isinstance(known, dict) or not all(isinstance(text, str) for text in known.values()):
+        raise ConfigError(f"{path / _INDEX_NAME}: id2label is {shorten(known)}, expected names by number")
+    classes = []
+    for number in range(num_labels):
+        names = tuple(name.strip() for name in known.get(str(number), "").split(",") if name.strip())
+        classes.append(ClassInfo(id=str(number), names=names or (f"label {number}",)))
+    return tuple(classes)
+
+
+def _read_autoencoder(folder: Path) -> AutoencoderConfig | None:
+    if not (folder / "config.json").is_file():
+        return None
+    config = read_autoencoder(folder, with_weights=False)  # of the Hub, the settings may be here alone
+    if config.shift_factor:
+        message = f"{folder / 'config.json'} has shift_factor {config.shift_factor:g}, which DiTPipeline leaves out"
+        raise ConfigError(message, "set it to 0 where the model was trained without it")
+    return config
+
+
+def _list_files(path: Path) -> list[Path]:
+    """What the checkpoint's hash covers, in a fixed order."""
+    folder = _transformer_folder(path)
+    found = [path / _INDEX_NAME, path / "scheduler" / "scheduler_config.json", folder / "config.json"]
+    return [file for file in (*found, *sorted(folder.glob(_WEIGHTS))) if file.is_file()]

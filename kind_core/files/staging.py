@@ -1,0 +1,251 @@
+"""Outputs that are there whole or not at all: written beside their place, then renamed.
+
+Every output says what kind of thing it is. What stands at its place is replaced only by force, and only where it is of
+that kind itself: a folder of photos is no bundle, whatever the command line says.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from kind_core.errors import KindError, OutputError
+from kind_core.files.litter import is_bare, is_litter
+from kind_core.files.locking import (
+    LOCK_SUFFIX,
+    MAX_NAME,
+    check_unlocked,
+    is_alive,
+    locked,
+    remove_stale_locks,
+    try_lock,
+)
+from kind_core.files.publishing import publish, sync
+
+_HOLDER = re.compile(r"\..+\.((?P<pid>\d+)-)?[a-z0-9_]{8}\.partial")
+_REPLACED = "replaced"
+_MAX_SHOWN = 200  # bytes of a name that its holder shows: with the rest of its own name it must be one
+_YOUNG_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class OutputKind:
+    """What an output is, in words with their article, and how one that exists is known.
+
+    `find_misfit` says why a path is none, in words that follow its name, or None where it is one and holds nothing
+    else. `heart`: of a folder, the file that is claimed by whoever writes into it, see `claimed`.
+    """
+
+    name: str
+    find_misfit: Callable[[Path], str | None]
+    heart: str | None = None
+
+
+def check_output(path: Path, kind: OutputKind, *, force: bool) -> None:
+    """Raise OutputError when `path` exists and may not be replaced; call before long work, not after it."""
+    if path.name in ("", ".."):
+        raise OutputError(f"cannot write {path}: it names a folder that is there", "choose another --output")
+    size = len(os.fsencode(path.name))
+    if size > MAX_NAME:
+        raise OutputError(f"cannot write {path}: its name has {size} bytes, expected {MAX_NAME} at most", "shorten it")
+    check_unlocked(path)
+    if kind.heart is not None:
+        check_unlocked(path / kind.heart)
+    if os.path.lexists(path):
+        _check_replaced(path, kind, force=force)
+    parent = _existing_parent(path)
+    if not parent.is_dir():
+        raise OutputError(f"cannot write {path}: {parent} is not a folder", "choose another --output")
+    if not os.access(parent, os.W_OK):
+        raise OutputError(f"cannot write {path}: no permission in {parent}", "choose another --output")
+
+
+@contextmanager
+def staged(path: Path, kind: OutputKind, *, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the body succeeds it takes that place, otherwise it is removed.
+
+    The body creates a file or a folder there. What `force` replaces must be of the same `kind`. Raises OutputError when
+    the place is taken, unwritable or the disk full.
+    """
+    check_output(path, kind, force=force)
+    try:
+        made = _make_parents(path)
+        with locked(path), _holder_of(path) as holder:
+            yield holder / path.name
+            check_output(path, kind, force=force)  # once more: the body took its time
+            publish(holder / path.name, path, holder / _REPLACED)
+            for folder in made:
+                sync(folder.parent)
+    except OSError as error:
+        raise _output_error(path, error) from error
+
+
+@contextmanager
+def claimed(folder: Path, kind: OutputKind) -> Iterator[None]:
+    """Be the only one that writes into a folder that is there, for as long as a command takes; raises OutputError."""
+    assert kind.heart is not None
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / kind.heart))
+        except OSError as error:
+            raise _output_error(folder / kind.heart, error) from error
+        yield
+
+
+@contextmanager
+def _holder_of(path: Path) -> Iterator[Path]:
+    """A new folder beside `path` that says whose it is; those of dead processes are removed first."""
+    recover(path.parent)
+    shown = os.fsencode(path.name)[:_MAX_SHOWN].decode(errors="ignore")
+    holder = Path(tempfile.mkdtemp(prefix=f".{shown}.{os.getpid()}-", suffix=".partial", dir=path.parent))
+    descriptor = os.open(holder, os.O_RDONLY)
+    try:
+        try_lock(descriptor, otherwise=True)
+        yield holder
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def recover(folder: Path) -> None:
+    """Finish or undo what killed processes left of their `staged` outputs in `folder`; what lives is left alone."""
+    for holder in sorted(folder.iterdir()) if folder.is_dir() else ():
+        match = _HOLDER.fullmatch(holder.name)
+        if match is not None:
+            with suppress(OSError):
+                _clear(holder, None if match["pid"] is None else int(match["pid"]))
+    remove_stale_locks(folder)
+
+
+def _clear(holder: Path, pid: int | None) -> None:
+    """Remove the holder of a dead process.
+
+    Killed where the system exchanges nothing, its output may be missing, with the old and the new one in the holder.
+    """
+    descriptor = os.open(holder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        is_dead = pid is None or not is_alive(pid)
+        is_new = time.time() - os.fstat(descriptor).st_mtime < _YOUNG_S  # made, and not locked yet
+        if not try_lock(descriptor, otherwise=is_dead) or (is_new and not is_dead):
+            return
+        old = holder / _REPLACED
+        for new in [one for one in holder.iterdir() if one != old]:
+            path = holder.parent / new.name
+            if os.path.lexists(old) and not os.path.lexists(path):
+                new.rename(path)  # the old one is moved only when the new one is whole
+        shutil.rmtree(holder, ignore_errors=True)
+    finally:
+        os.close(descriptor)
+
+
+def _make_parents(path: Path) -> list[Path]:
+    """Make the folders above `path`; returns those that were not there."""
+    made = [folder for folder in path.absolute().parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+def find_foreign(folder: Path, is_own: Callable[[str], bool]) -> str | None:
+    """The first file below `folder`, as a relative POSIX path, that is not one of its own; links are not followed.
+
+    What a file manager leaves everywhere does not count, nor do temporaries of `staged`. Raises OutputError where a
+    folder cannot be looked into.
+    """
+
+    def stop(error: OSError) -> None:
+        raise OutputError(f"{error.filename} cannot be read: {error.strerror}")
+
+    for place, folders, files in os.walk(folder, onerror=stop):
+        here = Path(place)
+        links = [name for name in folders if (here / name).is_symlink()]
+        folders[:] = sorted(name for name in folders if not _HOLDER.fullmatch(name))
+        for name in sorted([*files, *links]):
+            relative = (here / name).relative_to(folder).as_posix()
+            if not (is_own(relative) or _is_nobodys(name)):
+                return relative
+    return None
+
+
+def _is_nobodys(name: str) -> bool:
+    return is_litter(name) or (name[0] == "." and name.endswith(LOCK_SUFFIX))
+
+
+def folder_kind(
+    name: str, check: Callable[[Path], object], is_own: Callable[[str], bool], heart: str | None = None
+) -> OutputKind:
+    """A folder: `check` raises a KindError where it is none, `is_own` tells its files from others."""
+
+    def find_misfit(path: Path) -> str | None:
+        if not path.is_dir():
+            return "it is a file"
+        try:
+            check(path)
+            foreign = find_foreign(path, is_own)
+        except KindError as error:
+            return error.message
+        return None if foreign is None else f"it also holds {foreign}"
+
+    return OutputKind(name, find_misfit, heart)
+
+
+def file_kind(name: str, check: Callable[[Path], object] = lambda path: None) -> OutputKind:
+    """A file: `check` raises a KindError where it is another one."""
+
+    def find_misfit(path: Path) -> str | None:
+        if not path.is_file():
+            return "it is a folder" if path.is_dir() else "it is no file"
+        try:
+            check(path)
+        except KindError as error:
+            return error.message
+        return None
+
+    return OutputKind(name, find_misfit)
+
+
+# A file at a fixed name in a folder that is known to be ours.
+PART = file_kind("a file of this program")
+
+
+def _check_replaced(path: Path, kind: OutputKind, *, force: bool) -> None:
+    if not force:
+        raise OutputError(f"{path} already exists", "choose another --output or replace it with --force")
+    if path.is_dir() and not path.is_symlink() and is_bare(path):
+        return  # nothing is lost
+    misfit = kind.find_misfit(path)
+    if misfit is not None:
+        raise OutputError(
+            f"{path} is not {kind.name}, so it is kept: {misfit}",
+            f"choose another --output; --force replaces only {kind.name}",
+        )
+
+
+def _existing_parent(path: Path) -> Path:
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    return parent
+
+
+def _output_error(path: Path, error: OSError) -> OutputError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(f"cannot write {path}: the disk is full", "free some space or choose another --output")
+    # the file at fault where it is another one than the output: the body may have been reading
+    culprit = f": {error.filename}" if error.filename and path.name not in Path(error.filename).parts else ""
+    return OutputError(f"cannot write {path}: {error.strerror or error}{culprit}", "choose another --output")
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Put a file in another place too, without a copy where the file system can."""
+    try:
+        os.link(source.resolve(), target)  # the Hub's cache holds symbolic links, which lead nowhere from elsewhere
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)

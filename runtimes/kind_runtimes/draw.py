@@ -1,0 +1,164 @@
+"""A run of `kind-run`: open a verified bundle, draw pictures in one runtime, write them as one image."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kind_core.class_ids import name_class_file
+from kind_core.classes import ClassInfo, ResolvedClass, resolve_class
+from kind_core.errors import BundleError, ClassNameError, ConfigError, OutputError
+from kind_core.files.staging import check_output
+from kind_core.noise import picture_seed
+from kind_runtimes.bundle import open_bundle
+from kind_runtimes.engines.runtime import check_runtime, choose_runtime
+from kind_runtimes.engines.table import holds_code
+from kind_runtimes.generator import Generator, open_generator
+from kind_runtimes.manifest import Manifest
+from kind_runtimes.packs import Pack, check_pack, find_packs, read_pack
+from kind_runtimes.progress import OnProgress, Progress
+
+MAX_GUIDANCE = 100.0
+_LEARNGENE = ClassInfo(id="learngene", names=("learngene",))  # what a base draws without a pack
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRequest:
+    """One run. None means: the bundle's only class, the best runtime here, the bundle's guidance, a square grid.
+
+    Of a base, `pack` is the class, or `class_name` that of a pack in its folder; with neither, the learngene alone.
+    """
+
+    bundle: Path
+    class_name: str | None = None
+    pack: Path | None = None
+    seed: int = 0
+    count: int = 1
+    runtime: str | None = None
+    guidance: float | None = None
+    columns: int | None = None
+    output: Path | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pack is not None and self.class_name is not None:
+            raise ConfigError(f"both a class, {self.class_name!r}, and a pack, {self.pack}, were asked for", "give one")
+        for name in ("count", "columns"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}, expected 1 or more")
+        if self.guidance is not None and not abs(self.guidance) <= MAX_GUIDANCE:  # also of NaN
+            raise ConfigError(f"guidance is {self.guidance}, expected a finite number up to {MAX_GUIDANCE:g}")
+        if self.runtime is not None:
+            check_runtime(self.runtime)
+        picture_seed(self.seed, self.count - 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunResult:
+    """What was drawn. `seconds` is the time of drawing, without opening; `note` says how an unclear class was read."""
+
+    path: Path
+    info: ClassInfo
+    seeds: tuple[int, ...]
+    guidance: float
+    runtime: str
+    engine: str
+    seconds: float
+    note: str
+
+
+def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: None) -> RunResult:
+    """Draw the pictures of `request` and write them; raises a KindError and writes nothing when anything fails."""
+    from kind_core.pictures import make_grid, write_picture
+
+    manifest = open_bundle(request.bundle, run_code=holds_code(request.runtime)).manifest
+    pack, found = _find_pack(request, manifest)
+    output = _check_output(request, found.info, manifest.classes)
+    runtime = choose_runtime(manifest.targets) if request.runtime is None else request.runtime
+    total = request.count * manifest.sampling.steps
+    on_progress(Progress(stage=f"opening the {runtime} programs", done=0, total=total))
+    generator = open_generator(request.bundle, manifest, runtime)
+    generator = generator if pack is None else generator.with_pack(pack)
+    guidance = manifest.sampling.guidance_scale if request.guidance is None else request.guidance
+    seeds = tuple(picture_seed(request.seed, i) for i in range(request.count))
+    start = time.perf_counter()
+    pictures = _draw(generator, found.index, seeds, guidance, on_progress)
+    seconds = time.perf_counter() - start
+    columns = request.columns or math.ceil(math.sqrt(request.count))
+    write_picture(output, make_grid(pictures, columns), force=request.force)
+    return RunResult(
+        path=output, info=found.info, seeds=seeds, guidance=guidance, runtime=runtime,
+        engine=generator.step.engine, seconds=seconds, note=found.note,
+    )  # fmt: skip
+
+
+def _draw(
+    generator: Generator, class_index: int, seeds: tuple[int, ...], guidance: float, on_progress: OnProgress
+) -> list[np.ndarray]:
+    if generator.decode is None:
+        raise BundleError("the bundle has no decode program: it makes latents, not pictures")
+    pictures = []
+    for i, seed in enumerate(seeds):
+
+        def show(step: int, steps: int, i: int = i) -> None:
+            stage = f"picture {i + 1} of {len(seeds)}"
+            on_progress(Progress(stage=stage, done=i * steps + step, total=len(seeds) * steps))
+
+        latents = generator.latents(class_index, seed, guidance, show)
+        if not np.isfinite(latents).all():
+            raise ConfigError(f"seed {seed} gives numbers that are not finite at guidance {guidance:g}", "lower it")
+        pictures.append(generator.decode_picture(latents))
+    return pictures
+
+
+def _find_pack(request: RunRequest, manifest: Manifest) -> tuple[Pack | None, ResolvedClass]:
+    """The class to draw and, of a base, its pack: class 0 once it is attached."""
+    if request.pack is not None:
+        pack = read_pack(request.pack)
+        check_pack(pack, manifest)
+        return pack, ResolvedClass(index=0, info=pack.info)
+    if manifest.pack_base is None:
+        return None, _find_class(request.class_name, manifest.classes)
+    held = find_packs(request.bundle)
+    if request.class_name is None:
+        note = "no pack is attached: the picture is the learngene's alone; add --pack FILE or --class NAME"
+        return None, ResolvedClass(index=0, info=_LEARNGENE, note=note)
+    known = {info.id: info for info in (*held.values(), *manifest.classes)}
+    found = _find_class(request.class_name, tuple(known.values()))
+    file = next((file for file, info in held.items() if info.id == found.info.id), None)
+    if file is None:
+        missing = next(pack.file for pack in manifest.packs if pack.info.id == found.info.id)
+        raise BundleError(f"{request.bundle} has no {missing}", "download it, or give it with --pack")
+    pack = read_pack(file)
+    check_pack(pack, manifest)
+    return pack, ResolvedClass(index=0, info=found.info, note=found.note)
+
+
+def _find_class(name: str | None, classes: tuple[ClassInfo, ...]) -> ResolvedClass:
+    held = f"the bundle holds {', '.join(c.name for c in classes)}"
+    if name is None:
+        if len(classes) > 1:
+            raise ClassNameError(f"no class was asked for, and there are {len(classes)}", f"add --class; {held}")
+        return ResolvedClass(index=0, info=classes[0])
+    try:
+        return resolve_class(name, classes)
+    except ClassNameError as error:
+        raise ClassNameError(error.message, held) from error
+
+
+def _check_output(request: RunRequest, info: ClassInfo, known: Sequence[ClassInfo]) -> Path:
+    """The output, checked before long work."""
+    from kind_core.pictures import PICTURE, check_format
+
+    output = request.output or Path(f"{name_class_file(info, known)}.png")
+    check_format(output)
+    if output.is_dir():
+        raise OutputError(f"{output} is a folder", "choose another --output")
+    check_output(output, PICTURE, force=request.force)
+    return output

@@ -1,0 +1,1 @@
+"""What runs a program: a row an engine in `table`, a file for each."""

@@ -1,0 +1,140 @@
+"""The one protocol over ONNX Runtime, ExecuTorch and Core ML: open a program, call it with arrays by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+
+import numpy as np
+
+from kind_core.errors import TargetError
+from kind_runtimes.about import FileDescription
+from kind_runtimes.engines.table import ENGINES, by_preference
+from kind_runtimes.manifest import ProgramSpec
+
+Arrays = dict[str, np.ndarray]
+
+
+class Program(Protocol):
+    """An opened program. `engine` says what really runs it, in words for a report."""
+
+    engine: str
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        """Run once. Inputs and outputs have the names, shapes and dtypes of the manifest."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineOptions:
+    """What a caller may choose of a runtime; None leaves it to the runtime.
+
+    `threads`: of ExecuTorch they are the whole process's. `provider`: of ONNX an execution provider without its ending,
+    `CPU` or `CoreML`; of Core ML `all`, `cpu-only`, `cpu-and-gpu` or `cpu-and-neural-engine`.
+    """
+
+    threads: int | None = None
+    provider: str | None = None
+
+
+class ClassPrograms:
+    """Programs that hold one class each, called as one: `class_index` picks, and is 0 where it is not given.
+
+    `openers` open them in the order of the classes: the first at once, the others when they are first called.
+    """
+
+    def __init__(self, openers: Sequence[Callable[[], Program]]) -> None:
+        self._openers = [cache(opener) for opener in openers]
+        self.engine = self._openers[0]().engine
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        """Run the program of `class_index` (1,) once on the other inputs."""
+        index = int(inputs["class_index"][0]) if "class_index" in inputs else 0
+        if not 0 <= index < len(self._openers):
+            raise ValueError(f"class_index is {index}, expected 0 to {len(self._openers) - 1}")
+        return self._openers[index]()({name: value for name, value in inputs.items() if name != "class_index"})
+
+    @property
+    def without_rounding(self) -> Callable[[], ClassPrograms]:
+        """As of an evaluated program; there only where the programs have it."""
+        self._openers[0]().without_rounding  # type: ignore[attr-defined]  # noqa: B018  # an AttributeError is the answer
+        return lambda: ClassPrograms([partial(_open_unrounded, opener) for opener in self._openers])
+
+
+DEFAULT_OPTIONS = EngineOptions()
+
+
+def check_runtime(name: str) -> str:
+    """`name`; raises TargetError when there is no such runtime."""
+    if name not in ENGINES:
+        raise TargetError(f"unknown runtime {name!r}, expected one of {', '.join(ENGINES)}")
+    return name
+
+
+def choose_runtime(targets: Collection[str]) -> str:
+    """The best installed one of a bundle's targets; if none is installed, the best: opening it says what is missing."""
+    held = [one.name for one in by_preference() if one.name in targets]
+    if not held:
+        raise TargetError(
+            f"the bundle holds {', '.join(targets)} only, whose pipeline.py is code that would run here",
+            "add --runtime diffusers where you trust where the bundle comes from",
+        )
+    return next((name for name in held if find_spec(ENGINES[name].package)), held[0])
+
+
+def is_installed(runtime: str) -> bool:
+    """Whether the package of `runtime` is there."""
+    return find_spec(ENGINES[check_runtime(runtime)].package) is not None
+
+
+def open_program(runtime: str, file: Path, spec: ProgramSpec, options: EngineOptions = DEFAULT_OPTIONS) -> Program:
+    """Open one program in the runtime of its target; raises TargetError when that is unknown or not installed.
+
+    Where each class has a function of its own, those after the first are opened when they are called.
+    """
+    if spec.class_functions is not None:
+        specs = [replace(spec, function=one, class_functions=None) for one in spec.class_functions.values()]
+        return ClassPrograms([partial(open_program, runtime, file, one, options) for one in specs])
+    # onnxruntime's files hold one program each
+    name = {} if spec.function is None else {"function": spec.function}
+    return load_runtime(runtime).open_program(file, spec, options=options, **name)  # type: ignore[no-any-return]
+
+
+def load_runtime(runtime: str) -> ModuleType:
+    """The module that opens the programs of `runtime`, its library with it; raises TargetError like `open_program`."""
+    entry = ENGINES[check_runtime(runtime)]
+    try:
+        return import_module(entry.module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != entry.package:
+            raise
+        raise TargetError(
+            f"runtime {runtime!r} needs the package {entry.package}, which is not installed",
+            f"pip install {entry.package}",
+        ) from error
+
+
+def describe_file(runtime: str, file: Path) -> FileDescription:
+    """What a program file says of itself, read by the runtime of its format; raises TargetError without it."""
+    return load_runtime(runtime).describe_file(file)  # type: ignore[no-any-return]
+
+
+def check_inputs(inputs: Mapping[str, np.ndarray], spec: ProgramSpec) -> list[np.ndarray]:
+    """The inputs in the program's order; raises ValueError where a name, shape or dtype differs from the manifest."""
+    if set(inputs) != {s.name for s in spec.inputs}:
+        raise ValueError(f"{spec.name} takes {[s.name for s in spec.inputs]}, was given {sorted(inputs)}")
+    for s in spec.inputs:
+        array = inputs[s.name]
+        if array.shape != s.shape or array.dtype != s.dtype:
+            raise ValueError(f"{spec.name} takes {s.name} {s.dtype} {s.shape}, was given {array.dtype} {array.shape}")
+    return [inputs[s.name] for s in spec.inputs]
+
+
+def _open_unrounded(opener: Callable[[], Program]) -> Program:
+    return opener().without_rounding()  # type: ignore[attr-defined,no-any-return]

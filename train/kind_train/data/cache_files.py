@@ -1,0 +1,248 @@
+"""How a cache of latents lies on the disk, and that nothing of it is missing or damaged.
+
+    cache.json   index.safetensors   shards/00000/{latents.npy, hashes.json} ...   autoencoder/
+
+What does not fit is one line that names the file, before anything is trained on it or added to it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from kind_core.autoencoder import AUTOENCODER_NAME, find_weights, read_autoencoder
+from kind_core.class_ids import require_distinct
+from kind_core.classes import ClassInfo
+from kind_core.config import AutoencoderConfig
+from kind_core.errors import ClassNameError, ConfigError, DataError
+from kind_core.files.json_files import read_object
+from kind_core.files.litter import is_hidden
+from kind_core.files.staging import PART, staged
+from kind_core.files.weight_files import is_pointer
+
+CACHE_NAME = "cache.json"
+INDEX_NAME = "index.safetensors"
+SHARDS_NAME = "shards"
+LATENTS_NAME = "latents.npy"
+HASHES_NAME = "hashes.json"
+FORMAT_VERSION = 1
+
+_AGAIN = "copy it anew, or make the cache again with --force"
+_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "bool": (bool,), "float": (int, float)}
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheSettings:
+    """What decides the bytes of a cache: a resumed one must share it. `size` is the side of the photos in pixels."""
+
+    autoencoder: AutoencoderConfig
+    autoencoder_sha256: str
+    size: int
+    flip: bool
+    shard_rows: int
+
+    @property
+    def row_shape(self) -> tuple[int, int, int, int]:
+        """(ways, channels, size, size) of what is stored of a photo, the channels of any number."""
+        side = self.size // self.autoencoder.downscale
+        return (2 if self.flip else 1), -1, side, side
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheFile:
+    """`cache.json`: how the latents were made, and the classes by label."""
+
+    settings: CacheSettings
+    classes: tuple[ClassInfo, ...]
+    finished: bool
+
+
+def is_cache(path: str | Path) -> bool:
+    """Whether `path` is a finished or unfinished cache of latents."""
+    return (Path(path) / CACHE_NAME).exists()
+
+
+def read_cache_file(folder: Path) -> CacheFile:
+    """`cache.json` of a cache; raises DataError."""
+    file = folder / CACHE_NAME
+    data = read_object(file, DataError, _AGAIN)
+    version = data.get("format_version")
+    if version != FORMAT_VERSION:
+        raise DataError(f"{file} has format_version {version!r}, this program reads {FORMAT_VERSION}", _AGAIN)
+    if not isinstance(data.get("finished"), bool):
+        raise DataError(f"{file} has finished {data.get('finished')!r}, expected true or false", _AGAIN)
+    settings = _as_object(data.get("settings"), "settings", file)
+    autoencoder = _build(AutoencoderConfig, _as_object(settings.get("autoencoder"), "autoencoder", file), file)
+    return CacheFile(
+        settings=_build(CacheSettings, {**settings, "autoencoder": autoencoder}, file),
+        classes=_read_classes(data.get("classes"), file),
+        finished=data["finished"],
+    )
+
+
+def write_cache_file(folder: Path, cache: CacheFile) -> None:
+    """Write `cache.json`."""
+    data = {
+        "format_version": FORMAT_VERSION,
+        "finished": cache.finished,
+        "settings": asdict(cache.settings),
+        "classes": [{"id": info.id, "names": list(info.names)} for info in cache.classes],
+    }
+    with staged(folder / CACHE_NAME, PART, force=True) as file:
+        file.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _as_object(value: object, name: str, file: Path) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{file} has {name} {value!r:.60}, expected an object", _AGAIN)
+    return value
+
+
+def _build(kind: type[_T], data: Mapping[str, Any], file: Path) -> _T:
+    """A dataclass of the values that `file` holds; raises DataError for a missing, unknown or mistyped one."""
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    unknown = next((name for name in data if name not in known), None)
+    if unknown is not None:
+        raise DataError(f"{file} has a setting {unknown!r} that this program does not know", _AGAIN)
+    for name, field in known.items():
+        if name not in data:
+            if field.default is MISSING:
+                raise DataError(f"{file} has no setting {name!r}", _AGAIN)
+            continue
+        types = _KINDS.get(str(field.type))
+        is_right = types is None or (isinstance(data[name], types) and (bool in types) == isinstance(data[name], bool))
+        if not is_right or (isinstance(data[name], int) and data[name] < 0):
+            raise DataError(f"{file} has {name} {data[name]!r:.60}, expected another kind of value", _AGAIN)
+    try:
+        return kind(**data)
+    except ConfigError as error:
+        raise DataError(f"{file}: {error.message}", _AGAIN) from error
+
+
+def _read_classes(data: object, file: Path) -> tuple[ClassInfo, ...]:
+    if not isinstance(data, list) or not data:
+        raise DataError(f"{file} has classes {data!r:.60}, expected a list", _AGAIN)
+    for one in data:
+        names = one.get("names") if isinstance(one, dict) else None
+        if not isinstance(names, list) or not all(isinstance(text, str) for text in (one.get("id"), *names)):
+            raise DataError(f"{file} has a class {one!r:.60}, expected an id and names", _AGAIN)
+    try:
+        classes = tuple(ClassInfo(id=one["id"], names=tuple(one["names"])) for one in data)
+        require_distinct(classes)
+    except ClassNameError as error:
+        raise DataError(f"{file}: {error.message}", _AGAIN) from error
+    if len({info.id for info in classes}) < len(classes):
+        raise DataError(f"{file} has two classes with one id", _AGAIN)
+    return classes
+
+
+def list_shards(folder: Path) -> list[Path]:
+    """The shards of a cache in their order; raises DataError where one is missing."""
+    place = folder / SHARDS_NAME
+    try:
+        names = sorted(item.name for item in place.iterdir() if not is_hidden(item.name))
+    except OSError as error:
+        raise DataError(f"{place} cannot be read: {error.strerror or error}", _AGAIN) from error
+    expected = [f"{number:05d}" for number in range(len(names))]
+    other = next((e for name, e in zip(names, expected, strict=True) if name != e), None)
+    if other is not None:
+        raise DataError(f"{place} lacks {other}, or holds what is no shard", _AGAIN)
+    return [place / name for name in names]
+
+
+def _mend(shard: Path) -> str:
+    return f"copy it anew, or remove {shard} and the shards after it and run kind-train cache with --resume"
+
+
+def open_shard(shard: Path, settings: CacheSettings) -> np.ndarray:
+    """The latents of a shard, mapped and not read: fp16 (rows, ways, channels, size, size)."""
+    file = shard / LATENTS_NAME
+    if not file.is_file():
+        raise DataError(f"there is no {file}", _mend(shard))
+    if is_pointer(file):
+        raise DataError(f"{file} is a Git LFS pointer, not the data", "git lfs pull brings it")
+    try:
+        latents: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError) as error:
+        raise DataError(f"{file} is damaged: {' '.join(str(error).split())}", _mend(shard)) from error
+    ways, _, *sides = settings.row_shape
+    shape = latents.shape
+    is_right = len(shape) == 5 and shape[1] == ways and list(shape[3:]) == sides and shape[2] > 0
+    if latents.dtype != np.float16 or not is_right or not 1 <= shape[0] <= settings.shard_rows:
+        raise DataError(
+            f"{file} holds {latents.dtype} of shape {shape}, expected float16 of shape "
+            f"(up to {settings.shard_rows}, {ways}, channels, {sides[0]}, {sides[1]})",
+            _mend(shard),
+        )
+    return latents
+
+
+def open_shards(folder: Path, settings: CacheSettings) -> list[np.ndarray]:
+    """The latents of all shards; all but the last are full."""
+    places = list_shards(folder)
+    shards = [open_shard(place, settings) for place in places]
+    for place, latents in zip(places, shards, strict=True):
+        if latents.shape[1:] != shards[0].shape[1:] or (place != places[-1] and len(latents) < settings.shard_rows):
+            message = f"{place / LATENTS_NAME} holds latents of shape {latents.shape}"
+            raise DataError(f"{message}, which do not go with the other shards", _mend(place))
+    return shards
+
+
+def read_hashes(shard: Path, count: int) -> list[str]:
+    """sha256 of the pixels of each of the `count` photos of a shard."""
+    file = shard / HASHES_NAME
+    try:
+        hashes = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{file} is damaged: {error}", _mend(shard)) from error
+    if not isinstance(hashes, list) or not all(isinstance(one, str) for one in hashes) or len(hashes) != count:
+        raise DataError(f"{file} is damaged or missing, expected the hashes of {count} photos", _mend(shard))
+    return hashes
+
+
+def read_index(folder: Path, num_latents: int, classes: Sequence[ClassInfo]) -> tuple[Tensor, Tensor]:
+    """The latent and the label of each photo, long (n,) both; every class has a photo."""
+    file = folder / INDEX_NAME
+    try:
+        index = load_file(file) if file.is_file() else {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"{file} is damaged: {error}", _AGAIN) from error
+    rows, labels = index.get("rows"), index.get("labels")
+    if rows is None or labels is None or rows.shape != labels.shape or rows.dim() != 1 or not len(rows):
+        raise DataError(f"{file} is damaged or missing, expected rows and labels of the same length", _AGAIN)
+    for name, values, count in (("rows", rows, num_latents), ("labels", labels, len(classes))):
+        if values.dtype != torch.int64 or int(values.min()) < 0 or int(values.max()) >= count:
+            held = f"{values.dtype} from {values.min()} to {values.max()}"
+            raise DataError(f"{file} has {name} of {held}, expected whole numbers from 0 to {count - 1}", _AGAIN)
+    present = set(labels.tolist())
+    absent = next((info for label, info in enumerate(classes) if label not in present), None)
+    if absent is not None:
+        raise DataError(f"{file} has no photo of class {absent.name!r}", _AGAIN)
+    return rows, labels
+
+
+def check_autoencoder(folder: Path, settings: CacheSettings) -> None:
+    """Raise DataError where the autoencoder that made the latents does not lie beside them, whole."""
+    from safetensors import safe_open
+
+    place = folder / AUTOENCODER_NAME
+    hint = f"copy the autoencoder of the cache into {place}"
+    try:
+        found = read_autoencoder(place)
+        with safe_open(find_weights(place), "pt") as weights:
+            weights.keys()
+    except (ConfigError, SafetensorError, OSError) as error:
+        reason = error.message if isinstance(error, ConfigError) else f"{find_weights(place)} is damaged: {error}"
+        raise DataError(f"the cache {folder} has lost its autoencoder: {reason}", hint) from error
+    if found != settings.autoencoder:
+        raise DataError(f"{place} holds {found}, but the latents were made by {settings.autoencoder}", hint)

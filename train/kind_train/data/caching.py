@@ -1,0 +1,268 @@
+"""`kind-train cache`: photos through an autoencoder once, so that training reads latents.
+
+The work is done in shards that are there whole or not at all. An interrupted cache goes on after its last shard: a
+photo whose pixels were encoded already, in this run or before, is not encoded again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kind_core.autoencoder import (
+    AUTOENCODER_FILES,
+    AUTOENCODER_NAME,
+    copy_autoencoder,
+    encode_moments,
+    hash_autoencoder,
+    load_autoencoder,
+    read_autoencoder,
+)
+from kind_core.errors import ConfigError, OutputError
+from kind_core.files.litter import is_bare
+from kind_core.files.staging import PART, claimed, folder_kind, recover, staged
+from kind_core.files.tensor_files import write_tensors
+from kind_train.data.cache_files import (
+    CACHE_NAME,
+    HASHES_NAME,
+    INDEX_NAME,
+    LATENTS_NAME,
+    SHARDS_NAME,
+    CacheFile,
+    CacheSettings,
+    is_cache,
+    list_shards,
+    open_shards,
+    read_cache_file,
+    read_hashes,
+    write_cache_file,
+)
+from kind_train.data.photo_set import (
+    Skipped,
+    Tell,
+    hash_pixels,
+    ignore,
+    read_photos,
+    require_all_classes,
+    require_photos,
+    tell_skipped,
+)
+from kind_train.data.photo_source import Source
+from kind_train.data.sources import open_source
+from kind_train.device import pick_device, tune_device
+
+SHARD_ROWS = 4096
+OnProgress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheRequest:
+    """What to encode. `size` is the side of the photos in pixels, a multiple of what the autoencoder divides it by."""
+
+    data: str
+    autoencoder: Path
+    output: Path
+    size: int = 256
+    classes: tuple[str, ...] = ()
+    flip: bool = True
+    batch_size: int = 16
+    device: str = "auto"
+    strict: bool = False
+    resume: bool = False
+    force: bool = False
+    shard_rows: int = SHARD_ROWS
+
+    def __post_init__(self) -> None:
+        for name in ("size", "batch_size", "shard_rows"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        if self.resume and self.force:
+            raise ConfigError("--resume and --force exclude each other", "continue the cache, or replace it")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheResult:
+    """What a finished cache holds."""
+
+    photos: int
+    latents: int
+    duplicates: int
+    skipped: tuple[Skipped, ...]
+    size_bytes: int
+
+
+def make_cache(
+    request: CacheRequest, on_progress: OnProgress = lambda done, total, status: None, tell: Tell = ignore
+) -> CacheResult:
+    """Encode every photo and write the cache; raises a KindError, and what is finished stays for --resume.
+
+    `tell` gets the lines about what of the data could not be read.
+    """
+    config = read_autoencoder(request.autoencoder)
+    if request.size % config.downscale:
+        raise ConfigError(f"size is {request.size}, expected a multiple of the autoencoder's {config.downscale}")
+    source = open_source(request.data, request.output)
+    kept = source.choose(request.classes)
+    require_photos(source, kept)
+    settings = CacheSettings(
+        autoencoder=config, autoencoder_sha256=hash_autoencoder(request.autoencoder), size=request.size,
+        flip=request.flip, shard_rows=request.shard_rows,
+    )  # fmt: skip
+    for line in source.notes:
+        tell(line)
+    _start(request, settings, source, kept)
+    with claimed(request.output, CACHE):
+        return _encode_photos(request, settings, source, kept, on_progress, tell)
+
+
+def _encode_photos(
+    request: CacheRequest,
+    settings: CacheSettings,
+    source: Source,
+    kept: list[int],
+    on_progress: OnProgress,
+    tell: Tell,
+) -> CacheResult:
+    writer = _ShardWriter(request, settings)
+    rows: dict[tuple[int, int], None] = {}  # (latent, label), each once, in the order of the photos
+    skipped: list[Skipped] = []
+    photos = 0
+    total = sum(map(set(kept).__contains__, source.labels))
+    for photo in read_photos(source, request.size, kept, strict=request.strict, on_skip=skipped.append):
+        rows[writer.add(photo.pixels), photo.label] = None
+        photos += 1
+        on_progress(photos + len(skipped), total, f"{len(writer.known)} latents")
+    writer.finish()
+    tell_skipped(skipped, tell)
+    labels = [label for _, label in rows]
+    require_all_classes(source, kept, labels)
+    index = {"rows": torch.tensor([row for row, _ in rows]), "labels": torch.tensor(labels)}
+    with staged(request.output / INDEX_NAME, PART, force=True) as file:
+        write_tensors(file, index)
+    _write_cache_file(request.output, settings, source, kept, finished=True)
+    size_bytes = sum(file.stat().st_size for file in request.output.rglob("*") if file.is_file())
+    return CacheResult(
+        photos=photos, latents=len(writer.known), duplicates=photos - len(rows), skipped=tuple(skipped),
+        size_bytes=size_bytes,
+    )  # fmt: skip
+
+
+def _is_cache_file(name: str) -> bool:
+    folder, _, rest = name.rpartition("/")
+    return name in (CACHE_NAME, INDEX_NAME, *AUTOENCODER_FILES) or (
+        folder.startswith(f"{SHARDS_NAME}/") and rest in (LATENTS_NAME, HASHES_NAME)
+    )
+
+
+def _require_cache_file(folder: Path) -> None:
+    """What a damaged cache has too, so that --force replaces it."""
+    if not is_cache(folder):
+        raise OutputError(f"it has no {CACHE_NAME}")
+
+
+CACHE = folder_kind("a cache of latents", _require_cache_file, _is_cache_file, heart=CACHE_NAME)
+
+
+def _start(request: CacheRequest, settings: CacheSettings, source: Source, kept: list[int]) -> None:
+    """Make the folder of a new cache, or see that the one there is the same."""
+    folder = request.output
+    if is_cache(folder) and not request.force:
+        if not request.resume:
+            raise OutputError(f"{folder} already holds a cache", "continue it with --resume or replace it with --force")
+        then = read_cache_file(folder).settings
+        for field in fields(settings):
+            old, new = (getattr(one, field.name) for one in (then, settings))
+            if old != new:
+                raise ConfigError(
+                    f"the cache {folder} was made with {field.name} {old!r}, not {new!r}",
+                    "continue it with that, or replace it with --force",
+                )
+        recover(folder / SHARDS_NAME)
+        _write_cache_file(folder, settings, source, kept, finished=False)
+        return
+    is_empty = folder.is_dir() and is_bare(folder)
+    if folder.is_dir() and not is_empty and (misfit := CACHE.find_misfit(folder)):
+        hint = "choose an empty or a new --output; --force replaces only a cache"
+        raise OutputError(f"{folder} holds other files than a cache: {misfit}", hint)
+    if request.resume:
+        raise ConfigError(f"{folder} holds no cache to resume", "start without --resume")
+    with staged(folder, CACHE, force=request.force or is_empty) as place:
+        copy_autoencoder(request.autoencoder, place / AUTOENCODER_NAME)
+        (place / SHARDS_NAME).mkdir()
+        _write_cache_file(place, settings, source, kept, finished=False)
+
+
+def _write_cache_file(
+    folder: Path, settings: CacheSettings, source: Source, kept: list[int], *, finished: bool
+) -> None:
+    classes = tuple(source.classes[label] for label in kept)
+    write_cache_file(folder, CacheFile(settings=settings, classes=classes, finished=finished))
+
+
+class _ShardWriter:
+    """Encodes photos whose pixels it has not seen, a batch at a time, and writes them a shard at a time."""
+
+    def __init__(self, request: CacheRequest, settings: CacheSettings) -> None:
+        self.settings = settings
+        self.device = pick_device(request.device)
+        tune_device(self.device)
+        self.autoencoder = load_autoencoder(request.autoencoder, settings.autoencoder).to(self.device)
+        self.batch_size = request.batch_size
+        self.folder = request.output / SHARDS_NAME
+        self.known: dict[str, int] = {}
+        self.num_shards = 0
+        shards = open_shards(request.output, settings)
+        for place, latents in zip(list_shards(request.output), shards, strict=True):
+            hashes = read_hashes(place, len(latents))
+            if len(hashes) < settings.shard_rows:
+                shutil.rmtree(place)  # the last shard of a finished cache, to which photos are added now
+                break
+            self.known |= {one: len(self.known) + i for i, one in enumerate(hashes)}
+            self.num_shards += 1
+        self._waiting: list[np.ndarray] = []
+        self._encoded: list[Tensor] = []
+        self._hashes: list[str] = []
+
+    def add(self, pixels: np.ndarray) -> int:
+        """The row of the latent of these pixels, which is encoded where they are new."""
+        digest = hash_pixels(pixels)
+        if digest in self.known:
+            return self.known[digest]
+        self.known[digest] = len(self.known)
+        self._hashes.append(digest)
+        self._waiting.append(pixels)
+        if len(self._waiting) == self.batch_size or len(self._hashes) == self.settings.shard_rows:
+            self._encode()
+        if len(self._hashes) == self.settings.shard_rows:
+            self._write()
+        return self.known[digest]
+
+    def finish(self) -> None:
+        """Write what is left."""
+        if self._waiting:
+            self._encode()
+        if self._hashes:
+            self._write()
+
+    def _encode(self) -> None:
+        images = torch.from_numpy(np.stack(self._waiting)).to(self.device).float() / 127.5 - 1
+        ways = [images, images.flip(-1)] if self.settings.flip else [images]
+        moments = [encode_moments(self.autoencoder, self.settings.autoencoder, way) for way in ways]
+        self._encoded.append(torch.stack(moments, dim=1).half().cpu())
+        self._waiting.clear()
+
+    def _write(self) -> None:
+        with staged(self.folder / f"{self.num_shards:05d}", CACHE) as place:
+            place.mkdir()
+            np.save(place / LATENTS_NAME, torch.cat(self._encoded).numpy())
+            (place / HASHES_NAME).write_text(json.dumps(self._hashes), encoding="utf-8")
+        self.num_shards += 1
+        self._encoded.clear()
+        self._hashes.clear()

@@ -1,0 +1,189 @@
+"""Photos for training, decoded once into one uint8 tensor."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kind_core.classes import ClassInfo
+from kind_core.errors import DataError
+from kind_train.data.decoding import UnreadableImage, decode_photo
+from kind_train.data.holding_out import split_photos as split_photos
+from kind_train.data.photo_source import Source
+from kind_train.data.sources import open_source
+from kind_train.data.training_set import Draw as Draw
+from kind_train.data.training_set import TrainingSet as TrainingSet
+
+Progress = Callable[[int, int], None]
+# A line about the data that its owner should see.
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Skipped:
+    """An image that could not be read, and why."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhotoSet:
+    """Decoded photos: `images` (n, 3, size, size) uint8, `labels` (n,) long into `classes`.
+
+    `skipped` holds the images that could not be read.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[ClassInfo, ...]
+    skipped: tuple[Skipped, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(3, size, size)."""
+        return 3, self.images.shape[2], self.images.shape[3]
+
+    def read(self, indices: Tensor, flipped: Tensor | None = None) -> Tensor:
+        """uint8 (batch, 3, size, size)."""
+        images = self.images[indices]
+        return images if flipped is None else torch.where(flipped[:, None, None, None], images.flip(-1), images)
+
+    def to_input(self, stored: Tensor, draw: Draw) -> Tensor:
+        """Pixels in [-1, 1]."""
+        return stored.float() / 127.5 - 1
+
+    def to_unit(self, indices: Tensor) -> Tensor:
+        """The photos at `indices` as float32 in [-1, 1]."""
+        return self.images[indices].float() / 127.5 - 1
+
+    def select(self, indices: Tensor) -> PhotoSet:
+        """The photos at `indices`."""
+        return replace(self, images=self.images[indices], labels=self.labels[indices], skipped=())
+
+    def digests(self) -> list[str]:
+        """sha256 of the pixels of each photo."""
+        return [hash_pixels(image) for image in self.images.numpy()]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Photo:
+    """A decoded photo, pixels uint8 (3, size, size), and its position among the kept classes."""
+
+    name: str
+    label: int
+    pixels: np.ndarray
+
+
+def ignore(line: str) -> None:
+    """Tells nobody."""
+
+
+def read_photos(
+    source: Source, size: int, kept: Sequence[int], *, strict: bool, on_skip: Callable[[Skipped], None]
+) -> Iterator[Photo]:
+    """The photos of the `kept` labels one after the other, cropped to the centre square and resized to `size`.
+
+    An unreadable image is told to `on_skip`; `strict` raises DataError instead.
+    """
+    position = {label: i for i, label in enumerate(kept)}
+    for entry in source.entries():
+        if entry.label not in position:
+            continue
+        try:
+            if entry.problem:
+                raise UnreadableImage(entry.problem)
+            pixels = decode_photo(entry.source, size)
+        except UnreadableImage as error:
+            skipped = Skipped(name=entry.name, reason=str(error))
+            if strict:
+                raise DataError(f"unreadable image {skipped}", "remove it, or leave out --strict") from error
+            on_skip(skipped)
+            continue
+        yield Photo(name=entry.name, label=position[entry.label], pixels=pixels)
+
+
+def hash_pixels(pixels: np.ndarray) -> str:
+    """sha256 of a photo, uint8 (3, size, size)."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def tell_skipped(skipped: Sequence[Skipped], tell: Tell) -> None:
+    """Name every image that could not be read, then count them by reason."""
+    for one in skipped:
+        tell(f"skipped unreadable image {one}")
+    if skipped:
+        # what stands in brackets is of one image alone: the bytes that are missing
+        reasons = Counter(re.sub(r" \(.*\)", "", one.reason) for one in skipped)
+        counts = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+        tell(f"{len(skipped)} unreadable images skipped: {counts}")
+
+
+def load_photos(
+    path: str | Path,
+    size: int,
+    *,
+    classes: Sequence[str] | Sequence[ClassInfo] = (),
+    strict: bool = False,
+    progress: Progress | None = None,
+    tell: Tell = ignore,
+    output: Path | None = None,
+) -> PhotoSet:
+    """Read all photos at `path`, whatever `open_source` takes, into memory.
+
+    `classes` keeps some classes, in that order: see `Source.choose`. An unreadable image is named, skipped and counted;
+    `strict` raises DataError instead. `tell` gets the lines that say so, and those about files that are left out.
+    `output`, where the command writes, is left out of the data.
+    """
+    source = open_source(path, output)
+    kept = source.choose(classes)
+    require_photos(source, kept)
+    for line in source.notes:
+        tell(line)
+    total = sum(map(set(kept).__contains__, source.labels))
+    images = np.empty((total, 3, size, size), np.uint8)
+    labels: list[int] = []
+    skipped: list[Skipped] = []
+    for photo in read_photos(source, size, kept, strict=strict, on_skip=skipped.append):
+        images[len(labels)] = photo.pixels
+        labels.append(photo.label)
+        if progress is not None:
+            progress(len(labels) + len(skipped), total)
+    tell_skipped(skipped, tell)
+    require_all_classes(source, kept, labels)
+    return PhotoSet(
+        images=torch.from_numpy(images[: len(labels)]),
+        labels=torch.tensor(labels),
+        classes=tuple(source.classes[label] for label in kept),
+        skipped=tuple(skipped),
+    )
+
+
+def require_photos(source: Source, kept: Sequence[int]) -> None:
+    """Raise DataError where some class has no photo at all; call before any is read."""
+    held = set(source.labels)
+    require_all_classes(source, kept, [position for position, label in enumerate(kept) if label in held])
+
+
+def require_all_classes(source: Source, kept: Sequence[int], labels: Sequence[int]) -> None:
+    """Raise DataError where no photo, or none of some class, could be read."""
+    found = set(labels)
+    for position, label in enumerate(kept):
+        if position not in found:
+            name, reason = source.classes[label].name, source.absent.get(label)
+            message = f"{source.path} holds no readable image of class {name!r}" + (f": {reason}" if reason else "")
+            raise DataError(message, "add images or leave the class out with --classes")

@@ -1,0 +1,149 @@
+"""Photos in WebDataset shards: tar files whose members of one stem are one sample, an image and its `.cls`."""
+
+from __future__ import annotations
+
+import lzma
+import re
+import tarfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from kind_core.errors import DataError
+from kind_core.files.litter import is_hidden
+from kind_train.data.decoding import photo_suffixes
+from kind_train.data.photo_source import Entry, Source, check_label, count_classes, make_classes
+from kind_train.data.plain_text import decode_text
+
+NAMES_NAME = "classes.txt"
+_LABEL_SUFFIX = ".cls"
+_MAX_LABEL_BYTES = 1024
+_MAX_PHOTO_BYTES = 1 << 30
+_MAX_NAMES_BYTES = 64 << 20
+_BROKEN = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError)
+
+
+@dataclass
+class _Sample:
+    """The members of one stem that matter: suffixes of all, contents of those that were read."""
+
+    key: str
+    suffixes: dict[str, None] = field(default_factory=dict)  # in their order
+    contents: dict[str, bytes] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def image_suffix(self) -> str | None:
+        return next((suffix for suffix in self.suffixes if suffix in photo_suffixes()), None)
+
+
+def open_shards(path: str, shards: Sequence[Path]) -> Source:
+    """The samples of `shards`, one shard after the other; the lines of `classes.txt` beside them name the classes.
+
+    What is no whole sample, an image with a label, is told in the notes.
+    """
+    partial: Counter[str] = Counter()
+    places, numbers = [], []
+    for shard in shards:
+        for sample in _read_samples(shard, partial, with_images=False):
+            places.append(f"{shard.name} {sample.key}")
+            numbers.append(_read_label(shard, sample))
+    notes = tuple(f"left out in {path}: {count} samples {what}" for what, count in partial.items())
+    if not numbers:
+        held = f"; {'; '.join(notes)}" if notes else ""
+        raise DataError(f"{path} holds no sample with an image and .cls{held}", "write shards with webdataset's names")
+    file = shards[0].parent / NAMES_NAME
+    names = read_names(file) if file.is_file() else [str(i) for i in range(count_classes(numbers, path))]
+    labels = [check_label(number, len(names), place) for number, place in zip(numbers, places, strict=True)]
+    return Source(
+        path=path,
+        classes=make_classes(path, names),
+        labels=labels,
+        entries=lambda: (entry for shard in shards for entry in _read_entries(shard)),
+        notes=notes,
+    )
+
+
+def read_names(file: Path) -> list[str]:
+    """The class names in a text file, one a line in the order of their labels, as any editor writes it."""
+    if file.stat().st_size > _MAX_NAMES_BYTES:
+        raise DataError(f"{file} has {file.stat().st_size} bytes, expected a list of class names")
+    try:
+        lines = decode_text(file.read_bytes()).rstrip().split("\n")
+    except ValueError as error:
+        raise DataError(f"{file} is no text: {error}", "save it as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror or error}") from error
+    names = [line.strip() for line in lines]
+    if "" in names:
+        raise DataError(f"{file} names no class in line {names.index('') + 1}", "write the name of one class a line")
+    return names
+
+
+def _read_entries(shard: Path) -> Iterator[Entry]:
+    for sample in _read_samples(shard, Counter(), with_images=True):
+        yield Entry(
+            name=f"{shard.name} {sample.key}",
+            label=_read_label(shard, sample),
+            source=sample.contents.get(sample.image_suffix or "", b""),
+            problem=sample.problem,
+        )
+
+
+def _read_samples(shard: Path, partial: Counter[str], *, with_images: bool) -> Iterator[_Sample]:
+    """The whole samples of a shard, in which what belongs together lies together; others are counted in `partial`."""
+    sample = _Sample("")
+    try:
+        with tarfile.open(shard) as archive:
+            for member in archive:
+                path = PurePosixPath(member.name)
+                if not member.isfile() or any(map(is_hidden, path.parts)):
+                    continue
+                stem, _, suffix = path.name.partition(".")
+                key = str(path.with_name(stem))
+                if key != sample.key:
+                    if _is_whole(sample, partial):
+                        yield sample
+                    sample = _Sample(key)
+                _add_member(archive, member, f".{suffix}".lower(), sample, with_images=with_images)
+    except _BROKEN as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{shard} is not a whole tar file: {reason}", "copy the shard again") from error
+    if _is_whole(sample, partial):
+        yield sample
+
+
+def _add_member(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, sample: _Sample, *, with_images: bool
+) -> None:
+    sample.suffixes[suffix] = None
+    is_label = suffix == _LABEL_SUFFIX
+    if not is_label and not (with_images and suffix == sample.image_suffix):
+        return
+    if member.size > (_MAX_LABEL_BYTES if is_label else _MAX_PHOTO_BYTES):
+        sample.problem = f"its {suffix} has {member.size} bytes"
+        return
+    stream = archive.extractfile(member)
+    sample.contents[suffix] = b"" if stream is None else stream.read()
+
+
+def _is_whole(sample: _Sample, partial: Counter[str]) -> bool:
+    has_image, has_label = sample.image_suffix is not None, _LABEL_SUFFIX in sample.suffixes
+    if has_image and not has_label:
+        partial["without .cls"] += 1
+    if has_label and not has_image:
+        others = ", ".join(sorted(sample.suffixes.keys() - {_LABEL_SUFFIX}))
+        partial[f"without an image that is read{f', but with {others}' if others else ''}"] += 1
+    return has_image and has_label
+
+
+def _read_label(shard: Path, sample: _Sample) -> int:
+    try:
+        text = decode_text(sample.contents.get(_LABEL_SUFFIX, b"")).strip()
+    except ValueError:
+        text = repr(sample.contents[_LABEL_SUFFIX])
+    if not re.fullmatch(r"-?[0-9]{1,18}", text):
+        raise DataError(f"{shard} has a sample with .cls {text!r:.60}, expected a whole number: {sample.key}")
+    return int(text)

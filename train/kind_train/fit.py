@@ -1,0 +1,149 @@
+"""A whole training session as `kind-train fit` runs it: options, data, progress on stderr, result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from kind_core.classes import ClassInfo
+from kind_core.console.tables import open_console, say
+from kind_core.errors import ConfigError, DataError
+from kind_core.files.staging import claimed
+from kind_train.config import TrainConfig, load_options
+from kind_train.data.holding_out import SplitRecord, read_split, split_and_record
+from kind_train.data.latents import is_cache, open_cache
+from kind_train.data.photo_set import TrainingSet, load_photos
+from kind_train.display import show_progress
+from kind_train.recipe import check_recipe
+from kind_train.run.processes import Processes, joined_processes
+from kind_train.run.run_folder import BEST_NAME, OPTIONS_NAME, RUN, check_run_folder, read_step, start_run_folder
+from kind_train.run.trainer import Progress, Trainer
+from kind_train.start.shape import pick_shape
+from kind_train.start.starting import check_inputs, require_same_kind
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitResult:
+    """Where the best checkpoint lies, and its held-out loss, None where no photo was held out.
+
+    Of several processes the main one speaks.
+    """
+
+    checkpoint: Path
+    best_loss: float | None
+    is_main: bool = True
+
+
+def fit_model(config_file: Path | None, flags: Mapping[str, Any], *, resume: bool, force: bool) -> FitResult:
+    """Train as the options say. A resumed run takes the options of its folder, under the flags.
+
+    Raises KeyboardInterrupt at Ctrl-C, after saying on stderr how to go on.
+    """
+    if resume and config_file is None and flags.get("output"):
+        options = Path(flags["output"]) / OPTIONS_NAME
+        config_file = options if options.exists() else None
+    config = load_options(config_file, flags)
+    with joined_processes(config.device) as processes:
+        console = open_console(stderr=True, quiet=not processes.is_main)
+        if processes.is_main:
+            check_run_folder(Path(config.output), resume=resume, force=force)
+        try:
+            return _fit(config, console, processes, resume=resume, force=force)
+        except KeyboardInterrupt:
+            say(console, _describe_interruption(Path(config.output)))
+            raise
+
+
+def _fit(config: TrainConfig, console: Console, processes: Processes, *, resume: bool, force: bool) -> FitResult:
+    check_recipe(config, pick_shape(config))
+    train, held_out, record = _load_split(config, console, resume=resume)
+    processes.wait()  # until the main one has mended what a killed run left
+    trainer = Trainer(config, train, held_out, resume=resume, processes=processes)
+    if not len(held_out) and (record is None or record.fraction > 0):
+        message = "none of the photos that this run held out is there any more"
+        raise DataError(message, "put them back or give --val-data")
+    if processes.is_main:
+        held_out_as = None if record is None else record.to_dict()
+        start_run_folder(config, resume=resume, force=force, held_out=held_out_as)
+    count = sum(p.numel() for p in trainer.model.parameters())
+    say(console, f"{len(train)} photos, {len(held_out)} held out, {len(train.classes)} classes; "
+                 f"{count / 1e6:.2f}M parameters on {trainer.device}")  # fmt: skip
+    if trainer.model_config.provenance.training:
+        say(console, f"trained {trainer.model_config.provenance.training}")
+    if trainer.step >= config.num_steps:
+        say(console, f"step {trainer.step} of {config.num_steps} is done already, raise --images to go on")
+    elif resume:
+        say(console, f"resumed at step {trainer.step} of {config.num_steps}")
+    with _claim(config, processes), show_progress(console, "images") as update:
+        total = config.num_steps * config.batch_size
+        best_loss = trainer.run(lambda progress: update(progress.images, total, _describe(progress)))
+    return FitResult(
+        checkpoint=Path(config.output) / BEST_NAME, best_loss=best_loss if len(held_out) else None,
+        is_main=processes.is_main,
+    )  # fmt: skip
+
+
+def _claim(config: TrainConfig, processes: Processes) -> AbstractContextManager[None]:
+    """The run folder, for the process that writes there."""
+    return claimed(Path(config.output), RUN) if processes.is_main else nullcontext()
+
+
+def _load_data(config: TrainConfig, console: Console) -> tuple[TrainingSet, TrainingSet]:
+    train, held_out, _ = _load_split(config, console, resume=False)
+    return train, held_out
+
+
+def _load_split(
+    config: TrainConfig, console: Console, *, resume: bool
+) -> tuple[TrainingSet, TrainingSet, SplitRecord | None]:
+    """What is trained on, what is held out, and how that was decided where the run itself did."""
+    train = _load_set(config, console, config.data, config.classes)
+    if config.val_data is not None:
+        held_out = _load_set(config, console, config.val_data, train.classes)
+        require_same_kind(train, held_out)
+        return train, held_out, None
+    record = read_split(Path(config.output), config.val_fraction) if resume else None
+    if record is not None and record.photos != len(train):
+        say(console, f"{len(train)} photos are there, {record.photos} when the run was started", style="yellow")
+    if resume and record is None:
+        say(console, "the run does not tell which photos it held out: some of those held out now were trained on",
+            style="yellow")  # fmt: skip
+    return split_and_record(train, config.val_fraction, config.seed, record)
+
+
+def _load_set(
+    config: TrainConfig, console: Console, path: str, classes: tuple[str, ...] | tuple[ClassInfo, ...]
+) -> TrainingSet:
+    if is_cache(path):
+        latents = open_cache(Path(path))
+        if config.flip and not latents.settings.flip:
+            raise ConfigError(f"{path} holds no mirror images", "train with --no-flip, or cache with --flip")
+        return latents.choose(classes)
+    shape = pick_shape(config)
+    check_inputs(shape, (3, shape.dit.sample_size, shape.dit.sample_size))
+    with show_progress(console, f"reading {path}") as update:
+        return load_photos(
+            path, shape.dit.sample_size, classes=classes, strict=config.strict,
+            progress=lambda done, total: update(done, total, ""),
+            tell=lambda line: say(console, line, style="yellow"), output=Path(config.output),
+        )  # fmt: skip
+
+
+def _describe(progress: Progress) -> str:
+    left = timedelta(seconds=round(progress.seconds_left))
+    held_out = "" if progress.held_out_loss is None else f" held-out {progress.held_out_loss:.4f}"
+    return f"loss {progress.loss:.4f}{held_out} | {progress.images_per_second:.0f} images/s | {left} left"
+
+
+def _describe_interruption(folder: Path) -> str:
+    step = read_step(folder)
+    if step is None:
+        again = "start again" if (folder / OPTIONS_NAME).exists() else "nothing was written"
+        return f"interrupted before the first checkpoint, {again}"
+    return f"interrupted; the checkpoint of step {step} in {folder} is whole, continue with --resume"

@@ -1,0 +1,1 @@
+"""A run: the trainer, its processes, its optimizer, its losses and its folder."""

@@ -1,0 +1,100 @@
+"""The terms of the training loss, each by its name: what a step minimises, and what held-out photos are measured by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from kind_train.config import TrainConfig
+from kind_train.data.photo_set import TrainingSet
+from kind_train.objective import Objective
+from kind_train.run.perceptual import MAX_NOISE, PerceptualDistance
+
+DENOISING = "loss"
+PERCEPTUAL = "perceptual term"
+# The perceptual term sees this share of a batch: it costs more than it gains from the rest.
+_PERCEPTUAL_SHARE = 0.5
+
+Forward = Callable[..., Tensor]
+
+
+class Losses:
+    """What a batch of photos costs; `autocast` makes the context that the model and its judges run in."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        photos: TrainingSet,
+        objective: Objective,
+        device: torch.device,
+        autocast: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        self.objective = objective
+        self.names = (DENOISING, *((PERCEPTUAL,) if config.perceptual else ()))
+        self._weight = config.perceptual
+        self._distance = PerceptualDistance(device) if config.perceptual else None
+        self._photos, self._device, self._autocast = photos, device, autocast
+
+    def train(
+        self,
+        forward: Forward,
+        stored: Tensor,
+        labels: Tensor,
+        generator: torch.Generator,
+        rows: Tensor | None,
+        *,
+        batch_size: int,
+        share: slice,
+    ) -> Tensor:
+        """The mean over the photos of every term of `names`, weighted: their sum is the loss. Else as `measure`."""
+        images, noise, timesteps = self._draw(stored, generator, batch_size, share)
+        noisy = self.objective.add_noise(images, noise, timesteps)
+        with self._autocast():
+            output = forward(noisy, self.objective.condition(timesteps), labels, labels, rows)
+        terms = [self.objective.loss(output, images, noise, timesteps).mean()]
+        if self._distance is not None:
+            terms.append(self._weight * self._look(self._distance, output, images, noisy, timesteps))
+        return torch.stack(terms)
+
+    def measure(
+        self,
+        forward: Forward,
+        stored: Tensor,
+        labels: Tensor,
+        generator: torch.Generator,
+        *,
+        batch_size: int,
+        share: slice,
+    ) -> Tensor:
+        """The denoising loss of each photo of `stored`, the `share` of a batch whose numbers are drawn as a whole."""
+        images, noise, timesteps = self._draw(stored, generator, batch_size, share)
+        noisy = self.objective.add_noise(images, noise, timesteps)
+        with self._autocast():
+            output = forward(noisy, self.objective.condition(timesteps), labels, labels, None)
+        return self.objective.loss(output, images, noise, timesteps)
+
+    def _draw(
+        self, stored: Tensor, generator: torch.Generator, batch_size: int, share: slice
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, noise and timesteps."""
+        shape = (batch_size, *self._photos.input_shape)
+
+        def draw() -> Tensor:
+            return torch.randn(shape, generator=generator, device=self._device)[share]
+
+        timesteps = self.objective.draw_timesteps(batch_size, generator)[share]
+        noise = draw()
+        return self._photos.to_input(stored, draw), noise, timesteps
+
+    def _look(
+        self, distance: PerceptualDistance, output: Tensor, images: Tensor, noisy: Tensor, timesteps: Tensor
+    ) -> Tensor:
+        """The mean perceptual distance where there is little noise, from the first part of the batch."""
+        part = slice(0, max(1, round(len(images) * _PERCEPTUAL_SHARE)))
+        pictures = self.objective.predicted_image(output[part], noisy[part], timesteps[part])
+        with self._autocast():
+            distances = distance(pictures, images[part])
+        return (distances * (self.objective.share_of_noise(timesteps[part]) < MAX_NOISE)).mean()

@@ -1,0 +1,201 @@
+"""The folder of a run: its options, its training state, and what of them must not change when it is resumed.
+
+    options.yaml   held_out.json   metrics.jsonl   state/   best/   last/   samples/
+
+`best` and `last` are checkpoints with the averaged weights; `state` holds what the next step needs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from kind_core.checkpoint import is_checkpoint_file
+from kind_core.errors import CheckpointError, ConfigError, OutputError
+from kind_core.files.litter import is_bare
+from kind_core.files.staging import PART, check_output, folder_kind, recover, staged
+from kind_core.files.tensor_files import write_tensors
+from kind_train.config import TrainConfig, check_options
+
+OPTIONS_NAME = "options.yaml"
+HELD_OUT_NAME = "held_out.json"
+METRICS_NAME = "metrics.jsonl"
+STATE_NAME = "state"
+BEST_NAME = "best"
+LAST_NAME = "last"
+SAMPLES_NAME = "samples"
+STATE_VERSION = 1
+
+_NUMBERS_NAME = "state.json"
+_TENSORS_NAME = "state.safetensors"
+
+
+def _is_run_file(name: str) -> bool:
+    """Whether a run writes a file of this name, relative to its folder."""
+    folder, _, rest = name.partition("/")
+    return (
+        name in (OPTIONS_NAME, HELD_OUT_NAME, METRICS_NAME)
+        or (folder == STATE_NAME and _is_state_file(rest))
+        or (folder in (BEST_NAME, LAST_NAME) and is_checkpoint_file(rest))
+        or (folder == SAMPLES_NAME and rest.endswith(".png"))
+    )
+
+
+def _is_state_file(name: str) -> bool:
+    return name in (_NUMBERS_NAME, _TENSORS_NAME)
+
+
+RUN = folder_kind("a run", lambda folder: check_options(folder / OPTIONS_NAME), _is_run_file, heart=OPTIONS_NAME)
+_STATE = folder_kind("a training state", lambda path: None, _is_state_file)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingState:
+    """A run between two steps. `identity` is what a resumed run must share: preset, classes, batch size, seed."""
+
+    step: int
+    best_loss: float
+    identity: Mapping[str, Any]
+    tensors: dict[str, Tensor] = field(repr=False)
+
+
+def check_run_folder(folder: Path, *, resume: bool, force: bool) -> None:
+    """Raise before any work is done when a run cannot start in `folder`, or cannot be resumed from it."""
+    if resume and force:
+        raise ConfigError("--resume and --force exclude each other", "continue the run, or replace it")
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file, expected a folder", "choose another --output")
+    check_output(folder / OPTIONS_NAME, PART, force=True)
+    recover(folder)
+    recover(folder / SAMPLES_NAME)
+    if resume:
+        if not (folder / STATE_NAME).exists():
+            hint = "start it over with --force" if _has_weights(folder) else "start without --resume"
+            raise CheckpointError(f"{folder} holds no training state to resume", hint)
+        return
+    if not folder.exists() or is_bare(folder):
+        return
+    misfit = RUN.find_misfit(folder)
+    if misfit is not None:
+        hint = "choose an empty or a new --output; --force replaces only a run"
+        raise OutputError(f"{folder} holds other files than a run: {misfit}", hint)
+    if not force and _has_weights(folder):
+        raise ConfigError(f"{folder} already holds a run", "continue it with --resume or replace it with --force")
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether a run has trained anything: one that was killed before its first checkpoint has nothing to lose."""
+    return any((folder / name).exists() for name in (STATE_NAME, BEST_NAME, LAST_NAME))
+
+
+def start_run_folder(
+    config: TrainConfig, *, resume: bool, force: bool, held_out: Mapping[str, Any] | None = None
+) -> None:
+    """Make the run folder and write the options there, and how photos were held out where the run itself did that.
+
+    An existing run is kept unless `force`.
+    """
+    folder = Path(config.output)
+    check_run_folder(folder, resume=resume, force=force)
+    texts = {OPTIONS_NAME: config.to_yaml()}
+    if held_out is not None:
+        texts[HELD_OUT_NAME] = json.dumps(held_out, indent=2) + "\n"
+    if force and folder.exists():
+        with staged(folder, RUN, force=True) as new:
+            new.mkdir()
+            for name, text in texts.items():
+                (new / name).write_text(text, encoding="utf-8")
+        return
+    for name, text in texts.items():
+        with staged(folder / name, PART, force=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def write_state(folder: Path, state: TrainingState) -> None:
+    """Write the training state of a run, whole or not at all; the previous one stays until the new one stands."""
+    numbers = {"format_version": STATE_VERSION, "step": state.step, "best_loss": state.best_loss, **state.identity}
+    with staged(folder / STATE_NAME, _STATE, force=True) as temporary:
+        temporary.mkdir()
+        write_tensors(temporary / _TENSORS_NAME, state.tensors)
+        (temporary / _NUMBERS_NAME).write_text(json.dumps(numbers), encoding="utf-8")
+
+
+def read_state(folder: Path, identity: Mapping[str, Any], device: torch.device) -> TrainingState:
+    """The training state of a run; raises ConfigError when it is not of this `identity`, as far as it says its own."""
+    place = folder / STATE_NAME
+    numbers = _read_numbers(place)
+    for name, now in identity.items():
+        then = numbers.get(name, now)  # states written before a name was recorded do not tell
+        if then != now:
+            raise ConfigError(
+                f"the run in {folder} was trained with {name} {_show(then)}, not {_show(now)}",
+                "resume it with that, or train into another --output",
+            )
+    try:
+        tensors = load_file(place / _TENSORS_NAME, device=str(device))
+    except (SafetensorError, OSError) as error:
+        raise _broken(place, error) from error
+    return TrainingState(step=numbers["step"], best_loss=numbers["best_loss"], identity=identity, tensors=tensors)
+
+
+def read_step(folder: Path) -> int | None:
+    """The step that a run would resume from; None without a state."""
+    return _read_numbers(folder / STATE_NAME)["step"] if (folder / STATE_NAME).exists() else None
+
+
+def trim_metrics(folder: Path, step: int) -> None:
+    """Forget the metrics of steps after `step`, which a run resumed from there writes again."""
+    file = folder / METRICS_NAME
+    if not file.exists():
+        return
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    if kept != lines:
+        with staged(file, PART, force=True) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
+
+
+def append_metrics(folder: Path, record: Mapping[str, float]) -> None:
+    """Add one line to the run's metrics."""
+    file = folder / METRICS_NAME
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(dict(record)) + "\n")
+    except OSError as error:
+        message = f"cannot write {file}: {error.strerror or error}"
+        raise OutputError(message, "mend that, then continue with --resume") from error
+
+
+def _read_numbers(place: Path) -> dict[str, Any]:
+    try:
+        numbers = json.loads((place / _NUMBERS_NAME).read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise _broken(place, error) from error
+    if not isinstance(numbers, dict):
+        raise _broken(place, f"{_NUMBERS_NAME} holds a {type(numbers).__name__}")
+    version = numbers.get("format_version", STATE_VERSION)
+    if not isinstance(version, int) or version > STATE_VERSION:
+        message = f"{place} has format_version {version!r}, this program reads up to {STATE_VERSION}"
+        raise CheckpointError(message, "upgrade kind-diffusion")
+    for name, kind in (("step", int), ("best_loss", float)):
+        if not isinstance(numbers.get(name), kind):
+            raise _broken(place, f"{_NUMBERS_NAME} has {name} {numbers.get(name)!r}")
+    return numbers
+
+
+def _broken(place: Path, reason: object) -> CheckpointError:
+    message = f"the training state at {place} is broken: {' '.join(str(reason).split())}"
+    return CheckpointError(message, "start the run over with --force")
+
+
+def _show(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else repr(value)

@@ -1,0 +1,360 @@
+"""Diversion training (paper, Alg. 1): every image trains the learngene and the tailor of its own class, no other.
+
+What happens at a step depends only on the options and the step's number: data order, flips, noise and label dropout
+are drawn from seeds of (seed, epoch) and (seed, step). A resumed run therefore has the losses of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from kind_core.checkpoint import hash_learngene, read_config, save_checkpoint
+from kind_core.dit import KindDiT
+from kind_core.errors import CheckpointError, ConfigError
+from kind_core.growth import require_new, save_grown
+from kind_core.sampling import to_images
+from kind_train.config import TrainConfig
+from kind_train.data.batches import step_generator
+from kind_train.data.feeder import Feeder
+from kind_train.data.latents import LatentSet
+from kind_train.data.photo_set import TrainingSet
+from kind_train.device import pick_device, tune_device
+from kind_train.objective import Objective
+from kind_train.run.forms import read_forms, set_forms, tune_forms
+from kind_train.run.grid import Decode, save_sample_grid
+from kind_train.run.interrupts import hold_interrupts
+from kind_train.run.losses import Losses
+from kind_train.run.memory import checkpoint_activations, gather, shard_model
+from kind_train.run.optimizer import DivertedAdamW
+from kind_train.run.perceptual import with_provenance
+from kind_train.run.processes import Processes
+from kind_train.run.run_folder import (
+    BEST_NAME,
+    LAST_NAME,
+    SAMPLES_NAME,
+    TrainingState,
+    append_metrics,
+    read_state,
+    trim_metrics,
+    write_state,
+)
+from kind_train.start.adaptation import freeze_learngene, start_adaptation
+from kind_train.start.diversion import open_gates
+from kind_train.start.shape import Shape, pick_shape
+from kind_train.start.starting import load_start, make_model_config, require_same_autoencoder
+
+_VALIDATION_BATCH = 256
+_VALIDATION_IMAGES = 1024
+# Reading a loss makes the host wait for the GPU, so there it is done for many steps at once.
+_GPU_REPORT_STEPS = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """What a progress display is told: after each step on a CPU, after every twentieth on a GPU."""
+
+    step: int
+    num_steps: int
+    images: int
+    loss: float
+    images_per_second: float
+    seconds_left: float
+    held_out_loss: float | None
+
+
+class Trainer:
+    """One training run. `run()` trains to the end; state lies in the run folder and `resume=True` picks it up.
+
+    `shape` is what to train where it is no preset.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        train: TrainingSet,
+        held_out: TrainingSet,
+        *,
+        resume: bool = False,
+        shape: Shape | None = None,
+        processes: Processes = Processes(),  # noqa: B008  # it cannot be changed
+    ) -> None:
+        self.config = config
+        self.processes = processes
+        self.device = pick_device(config.device, processes.local_rank)
+        tune_device(self.device)
+        self.output = Path(config.output)
+        self.base = None if config.base is None else Path(config.base)
+        self.model_config = make_model_config(shape or pick_shape(config), train)
+        if not config.diversion:
+            self.model_config = open_gates(self.model_config)
+        if config.perceptual:
+            self.model_config = with_provenance(self.model_config, config.perceptual)
+        torch.manual_seed(config.seed)
+        self.model = KindDiT(self.model_config.dit).to(self.device)
+        self.objective = Objective(
+            self.model_config.diffusion, self.device, timestep_mean=config.timestep_mean,
+            timestep_std=config.timestep_std,
+        )  # fmt: skip
+        self.losses = Losses(config, held_out, self.objective, self.device, self._autocast)
+        self.share = processes.share(config.batch_size)
+        self.feeder = Feeder(train, config, self.share, self.device)
+        self.held_out = held_out
+        if not resume:
+            self._load_start(train)
+        if self.base is not None:
+            require_same_autoencoder(self.base, train)
+            require_new(read_config(self.base), self.model_config.classes)
+            freeze_learngene(self.model)
+        self.step = 0
+        self.best_loss = float("inf")
+        self.held_out_loss: float | None = None
+        self._unread_losses: list[Tensor] = []  # (terms,) of each step
+        self._report_steps = 1 if self.device.type == "cpu" else _GPU_REPORT_STEPS
+        state = self._read_state() if resume else None
+        if state is None and self.device.type == "cuda":
+            tune_forms(self.model, config.batch_size // processes.count, self._autocast)
+        if processes.count > 1:
+            set_forms(self.model, processes.copy_from_main(read_forms(self.model).to(self.device)))
+        if config.checkpoint_activations:
+            checkpoint_activations(self.model)
+        if self.is_sharded:
+            shard_model(self.model, processes.count)
+        self.optimizer = DivertedAdamW(self.model, weight_decay=config.weight_decay, ema_decay=config.ema_decay)
+        if state is not None:
+            with self._explained_misfit():
+                self.optimizer.load_state_dict(_strip(state.tensors, "optimizer."))
+        self._forward = self._make_forward()
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds a slice of the learngene; one alone holds all of it."""
+        return self.config.shard and self.processes.count > 1
+
+    def run(self, on_step: Callable[[Progress], None] | None = None) -> float:
+        """Train to the end; returns the best held-out loss, whose weights lie in `<output>/best`.
+
+        Without held-out photos that is infinite, and the last weights lie there.
+
+        Raises ConfigError at a loss that is NaN or infinite; what was saved before stays.
+        """
+        start_s, first = time.perf_counter(), self.step
+        while self.step < self.config.num_steps:
+            self._unread_losses.append(self._train_step())
+            self.step += 1
+            is_last = self.step == self.config.num_steps
+            is_save = is_last or self._is_due(self.config.save_every)
+            is_report = is_save or self.step % self._report_steps == 0
+            loss = self._read_losses() if is_report else math.nan
+            if is_save:
+                self._validate()
+                self.save()
+            if is_last or self._is_due(self.config.sample_every):
+                self._draw_samples()
+            if is_report and on_step is not None:
+                on_step(self._progress(loss, time.perf_counter() - start_s, self.step - first))
+        return self.best_loss
+
+    def save(self) -> None:
+        """Write state and checkpoint, each whole or not at all; the previous ones stay until the new ones stand."""
+        if not self._takes_part:
+            return
+        tensors = {"forms": read_forms(self.model)}
+        tensors |= {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"optimizer.{k}": v for k, v in self.optimizer.state_dict().items()}
+        tensors = gather(tensors, on_host=True, keep=self.processes.is_main)
+        model = self.averaged_model()
+        if not self.processes.is_main:
+            return
+        state = TrainingState(step=self.step, best_loss=self.best_loss, identity=self._identity(), tensors=tensors)
+        with hold_interrupts():
+            write_state(self.output, state)
+            self._save_checkpoint(LAST_NAME, model)
+
+    @property
+    def _takes_part(self) -> bool:
+        """Whether this process is needed for what the main one writes: all have to hand in their slices."""
+        return self.processes.is_main or self.is_sharded
+
+    def averaged_model(self) -> KindDiT:
+        """A copy of the model with the EMA weights, whole; of a sharded model all processes must ask for it."""
+        averaged = KindDiT(self.model_config.dit).to(self.device)
+        averaged.load_state_dict(gather(self.optimizer.averaged_state()))
+        return averaged.eval()
+
+    def _make_forward(self) -> Callable[..., Tensor]:
+        """The model as a step calls it: its gradients averaged over the processes, compiled if asked."""
+        forward: Callable[..., Tensor] = self.model
+        if self.processes.count > 1 and self.optimizer.learngene and not self.is_sharded:
+            # the bank's gradient goes to the rows that a step gathers, which `_train_step` averages
+            ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+            ignore(self.model, ["tailors.weight"])  # type: ignore[no-untyped-call]
+            devices = None if self.device.type == "cpu" else [self.device]
+            forward = DistributedDataParallel(self.model, device_ids=devices, gradient_as_bucket_view=True)
+        return torch.compile(forward) if self.config.compile else forward
+
+    def _load_start(self, photos: TrainingSet) -> None:
+        config = self.config
+        if self.base is not None:
+            start_adaptation(self.model, self.base, config.init_from, photos, self.objective, config.seed)
+        elif config.start_from is not None:
+            load_start(self.model, self.model_config, Path(config.start_from))
+
+    def _save_checkpoint(self, name: str, model: KindDiT) -> None:
+        """A checkpoint of the run's classes; where a base is adapted, of its own and the run's."""
+        if self.base is None:
+            autoencoder = self.held_out.autoencoder_folder if isinstance(self.held_out, LatentSet) else None
+            save_checkpoint(self.output / name, self.model_config, model, autoencoder=autoencoder, force=True)
+        else:
+            save_grown(self.output / name, self.base, self.model_config, model, force=True)
+
+    def _identity(self) -> dict[str, Any]:
+        """What decides the order of the photos and the meaning of the weights."""
+        config, classes = self.config, [info.id for info in self.model_config.classes]
+        identity: dict[str, Any] = {
+            "preset": config.preset_name, "diversion": config.diversion, "classes": classes,
+            "batch_size": config.batch_size, "seed": config.seed,
+        }  # fmt: skip
+        if config.noise_schedule is not None:
+            identity["noise_schedule"] = config.noise_schedule
+        return identity if self.base is None else identity | {"base": hash_learngene(self.base)}
+
+    def _read_state(self) -> TrainingState:
+        """Take up the run in the output folder, all but the state of its optimizer."""
+        state = read_state(self.output, self._identity(), self.device)
+        with self._explained_misfit():
+            self.model.load_state_dict(_strip(state.tensors, "model."))
+        set_forms(self.model, state.tensors.get("forms", read_forms(self.model)))
+        self.step, self.best_loss = state.step, state.best_loss
+        if self.processes.is_main:
+            trim_metrics(self.output, self.step)
+        return state
+
+    @contextmanager
+    def _explained_misfit(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, KeyError) as error:
+            # load_state_dict lists every tensor, one a line; the first line that names one is enough
+            reason = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
+            raise CheckpointError(
+                f"the training state in {self.output} does not fit this model: {reason}",
+                "resume with the classes and the preset it was trained with",
+            ) from error
+
+    def _train_step(self) -> Tensor:
+        feed = self.feeder.take(self.step)
+        generator = feed.generator
+        if self.device.type != "cpu":
+            generator = step_generator(self.config, self.step, self.device)
+        batch, photos = feed.batch, feed.photos.to(self.device, non_blocking=True)
+        classes, labels = batch.classes.to(self.device), batch.labels[self.share].to(self.device)
+        rows = self.optimizer.gather(classes)
+        # Where every label was dropped no gate opens, but the model needs a row to look at.
+        bank = rows if len(classes) else self.model.tailors.weight.detach()
+        terms = self.losses.train(
+            self._forward, photos, labels, generator, bank, batch_size=self.config.batch_size, share=self.share
+        )
+        terms.sum().backward()  # type: ignore[no-untyped-call]
+        if rows.grad is not None:
+            self.processes.average(rows.grad)
+        self.optimizer.clip_gradients(rows, self.config.max_grad_norm)
+        self.optimizer.step(classes, rows, self.config.learning_rate_at(self.step))
+        return terms.detach()
+
+    def _read_losses(self) -> float:
+        """The loss of the last step; raises ConfigError naming the first term of the unread ones that is not finite."""
+        steps = self.processes.average(torch.stack(self._unread_losses)).tolist()
+        self._unread_losses.clear()
+        for step, terms in enumerate(steps, self.step - len(steps) + 1):
+            for name, value in zip(self.losses.names, terms, strict=True):
+                self._require_finite(name, value, step)
+        return float(sum(steps[-1]))
+
+    def _require_finite(self, what: str, loss: float, step: int) -> None:
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"the {what} is {loss} at step {step} of {self.config.num_steps}, expected a finite number",
+                "lower --learning-rate or lengthen --warmup-images; checkpoints saved before are kept",
+            )
+
+    def _validate(self) -> None:
+        model = self.averaged_model()
+        images = self.step * self.config.batch_size
+        if not len(self.held_out):  # nothing says which checkpoint is the best: it is the last
+            if self.processes.is_main:
+                append_metrics(self.output, {"step": self.step, "images": images})
+                with hold_interrupts():
+                    self._save_checkpoint(BEST_NAME, model)
+            return
+        self.held_out_loss = self._measure_held_out(model)
+        self._require_finite("held-out loss", self.held_out_loss, self.step)
+        if not self.processes.is_main:
+            self.best_loss = min(self.best_loss, self.held_out_loss)
+            return
+        append_metrics(self.output, {"step": self.step, "images": images, "held_out_loss": self.held_out_loss})
+        if self.held_out_loss < self.best_loss:
+            self.best_loss = self.held_out_loss
+            with hold_interrupts():
+                self._save_checkpoint(BEST_NAME, model)
+
+    @torch.no_grad()
+    def _measure_held_out(self, model: KindDiT) -> float:
+        # The same photos, noise and timesteps at every validation; the processes take its batches in turns.
+        generator = step_generator(self.config, -1, self.device)
+        order = torch.randperm(len(self.held_out), generator=generator, device=self.device)[:_VALIDATION_IMAGES].cpu()
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for number, part in enumerate(torch.split(order, _VALIDATION_BATCH)):
+            is_mine = number % self.processes.count == self.processes.rank
+            share = slice(None) if is_mine else slice(0)
+            photos, labels = (t[share].to(self.device) for t in (self.held_out.read(part), self.held_out.labels[part]))
+            # what the others measure is drawn here all the same, but the model need not see it
+            forward = model if is_mine else _return_first
+            losses = self.losses.measure(forward, photos, labels, generator, batch_size=len(part), share=share)
+            total += losses.double().sum()
+        return float(self.processes.total(total)) / len(order)
+
+    def _draw_samples(self) -> None:
+        if not self._takes_part:
+            return
+        model = self.averaged_model()
+        if not self.processes.is_main:
+            return
+        file = self.output / SAMPLES_NAME / f"{self.step * self.config.batch_size:09d}.png"
+        decode: Decode = to_images
+        if isinstance(self.held_out, LatentSet):
+            decode = self.held_out.decoder(self.device)
+        save_sample_grid(model, self.model_config, file, decode, seed=self.config.seed)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        is_bf16 = self.config.precision == "bf16" or (self.config.precision == "auto" and self.device.type == "cuda")
+        return torch.autocast(self.device.type, torch.bfloat16) if is_bf16 else nullcontext()
+
+    def _is_due(self, every_images: int) -> bool:
+        size = self.config.batch_size
+        return self.step * size // every_images > (self.step - 1) * size // every_images
+
+    def _progress(self, loss: float, seconds: float, steps: int) -> Progress:
+        speed = steps * self.config.batch_size / seconds
+        left_s = (self.config.num_steps - self.step) * self.config.batch_size / speed
+        return Progress(
+            step=self.step, num_steps=self.config.num_steps, images=self.step * self.config.batch_size, loss=loss,
+            images_per_second=speed, seconds_left=left_s, held_out_loss=self.held_out_loss,
+        )  # fmt: skip
+
+
+def _return_first(latents: Tensor, *_: object) -> Tensor:
+    return latents
+
+
+def _strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

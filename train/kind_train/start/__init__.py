@@ -1,0 +1,1 @@
+"""What a run starts from: a new model, a checkpoint, a DiT of diffusers."""

@@ -1,0 +1,63 @@
+"""A checkpoint ready to ship: half the bytes, the sampling defaults that measured best, and whose it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from kind_core.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from kind_core.errors import CheckpointError, ConfigError
+from kind_core.files.staging import check_output
+from kind_core.schedule import check_sampler
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+
+
+def convert_checkpoint(
+    source: Path,
+    output: Path,
+    *,
+    dtype: str = "fp16",
+    sampler: str | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    author: str | None = None,
+    licence: str | None = None,
+    trained_on: str | None = None,
+    force: bool = False,
+) -> int:
+    """Write `source` to `output` in `dtype`, with other sampling defaults and provenance where given.
+
+    Returns the bytes written; raises CheckpointError when a weight does not fit into fp16.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+    check_output(output, CHECKPOINT, force=force)
+    checkpoint = load_checkpoint(source)
+    largest = max(float(parameter.detach().abs().max()) for parameter in checkpoint.model.parameters())
+    if dtype == "fp16" and largest > torch.finfo(torch.float16).max:
+        raise CheckpointError(f"{source} holds a weight of {largest:.3g}, fp16 ends at 65504", "use --dtype fp32")
+    defaults = checkpoint.config.diffusion
+    is_other = sampler not in (None, defaults.sampler)
+    diffusion = replace(
+        defaults,
+        sampler=defaults.sampler if sampler is None else sampler,
+        sampler_settings={} if is_other else defaults.sampler_settings,
+        steps=defaults.steps if steps is None else steps,
+        guidance_scale=defaults.guidance_scale if guidance is None else guidance,
+    )
+    known = checkpoint.config.provenance
+    provenance = replace(
+        known,
+        author=known.author if author is None else author,
+        licence=known.licence if licence is None else licence,
+        data=known.data if trained_on is None else trained_on,
+    )
+    if sampler is not None:
+        check_sampler(diffusion, sampler)
+    config = replace(checkpoint.config, diffusion=diffusion, provenance=provenance)
+    autoencoder = None if checkpoint.decoder is None else checkpoint.decoder.folder
+    save_checkpoint(output, config, checkpoint.model, dtype=DTYPES[dtype], autoencoder=autoencoder, force=force)
+    return sum(file.stat().st_size for file in output.rglob("*") if file.is_file())

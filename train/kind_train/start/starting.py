@@ -1,0 +1,95 @@
+"""What a run trains and from which weights: the shape fitted to the data, and the checkpoint that it starts from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from kind_core.autoencoder import find_autoencoder, hash_autoencoder
+from kind_core.checkpoint import load_checkpoint
+from kind_core.config import ModelConfig
+from kind_core.dit import KindDiT
+from kind_core.errors import ConfigError
+from kind_train.data.latents import LatentSet
+from kind_train.data.photo_set import TrainingSet
+from kind_train.start.shape import Shape
+
+# What of a schedule decides what the weights mean; the rest is how pictures are drawn.
+NOISE_FIELDS = ("noise_schedule", "prediction_type", "num_train_timesteps", "beta_start", "beta_end")
+
+
+def make_model_config(shape: Shape, photos: TrainingSet) -> ModelConfig:
+    """The config of a shape for the classes of a data set; latents say by themselves how large they are."""
+    if isinstance(photos, LatentSet):
+        shape = _fit_latents(shape, photos)
+    elif shape.autoencoder is not None:
+        raise ConfigError("the base works on latents, the data are photos", "encode them first: kind-train cache")
+    check_inputs(shape, photos.input_shape)
+    return shape.with_classes(photos.classes)
+
+
+def load_start(model: KindDiT, config: ModelConfig, path: Path) -> None:
+    """Load the learngene and the tailors of the classes that the checkpoint at `path` knows too, by id.
+
+    Raises ConfigError where the checkpoint is of another architecture or predicts something else.
+    """
+    source = load_checkpoint(path, with_decoder=False)
+    if replace(source.config.dit, num_classes=config.dit.num_classes, tailor_ranks=None) != config.dit:
+        raise ConfigError(
+            f"{path} works on {source.config.dit.sample_size} x {source.config.dit.sample_size}, the data are "
+            f"{config.dit.sample_size} x {config.dit.sample_size}",
+            "cache or give the data at the size of the checkpoint",
+        )
+    ours, theirs = config.diffusion, source.config.diffusion
+    if any(getattr(ours, name) != getattr(theirs, name) for name in NOISE_FIELDS):
+        raise ConfigError(f"{path} was trained with {theirs.prediction_type} on {theirs.noise_schedule} noise, "
+                          f"not with {ours.prediction_type} on {ours.noise_schedule}")  # fmt: skip
+    model.load_state_dict(source.model.learngene_state(), strict=False)
+    known = {info.id: index for index, info in enumerate(source.config.classes)}
+    with torch.no_grad():
+        for index, info in enumerate(config.classes):
+            if info.id in known:
+                model.tailors.weight[index] = source.model.tailors.weight[known[info.id]]
+
+
+def _fit_latents(shape: Shape, latents: LatentSet) -> Shape:
+    if shape.autoencoder not in (None, latents.autoencoder):
+        message = f"the base was trained on latents of {shape.autoencoder}, the data are of {latents.autoencoder}"
+        raise ConfigError(message, "cache the photos with the autoencoder of the base")
+    return shape.on_latents(latents.autoencoder, latents.input_shape[1])
+
+
+def require_same_autoencoder(base: Path, photos: TrainingSet) -> None:
+    """Raise ConfigError where latents were not encoded by the autoencoder of the base itself."""
+    if isinstance(photos, LatentSet) and hash_autoencoder(find_autoencoder(base)) != photos.settings.autoencoder_sha256:
+        raise ConfigError(
+            f"the latents in {photos.folder} are of another autoencoder than that of {base}",
+            f"encode the photos with --autoencoder {find_autoencoder(base)}",
+        )
+
+
+def require_same_kind(train: TrainingSet, held_out: TrainingSet) -> None:
+    """Raise ConfigError where held-out photos are not stored as those that are trained on."""
+    kinds = [one.settings if isinstance(one, LatentSet) else None for one in (train, held_out)]
+    if (kinds[0] is None) != (kinds[1] is None):
+        message = "one of --data and --val-data is a cache of latents, the other holds photos"
+        raise ConfigError(message, "cache both: kind-train cache")
+    for name in ("autoencoder_sha256", "size"):
+        of_train, of_held_out = (getattr(kind, name, None) for kind in kinds)
+        if of_train != of_held_out:
+            raise ConfigError(
+                f"--val-data was cached with {name} {of_held_out}, --data with {of_train}", "cache both in the same way"
+            )
+
+
+def check_inputs(shape: Shape, given: tuple[int, int, int]) -> None:
+    """Raise ConfigError when a model does not take what the data set gives, (channels, size, size)."""
+    dit = shape.dit
+    if given[0] != dit.in_channels:
+        message = f"the preset works on {dit.in_channels} channels, the data have {given[0]}"
+        hint = "encode the photos first: kind-train cache" if given[0] == 3 else "choose a preset of latents: kind-b/2"
+        raise ConfigError(message, f"{hint}; --preset sample works on pixels")
+    if given[1:] != (dit.sample_size, dit.sample_size):
+        raise ConfigError(f"the data is {given[2]} x {given[1]}, the model takes {dit.sample_size} x {dit.sample_size}")
