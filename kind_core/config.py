@@ -361,7 +361,8 @@ _SIZES: dict[str, dict[str, Any]] = {
     "l": {"hidden_size": 1024, "depth": 24, "num_heads": 16},
     "xl": {"hidden_size": 1152, "depth": 28, "num_heads": 16},
 }
-# N_G and N_T: B and L are the paper's settings, KIND-Mobile is the only live rank (154) that gives its printed figures;
+# N_G and N_T: B and L are the paper's settings, KIND-Mobile is the only live rank (154) that gives its printed figures,
+# and 206 the one whose size, truncated, is that of DiT-L in table 1;
 # S and XL keep the paper's ratio of learngene to hidden size (0.414).
 _RANKS = {"s": (159, 3), "b": (318, 3), "l": (424, 4), "xl": (477, 4)}
 
@@ -393,7 +394,8 @@ _PIXELS = {
 def preset(name: str) -> tuple[DiTConfig, DiffusionConfig]:
     """Architecture and schedule of `name`: `kind-b/2`, `dit-b/2` (also s, l, xl, any patch), `kind-mobile`, `sample`.
 
-    `kind-*` are the paper's settings (150 classes, latents 4x32x32); `dit-*` are their dense twins. The samples work on
+    `kind-*` are the paper's settings (150 classes, latents 4x32x32), `kind-l-206` the smaller DiT-L of its table 1;
+    `dit-*` are their dense twins. The samples work on
     pixels: `sample` on 32 x 32 `garments` the same but smaller, and `sample-64-cpu` on 64 x 64 for a CPU,
     `sample-64` on 64 x 64 for a GPU; `dit-sample` and so on are theirs.
     """
@@ -405,12 +407,15 @@ def preset(name: str) -> tuple[DiTConfig, DiffusionConfig]:
     if key == "kind-mobile":
         b2, diffusion = preset("kind-b/2")
         return replace(b2, learngene_rank=151, tailor_rank=3), diffusion
+    if key == "kind-l-206":
+        l2, diffusion = preset("kind-l/2")
+        return replace(l2, learngene_rank=202, tailor_rank=4), diffusion
     family, _, rest = key.partition("-")
     size, _, patch = rest.partition("/")
     if family not in ("kind", "dit") or size not in _SIZES or not patch.isdigit():
         raise ConfigError(
-            f"unknown preset {name!r}, expected {', '.join(_PIXELS)}, kind-mobile or kind-SIZE/PATCH, or a dense "
-            "twin: dit-sample, dit-sample-64 ... or dit-SIZE/PATCH",
+            f"unknown preset {name!r}, expected {', '.join(_PIXELS)}, kind-mobile, kind-l-206 or kind-SIZE/PATCH, or a "
+            "dense twin: dit-sample, dit-sample-64 ... or dit-SIZE/PATCH",
             "SIZE is s, b, l or xl; for example kind-b/2",
         )
     num_learngene, num_tailor = (None, 0) if family == "dit" else _RANKS[size]

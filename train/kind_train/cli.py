@@ -83,7 +83,8 @@ _run_options = _with_options(
 @_data_options
 @click.option(
     "--preset",
-    help="sample, sample-64, sample-64-cpu, kind-mobile, kind-b/2, kind-l/2, dit-b/2 ... [as --start-from, or sample].",
+    help="sample, sample-64, sample-64-cpu, kind-mobile, kind-l-206, kind-b/2, kind-l/2, dit-b/2 ... "
+    "[as --start-from, or sample].",
 )
 @click.option("--noise-schedule", metavar="NAME", help="flow, squaredcos_cap_v2, linear, scaled_linear [the preset's].")
 @click.option("--timestep-mean", type=float, help="Of flow: times are sigmoid(normal) of this mean [-0.4].")
@@ -91,7 +92,7 @@ _run_options = _with_options(
 @click.option(
     "--diversion/--no-diversion",
     default=None,
-    help="Open each image the gate of its own class [on]; off is the paper's ablation: all gates for every image.",
+    help="Open each image the gate of its own class [on]; off: all gates for every image; not a run of the paper.",
 )
 @click.option(
     "--perceptual",

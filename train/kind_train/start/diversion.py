@@ -1,4 +1,6 @@
-"""Training without diversion, an ablation of the paper: every component of every class takes part for every image.
+"""Training without diversion from the start: every component of every class takes part for every image.
+
+The paper has no such run; its ablation without gates (table 4, #3) adapts a trained learngene to new classes.
 
 With all gates open for all images nothing tells a tailor from the learngene. Such a model is one of N_G + classes N_T
 components that serve every class, with a label embedding for each; so that is what is trained and written, and all
