@@ -1,4 +1,4 @@
-"""README followed from the top: every command, in order, in one folder, with tiny models in place of the shipped one."""
+"""README followed from the top: every command runs, in order, in one folder, on tiny models."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     dit = tiny_pictures()
     save_checkpoint(tmp_path / "sample", ModelConfig(dit=dit, diffusion=DIFFUSION, classes=CLASSES), tiny_model(dit))
     monkeypatch.setattr("kind_export.cli.sample_checkpoint", lambda name="photos": tmp_path / "sample")
-    monkeypatch.setattr("kind_train.shape.preset", lambda name: (tiny_pictures(), DIFFUSION))
+    monkeypatch.setattr("kind_train.start.shape.preset", lambda name: (tiny_pictures(), DIFFUSION))
     monkeypatch.setattr("kind_runtimes.serve.BundleServer.serve_forever", _press_ctrl_c)
     folder = tmp_path / "reader"
     _take_photos(folder / PLACEHOLDERS[0])
