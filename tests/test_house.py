@@ -19,8 +19,8 @@ from kind_core.schedule import allowed_samplers, choose_sampling, make_scheduler
 from kind_export.precision.layers import count_bytes
 from kind_export.request import ExportRequest
 from kind_export.rewrites.factor_modulations import table_error_db
+from kind_runtimes.engine_rows import ENGINES
 from kind_runtimes.engines.runtime import choose_runtime, is_installed
-from kind_runtimes.engines.table import ENGINES
 from kind_runtimes.manifest import load_schema, parse_manifest
 from small_bundles import manifest_data
 

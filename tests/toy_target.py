@@ -8,6 +8,7 @@ from typing import Any
 
 from kind_bench.counting import onnx_graph
 from kind_bench.counting.work import ProgramWork
+from kind_export.target_rows import TargetRow
 from kind_export.targets.onnx.lower import (  # noqa: F401
     CASTS_MODULE,
     DEFAULT_PRECISION,
@@ -22,9 +23,8 @@ from kind_export.targets.onnx.lower import (  # noqa: F401
     lower_pair,
     product_bits,
 )
-from kind_export.targets.rows import TargetRow
+from kind_runtimes.engine_rows import Engine
 from kind_runtimes.engines.onnx import describe_file, open_program  # noqa: F401
-from kind_runtimes.engines.table import Engine
 
 SUFFIX = ".toy"
 ROW = TargetRow(name="toy", module="toy_target")

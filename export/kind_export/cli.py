@@ -14,7 +14,7 @@ from kind_core.errors import ConfigError
 from kind_core.precisions import PRECISIONS, list_precisions
 from kind_core.samplers import SAMPLERS, list_samplers
 from kind_export.request import TARGETS
-from kind_export.targets.rows import TARGET_ROWS
+from kind_export.target_rows import TARGET_ROWS
 from kind_samples import SAMPLES, sample_checkpoint
 
 _sample_option = click.option(
@@ -96,7 +96,7 @@ def main(
     """
     if context.invoked_subcommand is not None:
         return
-    from kind_export.planning.budget import Budget, parse_size
+    from kind_export.budget import Budget, parse_size
     from kind_export.request import ExportRequest, parse_blends
 
     limits = {name: options.pop(name) for name in ("max_step_ms", "max_image_ms")}

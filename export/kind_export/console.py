@@ -81,7 +81,7 @@ def _describe_choice(report: dict[str, Any]) -> Iterator[str]:
 def _describe_forecasts(report: dict[str, Any]) -> Iterator[str]:
     """A line for each device and unit; always called a forecast."""
     from kind_export.report.words import format_range
-    from kind_runtimes.engines.table import ENGINES
+    from kind_runtimes.engine_rows import ENGINES
 
     for one in report["forecasts"]:
         where = f"{one['device_name']}, {one['unit'].upper()}, {ENGINES[one['target']].title} {one['precision']}"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from kind_core.class_ids import name_class_file
 from kind_core.classes import ClassInfo, ResolvedClass, resolve_classes
-from kind_core.errors import ClassNameError
+from kind_core.config import ModelConfig
+from kind_core.errors import ClassNameError, ConfigError
 from kind_core.naming import MAX_STEM_BYTES, shorten
 from kind_core.samplers import Sampling
 from kind_core.schedule import choose_sampling
 from kind_export.blending import Opening
-from kind_export.bundle.packs import require_tailors
 from kind_export.request import ExportRequest, parse_targets
 from kind_export.source import Source, open_source
 
@@ -76,3 +76,11 @@ def _resolve(request: ExportRequest, known: tuple[ClassInfo, ...]) -> tuple[list
             raise ClassNameError(f"the blend {'+'.join(blend)!r} was asked for twice", "name each blend once")
         openings.append(opening)
     return classes, tuple(openings)
+
+
+def require_tailors(config: ModelConfig) -> int:
+    """The rank that holds every tailor of a checkpoint; raises ConfigError where there are none to put into packs."""
+    rank = 0 if config.dit.learngene_rank is None else max(config.dit.ranks)
+    if rank == 0:
+        raise ConfigError("the checkpoint has no tailors, so it has no packs", "export it without --packs")
+    return rank

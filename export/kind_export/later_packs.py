@@ -15,7 +15,8 @@ from kind_core.classes import resolve_classes
 from kind_core.errors import BundleError
 from kind_core.files.staging import check_output, claimed, staged
 from kind_core.schedule import SamplerTable, read_sampler_table
-from kind_export.bundle.packs import hash_base, pack_names, require_tailors, write_pack
+from kind_export.bundle.packs import hash_base, pack_names, write_pack
+from kind_export.job import require_tailors
 from kind_export.request import ExportRequest
 from kind_export.rewrites import rewrite_base
 from kind_export.rewrites.detach_classes import DetachedClass

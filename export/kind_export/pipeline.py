@@ -21,10 +21,10 @@ from kind_export.blending import open_together
 from kind_export.bundle.golden import write_golden, write_preview
 from kind_export.bundle.kits import write_kits
 from kind_export.bundle.manifest import draft_manifest, write_manifest
-from kind_export.bundle.packs import hash_base, require_tailors, write_packs
+from kind_export.bundle.packs import hash_base, write_packs
 from kind_export.compact.decode import measure_decoder
 from kind_export.compact.model import CompactModel
-from kind_export.job import ExportJob, read_job
+from kind_export.job import ExportJob, read_job, require_tailors
 from kind_export.planning.for_request import make_planner, require_budget
 from kind_export.planning.plan import Choice, Considered, Plan, apply_choice
 from kind_export.report.collect import choose_devices, write_report
@@ -32,9 +32,9 @@ from kind_export.request import ExportRequest
 from kind_export.rewrites import RewriteOptions, rewrite, rewrite_base
 from kind_export.rewrites.detach_classes import DetachedClass
 from kind_export.rewrites.factor_modulations import table_error_db
+from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.class_functions import name_functions
 from kind_export.targets.lowering import Written, require_size
-from kind_export.targets.rows import TARGET_ROWS
 from kind_export.targets.target import TargetOptions, choose_precision, load_target
 from kind_export.verify.delegation import check_delegation, check_strict
 from kind_export.verify.gates import Verifier
@@ -97,7 +97,9 @@ def _export(
     checkpoint = open_together(source, job.openings)
     compact, detached = _rewrite(job, checkpoint, sampler)
     if source.decoder is not None:
-        compact = replace(compact, decoder=measure_decoder(source.decoder, verifier.trajectories))
+        compact = replace(
+            compact, decoder=measure_decoder(source.decoder, [one.latents[-1] for one in verifier.trajectories])
+        )
     about = _describe_programs(job, checkpoint)
     options_of = {name: replace(_target_options(name, request, checkpoint), about=about) for name in job.targets}
     for name in (name for name in job.targets if TARGET_ROWS[name].is_program):
@@ -179,11 +181,12 @@ def _write_pipeline(
     on_stage: OnStage,
 ) -> tuple[Written, Parity]:
     """The diffusers folder: step by step through its programs' gates, then each class by one call of the pipeline."""
-    from kind_export.targets.diffusers.write import NAME, check_pipeline, lower_pipeline
+    from kind_export.targets.diffusers.write import NAME, lower_pipeline
+    from kind_export.verify.pipeline import check_pipeline
 
     reference, precision = verifier.reference, options.precision
     on_stage(f"writing the {NAME} pipeline")
-    written = lower_pipeline(folder, checkpoint, compact, reference, precision, autoencoder)
+    written = lower_pipeline(folder, checkpoint, compact, reference.sampling, precision, autoencoder)
     on_stage(f"verifying {NAME}")
     parity = verifier.verify(folder, draft_of({NAME: written}), written.spec)
     psnr_db = check_pipeline(folder, verifier.trajectories, reference, precision)

@@ -10,9 +10,12 @@ from pathlib import Path
 from kind_core.errors import ConfigError, TargetError
 from kind_core.precisions import PRECISIONS, PrecisionName
 from kind_core.samplers import ALL_STEPS, SAMPLERS, check_interval
-from kind_export.bundle.kits import check_kits
-from kind_export.planning.budget import NO_BUDGET, Budget
-from kind_export.targets.rows import TARGET_ROWS
+from kind_export.budget import NO_BUDGET, Budget
+from kind_export.target_rows import TARGET_ROWS
+from kind_runtimes.kits import KITS
+
+# What the sources of a kit run.
+KIT_TARGETS = {"ios": "coreml", "android": "onnx"}
 
 MAX_GUIDANCE = 100.0
 TARGETS = tuple(row.name for row in TARGET_ROWS.values() if row.is_program)  # what --target all means
@@ -202,3 +205,15 @@ def parse_blends(texts: Sequence[str]) -> tuple[tuple[str, ...], ...]:
 def _require_choice(name: str, value: object, allowed: Collection[object]) -> None:
     if value not in allowed:
         raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(map(str, allowed))}")
+
+
+def check_kits(kits: Sequence[str], targets: Sequence[str]) -> None:
+    """Raise a KindError for an unknown kit, or for one whose target is not exported."""
+    for kit in kits:
+        if kit not in KITS:
+            raise ConfigError(f"unknown kit {kit!r}, expected {' or '.join(KITS)}", "use --kit NAME")
+        target = KIT_TARGETS[kit]
+        if target not in targets:
+            raise TargetError(
+                f"kit {kit!r} runs {target} programs, but the target is {', '.join(targets)}", f"add --target {target}"
+            )

@@ -14,7 +14,7 @@ from typing import Any
 from kind_bench.counting.work import OpWork, ProgramWork
 from kind_core.console import echo, echo_lines
 from kind_core.errors import VerificationError
-from kind_runtimes.engines.table import ENGINES
+from kind_runtimes.engine_rows import ENGINES
 
 Profile = Mapping[str, Any]  # of a results file: run_ms, and ops with op_type, backend and ms
 MAX_SHARE = (

@@ -9,7 +9,7 @@ from kind_core.errors import BundleError, KindError
 from kind_core.files.hashing import hash_file
 from kind_core.files.litter import is_litter
 from kind_core.files.staging import OutputKind, find_foreign
-from kind_runtimes.engines.external_data import list_external_data
+from kind_runtimes.external_data import list_external_data
 from kind_runtimes.manifest import MEASURED_FOLDER, PACK_SUFFIX, PACKS_FOLDER, Manifest, parse_manifest
 
 MANIFEST_NAME = "manifest.json"

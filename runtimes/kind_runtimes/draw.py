@@ -16,8 +16,8 @@ from kind_core.errors import BundleError, ClassNameError, ConfigError, OutputErr
 from kind_core.files.staging import check_output
 from kind_core.noise import picture_seed
 from kind_runtimes.bundle import open_bundle
+from kind_runtimes.engine_rows import holds_code
 from kind_runtimes.engines.runtime import check_runtime, choose_runtime
-from kind_runtimes.engines.table import holds_code
 from kind_runtimes.generator import Generator, open_generator
 from kind_runtimes.manifest import Manifest
 from kind_runtimes.packs import Pack, check_pack, find_packs, read_pack

@@ -10,8 +10,8 @@ import numpy as np
 
 from kind_core.errors import TargetError
 from kind_core.noise import start_noise
+from kind_runtimes.engine_rows import holds_code
 from kind_runtimes.engines.runtime import DEFAULT_OPTIONS, Arrays, EngineOptions, Program, open_program
-from kind_runtimes.engines.table import holds_code
 from kind_runtimes.manifest import Manifest, ProgramSpec, TensorSpec
 from kind_runtimes.packs import Pack, check_pack, pack_inputs
 

@@ -10,8 +10,8 @@ from typing import Any
 from kind_core.errors import BundleError
 from kind_runtimes.about import parse_about
 from kind_runtimes.bundle import MANIFEST_NAME, open_bundle, read_manifest
+from kind_runtimes.engine_rows import ENGINES
 from kind_runtimes.engines.runtime import describe_file
-from kind_runtimes.engines.table import ENGINES
 from kind_runtimes.manifest import PACK_SUFFIX, Manifest, TensorSpec
 from kind_runtimes.packs import read_pack
 

@@ -13,7 +13,7 @@ from kind_core.classes import ClassInfo
 from kind_core.errors import BundleError, TargetError
 from kind_core.precisions import PRECISIONS
 from kind_core.samplers import ALL_STEPS, Sampling
-from kind_runtimes.engines.table import ENGINES, holds_code
+from kind_runtimes.engine_rows import ENGINES, holds_code
 
 FORMAT_VERSION = 1
 PACKS_FOLDER = "packs"  # its files are listed apart

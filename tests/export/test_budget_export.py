@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from kind_core.checkpoint import save_checkpoint
 from kind_core.errors import BudgetError
 from kind_export import pipeline
+from kind_export.budget import Budget
 from kind_export.cli import main
-from kind_export.planning.budget import Budget
 from kind_export.request import ExportRequest
 from tiny import tiny_config, tiny_model, tiny_model_config
 

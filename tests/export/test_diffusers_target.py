@@ -25,12 +25,13 @@ from kind_core.config import AutoencoderConfig, ModelConfig
 from kind_core.errors import ConfigError, KindError, TargetError, VerificationError
 from kind_core.noise import start_noise
 from kind_core.samplers import Sampling
+from kind_export.budget import Budget
 from kind_export.pipeline import export_bundle
-from kind_export.planning.budget import Budget
 from kind_export.request import ExportRequest, parse_targets
-from kind_export.targets.diffusers.write import check_pipeline, write_pipeline
+from kind_export.targets.diffusers.write import write_pipeline
 from kind_export.verify.gates import Verifier
 from kind_export.verify.parity import psnr_db
+from kind_export.verify.pipeline import check_pipeline
 from kind_export.verify.reference import Reference
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.draw import RunRequest, run_bundle
@@ -156,7 +157,7 @@ def test_an_autoencoder_turns_latents_into_pictures(kind: str, tmp_path: Path) -
     config = replace(tiny_model_config(dit, **COSINE), autoencoder=settings)
     checkpoint = Checkpoint(config=config, model=tiny_model(dit), sha256="")
     reference = Reference(checkpoint=checkpoint, sampling=Sampling(sampler="dpmpp", steps=STEPS, guidance_scale=2.0))
-    write_pipeline(tmp_path / "pipeline", checkpoint, reference, "fp32", tmp_path / "autoencoder")
+    write_pipeline(tmp_path / "pipeline", checkpoint, reference.sampling, "fp32", tmp_path / "autoencoder")
     opened = open_pipeline(tmp_path / "pipeline")
     latents = torch.from_numpy(reference.run(0).latents[-1])
     with torch.no_grad():

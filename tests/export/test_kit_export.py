@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from kind_core.errors import ConfigError, KindError, TargetError
-from kind_export.bundle.kits import KIT_TARGETS, write_kits
+from kind_export.bundle.kits import write_kits
 from kind_export.pipeline import export_bundle
-from kind_export.request import TARGETS, ExportRequest
+from kind_export.request import KIT_TARGETS, TARGETS, ExportRequest
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.kits import KITS, kit_folder
 

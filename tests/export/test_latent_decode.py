@@ -15,11 +15,10 @@ from diffusers_folders import write_folder
 from kind_core.autoencoder import ImageDecoder, read_autoencoder
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.errors import BudgetError, CheckpointError, ConfigError, VerificationError
+from kind_export.budget import Budget
 from kind_export.compact.decode import measure_decoder
 from kind_export.pipeline import export_bundle
-from kind_export.planning.budget import Budget
 from kind_export.request import ExportRequest
-from kind_export.verify.reference import Trajectory
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.generator import open_generator
 from tiny import tiny_config, tiny_model, tiny_model_config
@@ -133,8 +132,7 @@ def test_the_peak_is_that_of_the_worst_layer() -> None:
 
     latents = np.zeros((1, 4, 2, 2), np.float32)
     latents[0, 0, 0, 0] = 1.0
-    trajectory = Trajectory(class_index=0, noise=latents, latents=(latents,), denoised=())
-    measured = measure_decoder(Fake(), [trajectory])
+    measured = measure_decoder(Fake(), [latents])
     assert measured.peak == pytest.approx(300)  # of three times the latents
     assert measured.peak_square == pytest.approx((300 - 300 / 16) ** 2)
     assert not measured.fits_fp16

@@ -16,8 +16,8 @@ from kind_core.errors import BudgetError, ConfigError
 from kind_core.precisions import PrecisionName
 from kind_core.samplers import Sampling
 from kind_core.schedule import read_sampler_table
+from kind_export.budget import Budget, Cost, parse_size
 from kind_export.compact.step import StepProgram
-from kind_export.planning.budget import Budget, Cost, parse_size
 from kind_export.planning.eager_work import count_eager
 from kind_export.planning.plan import Plan, PlanInputs, Planner
 from kind_export.request import ExportRequest

@@ -13,9 +13,9 @@ import toy_target
 from kind_bench.linting import lint_bundle
 from kind_core.checkpoint import save_checkpoint
 from kind_export.cli import main
-from kind_export.targets.rows import TARGET_ROWS
+from kind_export.target_rows import TARGET_ROWS
 from kind_runtimes.bundle import open_bundle
-from kind_runtimes.engines.table import ENGINES
+from kind_runtimes.engine_rows import ENGINES
 from kind_runtimes.manifest import load_schema
 from tiny import tiny_config, tiny_model, tiny_model_config
 

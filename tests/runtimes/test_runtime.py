@@ -13,8 +13,8 @@ import pytest
 from kind_core.errors import BundleError, TargetError
 from kind_core.noise import start_noise
 from kind_runtimes.bundle import Bundle
+from kind_runtimes.engine_rows import ENGINES
 from kind_runtimes.engines.runtime import Program, choose_runtime, open_program
-from kind_runtimes.engines.table import ENGINES
 from kind_runtimes.generator import Generator, open_generator
 from small_bundles import SHAPE, SUFFIXES, eager_latents, program_specs, psnr_db
 

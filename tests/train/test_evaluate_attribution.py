@@ -14,7 +14,8 @@ from tiny_training import make_photos, write_folder
 from kind_core.checkpoint import save_checkpoint
 from kind_core.classes import ClassInfo
 from kind_core.dit import KindDiT
-from kind_train.evaluate.features import Classification, imagenet_index
+from kind_train.data.imagenet import imagenet_index
+from kind_train.evaluate.features import Classification
 from kind_train.evaluate.run import Evaluation, EvaluationRequest, evaluate, open_drawer
 from tiny import CLASSES, tiny_config, tiny_model, tiny_model_config
 

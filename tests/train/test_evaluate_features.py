@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kind_core.errors import TargetError
+from kind_train.data.imagenet import imagenet_classes, imagenet_index
 from kind_train.evaluate import features
 from kind_train.evaluate.features import (
     NUM_CLASSES,
@@ -16,8 +17,6 @@ from kind_train.evaluate.features import (
     EfficientNetLite0,
     EfficientNetLite2,
     _preprocess,
-    imagenet_classes,
-    imagenet_index,
 )
 
 SIZE = EfficientNetLite0.input_size
@@ -170,7 +169,7 @@ def test_a_class_outside_imagenet_has_no_index() -> None:
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = (
         "import sys, kind_train.evaluate; before = {'numpy', 'torch'} & set(sys.modules); "
-        "from kind_train.evaluate.features import imagenet_index; imagenet_index('n02510455'); "
+        "from kind_train.data.imagenet import imagenet_index; imagenet_index('n02510455'); "
         "print(before, 'torch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

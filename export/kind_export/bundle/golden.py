@@ -12,7 +12,7 @@ from safetensors.numpy import save
 from kind_core.noise import picture_seed
 from kind_core.pictures import make_grid
 from kind_export.verify.reference import Reference, Trajectory
-from kind_runtimes.engines.table import ENGINES
+from kind_runtimes.engine_rows import ENGINES
 from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import Manifest
 from kind_runtimes.packs import read_pack

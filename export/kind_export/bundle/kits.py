@@ -6,23 +6,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from kind_core.errors import ConfigError, TargetError
-from kind_runtimes.kits import KITS, kit_folder
+from kind_runtimes.kits import kit_folder
 
-KIT_TARGETS = {"ios": "coreml", "android": "onnx"}
 _BUILD_OUTPUT = shutil.ignore_patterns(".*", "build", "__pycache__")
-
-
-def check_kits(kits: Sequence[str], targets: Sequence[str]) -> None:
-    """Raise a KindError for an unknown kit, or for one whose target is not exported."""
-    for kit in kits:
-        if kit not in KITS:
-            raise ConfigError(f"unknown kit {kit!r}, expected {' or '.join(KITS)}", "use --kit NAME")
-        target = KIT_TARGETS[kit]
-        if target not in targets:
-            raise TargetError(
-                f"kit {kit!r} runs {target} programs, but the target is {', '.join(targets)}", f"add --target {target}"
-            )
 
 
 def write_kits(bundle: Path, kits: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from kind_core.checkpoint import LEARNGENE_NAME
 from kind_core.classes import ClassInfo
 from kind_core.config import ModelConfig
-from kind_core.errors import ConfigError, ExportError
+from kind_core.errors import ExportError
 from kind_core.files.hashing import hash_file
 from kind_core.naming import fold_text, name_file
 from kind_core.schedule import SamplerTable
@@ -43,14 +43,6 @@ def hash_base(checkpoint: Path, config: ModelConfig, sampler: str, table: Sample
         "table_rank": base.conditioning.rank,
     }
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-
-
-def require_tailors(config: ModelConfig) -> int:
-    """The rank that holds every tailor of a checkpoint; raises ConfigError where there are none to put into packs."""
-    rank = 0 if config.dit.learngene_rank is None else max(config.dit.ranks)
-    if rank == 0:
-        raise ConfigError("the checkpoint has no tailors, so it has no packs", "export it without --packs")
-    return rank
 
 
 def write_packs(

@@ -20,7 +20,7 @@ from kind_bench.counting.work import ComputePrecision, OpClass, ProgramWork
 from kind_core.precisions import EXACT, PRECISIONS, PrecisionName
 from kind_export.precision.layers import quantizable_layers
 from kind_export.targets.target import Lowering, load_target
-from kind_runtimes.engines.table import ENGINES
+from kind_runtimes.engine_rows import ENGINES
 
 _VIEWS = frozenset(
     ("view", "t", "transpose", "permute", "expand", "reshape", "unsqueeze", "squeeze", "select", "alias", "detach",

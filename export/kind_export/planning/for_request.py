@@ -11,8 +11,8 @@ from kind_core.errors import BudgetError
 from kind_core.files.staging import check_output
 from kind_core.precisions import PrecisionName
 from kind_export.blending import open_together
+from kind_export.budget import Budget
 from kind_export.job import read_job
-from kind_export.planning.budget import Budget
 from kind_export.planning.plan import PlanInputs, Planner, artifact_cost
 from kind_export.report.collect import choose_devices
 from kind_export.report.work import Works

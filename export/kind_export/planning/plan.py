@@ -21,9 +21,9 @@ from kind_core.errors import BudgetError
 from kind_core.precisions import APPROXIMATE, PRECISIONS, PrecisionName
 from kind_core.samplers import Sampling
 from kind_core.schedule import read_sampler_table
+from kind_export.budget import NO_BUDGET, Budget, Cost, Miss
 from kind_export.compact.decode import MeasuredDecoder
 from kind_export.compact.model import CompactModel
-from kind_export.planning.budget import NO_BUDGET, Budget, Cost, Miss
 from kind_export.planning.eager_work import count_eager
 from kind_export.precision.layers import quantizable_layers
 from kind_export.precision.sensitivity import round_weight

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kind_export.report.words import format_bytes, format_count, format_ms, format_range
-from kind_runtimes.engines.table import ENGINES
+from kind_runtimes.engine_rows import ENGINES
 
 # A plot has the size of a phone's column, so that its words stay readable there.
 WIDTH, HEIGHT = 340, 250

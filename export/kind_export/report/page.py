@@ -24,7 +24,7 @@ from kind_export.report.words import (
     format_range,
     join_words,
 )
-from kind_runtimes.engines.table import ENGINES
+from kind_runtimes.engine_rows import ENGINES
 
 Report = Mapping[str, Any]
 _PREVIEW_WIDTH = 512

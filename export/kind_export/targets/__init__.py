@@ -1,1 +1,1 @@
-"""What can be written: a row a target in `rows`, what a target offers in `target`, a folder for each."""
+"""What can be written: what a target offers in `target`, a folder for each."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kind_core.errors import ExportError, KindError, TargetError
 from kind_core.precisions import PrecisionName
 from kind_export.compact.step import GraphStyle
-from kind_export.targets.rows import TARGET_ROWS
+from kind_export.target_rows import TARGET_ROWS
 from kind_runtimes.about import About
 from kind_runtimes.manifest import TensorSpec
 

@@ -11,7 +11,7 @@ import numpy as np
 from kind_bench.counting import count_program
 from kind_bench.lint import MIN_RUN_MS, require_fast
 from kind_core.errors import VerificationError
-from kind_runtimes.engines.table import ENGINES
+from kind_runtimes.engine_rows import ENGINES
 from kind_runtimes.manifest import TargetSpec
 
 MIN_SHARE = 0.95

@@ -15,8 +15,9 @@ import numpy as np
 
 from kind_core.errors import VerificationError
 from kind_core.precisions import APPROXIMATE, EXACT, PRECISIONS
+from kind_export.compact.decode import DECODE_GAINS
 from kind_export.verify.parity import DECODE_DB, GRAPH_DB, MAX_DB, Gate, Parity, worst_of
-from kind_export.verify.reference import DECODE_GAINS, Reference, Trajectory
+from kind_export.verify.reference import Reference, Trajectory
 from kind_export.verify.saved_step import SavedStep
 from kind_runtimes.engines.runtime import Arrays
 from kind_runtimes.generator import Generator, open_generator

@@ -22,8 +22,6 @@ from kind_export.blending import Opening, describe_openings, opening_inputs, pla
 
 MIN_STD = 0.05
 MIN_GATE_EFFECT = 1e-4
-# What decoding is verified at, in multiples of the latents: the second reaches beyond the clamp.
-DECODE_GAINS = (1.0, 3.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

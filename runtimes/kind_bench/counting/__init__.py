@@ -22,7 +22,7 @@ from typing import Any
 from kind_bench.counting.work import ProgramWork
 from kind_core.errors import TargetError
 from kind_runtimes.bundle import Bundle
-from kind_runtimes.engines.table import ENGINES, holds_code
+from kind_runtimes.engine_rows import ENGINES, holds_code
 from kind_runtimes.manifest import ProgramSpec
 
 

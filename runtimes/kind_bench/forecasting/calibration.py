@@ -23,7 +23,7 @@ from kind_bench.forecasting.nonnegative import fit_rates
 from kind_bench.forecasting.roofline import PORTABLE, Limit
 from kind_core.errors import DeviceError
 from kind_core.files.staging import file_kind, staged
-from kind_runtimes.engines.table import ENGINES
+from kind_runtimes.engine_rows import ENGINES
 
 # Milliseconds per unit on an ordinary CPU of two cores: only their ratios count, and those of few measurements most.
 _PRIOR: Mapping[str, float] = {

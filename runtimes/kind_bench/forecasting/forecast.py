@@ -26,7 +26,7 @@ from kind_bench.forecasting.roofline import (
 )
 from kind_core.errors import DeviceError
 from kind_core.flops import latency_floor_s
-from kind_runtimes.engines.table import ENGINES
+from kind_runtimes.engine_rows import ENGINES
 
 Method = Literal["roofline", "calibrated", "floor only"]
 

@@ -24,8 +24,8 @@ from kind_core import errors
 from kind_core.errors import ConfigError, KindError, TargetError
 from kind_core.files.hashing import hash_file
 from kind_runtimes.bundle import MANIFEST_NAME, Bundle, list_program_files, open_bundle
+from kind_runtimes.engine_rows import ENGINES, holds_code
 from kind_runtimes.engines.runtime import DEFAULT_OPTIONS, EngineOptions, check_runtime, is_installed
-from kind_runtimes.engines.table import ENGINES, holds_code
 from kind_runtimes.manifest import Manifest
 from kind_runtimes.progress import OnProgress, Progress
 

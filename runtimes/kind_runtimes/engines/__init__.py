@@ -1,1 +1,1 @@
-"""What runs a program: a row an engine in `table`, a file for each."""
+"""What runs a program: a file for each engine of `kind_runtimes.engine_rows`."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from kind_core.errors import TargetError
 from kind_runtimes.about import FileDescription
-from kind_runtimes.engines.table import ENGINES, by_preference
+from kind_runtimes.engine_rows import ENGINES, by_preference
 from kind_runtimes.manifest import ProgramSpec
 
 Arrays = dict[str, np.ndarray]

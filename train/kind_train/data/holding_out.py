@@ -18,8 +18,8 @@ import torch
 from kind_core.errors import CheckpointError, ConfigError, DataError
 from kind_core.files.json_files import read_object
 from kind_train.data.training_set import TrainingSet
-from kind_train.run.run_folder import HELD_OUT_NAME
 
+HELD_OUT_NAME = "held_out.json"
 _VERSION = 1
 _Set = TypeVar("_Set", bound=TrainingSet)
 

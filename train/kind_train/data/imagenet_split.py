@@ -17,7 +17,7 @@ from kind_core.errors import ConfigError, DataError
 from kind_core.files.litter import is_hidden
 from kind_core.files.staging import OutputKind, check_output, find_foreign, staged
 from kind_train.data.decoding import is_photo_name
-from kind_train.evaluate.features import imagenet_classes
+from kind_train.data.imagenet import imagenet_classes
 
 PRETRAIN = "pretrain"
 

@@ -7,12 +7,9 @@ with published FIDs.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +20,7 @@ from numpy.typing import NDArray
 from kind_core.classes import ClassInfo
 from kind_core.errors import TargetError
 from kind_core.files.hashing import hash_file
+from kind_train.data.imagenet import imagenet_index
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,23 +32,6 @@ PIXEL_MEAN = 127.0
 PIXEL_SCALE = 128.0
 
 Progress = Callable[[int, int], None]
-
-
-@cache
-def imagenet_classes() -> tuple[tuple[str, str], ...]:
-    """The (WordNet id, name) of ILSVRC-2012's 1000 classes; the position is the classifier's output index."""
-    text = (files("kind_core") / "data" / "imagenet_1k.json").read_text(encoding="utf-8")
-    return tuple((wnid, name) for wnid, name in json.loads(text))
-
-
-@cache
-def _index_of_wnid() -> dict[str, int]:
-    return {wnid: index for index, (wnid, _) in enumerate(imagenet_classes())}
-
-
-def imagenet_index(wnid: str) -> int | None:
-    """The classifier's output index for a WordNet id, None for a class that is not in ImageNet-1K."""
-    return _index_of_wnid().get(wnid)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -96,8 +96,8 @@ class BundleDrawer:
     def __init__(self, path: Path, runtime: str | None, classes: Sequence[str], settings: DrawSettings) -> None:
         from kind_core.files.hashing import hash_file
         from kind_runtimes.bundle import open_bundle
+        from kind_runtimes.engine_rows import holds_code
         from kind_runtimes.engines.runtime import choose_runtime
-        from kind_runtimes.engines.table import holds_code
         from kind_runtimes.generator import open_generator
         from kind_runtimes.packs import read_pack
 

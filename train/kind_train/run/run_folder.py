@@ -24,9 +24,9 @@ from kind_core.files.litter import is_bare
 from kind_core.files.staging import PART, check_output, folder_kind, recover, staged
 from kind_core.files.tensor_files import write_tensors
 from kind_train.config import TrainConfig, check_options
+from kind_train.data.holding_out import HELD_OUT_NAME
 
 OPTIONS_NAME = "options.yaml"
-HELD_OUT_NAME = "held_out.json"
 METRICS_NAME = "metrics.jsonl"
 STATE_NAME = "state"
 BEST_NAME = "best"

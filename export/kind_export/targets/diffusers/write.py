@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,21 +17,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from kind_core import precisions
 from kind_core.autoencoder import copy_autoencoder
 from kind_core.checkpoint import Checkpoint
 from kind_core.config import ModelConfig
 from kind_core.dense import dense_state
 from kind_core.diffusers.dit import to_diffusers
-from kind_core.errors import VerificationError
 from kind_core.precisions import PrecisionName
+from kind_core.samplers import Sampling
 from kind_core.schedule import make_scheduler
 from kind_export.compact.model import CompactModel
 from kind_export.targets.class_functions import name_functions
 from kind_export.targets.lowering import Written
 from kind_export.targets.programs import decode_contract, step_contract
-from kind_export.verify.parity import MAX_DB, psnr_db
-from kind_export.verify.reference import Reference, Trajectory
 from kind_runtimes.manifest import ProgramSpec, TargetSpec
 
 NAME = "diffusers"
@@ -57,12 +54,12 @@ def lower_pipeline(
     folder: Path,
     checkpoint: Checkpoint,
     compact: CompactModel,
-    reference: Reference,
+    sampling: Sampling,
     precision: PrecisionName,
     autoencoder: Path | None = None,
 ) -> Written:
     """Write the folder into a bundle folder. Its pipeline is called like a program too, with the inputs of all."""
-    facts = write_pipeline(folder / NAME, checkpoint, reference, precision, autoencoder)
+    facts = write_pipeline(folder / NAME, checkpoint, sampling, precision, autoencoder)
     inputs, outputs = step_contract(compact)
     step = ProgramSpec(name="step", file=NAME, inputs=inputs, outputs=outputs)
     programs = {"step": step}
@@ -78,11 +75,11 @@ def lower_pipeline(
 def write_pipeline(
     folder: Path,
     checkpoint: Checkpoint,
-    reference: Reference,
+    sampling: Sampling,
     precision: PrecisionName,
     autoencoder: Path | None = None,
 ) -> dict[str, Any]:
-    """Write the classes of `checkpoint`, sampled as `reference` is, to a new folder; returns facts for the manifest.
+    """Write the classes of `checkpoint`, sampled as `sampling` says, to a new folder; returns facts for the manifest.
 
     `autoencoder` is the diffusers folder of the checkpoint's, if it has one; its weights are copied as they are.
     """
@@ -97,9 +94,9 @@ def write_pipeline(
         transformer = to_diffusers(config.dit, state, labels)
         nn.Module.to(transformer, _DTYPES[precision])  # diffusers' own `to` warns that it casts
         transformer.save_pretrained(folder / part.name)
-    scheduler = make_scheduler(config.diffusion, reference.sampling.sampler, reference.sampling.steps)
+    scheduler = make_scheduler(config.diffusion, sampling.sampler, sampling.steps)
     scheduler.save_pretrained(folder / "scheduler")
-    settings, vae = _settings(checkpoint.config, parts, reference), None
+    settings, vae = _settings(checkpoint.config, parts, sampling), None
     if autoencoder is not None:
         assert config.autoencoder is not None, "an autoencoder's folder without its settings"
         vae = config.autoencoder.kind
@@ -107,32 +104,6 @@ def write_pipeline(
     (folder / "model_index.json").write_text(_index(parts, scheduler, settings, vae), encoding="utf-8")
     (folder / PIPELINE_FILE).write_text(_render(parts, scheduler, settings, vae), encoding="utf-8")
     return {"components": [part.name for part in parts], "scheduler": type(scheduler).__name__}
-
-
-def check_pipeline(
-    folder: Path, trajectories: Sequence[Trajectory], reference: Reference, precision: PrecisionName
-) -> float:
-    """Draw each class with one call of the pipeline, as a user does, and return the worst PSNR.
-
-    Raises VerificationError below the gate.
-    """
-    from kind_runtimes.engines.diffusers import open_pipeline
-
-    pipeline = open_pipeline(folder / NAME)
-    pipeline.set_progress_bar_config(disable=True)
-    worst, limit = MAX_DB, precisions.PRECISIONS[precision].trajectory_db
-    for trajectory in trajectories:
-        info = reference.classes[trajectory.class_index]
-        latents = pipeline(info.id, seed=0, output_type="latent").images.numpy()
-        measured = psnr_db(trajectory.latents[-1], latents)
-        if not measured >= limit:
-            raise VerificationError(
-                f"{NAME}: the pipeline's picture of {info.name!r} has {measured:.1f} dB against the eager "
-                f"model, expected {limit:g} dB or more; nothing was published",
-                "please report it with this command",
-            )
-        worst = min(worst, measured)
-    return worst
 
 
 def _parts(checkpoint: Checkpoint) -> Iterator[_Part]:
@@ -145,7 +116,7 @@ def _parts(checkpoint: Checkpoint) -> Iterator[_Part]:
         yield _Part(name=f"transformer_{name}", gate=index, labels=(index,))
 
 
-def _settings(config: ModelConfig, parts: list[_Part], reference: Reference) -> dict[str, Any]:
+def _settings(config: ModelConfig, parts: list[_Part], sampling: Sampling) -> dict[str, Any]:
     """What the pipeline keeps beside its components."""
     places = {index: (part.name, label) for part in parts for label, index in enumerate(part.labels)}
     return {
@@ -154,9 +125,9 @@ def _settings(config: ModelConfig, parts: list[_Part], reference: Reference) -> 
             for index, info in enumerate(config.classes)
         },
         "null_label": max(1, len(parts[0].labels)),
-        "steps": reference.sampling.steps,
-        "guidance_scale": reference.sampling.guidance_scale,
-        "guidance_interval": list(reference.sampling.guidance_interval),
+        "steps": sampling.steps,
+        "guidance_scale": sampling.guidance_scale,
+        "guidance_interval": list(sampling.guidance_interval),
         "scaling_factor": 1.0 if config.autoencoder is None else config.autoencoder.scaling_factor,
         "shift_factor": 0.0 if config.autoencoder is None else config.autoencoder.shift_factor,
     }
