@@ -5,8 +5,9 @@ Importing this package loads nothing heavy; torch comes with the first name that
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
     from kind_core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -14,21 +15,6 @@ if TYPE_CHECKING:
     from kind_core.config import DiffusionConfig, DiTConfig, ModelConfig, preset
     from kind_core.dit import KindDiT
     from kind_core.errors import KindError
-
-_HOMES = {
-    "Checkpoint": "checkpoint",
-    "ClassInfo": "classes",
-    "DiTConfig": "config",
-    "DiffusionConfig": "config",
-    "KindDiT": "dit",
-    "KindError": "errors",
-    "ModelConfig": "config",
-    "load_checkpoint": "checkpoint",
-    "preset": "config",
-    "resolve_class": "classes",
-    "resolve_classes": "classes",
-    "save_checkpoint": "checkpoint",
-}
 
 __all__ = [
     "Checkpoint",
@@ -45,8 +31,13 @@ __all__ = [
     "save_checkpoint",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'kind_core' has no attribute {name!r}")
-    return getattr(import_module(f"kind_core.{_HOMES[name]}"), name)
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "checkpoint": ["Checkpoint", "load_checkpoint", "save_checkpoint"],
+        "classes": ["ClassInfo", "resolve_class", "resolve_classes"],
+        "config": ["DiTConfig", "DiffusionConfig", "ModelConfig", "preset"],
+        "dit": ["KindDiT"],
+        "errors": ["KindError"],
+    },
+)

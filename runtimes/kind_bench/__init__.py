@@ -8,8 +8,9 @@ What runs a bundle is `kind_runtimes`, which imports none of this. Importing the
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
     from kind_bench.counting import count_bundle, count_program
@@ -17,20 +18,25 @@ if TYPE_CHECKING:
     from kind_bench.forecasting.forecast import Forecast, forecast, forecast_picture
     from kind_bench.results.results import Results, read_results
 
-_HOMES = {
-    "count_bundle": "counting", "count_program": "counting", "Device": "forecasting.devices",
-    "list_devices": "forecasting.devices", "load_device": "forecasting.devices", "Forecast": "forecasting.forecast",
-    "forecast": "forecasting.forecast", "forecast_picture": "forecasting.forecast", "Results": "results.results",
-    "read_results": "results.results",
-}  # fmt: skip
-
 __all__ = [
-    "Device", "Forecast", "Results", "count_bundle", "count_program", "forecast", "forecast_picture", "list_devices",
-    "load_device", "read_results",
-]  # fmt: skip
+    "Device",
+    "Forecast",
+    "Results",
+    "count_bundle",
+    "count_program",
+    "forecast",
+    "forecast_picture",
+    "list_devices",
+    "load_device",
+    "read_results",
+]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'kind_bench' has no attribute {name!r}")
-    return getattr(import_module(f"kind_bench.{_HOMES[name]}"), name)
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "counting": ["count_bundle", "count_program"],
+        "forecasting.devices": ["Device", "list_devices", "load_device"],
+        "forecasting.forecast": ["Forecast", "forecast", "forecast_picture"],
+        "results.results": ["Results", "read_results"],
+    },
+)

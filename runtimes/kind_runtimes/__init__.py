@@ -9,19 +9,29 @@ Importing this package loads nothing heavy; a runtime comes with the first progr
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
     from kind_runtimes.bundle import Bundle, open_bundle
     from kind_runtimes.generator import Generator, open_generator
+    from kind_runtimes.packs import Pack, read_pack
 
-_HOMES = {"Bundle": "bundle", "Generator": "generator", "open_bundle": "bundle", "open_generator": "generator"}
+__all__ = [
+    "Bundle",
+    "Generator",
+    "Pack",
+    "open_bundle",
+    "open_generator",
+    "read_pack",
+]
 
-__all__ = ["Bundle", "Generator", "open_bundle", "open_generator"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'kind_runtimes' has no attribute {name!r}")
-    return getattr(import_module(f"kind_runtimes.{_HOMES[name]}"), name)
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "bundle": ["Bundle", "open_bundle"],
+        "generator": ["Generator", "open_generator"],
+        "packs": ["Pack", "read_pack"],
+    },
+)

@@ -39,7 +39,7 @@ from kind_train.config import TrainConfig, load_options
 from kind_train.data.photo_set import PhotoSet, load_photos
 from kind_train.evaluate.pictures import NULL, CheckpointDrawer, DrawSettings
 from kind_train.evaluate.run import EvaluationRequest, evaluate
-from kind_train.fit import fit_model
+from kind_train.fit import fit_model, gather_options
 from kind_train.run.run_folder import OPTIONS_NAME, STATE_NAME
 from kind_train.run.trainer import Trainer
 from kind_train.start.diversion import part_tailors
@@ -123,7 +123,7 @@ def train(name: str, common: TrainConfig, **changes: Any) -> Path:
     is_begun = (folder / STATE_NAME).exists()
     print(f"{name}: {'going on' if is_begun else 'training'} in {folder}", flush=True)
     is_broken_off = (folder / OPTIONS_NAME).exists() and not is_begun
-    return fit_model(None, options, resume=is_begun, force=is_broken_off).checkpoint
+    return fit_model(gather_options(None, options, resume=is_begun), resume=is_begun, force=is_broken_off).checkpoint
 
 
 def load_held_out(common: TrainConfig, checkpoint: Path) -> PhotoSet:

@@ -1,1 +1,42 @@
-"""Diversion training, adaptation and evaluation of KIND models; the command line is `kind-train`."""
+"""Diversion training, adaptation and evaluation of KIND models; the command line is `kind-train`.
+
+    result = fit_model(TrainConfig(data="photos", output="run", images=500_000))
+
+These names are what users may rely on; everything else may change. Importing the package loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from kind_train.config import TrainConfig
+    from kind_train.data import load_photos
+    from kind_train.evaluate.run import EvaluationRequest
+    from kind_train.fit import FitResult, fit_model
+    from kind_train.start.convert import convert_checkpoint
+    from kind_train.start.from_dit import InitRequest
+
+__all__ = [
+    "EvaluationRequest",
+    "FitResult",
+    "InitRequest",
+    "TrainConfig",
+    "convert_checkpoint",
+    "fit_model",
+    "load_photos",
+]
+
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "config": ["TrainConfig"],
+        "data": ["load_photos"],
+        "evaluate.run": ["EvaluationRequest"],
+        "fit": ["FitResult", "fit_model"],
+        "start.convert": ["convert_checkpoint"],
+        "start.from_dit": ["InitRequest"],
+    },
+)

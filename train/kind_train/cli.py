@@ -150,11 +150,11 @@ def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> 
 
 
 def _train(config_file: Path | None, resume: bool, force: bool, flags: dict[str, Any]) -> None:
-    from kind_train.fit import fit_model
+    from kind_train.fit import fit_model, gather_options
 
     flags["classes"] = split_names(flags["classes"])
     try:
-        result = fit_model(config_file, flags, resume=resume, force=force)
+        result = fit_model(gather_options(config_file, flags, resume=resume), resume=resume, force=force)
     except KeyboardInterrupt:
         sys.exit(130)  # fit_model said how to go on
     if result.is_main:

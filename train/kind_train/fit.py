@@ -40,15 +40,20 @@ class FitResult:
     is_main: bool = True
 
 
-def fit_model(config_file: Path | None, flags: Mapping[str, Any], *, resume: bool, force: bool) -> FitResult:
-    """Train as the options say. A resumed run takes the options of its folder, under the flags.
-
-    Raises KeyboardInterrupt at Ctrl-C, after saying on stderr how to go on.
-    """
+def gather_options(config_file: Path | None, flags: Mapping[str, Any], *, resume: bool) -> TrainConfig:
+    """Options from a YAML file, or of the run that is resumed, under the flags."""
     if resume and config_file is None and flags.get("output"):
         options = Path(flags["output"]) / OPTIONS_NAME
         config_file = options if options.exists() else None
-    config = load_options(config_file, flags)
+    return load_options(config_file, flags)
+
+
+def fit_model(config: TrainConfig, *, resume: bool = False, force: bool = False) -> FitResult:
+    """Train as `config` says, into the folder `config.output`; `resume` goes on with the run that lies there.
+
+    Raises KindError for what cannot be trained, before anything is written, and KeyboardInterrupt at Ctrl-C, after
+    saying on stderr how to go on.
+    """
     with joined_processes(config.device) as processes:
         console = open_console(stderr=True, quiet=not processes.is_main)
         if processes.is_main:

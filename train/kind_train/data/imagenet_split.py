@@ -40,7 +40,7 @@ class MergedClass:
 @cache
 def read_split() -> dict[str, tuple[MergedClass, ...]]:
     """The classes of `pretrain` and of `task-01` to `task-18`."""
-    data = json.loads((files("kind_train.data.photo_set") / "imagenet_split.json").read_text(encoding="utf-8"))
+    data = json.loads((files("kind_train.data") / "imagenet_split.json").read_text(encoding="utf-8"))
     merged = data["superclasses"]
     parts = {PRETRAIN: data["pretrain_classes"]}
     parts |= {f"task-{int(number):02d}": ids for number, ids in data["novel_tasks"].items()}
