@@ -147,7 +147,8 @@ class ImageDecoder(nn.Module):
         latents = latents / self.config.scaling_factor
         if self.config.shift_factor:  # most have none: programs keep the operators that they need
             latents = latents + self.config.shift_factor
-        return self.decoder(self.post_quant(latents))  # type: ignore[no-any-return]  # the tiny one's is in [-1, 1] too
+        result: Tensor = self.decoder(self.post_quant(latents))  # the tiny one's is in [-1, 1] too
+        return result
 
 
 def load_decoder(folder: Path, config: AutoencoderConfig, channels: int) -> ImageDecoder:
@@ -177,7 +178,8 @@ def encode_moments(autoencoder: Any, config: AutoencoderConfig, images: Tensor) 
     (batch, channels or 2 * channels, size, size), not scaled: `read_moments` makes latents of them.
     """
     if config.kind == "AutoencoderTiny":
-        return autoencoder.encode(images).latents  # type: ignore[no-any-return]
+        result: Tensor = autoencoder.encode(images).latents
+        return result
     distribution = autoencoder.encode(images).latent_dist
     return torch.cat([distribution.mean, distribution.std], dim=1)
 

@@ -54,7 +54,8 @@ class Attention(nn.Module):
             for one in projected
         )
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        return self.o(y, tailors.get(f"{prefix}.o"))  # type: ignore[no-any-return]
+        result: Tensor = self.o(y, tailors.get(f"{prefix}.o"))
+        return result
 
 
 class Mlp(nn.Module):
@@ -68,7 +69,8 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor, tailors: dict[str, Tailor], prefix: str) -> Tensor:
         """x (batch, tokens, hidden) -> the same."""
         h = F.gelu(self.up(x, tailors.get(f"{prefix}.up")), approximate="tanh")
-        return self.down(h, tailors.get(f"{prefix}.down"))  # type: ignore[no-any-return]
+        result: Tensor = self.down(h, tailors.get(f"{prefix}.down"))
+        return result
 
 
 class Block(nn.Module):
@@ -86,9 +88,10 @@ class Block(nn.Module):
         """x (batch, tokens, hidden), conditioning after SiLU (batch, hidden) -> like x."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaln(conditioning).chunk(6, dim=1)
         x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1), tailors, f"{prefix}.attn")
-        return x + gate2[:, None] * self.mlp(  # type: ignore[no-any-return]
+        result: Tensor = x + gate2[:, None] * self.mlp(
             modulate(self.norm2(x), shift2, scale2), tailors, f"{prefix}.mlp"
         )
+        return result
 
 
 class TimestepEmbedder(nn.Module):
@@ -106,7 +109,8 @@ class TimestepEmbedder(nn.Module):
         exponent = torch.arange(half, dtype=torch.float32, device=timesteps.device) / (half - 1)
         angles = timesteps.float()[:, None] * torch.exp(-math.log(10000) * exponent)
         sinusoids = torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.fc1.weight.dtype)
-        return self.fc2(F.silu(self.fc1(sinusoids)))  # type: ignore[no-any-return]
+        result: Tensor = self.fc2(F.silu(self.fc1(sinusoids)))
+        return result
 
 
 class BlockEmbedders(nn.ModuleList):
@@ -132,7 +136,8 @@ class FinalLayer(nn.Module):
     def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
         """x (batch, tokens, hidden) -> (batch, tokens, patch * patch * channels)."""
         shift, scale = self.adaln(conditioning).chunk(2, dim=1)
-        return self.linear(modulate(self.norm(x), shift, scale))  # type: ignore[no-any-return]
+        result: Tensor = self.linear(modulate(self.norm(x), shift, scale))
+        return result
 
 
 class KindDiT(nn.Module):
@@ -156,15 +161,16 @@ class KindDiT(nn.Module):
     @torch.no_grad()
     def _init_weights(self) -> None:
         nn.init.xavier_uniform_(self.patch_embedding.weight.flatten(1))
-        nn.init.zeros_(self.patch_embedding.bias)  # type: ignore[arg-type]
         nn.init.normal_(self.null_label_embedding, std=0.02)
         for layer in self.timestep_embedder.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
-        for output in (*(block.adaln for block in self.blocks), self.final.adaln, self.final.linear):
-            nn.init.zeros_(output.weight)  # type: ignore[arg-type, union-attr]
-            nn.init.zeros_(output.bias)  # type: ignore[arg-type, union-attr]
+        for name in ("patch_embedding.bias", "final.linear.weight", "final.linear.bias"):
+            nn.init.zeros_(self.get_parameter(name))
+        for name, parameter in self.named_parameters():
+            if ".adaln." in name:
+                nn.init.zeros_(parameter)
 
     def forward(
         self, latents: Tensor, timesteps: Tensor, labels: Tensor, gates: Tensor, rows: Tensor | None = None
@@ -187,7 +193,8 @@ class KindDiT(nn.Module):
 
     def embed_conditioning(self, timesteps: Tensor, labels: Tensor, rows: Tensor | None = None) -> Tensor:
         """Sum of timestep and label embedding before SiLU, (batch, hidden); of each block's, (batch, depth, hidden)."""
-        return self.timestep_embedder(timesteps) + self.embed_labels(labels, rows)  # type: ignore[no-any-return]
+        result: Tensor = self.timestep_embedder(timesteps) + self.embed_labels(labels, rows)
+        return result
 
     def embed_labels(self, labels: Tensor, rows: Tensor | None = None) -> Tensor:
         """(batch, hidden), or (batch, depth, hidden), from the labels of `forward`."""
@@ -198,7 +205,7 @@ class KindDiT(nn.Module):
         else:
             is_class = (labels >= 0) & (labels < table.shape[0])
             embedded = table[labels * is_class]
-        return torch.where(is_class[:, None], embedded, null).unflatten(1, self.config.label_shape)  # type: ignore[no-any-return, no-untyped-call]
+        return torch.where(is_class[:, None], embedded, null).view(-1, *self.config.label_shape)
 
     def unpatchify(self, tokens: Tensor) -> Tensor:
         """tokens (batch, T, patch * patch * channels) -> (batch, channels, size, size)."""

@@ -133,7 +133,7 @@ class _Project(torch.autograd.Function):
         return tuple(results)
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc, untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         n, num_weights = ctx.num_layers, ctx.num_layers + ctx.is_thin
         x, V, *saved = ctx.saved_tensors

@@ -24,7 +24,8 @@ def predict_guided(
     t = timestep.to(latents.device, torch.float32).expand(2 * latents.shape[0])
     both = model(latents.repeat(2, 1, 1, 1), t, _with_null(labels), _with_null(gates))
     conditional, null = both[:, : latents.shape[1]].chunk(2)
-    return null + guidance * (conditional - null)  # type: ignore[no-any-return]
+    result: Tensor = null + guidance * (conditional - null)
+    return result
 
 
 @torch.no_grad()

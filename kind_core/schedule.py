@@ -201,4 +201,5 @@ def _denoised_weights(config: DiffusionConfig, scheduler: Any, step: int) -> np.
     """(P, Q): the denoised image as `latents * P + output * Q`, as diffusers' `convert_model_output` has it."""
     unit = torch.eye(2)
     scheduler._step_index = step  # the solver converts at the step it stands on; every step has been taken by now
-    return scheduler.convert_model_output(unit[1], sample=unit[0]).double().numpy()  # type: ignore[no-any-return]
+    result: np.ndarray = scheduler.convert_model_output(unit[1], sample=unit[0]).double().numpy()
+    return result

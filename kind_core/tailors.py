@@ -25,7 +25,7 @@ class _Span(NamedTuple):
     def read(self, row: Tensor) -> Tensor:
         """The view of `row` (..., width) that this span covers, (..., *shape)."""
         span = row.narrow(-1, self.start, _numel(self.shape))
-        return span.unflatten(-1, self.shape)  # type: ignore[no-any-return, no-untyped-call]
+        return span.view(*span.shape[:-1], *self.shape)
 
 
 class TailorBank(nn.Module):
@@ -53,7 +53,8 @@ class TailorBank(nn.Module):
 
     def factors(self, row: Tensor, matrix: str) -> tuple[Tensor, Tensor, Tensor]:
         """(U, s, V) of one matrix as views of row (..., width): (..., rank, out), (..., rank), (..., rank, in)."""
-        return tuple(self.spans[f"{matrix}.{factor}"].read(row) for factor in "UsV")  # type: ignore[return-value]
+        U, s, V = (self.spans[f"{matrix}.{factor}"].read(row) for factor in "UsV")
+        return U, s, V
 
     def label_embeddings(self, rows: Tensor | None = None) -> Tensor:
         """(classes, hidden), or (classes, depth, hidden) with embedders of each block."""
@@ -126,7 +127,7 @@ class _Pick(torch.autograd.Function):
         return table.index_select(0, index)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (index,) = ctx.saved_tensors
         if gradient.device.type == "cpu":
             zeros = gradient.new_zeros(ctx.num_rows, *gradient.shape[1:])

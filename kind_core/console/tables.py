@@ -14,7 +14,7 @@ from kind_core.console import clean
 class PlainConsole(Console):
     """A console that shows text as it is: brackets, colons and numbers mean nothing, and controls are written out."""
 
-    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]  # rich names all nine
+    def render_str(self, text: str, **options: Any) -> Text:  # rich names all nine
         """What every text goes through: lines, cells and titles of tables."""
         return super().render_str(clean(text), **(options | {"markup": False, "emoji": False, "highlight": False}))
 

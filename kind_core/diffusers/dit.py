@@ -63,7 +63,7 @@ def to_diffusers(config: DiTConfig, state: Mapping[str, Tensor], labels: Tensor)
     by_block = labels.unbind(1) if config.block_embedders else (labels,) * config.depth
     tensors |= {f"transformer_blocks.{i}.{_LABELS}": table for i, table in enumerate(by_block)}
     transformer.load_state_dict(tensors)
-    return transformer.eval()  # type: ignore[no-any-return]
+    return transformer.eval()
 
 
 def from_diffusers(transformer: DiTTransformer2DModel, classes: Sequence[int]) -> KindDiT:

@@ -20,7 +20,7 @@ def find_misfit(file: Path, dtypes: Collection[str] = FLOATING) -> str | None:
     """
     if is_pointer(file):
         return POINTER
-    with safe_open(file, framework="numpy") as opened:  # type: ignore[no-untyped-call]
+    with safe_open(file, framework="numpy") as opened:
         for name in opened.keys():  # noqa: SIM118  # not a mapping
             dtype = opened.get_slice(name).get_dtype()
             if dtype not in dtypes:

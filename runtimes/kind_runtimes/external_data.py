@@ -23,7 +23,7 @@ def list_external_data(file: Path) -> list[str]:
         if content.find(_KEY) < 0:
             return []
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load(str(file), load_external_data=False)

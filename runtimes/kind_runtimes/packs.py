@@ -101,7 +101,7 @@ def _read(file: Path, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, n
     try:
         if is_pointer(file):
             raise BundleError(f"{file} {POINTER}", "download it again, or make it with kind-export --packs")
-        with safe_open(file, framework="numpy") as opened:  # type: ignore[no-untyped-call]
+        with safe_open(file, framework="numpy") as opened:
             data = _parse_metadata(opened.metadata(), file)
             misfit = find_misfit(file, ("F16",))
             if misfit is not None:

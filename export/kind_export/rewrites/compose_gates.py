@@ -5,7 +5,7 @@ Result: a compact model in which each matrix holds the learngene's factors and t
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kind_core.dit import Block, KindDiT
 from kind_core.diverted import DenseLinear
@@ -30,7 +30,7 @@ def compose_gates(model: KindDiT, sampler: SamplerTable) -> CompactModel:
         ),
         blocks=tuple(_compose_block(model, index) for index in range(config.depth)),
         patch_weight=_frozen(model.patch_embedding.weight),
-        patch_bias=_frozen(model.patch_embedding.bias),  # type: ignore[arg-type]  # the layer has a bias
+        patch_bias=_frozen(model.patch_embedding.bias),
         position_embedding=model.position_embedding,
         final_weight=_frozen(model.final.linear.weight),
         final_bias=_frozen(model.final.linear.bias),
@@ -48,7 +48,7 @@ def _compose_matrix(model: KindDiT, name: str) -> Matrix:
     if isinstance(layer, DenseLinear):
         weight = _frozen(layer.weight)
         return Matrix(learngene=weight, tailors=(), bias=_frozen(layer.bias), rank=min(weight.shape))
-    learngene = Factors(up=_frozen(layer.U), scale=_frozen(layer.s), down=_frozen(layer.V.T))  # type: ignore[arg-type,union-attr,operator]
+    learngene = Factors(up=_frozen(layer.U), scale=_frozen(layer.s), down=_frozen(layer.V).T.contiguous())
     bank = model.tailors
     tailors = []
     for row in bank.weight if bank.rank else ():
@@ -57,10 +57,11 @@ def _compose_matrix(model: KindDiT, name: str) -> Matrix:
     return Matrix(
         learngene=learngene,
         tailors=tuple(tailors),
-        bias=_frozen(layer.bias),  # type: ignore[arg-type]
+        bias=_frozen(layer.bias),
         rank=learngene.rank + bank.rank,
     )
 
 
-def _frozen(tensor: Tensor) -> Tensor:
+def _frozen(tensor: Tensor | nn.Module | None) -> Tensor:
+    assert isinstance(tensor, Tensor), "a layer without a bias, or no diverted layer"
     return tensor.detach().clone(memory_format=torch.contiguous_format)

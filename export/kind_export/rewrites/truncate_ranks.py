@@ -56,7 +56,8 @@ def _rank_of_energy(s: Tensor, energy: float | None) -> int:
 def _decompose(learngene: Factors | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The thin SVD; of factors by way of their small core."""
     if isinstance(learngene, Tensor):
-        return torch.linalg.svd(learngene, full_matrices=False)  # type: ignore[no-any-return]
+        result: tuple[Tensor, Tensor, Tensor] = torch.linalg.svd(learngene, full_matrices=False)
+        return result
     assert learngene.scale is None, "fold_scales comes first"
     Q_up, R_up = torch.linalg.qr(learngene.up)
     Q_down, R_down = torch.linalg.qr(learngene.down.T)

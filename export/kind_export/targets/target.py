@@ -105,7 +105,7 @@ class TargetOptions:
 def load_target(name: str) -> Target:
     """Import the module of a row of `TARGET_ROWS`; raises TargetError when its package is not installed."""
     try:
-        return import_module(TARGET_ROWS[name].module)  # type: ignore[return-value]
+        return import_module(TARGET_ROWS[name].module)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("kind_"):
             raise

@@ -31,7 +31,8 @@ def count_program(file: Path, spec: ProgramSpec, target: str) -> ProgramWork:
 
     An ONNX step that picks a branch is counted guided; see `count_bundle` for the other.
     """
-    return _load_walker(target).count(file, spec)  # type: ignore[no-any-return]
+    result: ProgramWork = _load_walker(target).count(file, spec)
+    return result
 
 
 def count_bundle(bundle: Bundle) -> dict[str, dict[str, ProgramWork]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -142,10 +142,10 @@ def start_amounts(work: ProgramWork) -> dict[str, float]:
 
 def work_amounts(work: ProgramWork) -> dict[str, float]:
     """What a run of the program costs, by rate."""
-    total: Counter[str] = Counter()
+    total: defaultdict[str, float] = defaultdict(float)
     for amounts in (start_amounts(work), *map(op_amounts, work.ops)):
         for name, amount in amounts.items():
-            total[name] += amount  # type: ignore[assignment]
+            total[name] += amount
     return dict(total)
 
 
@@ -244,7 +244,8 @@ def _fit_group(every: Sequence[Measurement]) -> Rates:
 
 def describe_calibration(calibration: Calibration) -> dict[str, Any]:
     """A calibration as a device file holds it."""
-    return json.loads(json.dumps({"format_version": FORMAT_VERSION, **asdict(calibration)}))  # type: ignore[no-any-return]
+    result: dict[str, Any] = json.loads(json.dumps({"format_version": FORMAT_VERSION, **asdict(calibration)}))
+    return result
 
 
 def parse_calibration(device: Device) -> Calibration | None:

@@ -98,7 +98,7 @@ def _find_model_file(path: Path) -> Path:
 
 def _parse_spec(path: Path, model_file: Path) -> Any:
     proto = import_coremltools().proto
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     spec = proto.Model_pb2.Model()
     try:

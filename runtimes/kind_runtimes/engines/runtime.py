@@ -103,7 +103,8 @@ def open_program(runtime: str, file: Path, spec: ProgramSpec, options: EngineOpt
         return ClassPrograms([partial(open_program, runtime, file, one, options) for one in specs])
     # onnxruntime's files hold one program each
     name = {} if spec.function is None else {"function": spec.function}
-    return load_runtime(runtime).open_program(file, spec, options=options, **name)  # type: ignore[no-any-return]
+    result: Program = load_runtime(runtime).open_program(file, spec, options=options, **name)
+    return result
 
 
 def load_runtime(runtime: str) -> ModuleType:
@@ -122,7 +123,8 @@ def load_runtime(runtime: str) -> ModuleType:
 
 def describe_file(runtime: str, file: Path) -> FileDescription:
     """What a program file says of itself, read by the runtime of its format; raises TargetError without it."""
-    return load_runtime(runtime).describe_file(file)  # type: ignore[no-any-return]
+    result: FileDescription = load_runtime(runtime).describe_file(file)
+    return result
 
 
 def check_inputs(inputs: Mapping[str, np.ndarray], spec: ProgramSpec) -> list[np.ndarray]:

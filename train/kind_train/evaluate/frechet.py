@@ -123,7 +123,8 @@ def subsample_equal(a: Rows, b: Rows, *, n: int | None = None, seed: int = 0) ->
             "give more images, or a smaller n",
         )
     rng = np.random.default_rng(seed)
-    return tuple(rows[np.sort(rng.choice(len(rows), n, replace=False))] for rows in (a, b))  # type: ignore[return-value]
+    some, others = (rows[np.sort(rng.choice(len(rows), n, replace=False))] for rows in (a, b))
+    return some, others
 
 
 def _bootstrap(a: Rows, b: Rows, num_replicates: int, seed: int) -> NDArray[np.float64]:

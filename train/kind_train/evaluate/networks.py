@@ -176,11 +176,12 @@ def refuse_import(package: str, error: Exception) -> TargetError:
         )
     import torch
 
-    while error.__cause__ is not None:
-        error = error.__cause__  # type: ignore[assignment]
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
     # as a torchvision does whose operators were built for another torch
     return TargetError(
-        f"{package} cannot be imported beside torch {torch.__version__}: {error}",
+        f"{package} cannot be imported beside torch {torch.__version__}: {cause}",
         "install torchvision from the index that this torch is from",
     )
 

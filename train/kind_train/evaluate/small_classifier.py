@@ -112,7 +112,7 @@ def train_classifier(
         photos = _shift(train.to_input(train.read(chosen, mirrored), torch.Tensor), generator)
         loss = nn.functional.cross_entropy(network(photos)[1], train.labels[chosen], label_smoothing=0.05)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
         progress((step + 1) * _BATCH, steps * _BATCH, f"loss {loss.item():.3f}" if step % 20 == 0 else "")

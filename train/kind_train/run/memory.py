@@ -23,9 +23,7 @@ from kind_core.dit import KindDiT
 def checkpoint_activations(model: KindDiT) -> None:
     """Keep what goes into each block only, and run the block again on the way back. Nothing in it draws numbers."""
     for block in model.blocks:
-        block.forward = partial(  # type: ignore[method-assign]
-            checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
-        )
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
 
 
 def shard_model(model: KindDiT, num_processes: int) -> None:
@@ -74,4 +72,5 @@ def clip_gradients(learngene: Sequence[Tensor], rows: Tensor, max_norm: float) -
     norm = torch.stack(list(norms.values())).norm()
     factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)  # as clip_grad_norm_
     torch._foreach_mul_([local(gradient) for gradient in (*sharded, *whole)], factor)
-    return norm  # type: ignore[no-any-return]
+    result: Tensor = norm
+    return result

@@ -264,7 +264,7 @@ class Trainer:
         terms = self.losses.train(
             self._forward, photos, labels, generator, bank, batch_size=self.config.batch_size, share=self.share
         )
-        terms.sum().backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(terms.sum())
         if rows.grad is not None:
             self.processes.average(rows.grad)
         self.optimizer.clip_gradients(rows, self.config.max_grad_norm)

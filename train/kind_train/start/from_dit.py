@@ -133,7 +133,8 @@ def _decompose_matrix(
             held.copy_(found)
     rest = weight - layer.learngene_weight()
     left = [rest - _tailor_weight(model, name, index) for index in (0, -1)]
-    return float(weight.square().sum()), *(float(one.square().sum()) for one in (rest, *left))  # type: ignore[return-value]
+    whole, without, first, last = (float(one.square().sum()) for one in (weight, rest, *left))
+    return whole, without, first, last
 
 
 def _tailor_weight(model: KindDiT, name: str, index: int) -> torch.Tensor:

@@ -164,7 +164,7 @@ def _describe(description: Any, about: Mapping[str, str], options: TargetOptions
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep coremltools' own progress bars and version warnings out of ours."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     logger = logging.getLogger("coremltools")
     level, draw = logger.level, tqdm.__init__

@@ -89,7 +89,7 @@ def _to_int4(model: onnx.ModelProto, nodes: list[str]) -> onnx.ModelProto:
     config = DefaultWeightOnlyQuantConfig(block_size=GROUP_SIZE, is_symmetric=True, bits=4)
     quantizer = MatMulNBitsQuantizer(model, nodes_to_exclude=others, algo_config=config)
     quantizer.process()
-    return quantizer.model.model  # type: ignore[no-any-return]
+    return quantizer.model.model
 
 
 def _halve_constants(model: onnx.ModelProto) -> None:
