@@ -11,7 +11,7 @@ class TargetRow:
 
     `is_program`: it writes programs for devices, which is what `--target all` means; else a folder for Python, with
     every weight as trained. `has_class_functions`: one file may hold a function a class. `is_for_ios`: the oldest iOS
-    counts.
+    counts. `rounds_sampler`: below fp32 the sampler is rounded as the network is, guidance included.
     """
 
     name: str
@@ -19,6 +19,7 @@ class TargetRow:
     is_program: bool = True
     has_class_functions: bool = False
     is_for_ios: bool = False
+    rounds_sampler: bool = False
 
 
 def _table(*rows: TargetRow) -> dict[str, TargetRow]:
@@ -26,8 +27,11 @@ def _table(*rows: TargetRow) -> dict[str, TargetRow]:
 
 
 TARGET_ROWS = _table(
-    TargetRow(name="coreml", module="kind_export.targets.coreml.lower", has_class_functions=True, is_for_ios=True),
+    TargetRow(
+        name="coreml", module="kind_export.targets.coreml.lower", has_class_functions=True, is_for_ios=True,
+        rounds_sampler=True,
+    ),
     TargetRow(name="onnx", module="kind_export.targets.onnx.lower"),
     TargetRow(name="executorch", module="kind_export.targets.executorch.lower"),
-    TargetRow(name="diffusers", module="kind_export.targets.diffusers.write", is_program=False),
-)
+    TargetRow(name="diffusers", module="kind_export.targets.diffusers.write", is_program=False, rounds_sampler=True),
+)  # fmt: skip

@@ -56,16 +56,23 @@ class Artifact:
 
     @classmethod
     def lower(cls, name: str, reference: Reference, folder: Path, precision: PrecisionName | None = None) -> Artifact:
-        target = load_target(name)
+        artifact = cls.prepare(name, Verifier(reference), folder, precision)
+        for lowering in artifact.lowerings():
+            artifact.target.lower(lowering, artifact.file(lowering, folder), artifact.options)
+        return artifact
+
+    @classmethod
+    def prepare(
+        cls, name: str, verifier: Verifier, folder: Path = Path(), precision: PrecisionName | None = None
+    ) -> Artifact:
+        """The same before anything is lowered."""
+        target, reference = load_target(name), verifier.reference
         compact = rewrite(reference.checkpoint.model, sampler_of(reference), RewriteOptions())
         options = TargetOptions(precision=precision or target.DEFAULT_PRECISION)
-        artifact = cls(
-            name=name, target=target, options=options, reference=reference, verifier=Verifier(reference),
-            compact=compact, folder=folder,
+        return cls(
+            name=name, target=target, options=options, reference=reference, verifier=verifier, compact=compact,
+            folder=folder,
         )  # fmt: skip
-        for lowering in artifact.lowerings():
-            target.lower(lowering, artifact.file(lowering, folder), options)
-        return artifact
 
     def lowerings(self, compact: CompactModel | None = None) -> Iterator[Lowering]:
         """`step`, then `decode`."""
@@ -79,15 +86,19 @@ class Artifact:
 
     def verify(self, folder: Path | None = None) -> Parity:
         """The real gate on the programs in `folder`."""
-        folder = folder or self.folder
+        spec = self.specs()
+        return self.verifier.verify(folder or self.folder, self.manifest(spec), spec)
+
+    def specs(self) -> TargetSpec:
+        """The programs as a manifest describes them."""
         programs = {
-            x.name: ProgramSpec(name=x.name, file=self.file(x, folder).name, inputs=x.inputs, outputs=x.outputs)
+            x.name: ProgramSpec(name=x.name, file=self.file(x, Path()).name, inputs=x.inputs, outputs=x.outputs)
             for x in self.lowerings()
         }
-        spec = TargetSpec(target=self.name, precision=self.options.precision, programs=programs)
-        return self.verifier.verify(folder, self._manifest(spec), spec)
+        return TargetSpec(target=self.name, precision=self.options.precision, programs=programs)
 
-    def _manifest(self, spec: TargetSpec) -> Manifest:
+    def manifest(self, spec: TargetSpec) -> Manifest:
+        """As much of one as verification reads."""
         return Manifest(
             classes=self.reference.checkpoint.config.classes, sampling=self.reference.sampling,
             latents_shape=latents_shape(self.compact), targets={self.name: spec}, files={}, data={},

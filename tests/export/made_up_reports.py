@@ -139,7 +139,7 @@ def _parity(name: str, num_classes: int) -> Parity:
         verified_by=f"runner of {name}", threshold_db=35.0 if is_half else 60.0,
         trajectory_psnr_db=65.47 if is_half else 81.2, trajectory_max_error=0.001, step_psnr_db=89.7,
         step_threshold_db=70.0, decode_psnr_db=200.0, num_classes=num_classes, step_indices=(0, 1, 3),
-        guidance_scales=(2.0, 3.5),
+        guidance_scales=(2.0, 3.5), decode_threshold_db=50.0,
     )  # fmt: skip
 
 

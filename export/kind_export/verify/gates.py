@@ -1,7 +1,8 @@
 """Verification: each program, run by its own runtime, against the gated model under the diffusers scheduler.
 
-Checked for every class: single steps at several step indices and two guidance scales from the reference's own latents,
-the whole trajectory, no NaN, and the decoder. PSNR is in dB on unclamped latents with the reference's range as peak.
+Checked for every class: every single step from the reference's own latents, other guidance scales and larger latents
+(see `probes`), the whole trajectory, no NaN, and the decoder. PSNR is in dB on unclamped latents with the reference's
+range as peak.
 """
 
 from __future__ import annotations
@@ -15,24 +16,17 @@ import numpy as np
 
 from kind_core.errors import VerificationError
 from kind_core.precisions import APPROXIMATE, EXACT, PRECISIONS
-from kind_export.compact.decode import DECODE_GAINS
-from kind_export.verify.parity import DECODE_DB, GRAPH_DB, MAX_DB, Gate, Parity, worst_of
+from kind_export.targets.rows import TARGET_ROWS
+from kind_export.verify.decode_check import check_decode, decode_threshold_db
+from kind_export.verify.parity import GRAPH_DB, LINE_DB, MAX_DB, MIN_SLOPE, ROUNDED_LINE_DB, Gate, Parity, worst_of
+from kind_export.verify.probes import Probe, line_scales, make_probes, middle_guided, sweep_scale
 from kind_export.verify.reference import Reference, Trajectory
 from kind_export.verify.saved_step import SavedStep
+from kind_export.verify.subjects import Subject, ways_to_run
 from kind_runtimes.engines.runtime import Arrays
 from kind_runtimes.generator import Generator, open_generator
 from kind_runtimes.manifest import Manifest, TargetSpec
 from kind_runtimes.packs import Pack, read_pack
-
-
-def step_indices(steps: int) -> tuple[int, ...]:
-    """First, second, a quarter, the middle and the last: the ends are where tables are off by one."""
-    return tuple(sorted({0, min(1, steps - 1), steps // 4, steps // 2, steps - 1}))
-
-
-def guidance_scales(guidance: float) -> tuple[float, ...]:
-    """The default, and one that differs from it clearly."""
-    return guidance, guidance + 1.5
 
 
 class Verifier:
@@ -49,12 +43,7 @@ class Verifier:
             trajectory = reference.run(index)
             reference.require_testable(trajectory)
             self.trajectories.append(trajectory)
-        self._steps = {
-            (t.class_index, i, scale): reference.step(t, i, scale)
-            for t in self.trajectories
-            for i in step_indices(reference.sampling.steps)
-            for scale in guidance_scales(reference.sampling.guidance_scale)
-        }
+        self._probes = [make_probes(reference, trajectory) for trajectory in self.trajectories]
 
     def verify(self, folder: Path, manifest: Manifest, target: TargetSpec, saved: SavedStep | None = None) -> Parity:
         """Check the programs of `target` in the folder of an export; raises VerificationError at the first that fails.
@@ -70,9 +59,11 @@ class Verifier:
         """The same for opened programs. Of a base the classes are `packs`, in order."""
         precision = self._gated_precision(target, packs)
         detached = self._run_detached(generator) if packs else None
+        is_exact = target.precision == EXACT or not TARGET_ROWS[target.target].rounds_sampler
+        subject = Subject(generator=generator, packs=tuple(packs), is_exact=is_exact)
         runs = [
             self._check_run(run, Gate(target=run.describe(target), config=self.reference), target, precision, saved)
-            for run in _ways_to_run(_Subject(generator=generator, packs=tuple(packs)), target)
+            for run in ways_to_run(subject, target)
         ]
         parity = worst_of(runs)
         if detached is None:
@@ -81,25 +72,33 @@ class Verifier:
         return replace(parity, detached_psnr_db=self._check_detached(generator, check, detached, target))
 
     def _check_run(
-        self, subject: _Subject, check: Gate, target: TargetSpec, precision: str, saved: SavedStep | None
+        self, subject: Subject, check: Gate, target: TargetSpec, precision: str, saved: SavedStep | None
     ) -> Parity:
         """All that is held of programs as one engine runs them."""
-        step_db = self._check_steps(subject, check, PRECISIONS[precision].step_db, PRECISIONS[precision].update_db)
-        class_db, error = self._check_trajectories(subject, check, PRECISIONS[precision].trajectory_db)
-        if hasattr(subject.generator.step, "without_rounding"):
-            self._check_graph(subject, check, saved)
+        gates, guidance = PRECISIONS[precision], self.reference.sampling.guidance_scale
+        decode_db = decode_threshold_db(self.reference, subject.generator, target, is_exact=subject.is_exact)
+        if subject.is_wider and precision == target.precision:
+            step_db = self._check_graph(subject, check, "step")
+        else:
+            step_db = self._check_steps(subject, check, gates.step_db, gates.update_db)
+            self._check_guidance(subject, check, LINE_DB if subject.is_exact else ROUNDED_LINE_DB)
+        class_db, error = self._check_trajectories(subject, check, gates.trajectory_db)
+        if subject.can_unround:
+            self._check_graph(subject.without_rounding(), check, "step without rounding", saved)
         return Parity(
             verified_by=subject.generator.step.engine,
-            threshold_db=PRECISIONS[precision].trajectory_db,
+            threshold_db=gates.trajectory_db,
             trajectory_psnr_db=min(class_db),
             trajectory_max_error=error,
             step_psnr_db=step_db,
-            step_threshold_db=PRECISIONS[precision].step_db,
-            decode_psnr_db=self._check_decode(subject.generator, check, self._decode_threshold_db(target)),
-            decode_threshold_db=self._decode_threshold_db(target),
+            step_threshold_db=gates.step_db,
+            decode_psnr_db=check_decode(
+                subject.generator, check, self.trajectories, decode_db, is_exact=subject.is_exact
+            ),
+            decode_threshold_db=decode_db,
             num_classes=len(self.trajectories),
-            step_indices=step_indices(self.reference.sampling.steps),
-            guidance_scales=guidance_scales(self.reference.sampling.guidance_scale),
+            step_indices=tuple(range(self.reference.sampling.steps)),
+            guidance_scales=(sweep_scale(guidance), 0.0, 1.0, *line_scales(guidance)),
             class_psnr_db=class_db,
         )
 
@@ -115,25 +114,27 @@ class Verifier:
         # a pack is rounded to fp16 whatever its base computes in
         return "fp16" if packs and target.precision == EXACT else target.precision
 
-    def _check_graph(self, subject: _Subject, check: Gate, saved: SavedStep | None) -> None:
-        """A Core ML package without the rounding of activations: where only weights are rounded nothing else hides."""
-        programs = {"step": subject.generator.step, "step_unguided": subject.generator.step_unguided}
-        exact = {name: p.without_rounding() for name, p in programs.items() if p is not None}  # type: ignore[attr-defined]
-        unrounded = replace(subject, generator=replace(subject.generator, decode=None, **exact))
-        update_db = PRECISIONS[EXACT].update_db - 10
-        if saved is None:
-            self._check_steps(unrounded, check, GRAPH_DB, update_db, what="step without rounding")
+    def _check_graph(self, subject: Subject, check: Gate, what: str, saved: SavedStep | None = None) -> float:
+        """Where hardly more than weights is rounded a wrong graph has nowhere to hide; `saved` has the same weights."""
+        self._check_guidance(subject, check, LINE_DB)
+        return self._check_steps(subject, check, GRAPH_DB, PRECISIONS[EXACT].update_db - 10, what, saved)
+
+    def _check_guidance(self, subject: Subject, check: Gate, threshold_db: float) -> None:
+        """A step is a line in the guidance scale: through what it gives at 0 and 1, whatever its weights are."""
+        index = middle_guided(self.reference)
+        if index is None:
             return
         for trajectory in self.trajectories:
-            generator, class_index = unrounded.choose(trajectory.class_index)
-            for i in (i for i in step_indices(self.reference.sampling.steps) if self.reference.sampling.guided[i]):
-                inputs = step_inputs(generator, class_index, trajectory, i)
-                guidance = self.reference.sampling.guidance_scale
-                actual = generator.run_step(inputs, i, guidance)["next_latents"]
-                scalars = {"step_index": np.array([i], np.int32), "guidance": np.array([guidance], np.float32)}
-                expected = saved({**inputs, **scalars})["next_latents"]
-                what = f"step {i} without rounding, weights as saved,"
-                check.require(what, expected, actual, GRAPH_DB, class_index=trajectory.class_index)
+            generator, class_index = subject.choose(trajectory.class_index)
+            inputs = step_inputs(generator, class_index, trajectory, index)
+            scales = (0.0, 1.0, *line_scales(self.reference.sampling.guidance_scale))
+            null, class_alone, *others = (generator.run_step(inputs, index, scale)["next_latents"] for scale in scales)
+            slope = class_alone - null
+            if np.ptp(slope) <= MIN_SLOPE * np.ptp(null):
+                continue  # as it should be: steps at 0 and 1 are held against the eager model too
+            for scale, actual in zip(scales[2:], others, strict=True):
+                what = f"guidance {scale:g} in step {index}"
+                check.require(what, scale * slope, actual - null, threshold_db, class_index=trajectory.class_index)
 
     def _run_detached(self, generator: Generator) -> list[np.ndarray]:
         return list(
@@ -154,36 +155,46 @@ class Verifier:
         return measured
 
     def _check_steps(
-        self, subject: _Subject, check: Gate, threshold_db: float, update_db: float, what: str = "step"
+        self,
+        subject: Subject,
+        check: Gate,
+        threshold_db: float,
+        update_db: float,
+        what: str = "step",
+        saved: SavedStep | None = None,
     ) -> float:
-        worst = MAX_DB
-        for trajectory in self.trajectories:
+        """The worst PSNR of all probes; against `saved`, only of guided steps, which are all that it has."""
+        worst, sampling = MAX_DB, self.reference.sampling
+        for trajectory, probes in zip(self.trajectories, self._probes, strict=True):
             generator, class_index = subject.choose(trajectory.class_index)
-            for i in step_indices(self.reference.sampling.steps):
-                for scale in guidance_scales(self.reference.sampling.guidance_scale):
-                    outputs = generator.run_step(step_inputs(generator, class_index, trajectory, i), i, scale)
-                    where = f"{what} {i} at guidance {scale:g}"
-                    for part in self._compare_step(trajectory, i, scale, outputs):
-                        limit = update_db if part.is_update else threshold_db
-                        measured = check.require(
-                            f"{part.name}{where}", part.expected, part.actual, limit, class_index=trajectory.class_index
-                        )
-                        worst = worst if part.is_update else min(worst, measured)
+            for probe in probes:
+                if not subject.tries(probe, sampling.steps) or (saved and not sampling.guided[probe.index]):
+                    continue
+                inputs = probe.inputs(generator, class_index)
+                outputs = generator.run_step(inputs, probe.index, probe.guidance)
+                expected = probe if saved is None else _as_saved(saved, probe, inputs)
+                for part in self._compare_step(expected, outputs):
+                    limit, where = (
+                        update_db if part.is_update else threshold_db,
+                        f"{part.name}{what} {probe.describe()}",
+                    )
+                    measured = check.require(
+                        where, part.expected, part.actual, limit, class_index=trajectory.class_index
+                    )
+                    worst = worst if part.is_update else min(worst, measured)
         return worst
 
-    def _compare_step(self, trajectory: Trajectory, index: int, guidance: float, outputs: Arrays) -> Iterator[_Part]:
+    def _compare_step(self, probe: Probe, outputs: Arrays) -> Iterator[_Part]:
         """What is compared of one step: its latents, how they changed, and the history where it is read."""
-        before = trajectory.latents[index]
-        expected, denoised = self._steps[trajectory.class_index, index, guidance]
-        actual = outputs["next_latents"]
+        before, expected, actual = probe.latents, probe.expected, outputs["next_latents"]
         yield _Part(name="", expected=expected, actual=actual)
         yield _Part(name="change in ", expected=expected - before, actual=actual - before, is_update=True)
         # the last step of a multistep solver is of first order, so nobody reads what the one before it keeps
-        if denoised is not None and "next_history" in outputs and index + 2 < self.reference.sampling.steps:
-            yield _Part(name="history of ", expected=denoised, actual=outputs["next_history"])
+        if probe.denoised is not None and "next_history" in outputs and probe.index + 2 < self.reference.sampling.steps:
+            yield _Part(name="history of ", expected=probe.denoised, actual=outputs["next_history"])
 
     def _check_trajectories(
-        self, subject: _Subject, check: Gate, threshold_db: float
+        self, subject: Subject, check: Gate, threshold_db: float
     ) -> tuple[tuple[float, ...], float]:
         """PSNR of each class, and the largest error of all."""
         measured, error = [], 0.0
@@ -196,56 +207,12 @@ class Verifier:
             error = max(error, float(np.abs(expected - final).max()))
         return tuple(measured), error
 
-    def _decode_threshold_db(self, target: TargetSpec) -> float:
-        """An autoencoder is a network, so where it may be rounded to fp16 it is held to what a step is held to."""
-        has_network = self.reference.checkpoint.decoder is not None
-        return PRECISIONS["fp16"].step_db if has_network and target.precision != EXACT else DECODE_DB
 
-    def _check_decode(self, generator: Generator, check: Gate, threshold_db: float) -> float | None:
-        if generator.decode is None:
-            return None
-        worst = MAX_DB
-        for trajectory in self.trajectories:
-            for gain in DECODE_GAINS:
-                latents = (trajectory.latents[-1] * gain).astype(np.float32)
-                expected = self.reference.decode(latents)
-                index = trajectory.class_index
-                actual = _as_unit_image(generator.decode({"latents": latents}))
-                worst = min(worst, check.require("decode", expected, actual, threshold_db, class_index=index))
-                if hasattr(generator.decode, "before_saturation"):
-                    # a picture type clips by itself, but only the program's own clamp is the same on every device
-                    actual = generator.decode.before_saturation({"latents": latents})["image"] / 255
-                    check.require("decode before saturation", expected, actual, threshold_db, class_index=index)
-        return worst
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Subject:
-    """Opened programs, and the packs of the classes where the programs hold none."""
-
-    generator: Generator
-    packs: tuple[Pack, ...]
-    is_rounded: bool = False
-
-    def choose(self, class_index: int) -> tuple[Generator, int]:
-        """What draws a class, and the index that it has there."""
-        if not self.packs:
-            return self.generator, class_index
-        return self.generator.with_pack(self.packs[class_index]), 0
-
-    def describe(self, target: TargetSpec) -> str:
-        """The target, for an error."""
-        return f"{target.target} with each result rounded to {target.precision}" if self.is_rounded else target.target
-
-
-def _ways_to_run(subject: _Subject, target: TargetSpec) -> list[_Subject]:
-    """As the runtime runs it here; and where its kernels are wider than the precision says, in that precision too."""
-    generator = subject.generator
-    if not PRECISIONS[target.precision].is_half or not hasattr(generator.step, "node_by_node"):
-        return [subject]
-    programs = {"step": generator.step, "step_unguided": generator.step_unguided, "decode": generator.decode}
-    rounded = {name: one.node_by_node() for name, one in programs.items() if one is not None}  # type: ignore[attr-defined]
-    return [subject, replace(subject, generator=replace(generator, **rounded), is_rounded=True)]
+def _as_saved(saved: SavedStep, probe: Probe, inputs: Mapping[str, np.ndarray]) -> Probe:
+    """The probe with what the same step gives in fp32 with the weights that a package holds."""
+    scalars = {"step_index": np.array([probe.index], np.int32), "guidance": np.array([probe.guidance], np.float32)}
+    outputs = saved({**inputs, **scalars})
+    return replace(probe, expected=outputs["next_latents"], denoised=outputs.get("next_history"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -264,10 +231,3 @@ def step_inputs(generator: Generator, class_index: int, trajectory: Trajectory, 
     if "history" in generator.input_names:
         inputs["history"] = trajectory.denoised[index - 1] if index else np.zeros_like(trajectory.latents[0])
     return inputs
-
-
-def _as_unit_image(outputs: Arrays) -> np.ndarray:
-    image = outputs["image"]
-    if image.dtype == np.uint8:  # (height, width, 3)
-        return image.transpose(2, 0, 1)[None].astype(np.float32) / 255
-    return image

@@ -19,8 +19,9 @@ from kind_export.compact.model import CompactModel
 from kind_export.precision.sensitivity import LayerCost, choose_kept, describe_costs, measure_costs
 from kind_export.targets.lowering import Lowered, OnStage, Written, lower_target
 from kind_export.targets.target import Lowering, TargetOptions, load_target
-from kind_export.verify.gates import Verifier, step_indices, step_inputs
+from kind_export.verify.gates import Verifier, step_inputs
 from kind_export.verify.parity import Parity, ShortfallError
+from kind_export.verify.probes import step_indices
 from kind_export.verify.saved_step import SavedStep
 from kind_runtimes.generator import Generator, open_generator
 from kind_runtimes.manifest import Manifest

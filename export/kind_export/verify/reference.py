@@ -79,8 +79,13 @@ class Reference:
         )
 
     @torch.no_grad()
-    def step(self, trajectory: Trajectory, index: int, guidance: float) -> tuple[np.ndarray, np.ndarray | None]:
-        """(latents, denoised) after step `index` of a trajectory, taken alone with another guidance scale."""
+    def step(
+        self, trajectory: Trajectory, index: int, guidance: float, gain: float = 1.0
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """(latents, denoised) after step `index` of a trajectory, taken alone with another guidance scale.
+
+        `gain` multiplies what the step takes: the latents and, of a multistep scheduler, what it kept.
+        """
         scheduler = make_scheduler(self.checkpoint.config.diffusion, self.sampling.sampler, self.sampling.steps)
         start = max(index - 1, 0)  # the step before it is all that a multistep scheduler remembers
         scheduler.set_begin_index(start) if hasattr(scheduler, "set_begin_index") else None
@@ -89,7 +94,9 @@ class Reference:
             scale = self.sampling.scale_at(i)
             output = self._predict(before, scheduler.timesteps[i], trajectory.class_index, scale)
             scheduler.step(output, scheduler.timesteps[i], before)
-        latents = torch.from_numpy(trajectory.latents[index])
+        latents = torch.from_numpy(trajectory.latents[index]) * gain
+        if index and hasattr(scheduler, "model_outputs"):
+            scheduler.model_outputs[-1] = scheduler.model_outputs[-1] * gain
         timestep = scheduler.timesteps[index]
         output = self._predict(latents, timestep, trajectory.class_index, self.sampling.scale_at(index, guidance))
         advanced = scheduler.step(output, timestep, latents).prev_sample

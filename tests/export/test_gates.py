@@ -1,0 +1,165 @@
+"""Faults that once passed the gates, seeded into programs as they run: each is refused, and the right program passes.
+
+What runs is the step itself in eager fp32, so that only the gate is tested; the faults of each target's own files are
+in `test_mutations.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from artifacts import Artifact, make_reference
+
+from kind_core.errors import VerificationError
+from kind_export.verify.gates import Verifier
+from kind_runtimes.generator import Generator
+from kind_runtimes.manifest import ProgramSpec
+
+Arrays = dict[str, np.ndarray]
+Change = Callable[[Arrays], Arrays]
+
+
+@dataclass
+class EagerProgram:
+    """A program that computes its lowering's module; `before` and `after` are the fault."""
+
+    module: torch.nn.Module
+    spec: ProgramSpec
+    before: Callable[[Arrays], Arrays] = dict
+    after: Callable[[Arrays, Mapping[str, np.ndarray]], Arrays] = lambda outputs, inputs: outputs
+    engine: str = "eager"
+
+    @torch.no_grad()
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        given = self.before(dict(inputs))
+        outputs = self.module(*(torch.from_numpy(given[one.name]) for one in self.spec.inputs))
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        return self.after({s.name: o.numpy() for s, o in zip(self.spec.outputs, outputs, strict=True)}, inputs)
+
+
+@pytest.fixture(scope="module")
+def verifier() -> Verifier:
+    """Of two classes, whose tailors are rows of a table."""
+    return Verifier(make_reference(2))
+
+
+@pytest.fixture(scope="module")
+def programs(verifier: Verifier) -> Artifact:
+    """What is lowered for onnxruntime; nothing is."""
+    return Artifact.prepare("onnx", verifier)
+
+
+def check(
+    programs: Artifact, *, step: dict[str, object] | None = None, decode: dict[str, object] | None = None
+) -> None:
+    """The gate on the right programs, or on those with a fault."""
+    specs = programs.specs()
+    step_program, decode_program = (
+        EagerProgram(one.module, specs.programs[one.name], **(fault or {}))  # type: ignore[arg-type]
+        for one, fault in zip(programs.lowerings(), (step, decode), strict=True)
+    )
+    generator = Generator(manifest=programs.manifest(specs), step=step_program, decode=decode_program)
+    programs.verifier.check(generator, specs)
+
+
+def test_the_right_programs_pass(programs: Artifact) -> None:
+    check(programs)
+
+
+def _guided_by(change: Callable[[np.ndarray], np.ndarray]) -> dict[str, object]:
+    return {"before": lambda inputs: inputs | {"guidance": change(inputs["guidance"]).astype(np.float32)}}
+
+
+def _nan_above(limit: float) -> dict[str, object]:
+    def spoil(outputs: Arrays, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        return {n: v * np.float32(np.nan) for n, v in outputs.items()} if inputs["guidance"][0] > limit else outputs
+
+    return {"after": spoil}
+
+
+def _at_step(index: int, change: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> dict[str, object]:
+    """`change` takes the right next latents and the latents before, in one step only."""
+
+    def alter(outputs: Arrays, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        if inputs["step_index"][0] != index:
+            return outputs
+        return outputs | {"next_latents": change(outputs["next_latents"], inputs["latents"])}
+
+    return {"after": alter}
+
+
+def _reach(verifier: Verifier, state: str) -> float:
+    """How far the reference's own latents go, or what its scheduler keeps."""
+    arrays = [one for t in verifier.trajectories for one in (t.latents if state == "latents" else t.denoised)]
+    return max(float(np.abs(one).max()) for one in arrays)
+
+
+GUIDANCE_FAULTS: dict[str, dict[str, object]] = {
+    "clamped to 1 to 10": _guided_by(lambda g: g.clip(1, 10)),
+    "clamped from below at 0": _guided_by(lambda g: g.clip(0, None)),
+    "clamped from above at 50": _guided_by(lambda g: g.clip(None, 50)),
+    "rounded to halves": _guided_by(lambda g: np.rint(g * 2) / 2),
+    "rounded to tenths": _guided_by(lambda g: np.rint(g * 10) / 10),
+    "without its sign": _guided_by(np.abs),
+    "NaN above 10": _nan_above(10),
+    "0.5 % too large": _guided_by(lambda g: g * 1.005),
+    "one where it is below one": _guided_by(lambda g: np.where(g < 1, 1, g)),
+}
+
+
+@pytest.mark.parametrize("fault", GUIDANCE_FAULTS)
+def test_wrong_guidance_is_refused(programs: Artifact, fault: str) -> None:
+    with pytest.raises(VerificationError, match="nothing was published"):
+        check(programs, step=GUIDANCE_FAULTS[fault])
+
+
+@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("share", [0.98, 1.02, 1.005])
+def test_one_step_that_is_a_little_off_is_refused(programs: Artifact, index: int, share: float) -> None:
+    fault = _at_step(index, lambda after, before: before + np.float32(share) * (after - before))
+    with pytest.raises(VerificationError, match=f"step {index} "):
+        check(programs, step=fault)
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_one_step_without_guidance_is_refused(programs: Artifact, index: int) -> None:
+    fault = {
+        "before": lambda inputs: (
+            inputs | {"guidance": np.ones(1, np.float32)} if inputs["step_index"][0] == index else inputs
+        )
+    }
+    with pytest.raises(VerificationError, match="nothing was published"):
+        check(programs, step=fault)
+
+
+@pytest.mark.parametrize("state", ["latents", "history"])
+def test_a_clamp_beyond_the_references_reach_is_refused(programs: Artifact, state: str) -> None:
+    limit = np.float32(_reach(programs.verifier, state) * 1.02)
+    fault = {"before": lambda inputs: inputs | {state: inputs[state].clip(-limit, limit)}}
+    with pytest.raises(VerificationError, match=r"1\.5 times as large"):
+        check(programs, step=fault)
+
+
+DECODE_FAULTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "scaled by 0.995": lambda image: image * np.float32(0.995),
+    "shifted by 0.4 of a level": lambda image: image + np.float32(0.4 / 255),
+    "rounded down": lambda image: np.floor(image * 255) / np.float32(255),
+    "in 7 bits": lambda image: np.rint(image * 127) / np.float32(127),
+    "mirrored": lambda image: image[..., ::-1],
+    "upside down": lambda image: image[..., ::-1, :],
+    "blue first": lambda image: image[:, ::-1],
+    "with a gamma of 1.01": lambda image: image ** np.float32(1.01),
+    "of studio range": lambda image: (image * 219 + 16) / np.float32(255),
+}
+
+
+@pytest.mark.parametrize("fault", DECODE_FAULTS)
+def test_wrong_pictures_are_refused(programs: Artifact, fault: str) -> None:
+    change = DECODE_FAULTS[fault]
+    altered = {"after": lambda outputs, inputs: {"image": np.ascontiguousarray(change(outputs["image"]), np.float32)}}
+    with pytest.raises(VerificationError, match="decode"):
+        check(programs, decode=altered)
