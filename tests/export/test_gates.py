@@ -7,7 +7,7 @@ in `test_mutations.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -15,7 +15,11 @@ import torch
 from artifacts import Artifact, make_reference
 
 from kind_core.errors import VerificationError
+from kind_export.verify.decode_check import check_decode, decode_threshold_db
 from kind_export.verify.gates import Verifier
+from kind_export.verify.parity import Gate
+from kind_export.verify.reference import Trajectory
+from kind_runtimes.engines.runtime import Program, open_program
 from kind_runtimes.generator import Generator
 from kind_runtimes.manifest import ProgramSpec
 
@@ -163,3 +167,49 @@ def test_wrong_pictures_are_refused(programs: Artifact, fault: str) -> None:
     altered = {"after": lambda outputs, inputs: {"image": np.ascontiguousarray(change(outputs["image"]), np.float32)}}
     with pytest.raises(VerificationError, match="decode"):
         check(programs, decode=altered)
+
+
+def _nearly_white(trajectory: Trajectory, low: float) -> Trajectory:
+    """A class whose picture is white but for an edge of it; beyond 1 its latents differ as others do."""
+    final = np.linspace(low, 3, trajectory.latents[-1].size, dtype=np.float32).reshape(trajectory.latents[-1].shape)
+    return replace(trajectory, latents=(*trajectory.latents[:-1], final))
+
+
+def _check_decode(artifact: Artifact, decode: Program, trajectory: Trajectory, *, is_exact: bool) -> float:
+    specs = artifact.specs()
+    step = EagerProgram(next(artifact.lowerings()).module, specs.programs["step"])
+    generator = Generator(manifest=artifact.manifest(specs), step=step, decode=decode)
+    threshold_db = decode_threshold_db(artifact.reference, generator, specs, is_exact=is_exact)
+    check = Gate(target=artifact.name, config=artifact.reference)
+    measured = check_decode(generator, check, [trajectory], threshold_db, is_exact=is_exact)
+    assert measured is not None
+    return measured
+
+
+@pytest.fixture(scope="module")
+def rounded_decode(verifier: Verifier, tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Program]:
+    """A decoder of Core ML in fp16, as the evaluator runs it: the target whose pixels are rounded."""
+    artifact = Artifact.prepare("coreml", verifier)
+    lowering = list(artifact.lowerings())[1]
+    file = artifact.file(lowering, tmp_path_factory.mktemp("coreml"))
+    artifact.target.lower(lowering, file, artifact.options)
+    spec = replace(artifact.specs().programs["decode"], file=str(file))
+    return artifact, open_program("coreml", file, spec)
+
+
+@pytest.mark.parametrize("low", [0.9, 0.99, 0.999, 1.0])
+def test_a_class_of_nearly_one_colour_passes_in_fp16(rounded_decode: tuple[Artifact, Program], low: float) -> None:
+    artifact, decode = rounded_decode
+    trajectory = _nearly_white(artifact.verifier.trajectories[0], low)
+    assert _check_decode(artifact, decode, trajectory, is_exact=False) > 80
+
+
+@pytest.mark.parametrize("fault", DECODE_FAULTS)
+def test_of_nearly_one_colour_wrong_pictures_are_refused(programs: Artifact, fault: str) -> None:
+    change, spec = DECODE_FAULTS[fault], programs.specs().programs["decode"]
+    module = list(programs.lowerings())[1].module
+    altered = EagerProgram(module, spec, after=lambda outputs, inputs: {"image": change(outputs["image"])})
+    trajectory = _nearly_white(programs.verifier.trajectories[0], 0.9)
+    assert _check_decode(programs, EagerProgram(module, spec), trajectory, is_exact=True) == 200
+    with pytest.raises(VerificationError, match="decode"):
+        _check_decode(programs, altered, trajectory, is_exact=True)

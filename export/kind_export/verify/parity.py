@@ -63,11 +63,14 @@ class Parity:
         return rounded | {"step_indices": list(self.step_indices), "guidance_scales": list(self.guidance_scales)}
 
 
-def psnr_db(reference: np.ndarray, actual: np.ndarray) -> float:
-    """Peak signal-to-noise ratio with the reference's range as peak; 200 for equality, -200 for NaN."""
+def psnr_db(reference: np.ndarray, actual: np.ndarray, peak: float | None = None) -> float:
+    """Peak signal-to-noise ratio; 200 for equality, -200 for NaN.
+
+    `peak` is the known range, 1 of a picture; without one it is the reference's own, as latents have no other.
+    """
     if not np.isfinite(actual).all():
         return -MAX_DB
-    peak = float(reference.max() - reference.min())
+    peak = float(reference.max() - reference.min()) if peak is None else peak
     error = float(np.sqrt(np.mean((reference.astype(np.float64) - actual) ** 2)))
     if error == 0:
         return MAX_DB
@@ -82,10 +85,17 @@ class Gate:
     config: Reference
 
     def require(
-        self, what: str, expected: np.ndarray, actual: np.ndarray, threshold_db: float, *, class_index: int | None
+        self,
+        what: str,
+        expected: np.ndarray,
+        actual: np.ndarray,
+        threshold_db: float,
+        *,
+        class_index: int | None,
+        peak: float | None = None,
     ) -> float:
         """The PSNR, or VerificationError below the threshold. Without a class it is the learngene alone."""
-        measured = psnr_db(expected, actual)
+        measured = psnr_db(expected, actual, peak)
         if not measured >= threshold_db:
             classes = self.config.classes
             name = "the learngene alone" if class_index is None else f"class {classes[class_index].name!r}"
