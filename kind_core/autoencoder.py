@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kind_core.checkpoint_config import AUTOENCODER_NAME as AUTOENCODER_NAME
+from kind_core.checkpoint_config import WEIGHTS_NAME as WEIGHTS_NAME
 from kind_core.config import AutoencoderConfig
 from kind_core.diffusers.component import Component, load_component, read_component
 from kind_core.errors import CheckpointError, ConfigError
@@ -19,9 +21,6 @@ from kind_core.files.hashing import hash_file
 from kind_core.files.staging import link_file
 from kind_core.files.tensor_files import read_pickled, write_tensors
 
-AUTOENCODER_NAME = "autoencoder"
-WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
-AUTOENCODER_FILES = (f"{AUTOENCODER_NAME}/config.json", f"{AUTOENCODER_NAME}/{WEIGHTS_NAME}")
 _PICKLE_NAME = "diffusion_pytorch_model.bin"  # of older folders; it is loaded as weights only
 _KINDS = ("AutoencoderTiny", "AutoencoderKL")
 _WIDTHS = {"AutoencoderTiny": "encoder_block_out_channels", "AutoencoderKL": "block_out_channels"}

@@ -20,7 +20,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from kind_core.autoencoder import (
-    AUTOENCODER_FILES,
     AUTOENCODER_NAME,
     WEIGHTS_NAME,
     ImageDecoder,
@@ -28,6 +27,11 @@ from kind_core.autoencoder import (
     find_autoencoder,
     load_decoder,
 )
+from kind_core.checkpoint_config import CONFIG_NAME as CONFIG_NAME
+from kind_core.checkpoint_config import LEARNGENE_NAME as LEARNGENE_NAME
+from kind_core.checkpoint_config import TAILORS_NAME as TAILORS_NAME
+from kind_core.checkpoint_config import is_checkpoint_file as is_checkpoint_file
+from kind_core.checkpoint_config import read_config as read_config  # also from here, with the rest
 from kind_core.class_ids import require_distinct
 from kind_core.classes import ClassInfo
 from kind_core.config import ModelConfig
@@ -42,9 +46,6 @@ from kind_core.naming import fold_text
 from kind_core.sampling import to_images
 from kind_core.tailors import class_shapes
 
-CONFIG_NAME = "config.json"
-LEARNGENE_NAME = "learngene.safetensors"
-TAILORS_NAME = "tailors"
 _SMALLEST = 2  # bytes of a stored parameter: fp16
 _CHEAP = 4_000_000  # parameters that may be allocated to say which tensor is of another shape
 
@@ -111,24 +112,6 @@ class Checkpoint:
         return render_checkpoint(self)
 
 
-def read_config(path: Path) -> ModelConfig:
-    """Read `config.json` of a checkpoint folder."""
-    file = path / CONFIG_NAME
-    if not path.is_dir():
-        raise CheckpointError(f"no checkpoint folder at {path}", "give --checkpoint a folder that holds config.json")
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} has no {CONFIG_NAME}", "is it a checkpoint folder?") from error
-    except OSError as error:
-        raise CheckpointError(f"cannot read {file}: {error.strerror}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{file} is not JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{file} holds a {type(data).__name__}, expected an object")
-    return ModelConfig.from_dict(data)
-
-
 def load_checkpoint(path: Path, classes: Sequence[int] | None = None, *, with_decoder: bool = True) -> Checkpoint:
     """Load the learngene and the tailors of `classes` (indices into the config, all by default), in fp32.
 
@@ -176,14 +159,6 @@ def save_checkpoint(
             write_tensors(tailor_path(folder, info.id), _cast(model.tailors.state_of(index), dtype))
         if autoencoder is not None:
             copy_autoencoder(autoencoder, folder / AUTOENCODER_NAME)
-
-
-def is_checkpoint_file(name: str) -> bool:
-    """Whether `save_checkpoint` writes a file of this name, relative to the checkpoint."""
-    folder, _, rest = name.rpartition("/")
-    return name in (CONFIG_NAME, LEARNGENE_NAME, *AUTOENCODER_FILES) or (
-        folder == TAILORS_NAME and rest.endswith(".safetensors")
-    )
 
 
 CHECKPOINT = folder_kind("a checkpoint", read_config, is_checkpoint_file, heart=CONFIG_NAME)

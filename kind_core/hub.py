@@ -1,7 +1,8 @@
 """Checkpoints of the Hugging Face Hub: a repository has the layout of a checkpoint folder.
 
-`ORG/NAME` or `ORG/NAME@REVISION` stands for a folder wherever one is asked for. Of its tailors only those of the asked
-classes are downloaded, all files of one commit.
+`hub:ORG/NAME` or `hub:ORG/NAME@REVISION` stands for a folder wherever a command asks for one; without `hub:` it is a
+path on this machine and nothing else, so that a slip loads nobody's weights. `from_pretrained` also takes bare names,
+as elsewhere in Python. Of its tailors only those of the asked classes are downloaded, all files of one commit.
 """
 
 from __future__ import annotations
@@ -10,23 +11,19 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kind_core.autoencoder import AUTOENCODER_FILES
-from kind_core.checkpoint import (
-    CONFIG_NAME,
-    LEARNGENE_NAME,
-    TAILORS_NAME,
-    Checkpoint,
-    load_checkpoint,
-    read_config,
-    save_checkpoint,
-)
+from kind_core.checkpoint_config import AUTOENCODER_FILES, CONFIG_NAME, LEARNGENE_NAME, TAILORS_NAME, read_config
 from kind_core.class_ids import choose_classes
 from kind_core.classes import ClassInfo, resolve_classes
 from kind_core.errors import CheckpointError
+from kind_core.files.near_paths import suggest_path
+
+if TYPE_CHECKING:
+    from kind_core.checkpoint import Checkpoint
 
 CARD_NAME = "README.md"
+HUB_PREFIX = "hub:"
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
 # What a DiT pipeline of diffusers is made of.
 _DIFFUSERS_SETTINGS = ("model_index.json", "config.json", "*/config.json", "scheduler/*")
@@ -36,14 +33,14 @@ _DIFFUSERS_FILES = (*_DIFFUSERS_SETTINGS, "transformer/*", "vae/*", "*.safetenso
 def find_checkpoint(
     path: Path, classes: Sequence[str] | Sequence[ClassInfo] | None = None, *, with_decoder: bool = True, **options: Any
 ) -> Path:
-    """The folder `path`, or the one that the Hub has under that name, downloaded.
+    """The folder `path`, or for `hub:ORG/NAME` the one that the Hub has under that name, downloaded.
 
     `classes` are those whose tailors are needed, as typed or as its config has them, all by default; `with_decoder`: a
     model of latents comes with its autoencoder; `options` are those of `from_pretrained`.
     Raises CheckpointError, also for a class that is not there.
     """
-    name = _NAME.fullmatch(path.as_posix())
-    if path.exists() or name is None:
+    name = parse_name(path)
+    if name is None:
         return path
     fetch = _fetcher(name["repo"], name["revision"], options)
     folder = fetch(CONFIG_NAME).parent
@@ -60,19 +57,19 @@ def find_checkpoint(
 
 def find_config(path: Path, **options: Any) -> Path:
     """The same with `config.json` alone."""
-    name = _NAME.fullmatch(path.as_posix())
-    if path.exists() or name is None:
+    name = parse_name(path)
+    if name is None:
         return path
     return _fetcher(name["repo"], name["revision"], options)(CONFIG_NAME).parent
 
 
 def find_diffusers(path: Path, *, is_whole: bool = True) -> Path:
-    """The folder `path`, or the DiT pipeline that the Hub has under that name, whole or its settings alone."""
+    """The folder `path`, or for `hub:ORG/NAME` the DiT pipeline of the Hub, whole or its settings alone."""
+    name = parse_name(path)
+    if name is None:
+        return path
     from huggingface_hub import snapshot_download
 
-    name = _NAME.fullmatch(path.as_posix())
-    if path.exists() or name is None:
-        return path
     return Path(
         _call(
             name["repo"], "",
@@ -84,13 +81,33 @@ def find_diffusers(path: Path, *, is_whole: bool = True) -> Path:
     )  # fmt: skip
 
 
+def parse_name(path: Path) -> re.Match[str] | None:
+    """`repo` and `revision` of `hub:ORG/NAME@REVISION`; None for a path that is there.
+
+    Raises CheckpointError for a path that is not, and for what names nothing on the Hub.
+    """
+    text = path.as_posix()
+    if text.startswith(HUB_PREFIX):
+        name = _NAME.fullmatch(text.removeprefix(HUB_PREFIX))
+        if name is None:
+            raise CheckpointError(f"{text} names no model of the Hub", f"write {HUB_PREFIX}ORG/NAME or ...@REVISION")
+        return name
+    if path.exists():
+        return None
+    hint = f"for a model of the Hub write {HUB_PREFIX}{text}" if _NAME.fullmatch(text) else "check the path"
+    raise CheckpointError(f"there is no folder {text}", f"{hint}{suggest_path(path)}")
+
+
 def from_pretrained(name_or_path: str | Path, classes: Sequence[str] | None = None, **options: Any) -> Checkpoint:
     """Load a checkpoint from a folder or the Hub, with the classes of these names or ids, all by default.
 
     `options` are huggingface_hub's: revision, token, cache_dir, local_files_only, force_download.
     """
-    revision = options.pop("revision", None)
-    path = Path(f"{name_or_path}@{revision}") if revision and not Path(name_or_path).exists() else Path(name_or_path)
+    from kind_core.checkpoint import load_checkpoint
+
+    revision, path = options.pop("revision", None), Path(name_or_path)
+    if not path.exists() and _NAME.fullmatch(path.as_posix().removeprefix(HUB_PREFIX)):
+        path = Path(f"{HUB_PREFIX}{path.as_posix().removeprefix(HUB_PREFIX)}{f'@{revision}' if revision else ''}")
     folder = find_checkpoint(path, classes, **options)
     known = read_config(folder).classes
     return load_checkpoint(folder, None if classes is None else [c.index for c in resolve_classes(classes, known)])
@@ -113,6 +130,7 @@ def push_to_hub(
     """
     from huggingface_hub import HfApi
 
+    from kind_core.checkpoint import save_checkpoint
     from kind_core.model_card import render_card
 
     api = HfApi(token=token)
@@ -154,12 +172,12 @@ def _call(repo: str, file: str, request: Callable[[], str]) -> str:
         raise CheckpointError(f"{repo} on the Hub is gated", hint) from error
     except errors.RepositoryNotFoundError as error:
         hint = "check the spelling; for a private one log in with `hf auth login`"
-        raise CheckpointError(f"there is no folder {repo}, and no such model on the Hub", hint) from error
+        raise CheckpointError(f"there is no model {repo} on the Hub", hint) from error
     except errors.RevisionNotFoundError as error:
         raise CheckpointError(f"{repo} on the Hub has no such revision", "name a branch, tag or commit") from error
     except errors.LocalEntryNotFoundError as error:
-        message = f"there is no folder {repo}, and the Hub gives no answer about {what}, which is not in its cache"
-        raise CheckpointError(message, "check the path, or the network and HF_HUB_OFFLINE") from error
+        message = f"the Hub gives no answer about {what}, which is not in its cache"
+        raise CheckpointError(message, "check the network and HF_HUB_OFFLINE") from error
     except errors.EntryNotFoundError as error:
         raise CheckpointError(f"{repo} on the Hub has no {file}", "is it a checkpoint of this project?") from error
     except (errors.HTTPError, ValueError, OSError) as error:  # type: ignore[attr-defined]  # httpx's, imported there

@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
+from kind_core.classes import ClassInfo
+from kind_core.console import clean
 from kind_core.errors import OutputError
 from kind_core.files.staging import file_kind, staged
+
+# Pixels of a grid with names: between pictures, of a line of text, of its letters.
+_GAP, _LINE, _FONT_SIZE = 8, 30, 17
 
 
 def _check_picture(file: Path) -> None:
@@ -28,15 +33,58 @@ def _check_picture(file: Path) -> None:
 PICTURE = file_kind("a picture that this program drew", _check_picture)
 
 
-def make_grid(pictures: Sequence[np.ndarray], columns: int, gap: int = 2) -> Image.Image:
-    """Pictures, uint8 (height, width, 3) of one size, as one picture with `columns` a row."""
-    height, width = pictures[0].shape[0] + gap, pictures[0].shape[1] + gap
+def enlarge(picture: np.ndarray, scale: int, *, sharp: bool = False) -> Image.Image:
+    """A picture, uint8 (height, width, 3), `scale` times as large: smoothly, or with each pixel as a sharp square."""
+    image = Image.fromarray(picture)
+    size = (image.width * scale, image.height * scale)
+    return image.resize(size, Image.Resampling.NEAREST if sharp else Image.Resampling.LANCZOS)
+
+
+def choose_scale(height: int, wanted: int) -> int:
+    """How many times a picture of `height` pixels is enlarged so that it has `wanted` or more."""
+    return max(1, -(-wanted // height))
+
+
+def make_grid(
+    pictures: Sequence[np.ndarray], columns: int, gap: int = 2, *, scale: int = 1, sharp: bool = False
+) -> Image.Image:
+    """Pictures, uint8 (height, width, 3) of one size, as one picture with `columns` a row, each enlarged."""
+    height, width = pictures[0].shape[0] * scale + gap, pictures[0].shape[1] * scale + gap
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     canvas = Image.new("RGB", (columns * width - gap, rows * height - gap), "white")
     for i, picture in enumerate(pictures):
-        canvas.paste(Image.fromarray(picture), (i % columns * width, i // columns * height))
+        canvas.paste(enlarge(picture, scale, sharp=sharp), (i % columns * width, i // columns * height))
     return canvas
+
+
+def make_class_grid(rows: Sequence[tuple[ClassInfo, Sequence[np.ndarray]]], height: int) -> Image.Image:
+    """A row of pictures a class under its name, smoothly enlarged to `height` pixels or more each, for looking at."""
+    scale = choose_scale(rows[0][1][0].shape[0], height)
+    strips = [make_grid(pictures, len(pictures), _GAP, scale=scale) for _, pictures in rows]
+    size = (strips[0].width + 2 * _GAP, sum(_LINE + strip.height + _GAP for strip in strips))
+    canvas = Image.new("RGB", size, "white")
+    pen, font, top = ImageDraw.Draw(canvas), ImageFont.load_default(_FONT_SIZE), 0
+    for (info, _), strip in zip(rows, strips, strict=True):
+        pen.text((_GAP, top + _LINE // 2), _name_row(info, font, strip.width), "black", font, anchor="lm")
+        canvas.paste(strip, (_GAP, top + _LINE))
+        top += _LINE + strip.height + _GAP
+    return canvas
+
+
+def _name_row(info: ClassInfo, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """The name of a class in letters that the font has, else its id; as much of it as fits into `width` pixels."""
+    missing = font.getmask("\uffff").getbbox(), bytes(font.getmask("\uffff"))
+
+    def has(letter: str) -> bool:
+        mask = font.getmask(letter)
+        return letter.isspace() or (mask.getbbox(), bytes(mask)) != missing
+
+    texts = (info.name, info.id)
+    text = clean(next((text for text in texts if all(map(has, text))), ""))
+    while text and font.getlength(text) > width:
+        text = text[:-2].rstrip() + "\u2026"
+    return text
 
 
 def check_format(path: Path) -> str:

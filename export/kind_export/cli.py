@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
 from kind_core.console import echo
-from kind_core.console.commands import PlainGroup, completion_option, offer, parse_interval, report_errors, split_names
+from kind_core.console.commands import (
+    OneLineUsageError,
+    PlainGroup,
+    completion_option,
+    offer,
+    parse_interval,
+    report_errors,
+    split_names,
+)
 from kind_core.errors import ConfigError
 from kind_core.precisions import PRECISIONS, list_precisions
 from kind_core.samplers import SAMPLERS, list_samplers
@@ -24,7 +33,23 @@ _sample_option = click.option(
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
-@click.group(cls=PlainGroup, invoke_without_command=True, context_settings=_CONTEXT)
+class _ExportGroup(PlainGroup):
+    """The export itself and its commands; a class that stands where a command is expected is told how to be asked."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as error:
+            if error.possibilities:  # a command of a like name
+                raise
+            message = f"{args[0]!r} is no command; classes are given by --classes"
+            asked = shlex.join(["kind-export", "--classes", args[0], "--target", "coreml"])
+            raise OneLineUsageError(message, ctx, f"did you mean {asked}?") from error
+
+
+@click.group(cls=_ExportGroup, invoke_without_command=True, context_settings=_CONTEXT)
 @click.option("--classes", multiple=True, metavar="NAMES", help="Classes, by name or id (comma or repeated).")
 @click.option(
     "--target", "targets", multiple=True, metavar="TARGET",
@@ -32,11 +57,13 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
     help="coreml, onnx, executorch, all three as all, or diffusers.",
 )  # fmt: skip
 @click.option(
-    "--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder, or ORG/NAME[@REVISION] [the sample]."
+    "--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder, or hub:ORG/NAME[@REVISION] [the sample]."
 )
 @_sample_option
 @click.option(
-    "--from-diffusers", type=click.Path(path_type=Path), help="Instead of a checkpoint: a diffusers DiT, kept dense."
+    "--from-diffusers",
+    type=click.Path(path_type=Path),
+    help="Instead of a checkpoint: a diffusers DiT, kept dense; a folder or hub:ORG/NAME.",
 )
 @click.option("--latents-only", is_flag=True, help="Leave the autoencoder out: the app decodes the latents.")
 @click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
@@ -89,7 +116,7 @@ def main(
       kind-export --blend panda+koala --target onnx --precision int8 --guidance-interval 0.2,0.8
       kind-export --classes panda --target coreml --device a18 --max-size 2MB --max-step-ms 1
       kind-export --from-diffusers DiT-XL-2-256 --classes "golden retriever" --target onnx --latents-only
-      kind-export --checkpoint org/my-model --classes panda --target coreml
+      kind-export --checkpoint hub:org/my-model --classes panda --target coreml
       kind-export --sample garments --classes sneaker
       kind-export classes
       kind-export report panda.kind --device snapdragon-8-gen-3
@@ -149,6 +176,12 @@ def report(bundle: Path, devices: tuple[str, ...], as_json: bool) -> None:
       kind-export report panda.kind --device a18 --device snapdragon-8-gen-3
       kind-bench import phone.json --bundle panda.kind && kind-export report panda.kind
     """
+    from kind_bench.forecasting.devices import load_device
+    from kind_runtimes.bundle import read_manifest
+
+    read_manifest(bundle)  # a slip is told before torch is loaded
+    for name in split_names(devices):
+        load_device(name)
     from kind_export.report.collect import choose_devices, refresh_report
 
     data = refresh_report(bundle, choose_devices(split_names(devices)))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -15,13 +17,18 @@ from rich.table import Table
 
 from kind_core.console import echo
 from kind_core.console.tables import PlainColumn, open_console, say
+from kind_export.asked import check_request
 from kind_export.request import ExportRequest, parse_targets
+
+if TYPE_CHECKING:
+    from kind_runtimes.manifest import Manifest
 
 
 def run_export(request: ExportRequest, *, as_json: bool) -> None:
     """Export and print the bundle's path and a summary table, or everything as JSON."""
+    check_request(request)
     console = open_console(stderr=True)
-    with _progress(console, num_stages=6 + 3 * len(parse_targets(request.targets))) as show:
+    with _progress(console, num_stages=7 + 3 * len(parse_targets(request.targets))) as show:
         from kind_export.pipeline import export_bundle
 
         result = export_bundle(request, show)
@@ -42,12 +49,28 @@ def run_export(request: ExportRequest, *, as_json: bool) -> None:
     for kit in request.kits:
         echo(f"kit     {result.path / kit / 'README.md'}")
     echo(f"report  {result.path / 'report.html'}")
+    echo(f"next    open the report in a browser; {_next_command(result.path, result.manifest)}")
+
+
+def _next_command(bundle: Path, manifest: Manifest) -> str:
+    """What draws pictures with a new bundle; of one without a decoder, what says what it holds."""
+    from kind_runtimes.engine_rows import ENGINES
+
+    words = ["kind-run", str(bundle), "--scale", "8"]
+    if not any("decode" in target.programs for target in manifest.targets.values()):
+        return shlex.join(["kind-run", "inspect", str(bundle)])
+    if manifest.packs or len(manifest.classes) > 1:
+        words += ["--class", (manifest.packs[0].info if manifest.packs else manifest.classes[0]).name]
+    if all(ENGINES[name].is_code for name in manifest.targets):
+        words += ["--runtime", next(iter(manifest.targets))]
+    return shlex.join(words)
 
 
 def run_packs(request: ExportRequest, *, as_json: bool) -> None:
     """Write packs for an existing base and print a line for each, or everything as JSON."""
+    check_request(request)
     console = open_console(stderr=True)
-    with _progress(console, num_stages=5) as show:
+    with _progress(console, num_stages=6) as show:
         from kind_export.later_packs import export_packs
 
         result = export_packs(request, show)
@@ -95,13 +118,14 @@ def _progress(console: Console, num_stages: int) -> Iterator[Callable[[str], Non
     start = time.perf_counter()
     columns = (SpinnerColumn(), PlainColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("loading torch", total=num_stages)
+        task = bar.add_task("", total=num_stages)
 
         def show(stage: str) -> None:
             bar.update(task, description=stage, advance=1)
             if not console.is_terminal:
                 say(console, f"[{time.perf_counter() - start:5.1f} s] {stage}")
 
+        show("loading torch and the exporters")
         yield show
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kind_core.class_ids import name_class_file
-from kind_core.classes import ClassInfo, ResolvedClass, resolve_classes
+from kind_core.classes import ResolvedClass
 from kind_core.config import ModelConfig
-from kind_core.errors import ClassNameError, ConfigError
-from kind_core.naming import MAX_STEM_BYTES, shorten
+from kind_core.errors import ConfigError
 from kind_core.samplers import Sampling
 from kind_core.schedule import choose_sampling
+from kind_export.asked import find_asked, name_output
 from kind_export.blending import Opening
 from kind_export.request import ExportRequest, parse_targets
 from kind_export.source import Source, open_source
@@ -34,7 +33,7 @@ def read_job(request: ExportRequest) -> ExportJob:
     """Raises a KindError for classes, targets or steps that the checkpoint does not offer."""
     source = open_source(request)
     config = source.config
-    classes, openings = _resolve(request, config.classes)
+    classes, openings = find_asked(request, config.classes)
     sampling = choose_sampling(
         config.diffusion, sampler=request.sampler, steps=request.steps, guidance_scale=request.guidance,
         guidance_interval=request.guidance_interval,
@@ -48,34 +47,8 @@ def read_job(request: ExportRequest) -> ExportJob:
         classes=classes,
         openings=openings,
         sampling=sampling,
-        output=_name_output(request, config.classes) if request.output is None else request.output,
+        output=name_output(request, config.classes),
     )
-
-
-def _name_output(request: ExportRequest, known: tuple[ClassInfo, ...]) -> Path:
-    """A bundle named after its classes as they were asked for, those of a blend with a plus between."""
-    if request.packs:
-        return Path("base.kind")
-    asked = [[one] for one in resolve_classes(request.classes, known)]
-    asked += [resolve_classes(blend, known, is_list=False) for blend in request.blends]
-    stems = ["+".join(name_class_file(one.info, known, one.query) for one in parts) for parts in asked]
-    more = f"-and-{len(stems) - 3}-more" if len(stems) > 3 else ""
-    return Path(f"{shorten('-'.join(stems[:3]), '-'.join(stems), MAX_STEM_BYTES - len(more))}{more}.kind")
-
-
-def _resolve(request: ExportRequest, known: tuple[ClassInfo, ...]) -> tuple[list[ResolvedClass], tuple[Opening, ...]]:
-    """The classes whose tailors are read, and which of them each class of the bundle opens."""
-    classes = resolve_classes(request.classes, known)
-    openings: list[Opening] = [(position,) for position in range(len(classes))]
-    for blend in request.blends:
-        parts = resolve_classes(blend, known, is_list=False)
-        classes += [part for part in parts if part.index not in {c.index for c in classes}]
-        places = {c.index: position for position, c in enumerate(classes)}
-        opening = tuple(places[part.index] for part in parts)
-        if opening in openings:
-            raise ClassNameError(f"the blend {'+'.join(blend)!r} was asked for twice", "name each blend once")
-        openings.append(opening)
-    return classes, tuple(openings)
 
 
 def require_tailors(config: ModelConfig) -> int:

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kind_core.autoencoder import hash_autoencoder, load_decoder
-from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
+from kind_core.checkpoint_config import read_config
 from kind_core.classes import resolve_classes
 from kind_core.config import ModelConfig
 from kind_core.errors import ConfigError
 from kind_core.hub import find_checkpoint, find_config, find_diffusers
 from kind_export.request import ExportRequest
+
+if TYPE_CHECKING:
+    from kind_core.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +37,9 @@ class Source:
 
     def load(self, classes: Sequence[int]) -> Checkpoint:
         """The weights of `classes`, indices into the config, with the autoencoder that decodes."""
+        from kind_core.autoencoder import hash_autoencoder, load_decoder
+        from kind_core.checkpoint import load_checkpoint
+
         if not self.is_diffusers:
             checkpoint = load_checkpoint(self.path, classes, with_decoder=self.autoencoder is not None)
             return replace(checkpoint, config=replace(checkpoint.config, autoencoder=self.config.autoencoder))

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import IO, Any, ParamSpec, TypeVar
 
 import click
 from click.shell_completion import get_completion_class
 
 from kind_core.console import clean, echo, echo_lines
-from kind_core.errors import ConfigError, KindError
+from kind_core.errors import ConfigError, KindError, TargetError
 from kind_core.samplers import ALL_STEPS
 
 _P = ParamSpec("_P")
@@ -33,14 +33,24 @@ def report_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
             return command(*args, **kwargs)
         except KindError as error:
             echo(f"error: {error.message}", err=True)
-            if error.hint:
-                echo(f"hint: {error.hint}", err=True)
+            hint = error.hint or (_say_where(click.get_current_context(silent=True)) if _is_of_options(error) else "")
+            if hint:
+                echo(f"hint: {hint}", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
             echo("interrupted: nothing was published", err=True)
             sys.exit(130)
 
     return run
+
+
+def _is_of_options(error: KindError) -> bool:
+    """Whether an option was wrong, so that the help is where to go on."""
+    return isinstance(error, ConfigError | TargetError)
+
+
+def _say_where(context: click.Context | None) -> str:
+    return "--help lists what it takes" if context is None else f"{context.command_path} --help lists what it takes"
 
 
 def take_any_text() -> None:
@@ -62,15 +72,31 @@ class PlainGroup(click.Group):
             return super().invoke(ctx)
 
 
+class OneLineUsageError(click.UsageError):
+    """An error of usage in one line, with the next step in another, as every other error is told."""
+
+    def __init__(self, message: str, ctx: click.Context | None = None, hint: str = "") -> None:
+        super().__init__(clean(message), ctx)
+        self.hint = hint
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        echo(f"error: {self.message[:1].lower()}{self.message[1:].removesuffix('.')}", err=True)
+        echo(f"hint: {self.hint or _say_where(self.ctx)}", err=True)
+
+
 @contextmanager
 def _cleaned() -> Iterator[None]:
     take_any_text()
     try:
         yield
-    except (click.MissingParameter, click.exceptions.NoArgsIsHelpError):
-        raise  # nothing was typed, and several lines are meant
+    except (OneLineUsageError, click.exceptions.NoArgsIsHelpError):
+        raise  # said already; or nothing was typed, and several lines are meant
+    except click.MissingParameter as error:
+        is_place = error.ctx is not None and isinstance(error.param, click.Argument)
+        usage = " ".join(error.ctx.get_usage().removeprefix("Usage: ").split()) if error.ctx and is_place else ""
+        raise OneLineUsageError(" ".join(error.format_message().split()), error.ctx, usage) from error
     except click.UsageError as error:
-        raise click.UsageError(clean(error.format_message()), ctx=error.ctx) from error
+        raise OneLineUsageError(error.format_message(), error.ctx) from error
 
 
 def completion_option(program: str) -> Callable[[_C], _C]:

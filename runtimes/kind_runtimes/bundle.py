@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from kind_core.errors import BundleError, KindError
 from kind_core.files.hashing import hash_file
 from kind_core.files.litter import is_litter
+from kind_core.files.near_paths import suggest_path
 from kind_core.files.staging import OutputKind, find_foreign
 from kind_runtimes.external_data import list_external_data
 from kind_runtimes.manifest import MEASURED_FOLDER, PACK_SUFFIX, PACKS_FOLDER, Manifest, parse_manifest
@@ -60,7 +61,7 @@ def read_manifest(path: Path, *, run_code: bool = False) -> Manifest:
     """The manifest of a bundle folder, whose files are not looked at."""
     file = path / MANIFEST_NAME
     if not path.exists():
-        raise BundleError(f"there is no bundle {path}", "make one with kind-export")
+        raise BundleError(f"there is no bundle {path}", f"make one with kind-export{suggest_path(path)}")
     if not file.is_file():
         raise BundleError(f"{path} is not a bundle: it has no {MANIFEST_NAME}", "make one with kind-export")
     try:

@@ -56,7 +56,7 @@ def main() -> None:
     \b
     Examples:
       kind-run panda.kind
-      kind-run panda.kind --class panda --seed 7 --count 4 -o panda.png
+      kind-run panda.kind --class panda --seed 7 --count 4 --scale 8 -o panda.png
       kind-run base.kind --pack panda.pack
       kind-run panda.kind --runtime executorch --guidance 2.5 -o panda.png --force
       kind-run serve panda.kind
@@ -73,6 +73,8 @@ def main() -> None:
 @click.option("--runtime", metavar="NAME", help="onnx, executorch or coreml [the first that runs here].")
 @click.option("--guidance", type=float, help="Guidance scale [the bundle's].")
 @click.option("--columns", type=int, help="Pictures a row [as square as it gets].")
+@click.option("--scale", type=int, default=1, show_default=True, help="Enlarge pictures so many times, smoothly.")
+@click.option("--sharp", is_flag=True, help="Enlarge each pixel to a sharp square instead.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Image to write [<class>.png].")
 @click.option("--force", is_flag=True, help="Replace an existing image.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

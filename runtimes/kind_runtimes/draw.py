@@ -24,6 +24,7 @@ from kind_runtimes.packs import Pack, check_pack, find_packs, read_pack
 from kind_runtimes.progress import OnProgress, Progress
 
 MAX_GUIDANCE = 100.0
+MAX_SCALE = 64
 _LEARNGENE = ClassInfo(id="learngene", names=("learngene",))  # what a base draws without a pack
 
 
@@ -31,6 +32,7 @@ _LEARNGENE = ClassInfo(id="learngene", names=("learngene",))  # what a base draw
 class RunRequest:
     """One run. None means: the bundle's only class, the best runtime here, the bundle's guidance, a square grid.
 
+    Each picture is enlarged `scale` times, smoothly or as `sharp` squares; 1 keeps what the programs drew.
     Of a base, `pack` is the class, or `class_name` that of a pack in its folder; with neither, the learngene alone.
     """
 
@@ -42,16 +44,20 @@ class RunRequest:
     runtime: str | None = None
     guidance: float | None = None
     columns: int | None = None
+    scale: int = 1
+    sharp: bool = False
     output: Path | None = None
     force: bool = False
 
     def __post_init__(self) -> None:
         if self.pack is not None and self.class_name is not None:
             raise ConfigError(f"both a class, {self.class_name!r}, and a pack, {self.pack}, were asked for", "give one")
-        for name in ("count", "columns"):
+        for name in ("count", "columns", "scale"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}, expected 1 or more")
+        if self.scale > MAX_SCALE:
+            raise ConfigError(f"scale is {self.scale}, expected {MAX_SCALE} at most")
         if self.guidance is not None and not abs(self.guidance) <= MAX_GUIDANCE:  # also of NaN
             raise ConfigError(f"guidance is {self.guidance}, expected a finite number up to {MAX_GUIDANCE:g}")
         if self.runtime is not None:
@@ -91,7 +97,7 @@ def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: N
     pictures = _draw(generator, found.index, seeds, guidance, on_progress)
     seconds = time.perf_counter() - start
     columns = request.columns or math.ceil(math.sqrt(request.count))
-    write_picture(output, make_grid(pictures, columns), force=request.force)
+    write_picture(output, make_grid(pictures, columns, scale=request.scale, sharp=request.sharp), force=request.force)
     return RunResult(
         path=output, info=found.info, seeds=seeds, guidance=guidance, runtime=runtime,
         engine=generator.step.engine, seconds=seconds, note=found.note,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -95,17 +95,17 @@ def test_only_the_asked_tailors_are_downloaded(fake_hub: FakeHub, model: KindDiT
 
 
 def test_all_files_are_of_one_revision(fake_hub: FakeHub, tmp_path: Path) -> None:
-    folder = find_checkpoint(Path("org/model@v1"), ["seashore"], **fake_hub.options)
+    folder = find_checkpoint(Path("hub:org/model@v1"), ["seashore"], **fake_hub.options)
     assert folder.name == COMMIT
     assert load_checkpoint(folder, [3]).config.classes == (CLASSES[3],)
     pinned = Checkpoint.from_pretrained("org/model", ["seashore"], revision="v1", **fake_hub.options)
     assert pinned.config.classes == (CLASSES[3],)
     with pytest.raises(CheckpointError, match="has no such revision"):
-        find_checkpoint(Path("org/model@v2"), **fake_hub.options)
+        find_checkpoint(Path("hub:org/model@v2"), **fake_hub.options)
 
 
 def test_what_is_cached_needs_no_network(fake_hub: FakeHub, tmp_path: Path) -> None:
-    find_checkpoint(Path("org/model"), ["lemon"], **fake_hub.options)
+    find_checkpoint(Path("hub:org/model"), ["lemon"], **fake_hub.options)
     fake_hub.repos.clear()
     offline = {**fake_hub.options, "local_files_only": True}
     assert Checkpoint.from_pretrained("org/model", ["lemon"], **offline).model.config.num_classes == 1
@@ -117,22 +117,45 @@ def test_a_folder_comes_before_the_hub(fake_hub: FakeHub, checkpoint_path: Path)
     fake_hub.repos.clear()
     assert find_checkpoint(checkpoint_path) == checkpoint_path
     assert Checkpoint.from_pretrained(checkpoint_path, classes=["lemon"]).config.classes == (CLASSES[2],)
-    assert find_checkpoint(Path("/no/such/folder")) == Path("/no/such/folder")
     assert fake_hub.given == []
 
 
+@pytest.mark.parametrize("find", [find_checkpoint, find_config, find_diffusers])
+@pytest.mark.parametrize("path", ["org/model", "rn/best", "rn/best@v1", "run/bset", "/no/such/folder", "hub"])
+def test_a_path_is_never_looked_up_on_the_hub(
+    find: Callable[[Path], Path], path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **options: Any) -> None:
+        raise AssertionError(f"the Hub was asked for {args}")
+
+    for name in ("hf_hub_download", "snapshot_download"):
+        monkeypatch.setattr(huggingface_hub, name, refuse)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run" / "best").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=f"there is no folder {path}") as caught:
+        find(Path(path))
+    is_name = path.count("/") == 1
+    assert (f"hub:{path}" in (caught.value.hint or "")) == is_name
+    assert ("did you mean run/best?" in (caught.value.hint or "")) == (path in ("rn/best", "rn/best@v1", "run/bset"))
+
+
+def test_a_name_of_the_hub_that_names_nothing_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="hub:model names no model of the Hub"):
+        find_config(Path("hub:model"))
+
+
 def test_what_the_hub_does_not_have_is_said(fake_hub: FakeHub, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"there is no folder org/other, and no such model on the Hub"):
-        find_checkpoint(Path("org/other"), **fake_hub.options)
+    with pytest.raises(CheckpointError, match="there is no model org/other on the Hub"):
+        find_checkpoint(Path("hub:org/other"), **fake_hub.options)
     with pytest.raises(ClassNameError, match="unknown class 'tiger'"):
-        find_checkpoint(Path("org/model"), ["tiger"], **fake_hub.options)
+        find_checkpoint(Path("hub:org/model"), ["tiger"], **fake_hub.options)
     (fake_hub.repos["org/model"] / "learngene.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"org/model on the Hub has no learngene\.safetensors"):
-        find_checkpoint(Path("org/model"), ["lemon"], **fake_hub.options)
+        find_checkpoint(Path("hub:org/model"), ["lemon"], **fake_hub.options)
 
 
 def test_classes_are_known_from_the_config_alone(fake_hub: FakeHub) -> None:
-    assert (find_config(Path("org/model"), **fake_hub.options) / "config.json").is_file()
+    assert (find_config(Path("hub:org/model"), **fake_hub.options) / "config.json").is_file()
     assert fake_hub.given == ["config.json"]
 
 
@@ -146,10 +169,10 @@ def test_a_pipeline_of_diffusers_is_downloaded_without_what_is_not_read(
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    assert find_diffusers(Path("org/dit@v1")) == tmp_path
+    assert find_diffusers(Path("hub:org/dit@v1")) == tmp_path
     assert (asked["repo"], asked["revision"]) == ("org/dit", "v1")
     assert "transformer/*" in asked["allow_patterns"]
-    find_diffusers(Path("org/dit"), is_whole=False)
+    find_diffusers(Path("hub:org/dit"), is_whole=False)
     assert "transformer/*" not in asked["allow_patterns"]
     write_folder(tmp_path / "here")
     assert find_diffusers(tmp_path / "here") == tmp_path / "here"
@@ -233,5 +256,5 @@ def test_a_licence_in_words_is_another_one(checkpoint_path: Path, tmp_path: Path
 def test_a_network_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match="there is no folder org/model, and the Hub gives no answer"):
-        find_checkpoint(Path("org/model"), cache_dir=tmp_path / "cache", endpoint="http://127.0.0.1:9")
+    with pytest.raises(CheckpointError, match=r"the Hub gives no answer about config\.json of org/model"):
+        find_checkpoint(Path("hub:org/model"), cache_dir=tmp_path / "cache", endpoint="http://127.0.0.1:9")

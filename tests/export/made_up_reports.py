@@ -15,7 +15,7 @@ from kind_bench.forecasting.devices import load_device
 from kind_bench.measure.quick import Timing
 from kind_core.checkpoint import Checkpoint
 from kind_core.classes import ClassInfo
-from kind_core.pictures import make_grid
+from kind_core.pictures import make_class_grid
 from kind_core.schedule import read_sampler_table
 from kind_export.compact.model import CompactModel
 from kind_export.report.collect import write_report
@@ -83,7 +83,8 @@ def write_reports(
     manifest = parse_manifest(json.dumps(_manifest(compact, classes, targets, sampler)), "the manifest")
     if preview:
         pictures = [np.full((8, 8, 3), 8 * i, np.uint8) for i in range(4 * num_classes)]
-        make_grid(pictures, 4).save(folder / "preview.png")
+        rows = [(info, pictures[4 * i : 4 * i + 4]) for i, info in enumerate(classes)]
+        make_class_grid(rows, 192).save(folder / "preview.png")
     measured = {"kind": "measured", "machine": HOST, "cases": []} | ({"delegation": profile} if profile else {})
     (folder / "measured.json").write_text(json.dumps(measured))
     parities = {name: _parity(name, num_classes) for name in targets}

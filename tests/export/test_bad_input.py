@@ -171,12 +171,12 @@ def test_few_bits_for_core_ml_need_ios_18(checkpoint: Path) -> None:
 def test_option_that_is_no_number(checkpoint: Path, options: tuple[str, str]) -> None:
     result = _export(checkpoint, *options)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.splitlines()[-1].startswith(f"Error: Invalid value for '{options[0]}'")
+    assert result.stderr.startswith(f"error: invalid value for '{options[0]}'")
     assert not (checkpoint.parent / "out").exists()
 
 
 def test_no_checkpoint_folder(tmp_path: Path) -> None:
-    _require_refused(_export(tmp_path / "nothing"), tmp_path / "nothing", "no checkpoint folder", "nothing")
+    _require_refused(_export(tmp_path / "nothing"), tmp_path / "nothing", "there is no folder", "nothing")
 
 
 def test_nothing_asked_for() -> None:

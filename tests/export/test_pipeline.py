@@ -124,7 +124,7 @@ def test_an_apps_loop_makes_the_golden_picture(export: Export, target: str) -> N
 
 def test_preview_and_reports_are_there(export: Export) -> None:
     with Image.open(export.bundle.path / "preview.png") as preview:
-        assert preview.size == (4 * 10 - 2, 8)
+        assert preview.size == (4 * 200 + 8, 30 + 192 + 8)  # four pictures of 192 pixels under the class's name
     assert "<html" in (export.bundle.path / "report.html").read_text().lower()
     check_schema(json.loads((export.bundle.path / "report.json").read_text()), "report", "report.json")
 

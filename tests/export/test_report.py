@@ -97,7 +97,7 @@ def test_preview_is_embedded_and_its_rows_are_named(tmp_path: Path) -> None:
     (image,) = Page(text).attributes("img")
     assert (image["src"] or "").startswith("data:image/png;base64,")
     assert image["alt"] == "Generated pictures, one row a class, from the top: giant panda and lesser panda"
-    assert image["style"] == "width: 494px"  # 13 times the 38 pixels of four tiles and their gaps
+    assert image["style"] == "width: 640px"  # four pictures of 192 pixels and their gaps are wider
     assert "Made by the exported programs." in text
 
 

@@ -193,7 +193,7 @@ def test_a_model_trains_on_latents_and_decodes(photos: Path, autoencoder: Path, 
 
     (file,) = (tmp_path / "run" / "samples").iterdir()
     with Image.open(file) as grid:
-        assert grid.size == (8 * 18 - 2, 3 * 18 - 2)
+        assert grid.size == (8 * 104 + 8, 3 * (30 + 104))
 
 
 def test_adaptation_wants_the_autoencoder_of_its_base(

@@ -229,7 +229,8 @@ def test_sample_grids_are_drawn_on_time(tmp_path: Path) -> None:
     files = sorted((tmp_path / "samples").iterdir())
     assert [file.name for file in files] == ["000000024.png", "000000048.png"]
     with Image.open(files[0]) as picture:
-        assert picture.size == (8 * 10 - 2, 3 * 10 - 2)  # eight columns, a row a class, a gap of two
+        # eight pictures a class, enlarged to 96 pixels, with gaps of 8 and a line of 30 for the name
+        assert picture.size == (8 * 104 + 8, 3 * (30 + 104))
     assert files[0].read_bytes() != files[1].read_bytes()
 
 

@@ -150,11 +150,16 @@ def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> 
 
 
 def _train(config_file: Path | None, resume: bool, force: bool, flags: dict[str, Any]) -> None:
-    from kind_train.fit import fit_model, gather_options
+    from kind_train.config import gather_options
+    from kind_train.early import check_run
 
     flags["classes"] = split_names(flags["classes"])
+    config = gather_options(config_file, flags, resume=resume)
+    check_run(config, resume=resume, force=force)
+    from kind_train.fit import fit_model
+
     try:
-        result = fit_model(gather_options(config_file, flags, resume=resume), resume=resume, force=force)
+        result = fit_model(config, resume=resume, force=force)
     except KeyboardInterrupt:
         sys.exit(130)  # fit_model said how to go on
     if result.is_main:
@@ -189,6 +194,9 @@ def cache(**options: Any) -> None:
       kind-train fit --data latents --preset kind-b/2 --output run
     """
     from kind_core.console.tables import open_console, say
+    from kind_train.places import require_data
+
+    require_data(options["data"])
     from kind_train.data.caching import CacheRequest, make_cache
     from kind_train.display import show_progress
 
@@ -263,6 +271,11 @@ def classifier(classes: tuple[str, ...], **options: Any) -> None:
       kind-train classifier --data held-out-a/ --val-data held-out-b/ --output judge.safetensors
       kind-train evaluate --checkpoint run/best --data photos/ --val-data held-out-b/ --classifier judge.safetensors
     """
+    from kind_train.places import require_data
+
+    for path in (options["data"], options["val_data"]):
+        if path is not None:
+            require_data(path)
     from kind_train.evaluate.classifier_session import run_classifier
 
     run_classifier(classes=split_names(classes), **options)
@@ -313,6 +326,9 @@ def evaluate(
       kind-train evaluate --bundle panda.kind --data train.parquet --val-data val.parquet
     """
     from kind_core.files.staging import check_output
+    from kind_train.early import check_evaluation
+
+    check_evaluation(options)
     from kind_train.evaluate.session import REPORT, run_evaluation
 
     if output is not None:
@@ -359,7 +375,7 @@ def convert(source: Path, output: Path, **options: Any) -> None:
     "source",
     type=click.Path(path_type=Path),
     required=True,
-    help="Folder of a diffusers DiT, or ORG/NAME.",
+    help="Folder of a diffusers DiT, or hub:ORG/NAME.",
 )
 @click.option("--preset", help="Whose ranks to take: kind-b/2, kind-l/2, kind-xl/2 ...")
 @click.option("--learngene-rank", type=int, help="Instead of a preset: components for every class.")

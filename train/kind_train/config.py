@@ -12,6 +12,7 @@ from kind_core.console.commands import split_names
 from kind_core.errors import ConfigError
 
 DEFAULT_PRESET = "sample"
+OPTIONS_NAME, HELD_OUT_NAME = "options.yaml", "held_out.json"  # in the folder of a run
 PRECISIONS = ("auto", "fp32", "bf16")
 # What an option annotated so may hold, and how an error calls that. A bool is an int to Python, but not to a user.
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
@@ -145,6 +146,14 @@ def load_options(path: Path | None, flags: Mapping[str, Any]) -> TrainConfig:
         if name not in options:
             raise ConfigError(f"no {name} given", f"add --{name} or `{name}:` in the YAML file")
     return TrainConfig(**{name: _from_yaml(value, known[name]) for name, value in options.items()})
+
+
+def gather_options(path: Path | None, flags: Mapping[str, Any], *, resume: bool) -> TrainConfig:
+    """The same; a resumed run without a file takes the options of its own folder, under the flags."""
+    if resume and path is None and flags.get("output"):
+        options = Path(flags["output"]) / OPTIONS_NAME
+        path = options if options.exists() else None
+    return load_options(path, flags)
 
 
 def check_options(path: Path) -> None:

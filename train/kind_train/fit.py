@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -15,7 +13,7 @@ from kind_core.classes import ClassInfo
 from kind_core.console.tables import open_console, say
 from kind_core.errors import ConfigError, DataError
 from kind_core.files.staging import claimed
-from kind_train.config import TrainConfig, load_options
+from kind_train.config import TrainConfig
 from kind_train.data.holding_out import SplitRecord, read_split, split_and_record
 from kind_train.data.latents import is_cache, open_cache
 from kind_train.data.photo_set import TrainingSet, load_photos
@@ -38,14 +36,6 @@ class FitResult:
     checkpoint: Path
     best_loss: float | None
     is_main: bool = True
-
-
-def gather_options(config_file: Path | None, flags: Mapping[str, Any], *, resume: bool) -> TrainConfig:
-    """Options from a YAML file, or of the run that is resumed, under the flags."""
-    if resume and config_file is None and flags.get("output"):
-        options = Path(flags["output"]) / OPTIONS_NAME
-        config_file = options if options.exists() else None
-    return load_options(config_file, flags)
 
 
 def fit_model(config: TrainConfig, *, resume: bool = False, force: bool = False) -> FitResult:

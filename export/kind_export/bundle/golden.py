@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from safetensors.numpy import save
 
 from kind_core.noise import picture_seed
-from kind_core.pictures import make_grid
+from kind_core.pictures import make_class_grid
+from kind_export.report.page import PREVIEW_CLASSES
 from kind_export.verify.reference import Reference, Trajectory
 from kind_runtimes.engine_rows import ENGINES
 from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import Manifest
 from kind_runtimes.packs import read_pack
 
-_PREVIEW_CLASSES = 8
 _PREVIEW_COLUMNS = 4
+_PREVIEW_HEIGHT = 192  # pixels of a picture at least: large enough to look at
 
 
 def write_golden(file: Path, trajectories: Sequence[Trajectory], reference: Reference) -> None:
@@ -38,14 +38,15 @@ def write_golden(file: Path, trajectories: Sequence[Trajectory], reference: Refe
 
 
 def write_preview(folder: Path, manifest: Manifest) -> None:
-    """`preview.png`: a few pictures of the first classes, made by the exported programs."""
+    """`preview.png`: a few pictures of the first classes under their names, made by the exported programs."""
     runtime = next(name for name in ENGINES if name in manifest.targets)
     generator = open_generator(folder, manifest.with_code(), runtime)
     if generator.decode is None:
         return
-    chosen = [(generator, index) for index in range(min(_PREVIEW_CLASSES, len(manifest.classes)))]
+    chosen = [(generator, index, info) for index, info in enumerate(manifest.classes[:PREVIEW_CLASSES])]
     if manifest.packs:
-        chosen = [(generator.with_pack(read_pack(folder / pack.file)), 0) for pack in manifest.packs[:_PREVIEW_CLASSES]]
-    pictures = [drawer.picture(index, picture_seed(0, i)) for drawer, index in chosen for i in range(_PREVIEW_COLUMNS)]
-    grid: Image.Image = make_grid(pictures, _PREVIEW_COLUMNS)
-    grid.save(folder / "preview.png")
+        packs = manifest.packs[:PREVIEW_CLASSES]
+        chosen = [(generator.with_pack(read_pack(folder / pack.file)), 0, pack.info) for pack in packs]
+    seeds = [picture_seed(0, i) for i in range(_PREVIEW_COLUMNS)]
+    rows = [(info, [drawer.picture(index, seed) for seed in seeds]) for drawer, index, info in chosen]
+    make_class_grid(rows, _PREVIEW_HEIGHT).save(folder / "preview.png")

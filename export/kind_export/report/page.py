@@ -27,8 +27,8 @@ from kind_export.report.words import (
 from kind_runtimes.engine_rows import ENGINES
 
 Report = Mapping[str, Any]
-_PREVIEW_WIDTH = 512
-_GRID_GAP = 2  # of kind_core.pictures.make_grid
+_PREVIEW_WIDTH = 640
+PREVIEW_CLASSES = 8  # of which the preview shows a row each
 _MAX_TITLE_NAMES = 3
 
 
@@ -83,21 +83,14 @@ def _title(report: Report) -> str:
     return join_words(names)
 
 
-def _picture_height(report: Report) -> int:
-    """Rows of pixels: those of the latents, or of what decodes them."""
-    decode = next((t["programs"]["decode"] for t in report["targets"].values() if "decode" in t["programs"]), None)
-    return int(report["latents_shape"][-1] if decode is None else decode["outputs"][0]["shape"][-2])
-
-
 def _describe_preview(report: Report, png: bytes) -> dict[str, Any]:
-    """Source, size and words of the preview; a PNG file says its width and height in bytes 16 to 24."""
-    width, height = (int.from_bytes(png[i : i + 4]) for i in (16, 20))
-    num_rows = (height + _GRID_GAP) // (_picture_height(report) + _GRID_GAP)
-    shown = [info["names"][0] for info in report["classes"][: max(1, num_rows)]]
+    """Source, size and words of the preview; a PNG file says its width in bytes 16 to 20."""
+    width = int.from_bytes(png[16:20])
+    shown = [info["names"][0] for info in report["classes"][:PREVIEW_CLASSES]]
     makers = [target["parity"]["verified_by"] for target in report["targets"].values()]
     return {
         "source": f"data:image/png;base64,{base64.b64encode(png).decode()}",
-        "width": min(width * max(1, _PREVIEW_WIDTH // width), _PREVIEW_WIDTH),  # whole multiples keep pixels square
+        "width": min(width, _PREVIEW_WIDTH),
         "rows": join_words(shown) if len(shown) == 1 else f"one row a class, from the top: {join_words(shown)}",
         "maker": f"the exported program, run by {makers[0]}" if len(makers) == 1 else "the exported programs",
     }

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from kind_core.autoencoder import (
-    AUTOENCODER_FILES,
     AUTOENCODER_NAME,
     copy_autoencoder,
     encode_moments,
@@ -25,6 +24,7 @@ from kind_core.autoencoder import (
     load_autoencoder,
     read_autoencoder,
 )
+from kind_core.checkpoint_config import AUTOENCODER_FILES
 from kind_core.errors import ConfigError, OutputError
 from kind_core.files.litter import is_bare
 from kind_core.files.staging import PART, claimed, folder_kind, recover, staged

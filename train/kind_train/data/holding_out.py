@@ -17,9 +17,9 @@ import torch
 
 from kind_core.errors import CheckpointError, ConfigError, DataError
 from kind_core.files.json_files import read_object
+from kind_train.config import HELD_OUT_NAME
 from kind_train.data.training_set import TrainingSet
 
-HELD_OUT_NAME = "held_out.json"
 _VERSION = 1
 _Set = TypeVar("_Set", bound=TrainingSet)
 

@@ -12,6 +12,7 @@ from kind_train.data.decoding import is_photo_name
 from kind_train.data.photo_files import LeftOut, PhotoFinder, describe_special, list_folder, read_mode, show_path
 from kind_train.data.photo_source import Entry, Source, make_classes
 from kind_train.data.splits import is_split_name, is_train_name, refuse_splits
+from kind_train.places import no_classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def _list_classes(path: Path, finder: PhotoFinder, beside: LeftOut) -> list[Path
 
 def _no_classes(path: Path, beside: LeftOut) -> DataError:
     held = f": {'; '.join(beside.lines(str(path)))}" if beside.lines(str(path)) else ""
-    return DataError(f"{path} holds no class folders{held}", "put the images of each class into a folder of its name")
+    return no_classes(str(path), held)
 
 
 def _refuse_parts(path: Path, folders: Mapping[Path, _ClassFolder]) -> None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from kind_core.errors import DataError, TargetError
+from kind_core.errors import DataError
 from kind_core.files.litter import is_hidden
 from kind_train.data.decoding import is_photo_name
 from kind_train.data.image_folder import open_folder
@@ -20,8 +20,8 @@ from kind_train.data.photo_files import describe_output, list_folder
 from kind_train.data.photo_source import Entry, Source, check_label, make_classes
 from kind_train.data.shard_source import open_shards
 from kind_train.data.splits import is_split_name, is_train_name, refuse_splits
+from kind_train.places import HUB_PREFIX, no_data, no_datasets
 
-HUB_PREFIX = "hub:"
 # How files that hold many photos are read, by their suffix.
 _READERS: dict[str, Callable[[str, Sequence[Path]], Source]] = {
     ".parquet": open_parquet,
@@ -55,7 +55,7 @@ def open_source(path: str | Path, output: Path | None = None) -> Source:
         return _open_files(text, [place])
     files = sorted(file for file in map(Path, glob.glob(text, recursive=True)) if _is_wanted(file))
     if not files:
-        raise DataError(f"no data at {text}", "give --data an image folder or a .parquet file")
+        raise no_data(text)
     return _open_files(text, files)
 
 
@@ -123,9 +123,7 @@ def _open_hub(path: str) -> Source:
     try:
         import datasets
     except ModuleNotFoundError as error:
-        raise TargetError(
-            f"{path} is read with the package 'datasets', which is not installed", "pip install 'kind-diffusion[data]'"
-        ) from error
+        raise no_datasets(path) from error
     name, _, split = path.removeprefix(HUB_PREFIX).partition(":")
     try:
         rows = datasets.load_dataset(name, split=split or "train")

@@ -11,22 +11,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
-
-from kind_core.checkpoint import is_checkpoint_file
+from kind_core.checkpoint_config import is_checkpoint_file
 from kind_core.errors import CheckpointError, ConfigError, OutputError
 from kind_core.files.litter import is_bare
 from kind_core.files.staging import PART, check_output, folder_kind, recover, staged
-from kind_core.files.tensor_files import write_tensors
-from kind_train.config import TrainConfig, check_options
-from kind_train.data.holding_out import HELD_OUT_NAME
+from kind_train.config import HELD_OUT_NAME, TrainConfig, check_options
+from kind_train.config import OPTIONS_NAME as OPTIONS_NAME
 
-OPTIONS_NAME = "options.yaml"
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 METRICS_NAME = "metrics.jsonl"
 STATE_NAME = "state"
 BEST_NAME = "best"
@@ -121,6 +118,8 @@ def start_run_folder(
 
 def write_state(folder: Path, state: TrainingState) -> None:
     """Write the training state of a run, whole or not at all; the previous one stays until the new one stands."""
+    from kind_core.files.tensor_files import write_tensors
+
     numbers = {"format_version": STATE_VERSION, "step": state.step, "best_loss": state.best_loss, **state.identity}
     with staged(folder / STATE_NAME, _STATE, force=True) as temporary:
         temporary.mkdir()
@@ -130,6 +129,9 @@ def write_state(folder: Path, state: TrainingState) -> None:
 
 def read_state(folder: Path, identity: Mapping[str, Any], device: torch.device) -> TrainingState:
     """The training state of a run; raises ConfigError when it is not of this `identity`, as far as it says its own."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     place = folder / STATE_NAME
     numbers = _read_numbers(place)
     for name, now in identity.items():

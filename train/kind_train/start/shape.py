@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kind_core.checkpoint import read_config
+from kind_core.checkpoint_config import read_config
 from kind_core.class_ids import require_distinct
 from kind_core.classes import ClassInfo
 from kind_core.config import AutoencoderConfig, DiffusionConfig, DiTConfig, ModelConfig, on_schedule, preset

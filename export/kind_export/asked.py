@@ -1,0 +1,63 @@
+"""What a request asks of a checkpoint, found in its config; and refused early, before anything heavy is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kind_core.class_ids import name_class_file
+from kind_core.classes import ClassInfo, ResolvedClass, resolve_classes
+from kind_core.errors import ClassNameError
+from kind_core.files.staging import check_output
+from kind_core.naming import MAX_STEM_BYTES, shorten
+from kind_export.request import ExportRequest
+
+if TYPE_CHECKING:
+    from kind_export.blending import Opening
+
+
+def check_request(request: ExportRequest) -> None:
+    """Raise the KindError that the export would end with, as far as no torch is needed to know it.
+
+    A slip is told at once, not after the seconds that loading torch and its exporters takes.
+    """
+    from kind_bench.forecasting.devices import load_device
+    from kind_core.checkpoint_config import read_config
+    from kind_core.hub import find_config
+    from kind_runtimes.bundle import BUNDLE
+
+    for name in request.devices:
+        load_device(name)
+    if request.from_diffusers or request.base is not None:
+        return
+    known = read_config(find_config(request.checkpoint)).classes
+    find_asked(request, known)
+    check_output(name_output(request, known), BUNDLE, force=request.force)
+
+
+def name_output(request: ExportRequest, known: tuple[ClassInfo, ...]) -> Path:
+    """The output, by default a bundle named after its classes as they were asked for, those of a blend with a plus."""
+    if request.output is not None:
+        return request.output
+    if request.packs:
+        return Path("base.kind")
+    asked = [[one] for one in resolve_classes(request.classes, known)]
+    asked += [resolve_classes(blend, known, is_list=False) for blend in request.blends]
+    stems = ["+".join(name_class_file(one.info, known, one.query) for one in parts) for parts in asked]
+    more = f"-and-{len(stems) - 3}-more" if len(stems) > 3 else ""
+    return Path(f"{shorten('-'.join(stems[:3]), '-'.join(stems), MAX_STEM_BYTES - len(more))}{more}.kind")
+
+
+def find_asked(request: ExportRequest, known: tuple[ClassInfo, ...]) -> tuple[list[ResolvedClass], tuple[Opening, ...]]:
+    """The classes whose tailors are read, and which of them each class of the bundle opens; raises ClassNameError."""
+    classes = resolve_classes(request.classes, known)
+    openings: list[Opening] = [(position,) for position in range(len(classes))]
+    for blend in request.blends:
+        parts = resolve_classes(blend, known, is_list=False)
+        classes += [part for part in parts if part.index not in {c.index for c in classes}]
+        places = {c.index: position for position, c in enumerate(classes)}
+        opening = tuple(places[part.index] for part in parts)
+        if opening in openings:
+            raise ClassNameError(f"the blend {'+'.join(blend)!r} was asked for twice", "name each blend once")
+        openings.append(opening)
+    return classes, tuple(openings)

@@ -1,0 +1,44 @@
+"""What a checkpoint folder holds, and what its `config.json` says, before any weight is read. No torch is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from kind_core.config import ModelConfig
+from kind_core.errors import CheckpointError
+from kind_core.files.near_paths import suggest_path
+
+CONFIG_NAME = "config.json"
+LEARNGENE_NAME = "learngene.safetensors"
+TAILORS_NAME = "tailors"
+AUTOENCODER_NAME = "autoencoder"
+WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
+AUTOENCODER_FILES = (f"{AUTOENCODER_NAME}/{CONFIG_NAME}", f"{AUTOENCODER_NAME}/{WEIGHTS_NAME}")
+
+
+def is_checkpoint_file(name: str) -> bool:
+    """Whether `save_checkpoint` writes a file of this name, relative to the checkpoint."""
+    folder, _, rest = name.rpartition("/")
+    return name in (CONFIG_NAME, LEARNGENE_NAME, *AUTOENCODER_FILES) or (
+        folder == TAILORS_NAME and rest.endswith(".safetensors")
+    )
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Read `config.json` of a checkpoint folder; raises CheckpointError."""
+    file = path / CONFIG_NAME
+    if not path.is_dir():
+        hint = f"a checkpoint is a folder that holds {CONFIG_NAME}{suggest_path(path)}"
+        raise CheckpointError(f"no checkpoint folder at {path}", hint)
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} has no {CONFIG_NAME}", "is it a checkpoint folder?") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{file} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{file} holds a {type(data).__name__}, expected an object")
+    return ModelConfig.from_dict(data)

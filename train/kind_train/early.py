@@ -1,0 +1,41 @@
+"""What a command would end with, told before anything heavy is loaded: a slip costs no wait. No torch is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kind_core.checkpoint_config import read_config
+from kind_train.config import TrainConfig
+from kind_train.places import require_data, require_device
+from kind_train.run.run_folder import check_run_folder
+from kind_train.start.shape import pick_shape
+
+
+def check_run(config: TrainConfig, *, resume: bool, force: bool) -> None:
+    """Raise the KindError that a run would end with, as far as paths, names and the run folder tell it."""
+    if os.environ.get("RANK", "0") == "0":  # of several processes the main one looks
+        check_run_folder(Path(config.output), resume=resume, force=force)
+    for path in (config.data, config.val_data):
+        if path is not None:
+            require_data(path)
+    for path in (config.base, config.start_from):
+        if path is not None:
+            read_config(Path(path))
+    require_device(config.device)
+    pick_shape(config)
+
+
+def check_evaluation(options: Mapping[str, Any]) -> None:
+    """The same for the options of an evaluation."""
+    for name in ("data", "val_data"):
+        require_data(str(options[name]))
+    if options["checkpoint"] is not None:
+        read_config(options["checkpoint"])
+    if options["bundle"] is not None:
+        from kind_runtimes.bundle import read_manifest
+
+        read_manifest(options["bundle"])
+    require_device(options["device"])
