@@ -14,21 +14,21 @@ from kind_core.console.commands import (
     OneLineUsageError,
     PlainGroup,
     completion_option,
-    offer,
     parse_interval,
     report_errors,
     split_names,
 )
+from kind_core.console.vocabulary import Named
 from kind_core.errors import ConfigError
 from kind_core.precisions import PRECISIONS, list_precisions
 from kind_core.samplers import SAMPLERS, list_samplers
-from kind_export.request import TARGETS
+from kind_export.request import BAKING_MODES, TARGETS
 from kind_export.target_rows import TARGET_ROWS
+from kind_runtimes.kits import KITS
 from kind_samples import SAMPLES, sample_checkpoint
 
 _sample_option = click.option(
-    "--sample", metavar="NAME", shell_complete=offer(*SAMPLES),
-    help=f"Instead of a checkpoint: one that ships, {' or '.join(SAMPLES)} [{SAMPLES[0]}].",
+    "--sample", type=Named(SAMPLES), help=f"Instead of a checkpoint: one that ships [{SAMPLES[0]}].",
 )  # fmt: skip
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -52,9 +52,8 @@ class _ExportGroup(PlainGroup):
 @click.group(cls=_ExportGroup, invoke_without_command=True, context_settings=_CONTEXT)
 @click.option("--classes", multiple=True, metavar="NAMES", help="Classes, by name or id (comma or repeated).")
 @click.option(
-    "--target", "targets", multiple=True, metavar="TARGET",
-    shell_complete=offer(*dict.fromkeys((*TARGETS, "all", *TARGET_ROWS))),
-    help="coreml, onnx, executorch, all three as all, or diffusers.",
+    "--target", "targets", multiple=True, type=Named(dict.fromkeys((*TARGETS, "all", *TARGET_ROWS))),
+    help="What to write (comma or repeated); all means the first three.",
 )  # fmt: skip
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder, or hub:ORG/NAME[@REVISION] [the sample]."
@@ -68,31 +67,39 @@ class _ExportGroup(PlainGroup):
 @click.option("--latents-only", is_flag=True, help="Leave the autoencoder out: the app decodes the latents.")
 @click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
 @click.option(
-    "--sampler", metavar="NAME", shell_complete=offer(*SAMPLERS),
+    "--sampler", type=Named(SAMPLERS),
     help=f"{list_samplers()} [the checkpoint's].",
 )  # fmt: skip
 @click.option("--guidance", type=float, help="Default guidance scale [the checkpoint's].")
 @click.option(
-    "--precision", metavar="NAME", shell_complete=offer(*PRECISIONS),
+    "--precision", type=Named(PRECISIONS),
     help=f"{list_precisions()} [coreml fp16, onnx and executorch fp32].",
 )  # fmt: skip
 @click.option("--blend", "blends", multiple=True, metavar="A+B", help="A class that opens several gates at once.")
 @click.option("--guidance-interval", metavar="LO,HI", help="Guidance in this share of the steps only [0,1].")
 @click.option("--max-rank", type=int, help="Cut the learngene's matrices to this rank (not exact) [no limit].")
 @click.option("--energy", type=float, help="Cut ranks to this share of the singular values' squares (not exact) [1].")
-@click.option("--min-ios", type=int, default=17, show_default=True, help="Oldest iOS that runs the package: 17 or 18.")
-@click.option("--baking", default="auto", show_default=True, help="Modulation table: auto, on or off.")
+@click.option(
+    "--min-ios", type=int, metavar="[17|18]", default=17, show_default=True, help="Oldest iOS that runs the package."
+)
+@click.option(
+    "--baking", type=Named(BAKING_MODES), default="auto", show_default=True, help="Modulation table in the program."
+)
 @click.option("--packs", is_flag=True, help="One base without classes, and a pack a class to download.")
 @click.option("--class-functions", is_flag=True, help="Core ML with iOS 18: a function a class, shared weights.")
-@click.option("--kit", "kits", multiple=True, metavar="NAME", help="Add sources for an app: ios or android.")
+@click.option("--kit", "kits", multiple=True, type=Named(KITS), help="Add sources for an app.")
 @click.option("--base", type=click.Path(path_type=Path), help="With --packs: only write packs that fit this base.")
 @click.option(
     "--device", "devices", multiple=True, metavar="NAME",
     help="Forecast for this device, by name or file [three phones]; kind-bench devices lists them.",
 )  # fmt: skip
 @click.option("--max-size", metavar="SIZE", help="Choose precision and ranks to stay within, such as 50MB.")
-@click.option("--max-step-ms", type=float, help="Choose so that a step takes no longer on --device, by forecast.")
-@click.option("--max-image-ms", type=float, help="The same for a picture, with fewer steps where that helps.")
+@click.option(
+    "--max-step-ms", type=float, help="Choose so that a step takes no longer on --device, by forecast [no limit]."
+)
+@click.option(
+    "--max-image-ms", type=float, help="The same for a picture, with fewer steps where that helps [no limit]."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle to write [<classes>.kind].")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option("--strict", is_flag=True, help="Refuse programs of which more than 5 % runs off the fast path.")

@@ -27,7 +27,8 @@ class KindExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # optimum
         """Give `parser` every option of `kind-export`; click itself checks their values."""
         parser.formatter_class = RawDescriptionHelpFormatter
         text = cleandoc((main.help or "").replace("\b", "")).replace("kind-export", _PROGRAM)
-        parser.description = "\n".join(line for line in text.splitlines() if not line.endswith(f"{_PROGRAM} classes"))
+        others = tuple(f"{_PROGRAM} {name}" for name in main.commands)  # which this one does not take
+        parser.description = "\n".join(line for line in text.splitlines() if not line.strip().startswith(others))
         for option in _options():
             settings: dict[str, Any] = {"dest": option.name, "help": (option.help or "").replace("%", "%%")}
             if option.is_flag:
@@ -43,7 +44,7 @@ class KindExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # optimum
 
 
 def _options() -> Iterator[click.Option]:
-    """Those that ask for something; help and version are argparse's and optimum's own."""
+    """Those that ask for something; help, version and verbosity are argparse's and optimum's own."""
     for option in main.params:
         if isinstance(option, click.Option) and not option.is_eager:
             yield option

@@ -25,8 +25,22 @@ def join_lines(lines: Iterable[str]) -> str:
 
 
 def echo(line: str = "", *, err: bool = False) -> None:
-    """Print one line to stdout, or to stderr."""
-    _write(clean(line), err=err)
+    """Print one line to stdout, or to stderr, where --quiet wants none."""
+    if not err or verbosity() >= 0:
+        _write(clean(line), err=err)
+
+
+def tell(line: str) -> None:
+    """Print a line of an error to stderr, which --quiet does not silence."""
+    _write(clean(line), err=True)
+
+
+def verbosity() -> int:
+    """-1 with --quiet, 1 with --verbose, else 0: of the command that runs."""
+    import click
+
+    context = click.get_current_context(silent=True)
+    return 0 if context is None else int(context.find_root().meta.get("kind_core.verbosity", 0))
 
 
 def echo_lines(text: str, *, err: bool = False) -> None:

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from traceback import format_exception
 from typing import IO, Any, ParamSpec, TypeVar
 
 import click
 from click.shell_completion import get_completion_class
 
-from kind_core.console import clean, echo, echo_lines
+from kind_core.console import clean, echo_lines, tell, verbosity
+from kind_core.console.vocabulary import join_vocabulary
 from kind_core.errors import ConfigError, KindError, TargetError
 from kind_core.samplers import ALL_STEPS
 
@@ -32,13 +34,15 @@ def report_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
         try:
             return command(*args, **kwargs)
         except KindError as error:
-            echo(f"error: {error.message}", err=True)
+            if verbosity() > 0:
+                echo_lines("".join(format_exception(error)), err=True)
+            tell(f"error: {error.message}")
             hint = error.hint or (_say_where(click.get_current_context(silent=True)) if _is_of_options(error) else "")
             if hint:
-                echo(f"hint: {hint}", err=True)
+                tell(f"hint: {hint}")
             sys.exit(1)
         except KeyboardInterrupt:
-            echo("interrupted: nothing was published", err=True)
+            tell("interrupted: nothing was published")
             sys.exit(130)
 
     return run
@@ -61,7 +65,20 @@ def take_any_text() -> None:
 
 
 class PlainGroup(click.Group):
-    """A group of commands whose errors of usage show what was typed as text, whatever it holds."""
+    """A group of commands of one vocabulary, whose errors of usage show what was typed as text, whatever it holds."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        join_vocabulary(self)
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        join_vocabulary(cmd)
+        super().add_command(cmd, name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands, each with its whole first sentence."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, one.get_short_help_str(limit=1000)) for name, one in self.commands.items()])
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         with _cleaned():
@@ -80,8 +97,8 @@ class OneLineUsageError(click.UsageError):
         self.hint = hint
 
     def show(self, file: IO[Any] | None = None) -> None:
-        echo(f"error: {self.message[:1].lower()}{self.message[1:].removesuffix('.')}", err=True)
-        echo(f"hint: {self.hint or _say_where(self.ctx)}", err=True)
+        tell(f"error: {self.message[:1].lower()}{self.message[1:].removesuffix('.')}")
+        tell(f"hint: {self.hint or _say_where(self.ctx)}")
 
 
 @contextmanager
@@ -115,11 +132,6 @@ def completion_option(program: str) -> Callable[[_C], _C]:
         "--completion", type=click.Choice(SHELLS), is_eager=True, expose_value=False, callback=show,
         help=f"Print a script that completes {program} in this shell.",
     )  # fmt: skip
-
-
-def offer(*values: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """What the shell offers for an option that takes one of `values`."""
-    return lambda context, parameter, incomplete: [value for value in values if value.startswith(incomplete)]
 
 
 def split_names(given: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import Task, TextColumn
 from rich.text import Text
 
-from kind_core.console import clean
+from kind_core.console import clean, verbosity
 
 
 class PlainConsole(Console):
@@ -27,8 +27,8 @@ class PlainColumn(TextColumn):
 
 
 def open_console(*, stderr: bool = False, quiet: bool = False) -> PlainConsole:
-    """The console of a command; it follows sys.stdout, or sys.stderr."""
-    return PlainConsole(stderr=stderr, quiet=quiet)
+    """The console of a command; it follows sys.stdout, or sys.stderr, where --quiet wants nothing."""
+    return PlainConsole(stderr=stderr, quiet=quiet or (stderr and verbosity() < 0))
 
 
 def say(console: Console, line: str, style: str | None = None) -> None:

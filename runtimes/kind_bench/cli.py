@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kind_core.console import echo, echo_lines
+from kind_core.console import echo, echo_lines, tell
 from kind_core.console.commands import PlainGroup, completion_option, report_errors, split_names
+from kind_core.console.vocabulary import Named
 from kind_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from kind_bench.results.results import Results
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
+_RUNTIMES = ("onnx", "executorch", "coreml")
 _PATH = click.Path(path_type=Path)
 
 
@@ -34,15 +36,32 @@ def main() -> None:
 
 @main.command("run", context_settings=_CONTEXT)
 @click.argument("bundle", type=_PATH)
-@click.option("--runtime", "runtimes", multiple=True, metavar="NAMES", help="onnx, executorch, coreml [all that run].")
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    type=Named(_RUNTIMES),
+    help="What to measure (comma or repeated) [all that run].",
+)
 @click.option("--threads", multiple=True, metavar="COUNTS", help="Numbers of threads [the runtime's own choice].")
-@click.option("--provider", "providers", multiple=True, metavar="NAMES", help="ONNX: CPU, CoreML, ...; Core ML: units.")
+@click.option(
+    "--provider",
+    "providers",
+    multiple=True,
+    metavar="NAMES",
+    help="ONNX: CPU, CoreML, ...; Core ML: units [the runtime's own choice].",
+)
 @click.option("--warmup", type=int, default=3, show_default=True, help="Untimed calls first, in each process.")
 @click.option("--repeat", type=int, default=20, show_default=True, help="Samples of a step, over all rounds.")
 @click.option("--rounds", type=int, default=3, show_default=True, help="Fresh processes of each case, by turns.")
 @click.option("--images", type=int, default=1, show_default=True, help="Whole pictures in each process.")
 @click.option(
-    "--sustain", "sustain_s", type=float, default=0.0, metavar="SECONDS", help="Measure a step after work, too."
+    "--sustain",
+    "sustain_s",
+    type=float,
+    default=0.0,
+    metavar="SECONDS",
+    help="Measure a step after so many seconds of work, too [0: not].",
 )
 @click.option("--cold", is_flag=True, help="Load with the programs' files dropped from the system's cache.")
 @click.option("--profile", is_flag=True, help="Also trace where a step's time goes, operator by operator.")
@@ -110,9 +129,9 @@ def import_command(results: Path, bundle: Path, as_json: bool) -> None:
 
 @main.command("adb", context_settings=_CONTEXT)
 @click.argument("bundle", type=_PATH)
-@click.option("--serial", help="Which device, where several are attached.")
+@click.option("--serial", help="Which device, where several are attached [the only one].")
 @click.option("--runner", type=_PATH, help="Program for the device that measures, in place of the sample app.")
-@click.option("--runtime", metavar="NAME", help="onnx or executorch [the app's choice].")
+@click.option("--runtime", type=Named(("onnx", "executorch")), help="What runs there [the app's choice].")
 @click.option("--class", "class_name", metavar="NAME", help="Class to draw [the first].")
 @click.option("--timeout", "timeout_s", type=float, default=900, show_default=True, help="Seconds to wait at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
@@ -139,8 +158,14 @@ def adb_command(as_json: bool, **options: Any) -> None:
 @main.command("compare", context_settings=_CONTEXT)
 @click.argument("before", type=_PATH)
 @click.argument("after", type=_PATH)
-@click.option("--fail-over", metavar="PERCENT", help="Exit with 1 where a figure is worse by more than this.")
-@click.option("--only", "groups", multiple=True, metavar="GROUPS", help="size, flops, memory, latency, parity [all].")
+@click.option("--fail-over", metavar="PERCENT", help="Exit with 1 where a figure is worse by more than this [never].")
+@click.option(
+    "--only",
+    "groups",
+    multiple=True,
+    type=Named(("size", "flops", "memory", "latency", "parity")),
+    help="What to compare (comma or repeated) [all].",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the changes as JSON.")
 @report_errors
 def compare_command(before: Path, after: Path, fail_over: str | None, groups: tuple[str, ...], as_json: bool) -> None:
@@ -166,7 +191,7 @@ def compare_command(before: Path, after: Path, fail_over: str | None, groups: tu
         echo_lines(format_comparison(comparison, worse))
     if worse:
         names = ", ".join(change.name for change in worse)
-        echo(f"error: worse by more than {fail_over}: {names}", err=True)
+        tell(f"error: worse by more than {fail_over}: {names}")
         sys.exit(1)
 
 
@@ -228,7 +253,9 @@ def devices_command(name: str | None, check: bool, as_json: bool) -> None:
 
 @main.command("lint", context_settings=_CONTEXT)
 @click.argument("bundle", type=_PATH)
-@click.option("--runtime", "runtimes", multiple=True, metavar="NAMES", help="onnx, executorch, coreml [all].")
+@click.option(
+    "--runtime", "runtimes", multiple=True, type=Named(_RUNTIMES), help="What to look at (comma or repeated) [all]."
+)
 @click.option("--profile", is_flag=True, help="Trace the steps that run here, for shares of time.")
 @click.option("--strict", is_flag=True, help="Exit with 1 where more than a small share falls off the fast path.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")

@@ -13,6 +13,8 @@ import click
 
 from kind_core.console import echo
 from kind_core.console.commands import PlainGroup, completion_option, report_errors
+from kind_core.console.vocabulary import Named
+from kind_runtimes.engine_rows import ENGINES
 from kind_runtimes.inspect_cli import inspect
 from kind_runtimes.progress import show_progress
 from kind_runtimes.serve_cli import serve
@@ -38,7 +40,8 @@ class _DrawByDefault(PlainGroup):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         draw = self.commands[_DEFAULT]
-        parameters = [one for one in (*draw.params, *self.get_params(ctx)) if isinstance(one, click.Option)]
+        every = dict.fromkeys((*draw.params, *self.get_params(ctx)))  # -q and -v are of both
+        parameters = [one for one in every if isinstance(one, click.Option)]
         options = [one.get_help_record(ctx) for one in parameters]
         with formatter.section("Options"):
             formatter.write_dl([record for record in options if record is not None])
@@ -70,7 +73,9 @@ def main() -> None:
 @click.option("--pack", type=click.Path(path_type=Path), help="Pack to attach, where the bundle is a base.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the first picture, then counted up.")
 @click.option("--count", type=int, default=1, show_default=True, help="Number of pictures.")
-@click.option("--runtime", metavar="NAME", help="onnx, executorch or coreml [the first that runs here].")
+@click.option(
+    "--runtime", type=Named(ENGINES), help="What runs it [the first that runs here]; diffusers runs code of the bundle."
+)
 @click.option("--guidance", type=float, help="Guidance scale [the bundle's].")
 @click.option("--columns", type=int, help="Pictures a row [as square as it gets].")
 @click.option("--scale", type=int, default=1, show_default=True, help="Enlarge pictures so many times, smoothly.")

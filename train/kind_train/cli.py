@@ -11,7 +11,9 @@ import click
 
 from kind_core.console import echo
 from kind_core.console.commands import PlainGroup, completion_option, parse_interval, report_errors, split_names
+from kind_core.console.vocabulary import Named
 from kind_core.errors import ConfigError
+from kind_core.samplers import SAMPLERS
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -52,17 +54,21 @@ _data_options = _with_options(
     click.option("--output", help="Run folder."),
 )
 _run_options = _with_options(
-    click.option("--batch-size", type=int, help="[64]"),
+    click.option("--batch-size", type=int, help="Images an update, over all processes [64]."),
     click.option("--warmup-images", type=int, help="Warm the learning rate up over so many images [0]."),
     click.option("--decay-fraction", type=float, help="Let the learning rate fall to zero over the last share [0]."),
-    click.option("--weight-decay", type=float, help="[0]"),
-    click.option("--max-grad-norm", type=float, help="[1.0]"),
-    click.option("--ema-decay", type=float, help="[0.9999]"),
+    click.option("--weight-decay", type=float, help="How much weights shrink, times the learning rate [0]."),
+    click.option("--max-grad-norm", type=float, help="Longer gradients are shortened to this [1.0]."),
+    click.option("--ema-decay", type=float, help="How much of the average stays at each update [0.9999]."),
     click.option("--flip/--no-flip", default=None, help="Mirror half of the images [on]."),
-    click.option("--seed", type=int, help="[0]"),
+    click.option("--seed", type=int, help="Seed of weights, order of photos and noise [0]."),
     click.option("--device", help="auto, cpu, cuda, cuda:1 ... [auto]."),
     click.option(
-        "--precision", help="auto, fp32 or bf16; auto is bf16 on a GPU; on a CPU without AMX bf16 is slow [auto]."
+        "--compute",
+        "--precision",
+        "precision",
+        type=Named(("auto", "fp32", "bf16")),
+        help="Numbers of the computation; auto is bf16 on a GPU; on a CPU without AMX bf16 is slow [auto].",
     ),
     click.option("--shard/--no-shard", default=None, help="Share the weights out over the processes (FSDP2) [off]."),
     click.option(
@@ -73,10 +79,30 @@ _run_options = _with_options(
     click.option("--compile/--no-compile", default=None, help="Compile the model with torch.compile [off]."),
     click.option("--save-every", type=int, help="Images between checkpoints [20000]."),
     click.option("--sample-every", type=int, help="Images between sample grids [20000]."),
-    click.option("--strict/--no-strict", default=None, help="Stop at an unreadable image instead of skipping it."),
+    click.option(
+        "--stop-at-unreadable/--skip-unreadable",
+        "--strict/--no-strict",
+        "strict",
+        default=None,
+        help="Stop at an unreadable image, or skip it and say so [skip].",
+    ),
     click.option("--resume", is_flag=True, help="Continue the run in --output."),
     click.option("--force", is_flag=True, help="Replace an existing run in --output."),
 )
+
+
+_output_argument = _with_options(
+    click.argument("output", type=click.Path(path_type=Path), required=False),
+    click.option("-o", "--output", "output_option", type=click.Path(path_type=Path), help="The same as OUTPUT."),
+)
+
+
+def _choose_output(argument: Path | None, option: Path | None) -> Path:
+    """The output of a command that takes it as its last word or by -o; raises UsageError for none and for both."""
+    given = [one for one in (argument, option) if one is not None]
+    if len(given) != 1:
+        raise click.UsageError(f"expected one output, as the last word or by -o, not {len(given)}")
+    return given[0]
 
 
 @main.command()
@@ -86,7 +112,11 @@ _run_options = _with_options(
     help="sample, sample-64, sample-64-cpu, kind-mobile, kind-l-206, kind-b/2, kind-l/2, dit-b/2 ... "
     "[as --start-from, or sample].",
 )
-@click.option("--noise-schedule", metavar="NAME", help="flow, squaredcos_cap_v2, linear, scaled_linear [the preset's].")
+@click.option(
+    "--noise-schedule",
+    type=Named(("flow", "squaredcos_cap_v2", "linear", "scaled_linear")),
+    help="How noise grows over time [the preset's].",
+)
 @click.option("--timestep-mean", type=float, help="Of flow: times are sigmoid(normal) of this mean [-0.4].")
 @click.option("--timestep-std", type=float, help="Of flow: and of this deviation [0.8].")
 @click.option(
@@ -101,7 +131,7 @@ _run_options = _with_options(
 )
 @click.option("--start-from", metavar="CHECKPOINT", help="Start from these weights; classes it lacks start at random.")
 @click.option("--images", type=int, help="Training images to see [250000].")
-@click.option("--learning-rate", type=float, help="[1e-4]")
+@click.option("--learning-rate", type=float, help="Largest step of an update [1e-4]; 6e-4 suits `sample`.")
 @click.option("--label-dropout", type=float, help="Share of images trained with the null label [0.1].")
 @_run_options
 @report_errors
@@ -127,7 +157,7 @@ def fit(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> No
 @click.option("--init-from", metavar="CLASS", help="Start from this class of the base, or `nearest` [at random].")
 @click.option("--tailor-rank", type=int, help="Rank of the new tailors [the base's].")
 @click.option("--images", type=int, help="Training images to see [50000].")
-@click.option("--learning-rate", type=float, help="[1e-3]")
+@click.option("--learning-rate", type=float, help="Largest step of an update [1e-3].")
 @_run_options
 @report_errors
 def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> None:
@@ -179,9 +209,15 @@ def _train(config_file: Path | None, resume: bool, force: bool, flags: dict[str,
 @click.option("--size", type=int, default=256, show_default=True, help="Side of the photos in pixels.")
 @click.option("--classes", multiple=True, help="Encode these classes only (comma or repeated).")
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Encode the mirror images too.")
-@click.option("--batch-size", type=int, default=16, show_default=True)
+@click.option("--batch-size", type=int, default=16, show_default=True, help="Photos encoded at a time.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda ...")
-@click.option("--strict", is_flag=True, help="Stop at an unreadable image instead of skipping it.")
+@click.option(
+    "--stop-at-unreadable",
+    "--strict",
+    "strict",
+    is_flag=True,
+    help="Stop at an unreadable image instead of skipping it.",
+)
 @click.option("--resume", is_flag=True, help="Continue the cache in --output.")
 @click.option("--force", is_flag=True, help="Replace an existing cache in --output.")
 @report_errors
@@ -210,11 +246,13 @@ def cache(**options: Any) -> None:
 
 @main.command("imagenet-split")
 @click.argument("imagenet", type=click.Path(path_type=Path))
-@click.argument("output", type=click.Path(path_type=Path))
+@_output_argument
 @click.option("--part", "parts", multiple=True, help="pretrain, task-01 ... task-18 (comma or repeated) [all].")
 @click.option("--force", is_flag=True, help="Replace an existing OUTPUT.")
 @report_errors
-def imagenet_split(imagenet: Path, output: Path, parts: tuple[str, ...], force: bool) -> None:
+def imagenet_split(
+    imagenet: Path, output: Path | None, output_option: Path | None, parts: tuple[str, ...], force: bool
+) -> None:
     """Arrange ImageNet-1K as the paper trains on it: links to the photos of 150 classes, and of 18 novel tasks.
 
     IMAGENET has one folder a WordNet id, as train/ of ILSVRC-2012.
@@ -224,12 +262,13 @@ def imagenet_split(imagenet: Path, output: Path, parts: tuple[str, ...], force: 
       kind-train imagenet-split ILSVRC2012/train imagenet-kind
       kind-train cache --data imagenet-kind/pretrain --autoencoder sd-vae-ft-ema --output latents
     """
+    place = _choose_output(output, output_option)
     from kind_core.console.tables import open_console
     from kind_train.data.imagenet_split import split_imagenet
     from kind_train.display import show_progress
 
     with show_progress(open_console(stderr=True), "linking") as update:
-        counts = split_imagenet(imagenet, output, split_names(parts), force=force, on_progress=update)
+        counts = split_imagenet(imagenet, place, split_names(parts), force=force, on_progress=update)
     for part, count in counts.items():
         echo(f"{part}  {count} photos")
 
@@ -259,7 +298,7 @@ def add(base: Path, source: Path, classes: tuple[str, ...]) -> None:
 @click.option("--size", type=int, default=32, show_default=True, help="Side of the pictures that it will judge.")
 @click.option("--images", type=int, default=60_000, show_default=True, help="Training images to see.")
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror half of the images.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of weights and order of photos.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write.")
 @click.option("--force", is_flag=True, help="Replace an existing --output.")
 @report_errors
@@ -283,9 +322,11 @@ def classifier(classes: tuple[str, ...], **options: Any) -> None:
 
 @main.command()
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder.")
-@click.option("--sample", metavar="NAME", help="In place of a checkpoint: one that ships, photos or garments.")
+@click.option("--sample", type=Named(("photos", "garments")), help="In place of a checkpoint: one that ships [none].")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Exported bundle, in place of a checkpoint.")
-@click.option("--runtime", help="Runtime of the bundle: onnx, executorch or coreml [the first that runs here].")
+@click.option(
+    "--runtime", type=Named(("onnx", "executorch", "coreml")), help="Runtime of the bundle [the first that runs here]."
+)
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="The photos it was trained on.")
 @click.option("--val-data", type=click.Path(path_type=Path), required=True, help="Held-out photos of the same classes.")
 @click.option("--classes", multiple=True, help="Measure these classes only (comma or repeated).")
@@ -345,9 +386,17 @@ def evaluate(
 
 @main.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.argument("output", type=click.Path(path_type=Path))
-@click.option("--dtype", default="fp16", show_default=True, help="fp16 or fp32.")
-@click.option("--sampler", help="Default sampler to store [as it is].")
+@_output_argument
+@click.option(
+    "--precision",
+    "--dtype",
+    "dtype",
+    type=Named(("fp16", "fp32")),
+    default="fp16",
+    show_default=True,
+    help="Numbers that are stored.",
+)
+@click.option("--sampler", type=Named(SAMPLERS), help="Default sampler to store [as it is].")
 @click.option("--steps", type=int, help="Default sampler steps to store [as they are].")
 @click.option("--guidance", type=float, help="Default guidance scale to store [as it is].")
 @click.option("--author", help="Whose the weights are, for model cards and programs [as it is].")
@@ -355,7 +404,7 @@ def evaluate(
 @click.option("--trained-on", metavar="TEXT", help="The data they were trained on, in words [as it is].")
 @click.option("--force", is_flag=True, help="Replace an existing OUTPUT.")
 @report_errors
-def convert(source: Path, output: Path, **options: Any) -> None:
+def convert(source: Path, output: Path | None, output_option: Path | None, **options: Any) -> None:
     """Make a checkpoint ready to ship: fp16 weights and the sampling defaults that measured best.
 
     \b
@@ -363,10 +412,11 @@ def convert(source: Path, output: Path, **options: Any) -> None:
       kind-train convert run/best my-model --guidance 2.5
       kind-train convert run/best my-model --author "A. Uthor" --licence apache-2.0 --trained-on "my own photos"
     """
+    place = _choose_output(output, output_option)
     from kind_train.start.convert import convert_checkpoint
 
-    size_bytes = convert_checkpoint(source, output, **options)
-    echo(f"{output}  {size_bytes / 1e6:.2f} MB")
+    size_bytes = convert_checkpoint(source, place, **options)
+    echo(f"{place}  {size_bytes / 1e6:.2f} MB")
 
 
 @main.command()
@@ -378,10 +428,16 @@ def convert(source: Path, output: Path, **options: Any) -> None:
     help="Folder of a diffusers DiT, or hub:ORG/NAME.",
 )
 @click.option("--preset", help="Whose ranks to take: kind-b/2, kind-l/2, kind-xl/2 ...")
-@click.option("--learngene-rank", type=int, help="Instead of a preset: components for every class.")
-@click.option("--tailor-rank", type=int, help="Instead of a preset: components a class.")
+@click.option("--learngene-rank", type=int, help="Instead of a preset: components for every class [the preset's].")
+@click.option("--tailor-rank", type=int, help="Instead of a preset: components a class [the preset's].")
 @click.option("--classes", multiple=True, help="Labels to keep, by name or number (comma or repeated) [all].")
-@click.option("--tailors", default="strongest", show_default=True, help="Start of tailors: strongest, dealt, random.")
+@click.option(
+    "--tailors",
+    type=Named(("strongest", "dealt", "random")),
+    default="strongest",
+    show_default=True,
+    help="What tailors start from.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random tailors.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Checkpoint folder to write.")
 @click.option("--force", is_flag=True, help="Replace an existing --output.")
