@@ -105,7 +105,10 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     ]
     assert len(metrics[0]) == len(metrics[1])
     for one, two in zip(*metrics, strict=True):
-        assert one == pytest.approx(two, rel=1e-4)
+        speeds = one.pop("images_per_second", None), two.pop("images_per_second", None)
+        assert (speeds[0] is None) == (speeds[1] is None)
+        # gradients near zero differ by the order of sums
+        assert one == pytest.approx(two, rel=1e-3, abs=1e-6)
 
 
 @pytest.mark.slow
@@ -227,7 +230,11 @@ def test_launchers_start_the_command(tmp_path: Path, launcher: list[str]) -> Non
     alone = start([], tmp_path, "--output", str(tmp_path / "alone"))
     assert alone.returncode == 0, alone.stderr
     curves = [
-        [json.loads(line)["held_out_loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        [
+            one["held_out_loss"]
+            for one in map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
+            if "held_out_loss" in one
+        ]
         for name in ("run", "alone")
     ]
     assert len(curves[0]) == 4

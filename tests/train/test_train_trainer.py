@@ -181,7 +181,7 @@ def test_the_best_weights_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert_same_bits(last, averages[2])
     assert not torch.equal(kept["tailors.weight"], averages[2]["tailors.weight"])
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [(r["step"], r["images"], r["held_out_loss"]) for r in records] == [
+    assert [(r["step"], r["images"], r["held_out_loss"]) for r in records if "held_out_loss" in r] == [
         (5, 20, 3.0),
         (10, 40, 1.0),
         (12, 48, 2.0),

@@ -14,6 +14,7 @@ from kind_core.console.commands import PlainGroup, completion_option, parse_inte
 from kind_core.console.vocabulary import Named
 from kind_core.errors import ConfigError
 from kind_core.samplers import SAMPLERS
+from kind_train.config import REPORTS
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -79,6 +80,7 @@ _run_options = _with_options(
     click.option("--compile/--no-compile", default=None, help="Compile the model with torch.compile [off]."),
     click.option("--save-every", type=int, help="Images between checkpoints [20000]."),
     click.option("--sample-every", type=int, help="Images between sample grids [20000]."),
+    click.option("--report-to", type=Named(REPORTS), help="Send the metrics there, too [metrics.jsonl alone]."),
     click.option(
         "--stop-at-unreadable/--skip-unreadable",
         "--strict/--no-strict",
@@ -112,6 +114,7 @@ def _choose_output(argument: Path | None, option: Path | None) -> Path:
     help="sample, sample-64, sample-64-cpu, kind-mobile, kind-l-206, kind-b/2, kind-l/2, dit-b/2 ... "
     "[as --start-from, or sample].",
 )
+@click.option("--size", type=int, help="Side of the photos: a multiple of the preset's patches [the preset's].")
 @click.option(
     "--noise-schedule",
     type=Named(("flow", "squaredcos_cap_v2", "linear", "scaled_linear")),

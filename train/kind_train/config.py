@@ -11,6 +11,7 @@ from typing import Any
 from kind_core.console.commands import split_names
 from kind_core.errors import ConfigError
 
+REPORTS = ("tensorboard", "wandb", "csv")
 DEFAULT_PRESET = "sample"
 OPTIONS_NAME, HELD_OUT_NAME = "options.yaml", "held_out.json"  # in the folder of a run
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -33,6 +34,7 @@ class TrainConfig:
 
     `preset` None is the architecture of `start_from` where one is given, else `sample`.
     The learning rate warms up over `warmup_images`, stays, and falls linearly to zero over the last `decay_fraction`.
+    `size` is the side of the photos in pixels, where it is not the preset's; `report_to` is sent the metrics, too.
     `noise_schedule` is trained on instead of the preset's; along `flow` the times of a batch are sigmoid(normal), of
     mean `timestep_mean` and deviation `timestep_std`.
     `perceptual` weighs how unlike predicted picture and photo look to a classifier's first stages, see
@@ -45,6 +47,7 @@ class TrainConfig:
     data: str
     output: str
     preset: str | None = None
+    size: int | None = None
     noise_schedule: str | None = None
     timestep_mean: float | None = None
     timestep_std: float | None = None
@@ -76,6 +79,7 @@ class TrainConfig:
     strict: bool = False
     save_every: int = 20_000
     sample_every: int = 20_000
+    report_to: str | None = None
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -96,6 +100,8 @@ class TrainConfig:
         self._require("perceptual", 0 <= self.perceptual < math.inf, "0 or more")
         self._require("timestep_std", self.timestep_std is None or 0 < self.timestep_std < math.inf, "above 0")
         self._require("timestep_mean", self.timestep_mean is None or math.isfinite(self.timestep_mean), "finite")
+        self._require("size", self.size is None or self.size >= 1, "1 or more")
+        self._require("report_to", self.report_to in (None, *REPORTS), f"one of {', '.join(REPORTS)}")
         self._check_adaptation()
 
     def _check_adaptation(self) -> None:
@@ -104,7 +110,7 @@ class TrainConfig:
                 self._require(name, getattr(self, name) is None, "none without a base: it is for kind-train adapt")
             return
         self._require("diversion", self.diversion, "true where a base is adapted")
-        for name in ("start_from", "noise_schedule"):
+        for name in ("start_from", "noise_schedule", "size"):
             self._require(name, getattr(self, name) is None, "none where a base is adapted")
         self._require("label_dropout", self.label_dropout == 0, "0 where the learngene is frozen: no label, no tailor")
         self._require("tailor_rank", self.tailor_rank is None or self.tailor_rank >= 1, "1 or more")

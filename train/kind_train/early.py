@@ -10,6 +10,7 @@ from typing import Any
 from kind_core.checkpoint_config import read_config
 from kind_train.config import TrainConfig
 from kind_train.places import require_data, require_device
+from kind_train.run.journal import check_tracker
 from kind_train.run.run_folder import check_run_folder
 from kind_train.start.shape import pick_shape
 
@@ -21,11 +22,9 @@ def check_run(config: TrainConfig, *, resume: bool, force: bool) -> None:
     for path in (config.data, config.val_data):
         if path is not None:
             require_data(path)
-    for path in (config.base, config.start_from):
-        if path is not None:
-            read_config(Path(path))
+    check_tracker(config.report_to)
     require_device(config.device)
-    pick_shape(config)
+    pick_shape(config)  # reads the config of what it starts from
 
 
 def check_evaluation(options: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from kind_train.data.latents import is_cache, open_cache
 from kind_train.data.photo_set import TrainingSet, load_photos
 from kind_train.display import show_progress
 from kind_train.recipe import check_recipe
+from kind_train.run.journal import tracked
 from kind_train.run.processes import Processes, joined_processes
 from kind_train.run.run_folder import BEST_NAME, OPTIONS_NAME, RUN, check_run_folder, read_step, start_run_folder
 from kind_train.run.trainer import Progress, Trainer
@@ -75,9 +76,15 @@ def _fit(config: TrainConfig, console: Console, processes: Processes, *, resume:
         say(console, f"step {trainer.step} of {config.num_steps} is done already, raise --images to go on")
     elif resume:
         say(console, f"resumed at step {trainer.step} of {config.num_steps}")
-    with _claim(config, processes), show_progress(console, "images") as update:
+    if trainer.step < config.num_steps:
+        say(console, _describe_estimate(trainer.estimate_seconds(), config.images - trainer.step * config.batch_size))
+    with (
+        _claim(config, processes),
+        tracked(config, processes) as on_metrics,
+        show_progress(console, "images") as update,
+    ):
         total = config.num_steps * config.batch_size
-        best_loss = trainer.run(lambda progress: update(progress.images, total, _describe(progress)))
+        best_loss = trainer.run(lambda progress: update(progress.images, total, _describe(progress)), on_metrics)
     return FitResult(
         checkpoint=Path(config.output) / BEST_NAME, best_loss=best_loss if len(held_out) else None,
         is_main=processes.is_main,
@@ -128,6 +135,12 @@ def _load_set(
             progress=lambda done, total: update(done, total, ""),
             tell=lambda line: say(console, line, style="yellow"), output=Path(config.output),
         )  # fmt: skip
+
+
+def _describe_estimate(seconds: float, images: int) -> str:
+    """Before the first step: so long, without checkpoints and sample grids."""
+    hours = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{max(seconds, 1) / 60:.1f} minutes"
+    return f"about {hours} for {images} images, by one step that was tried"
 
 
 def _describe(progress: Progress) -> str:

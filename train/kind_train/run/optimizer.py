@@ -52,6 +52,10 @@ class DivertedAdamW:
         """Scale all gradients so that their joint norm is at most `max_norm`; returns the norm before."""
         return clip_gradients([*self.learngene.values()], rows, max_norm)
 
+    def drop_gradients(self) -> None:
+        """Forget the gradients of a step that is not taken."""
+        self._adamw.zero_grad()
+
     @torch.no_grad()
     def step(self, classes: Tensor, rows: Tensor, learning_rate: float) -> None:
         """Update the learngene and the rows of `classes`, and their averages; every other row keeps its bits."""

@@ -1,6 +1,8 @@
 """The folder of a run: its options, its training state, and what of them must not change when it is resumed.
 
-    options.yaml   held_out.json   metrics.jsonl   state/   best/   last/   samples/
+    options.yaml   held_out.json   metrics.jsonl   losses.png   state/   best/   last/   samples/
+
+and where they are asked for, metrics.csv or tracker/.
 
 `best` and `last` are checkpoints with the averaged weights; `state` holds what the next step needs.
 """
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 METRICS_NAME = "metrics.jsonl"
+CSV_NAME = "metrics.csv"
+LOSSES_NAME = "losses.png"
+TRACKER_NAME = "tracker"
 STATE_NAME = "state"
 BEST_NAME = "best"
 LAST_NAME = "last"
@@ -39,7 +44,8 @@ def _is_run_file(name: str) -> bool:
     """Whether a run writes a file of this name, relative to its folder."""
     folder, _, rest = name.partition("/")
     return (
-        name in (OPTIONS_NAME, HELD_OUT_NAME, METRICS_NAME)
+        name in (OPTIONS_NAME, HELD_OUT_NAME, METRICS_NAME, CSV_NAME, LOSSES_NAME)
+        or folder == TRACKER_NAME
         or (folder == STATE_NAME and _is_state_file(rest))
         or (folder in (BEST_NAME, LAST_NAME) and is_checkpoint_file(rest))
         or (folder == SAMPLES_NAME and rest.endswith(".png"))

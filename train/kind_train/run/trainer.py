@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from kind_train.objective import Objective
 from kind_train.run.forms import read_forms, set_forms, tune_forms
 from kind_train.run.grid import Decode, save_sample_grid
 from kind_train.run.interrupts import hold_interrupts
+from kind_train.run.loss_plot import draw_losses
 from kind_train.run.losses import Losses
 from kind_train.run.memory import checkpoint_activations, gather, shard_model
 from kind_train.run.optimizer import DivertedAdamW
@@ -41,6 +42,8 @@ from kind_train.run.processes import Processes
 from kind_train.run.run_folder import (
     BEST_NAME,
     LAST_NAME,
+    LOSSES_NAME,
+    METRICS_NAME,
     SAMPLES_NAME,
     TrainingState,
     append_metrics,
@@ -70,6 +73,8 @@ class Progress:
     images_per_second: float
     seconds_left: float
     held_out_loss: float | None
+    learning_rate: float
+    gradient_norm: float
 
 
 class Trainer:
@@ -119,6 +124,8 @@ class Trainer:
         self.best_loss = float("inf")
         self.held_out_loss: float | None = None
         self._unread_losses: list[Tensor] = []  # (terms,) of each step
+        self._gradient_norm = torch.zeros(())
+        self._on_metrics: Callable[[Mapping[str, float]], None] | None = None
         self._report_steps = 1 if self.device.type == "cpu" else _GPU_REPORT_STEPS
         state = self._read_state() if resume else None
         if state is None and self.device.type == "cuda":
@@ -140,13 +147,20 @@ class Trainer:
         """Whether each process holds a slice of the learngene; one alone holds all of it."""
         return self.config.shard and self.processes.count > 1
 
-    def run(self, on_step: Callable[[Progress], None] | None = None) -> float:
+    def run(
+        self,
+        on_step: Callable[[Progress], None] | None = None,
+        on_metrics: Callable[[Mapping[str, float]], None] | None = None,
+    ) -> float:
         """Train to the end; returns the best held-out loss, whose weights lie in `<output>/best`.
+
+        `on_metrics` is told every line that is added to metrics.jsonl.
 
         Without held-out photos that is infinite, and the last weights lie there.
 
         Raises ConfigError at a loss that is NaN or infinite; what was saved before stays.
         """
+        self._on_metrics = on_metrics
         start_s, first = time.perf_counter(), self.step
         while self.step < self.config.num_steps:
             self._unread_losses.append(self._train_step())
@@ -154,14 +168,17 @@ class Trainer:
             is_last = self.step == self.config.num_steps
             is_save = is_last or self._is_due(self.config.save_every)
             is_report = is_save or self.step % self._report_steps == 0
-            loss = self._read_losses() if is_report else math.nan
+            progress = None
+            if is_report:
+                progress = self._progress(self._read_losses(), time.perf_counter() - start_s, self.step - first)
+                self._report(progress)
             if is_save:
                 self._validate()
                 self.save()
             if is_last or self._is_due(self.config.sample_every):
                 self._draw_samples()
-            if is_report and on_step is not None:
-                on_step(self._progress(loss, time.perf_counter() - start_s, self.step - first))
+            if progress is not None and on_step is not None:
+                on_step(replace(progress, held_out_loss=self.held_out_loss))
         return self.best_loss
 
     def save(self) -> None:
@@ -226,6 +243,8 @@ class Trainer:
         }  # fmt: skip
         if config.noise_schedule is not None:
             identity["noise_schedule"] = config.noise_schedule
+        if config.size is not None:
+            identity["size"] = config.size
         return identity if self.base is None else identity | {"base": hash_learngene(self.base)}
 
     def _read_state(self) -> TrainingState:
@@ -251,7 +270,7 @@ class Trainer:
                 "resume with the classes and the preset it was trained with",
             ) from error
 
-    def _train_step(self) -> Tensor:
+    def _train_step(self, *, is_trial: bool = False) -> Tensor:
         feed = self.feeder.take(self.step)
         generator = feed.generator
         if self.device.type != "cpu":
@@ -267,9 +286,22 @@ class Trainer:
         torch.autograd.backward(terms.sum())
         if rows.grad is not None:
             self.processes.average(rows.grad)
-        self.optimizer.clip_gradients(rows, self.config.max_grad_norm)
+        if is_trial:
+            self.optimizer.drop_gradients()
+            return terms.detach()
+        self._gradient_norm = self.optimizer.clip_gradients(rows, self.config.max_grad_norm)
         self.optimizer.step(classes, rows, self.config.learning_rate_at(self.step))
         return terms.detach()
+
+    def estimate_seconds(self) -> float:
+        """How long the rest of the run may take, by a step that changes nothing; on a GPU after one that warms up."""
+        start_s = 0.0
+        for _ in range(1 if self.device.type == "cpu" else 2):
+            start_s = time.perf_counter()
+            self._train_step(is_trial=True)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+        return (time.perf_counter() - start_s) * (self.config.num_steps - self.step)
 
     def _read_losses(self) -> float:
         """The loss of the last step; raises ConfigError naming the first term of the unread ones that is not finite."""
@@ -292,7 +324,7 @@ class Trainer:
         images = self.step * self.config.batch_size
         if not len(self.held_out):  # nothing says which checkpoint is the best: it is the last
             if self.processes.is_main:
-                append_metrics(self.output, {"step": self.step, "images": images})
+                self._record({"step": self.step, "images": images})
                 with hold_interrupts():
                     self._save_checkpoint(BEST_NAME, model)
             return
@@ -301,7 +333,7 @@ class Trainer:
         if not self.processes.is_main:
             self.best_loss = min(self.best_loss, self.held_out_loss)
             return
-        append_metrics(self.output, {"step": self.step, "images": images, "held_out_loss": self.held_out_loss})
+        self._record({"step": self.step, "images": images, "held_out_loss": self.held_out_loss})
         if self.held_out_loss < self.best_loss:
             self.best_loss = self.held_out_loss
             with hold_interrupts():
@@ -334,6 +366,7 @@ class Trainer:
         if isinstance(self.held_out, LatentSet):
             decode = self.held_out.decoder(self.device)
         save_sample_grid(model, self.model_config, file, decode, seed=self.config.seed)
+        draw_losses(self.output / METRICS_NAME, self.output / LOSSES_NAME)
 
     def _autocast(self) -> AbstractContextManager[object]:
         is_bf16 = self.config.precision == "bf16" or (self.config.precision == "auto" and self.device.type == "cuda")
@@ -349,7 +382,24 @@ class Trainer:
         return Progress(
             step=self.step, num_steps=self.config.num_steps, images=self.step * self.config.batch_size, loss=loss,
             images_per_second=speed, seconds_left=left_s, held_out_loss=self.held_out_loss,
+            learning_rate=self.config.learning_rate_at(self.step - 1), gradient_norm=float(self._gradient_norm),
         )  # fmt: skip
+
+    def _report(self, progress: Progress) -> None:
+        """A line of metrics for what was trained since the last one; what is held out has lines of its own."""
+        self._record(
+            {
+                "step": progress.step, "images": progress.images, "loss": progress.loss,
+                "learning_rate": progress.learning_rate, "gradient_norm": progress.gradient_norm,
+                "images_per_second": round(progress.images_per_second, 2),
+            }
+        )  # fmt: skip
+
+    def _record(self, metrics: dict[str, float]) -> None:
+        if self.processes.is_main:
+            append_metrics(self.output, metrics)
+            if self._on_metrics is not None:
+                self._on_metrics(metrics)
 
 
 def _return_first(latents: Tensor, *_: object) -> Tensor:

@@ -41,12 +41,14 @@ class Shape:
 def pick_shape(config: TrainConfig) -> Shape:
     """The shape that the options ask for; raises ConfigError where it cannot be trained or adapted."""
     if config.base is None and config.start_from is not None:
+        if config.size is not None:
+            raise ConfigError("--size was given, but --start-from says the size", "leave one of them out")
         return _shape_of_start(config, Path(config.start_from))
     if config.base is None:
         dit, diffusion = preset(config.preset_name)
         if config.noise_schedule is not None:
             diffusion = on_schedule(diffusion, config.noise_schedule)
-        return Shape(dit=dit, diffusion=diffusion)
+        return Shape(dit=dit if config.size is None else _resize(dit, config), diffusion=diffusion)
     base = read_config(Path(config.base))
     if base.dit.is_dense:
         raise ConfigError(
@@ -56,6 +58,20 @@ def pick_shape(config: TrainConfig) -> Shape:
     rank = max(base.dit.ranks) if config.tailor_rank is None else config.tailor_rank
     dit = replace(base.dit, tailor_rank=max(rank, 1), tailor_ranks=None)
     return Shape(dit=dit, diffusion=base.diffusion, autoencoder=base.autoencoder)
+
+
+def _resize(dit: DiTConfig, config: TrainConfig) -> DiTConfig:
+    """The same model on photos of another size; raises ConfigError where its patches do not tile them."""
+    assert config.size is not None
+    if dit.in_channels != 3:
+        message = f"size is {config.size}, but preset {config.preset_name!r} works on latents"
+        raise ConfigError(message, "give --size to kind-train cache, which makes them")
+    if config.size % dit.patch_size:
+        message = (
+            f"size is {config.size}, expected a multiple of {dit.patch_size}, the patches of {config.preset_name!r}"
+        )
+        raise ConfigError(message, f"for example --size {-(-config.size // dit.patch_size) * dit.patch_size}")
+    return replace(dit, sample_size=config.size)
 
 
 def _shape_of_start(config: TrainConfig, path: Path) -> Shape:

@@ -1,0 +1,91 @@
+"""`losses.png` of a run: the training loss, smoothed, and the held-out loss, over the images seen."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from kind_core.files.staging import PART, staged
+
+_SIZE = (960, 480)
+_LEFT, _TOP, _RIGHT, _BOTTOM = 90, 48, 930, 420  # of the axes, in pixels
+_COLOURS = {"training loss": "#9db7d5", "training loss, smoothed": "#1f5fa8", "held-out loss": "#c8401f"}
+_MAX_POINTS = 800
+
+Point = tuple[float, float]
+
+
+def draw_losses(metrics: Path, file: Path) -> None:
+    """Draw the plot from the lines of metrics.jsonl; without two points there is nothing to draw."""
+    curves = _read_curves(metrics)
+    points = [point for curve in curves.values() for point in curve]
+    if len(points) < 2:
+        return
+    picture = Image.new("RGB", _SIZE, "white")
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(16)
+    low, high = _span([y for _, y in points])
+    last = max(x for x, _ in points)
+
+    def place(point: Point) -> Point:
+        x, y = point
+        return (
+            _LEFT + (_RIGHT - _LEFT) * x / last,
+            _BOTTOM - (_BOTTOM - _TOP) * (math.log(y) - math.log(low)) / (math.log(high) - math.log(low)),
+        )
+
+    _draw_axes(pen, font, low, high, last, place)
+    for number, (name, curve) in enumerate(curves.items()):
+        colour = _COLOURS[name]
+        places = [place(point) for point in curve]
+        if len(places) > 1:
+            pen.line(places, colour, 1 if name == "training loss" else 3, joint="curve")
+        if name == "held-out loss":
+            for x, y in places:
+                pen.ellipse((x - 4, y - 4, x + 4, y + 4), colour)
+        pen.line((_LEFT + 260 * number, 24, _LEFT + 260 * number + 24, 24), colour, 4)
+        pen.text((_LEFT + 260 * number + 32, 24), name, "black", font, anchor="lm")
+    with staged(file, PART, force=True) as temporary:
+        picture.save(temporary, format="PNG")
+
+
+def _read_curves(metrics: Path) -> dict[str, list[Point]]:
+    """The curves that have points, thinned out; what is not finite or not above zero has no place on them."""
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    raw = {name: [(one["images"], one[key]) for one in lines if one.get(key, 0) > 0]
+           for name, key in (("training loss", "loss"), ("held-out loss", "held_out_loss"))}  # fmt: skip
+    trained = raw["training loss"]
+    window = max(1, len(trained) // 50)
+    smooth = [
+        (trained[i][0], sum(y for _, y in trained[max(0, i - window + 1) : i + 1]) / min(window, i + 1))
+        for i in range(0, len(trained), max(1, len(trained) // _MAX_POINTS))
+    ]
+    thin = trained[:: max(1, len(trained) // _MAX_POINTS)]
+    curves = {"training loss": thin, "training loss, smoothed": smooth, "held-out loss": raw["held-out loss"]}
+    return {name: curve for name, curve in curves.items() if curve}
+
+
+def _span(values: Sequence[float]) -> Point:
+    """What the axis shows: most values, with room; a few far outliers of the first steps may leave it."""
+    ordered = sorted(values)
+    low, high = ordered[0], ordered[min(len(ordered) - 1, int(0.995 * len(ordered)))]
+    return low / 1.1, max(high, low) * 1.1
+
+
+def _draw_axes(
+    pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, low: float, high: float, last: float,
+    place: Callable[[Point], Point],
+) -> None:  # fmt: skip
+    pen.line((_LEFT, _TOP, _LEFT, _BOTTOM, _RIGHT, _BOTTOM), "#555", 1)
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        value = low * (high / low) ** share
+        _, y = place((0, value))
+        pen.line((_LEFT, y, _RIGHT, y), "#e4e4e4", 1)
+        pen.text((_LEFT - 8, y), f"{value:.3g}", "#333", font, anchor="rm")
+        x, _ = place((share * last, low))
+        pen.text((x, _BOTTOM + 14), f"{share * last:,.0f}", "#333", font, anchor="mm")
+    legend = "images seen (losses on a logarithmic scale)"
+    pen.text(((_LEFT + _RIGHT) / 2, _BOTTOM + 40), legend, "#333", font, anchor="mm")
