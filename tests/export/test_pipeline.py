@@ -26,6 +26,7 @@ from kind_export.request import TARGETS
 from kind_export.verify.parity import psnr_db
 from kind_export.verify.reference import Reference
 from kind_runtimes.bundle import Bundle, list_files, open_bundle
+from kind_runtimes.engine_versions import VERSIONS
 from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import check_schema
 from tiny import CLASSES, tiny_config, tiny_model, tiny_model_config
@@ -172,3 +173,9 @@ def test_classes_are_listed(export: Export) -> None:
     assert listed.stdout.splitlines() == [f"{c.id}  {', '.join(c.names)}" for c in CLASSES]
     as_json = CliRunner().invoke(main, ["classes", "--json", "--checkpoint", str(export.checkpoint)])
     assert json.loads(as_json.stdout) == [{"id": c.id, "names": list(c.names)} for c in CLASSES]
+
+
+def test_the_manifest_says_which_engines_were_tried(export: Export) -> None:
+    for name, target in export.bundle.manifest.data["targets"].items():
+        known = VERSIONS[name]
+        assert target["engine"] == {"package": known.package, "gate": known.gate, "oldest": known.oldest}

@@ -124,7 +124,7 @@ def test_help_names_every_option_and_has_an_example() -> None:
     text = CliRunner().invoke(main, ["-h"]).stdout
     assert text == CliRunner().invoke(main, ["--help"]).stdout
     assert [option for option in OPTIONS if option not in text] == []
-    assert "kind-run panda.kind --class panda --seed 7 --count 4 -o panda.png" in text
+    assert "kind-run panda.kind --class panda --seed 7 --count 4 --scale 8 -o panda.png" in text
 
 
 def test_help_lists_the_commands() -> None:

@@ -22,6 +22,7 @@ from kind_export.targets.programs import latents_shape
 from kind_export.targets.target import load_target
 from kind_export.verify.parity import Parity
 from kind_runtimes.bundle import MANIFEST_NAME, list_files
+from kind_runtimes.engine_versions import describe_versions
 from kind_runtimes.manifest import FORMAT_VERSION, NOISE_GENERATOR, Manifest, describe_program, parse_manifest
 
 
@@ -57,6 +58,7 @@ def draft_manifest(
                 "precision": one.spec.precision,
                 "programs": {key: describe_program(p) for key, p in one.spec.programs.items()},
                 "lowering": one.facts,
+                "engine": describe_versions(name),
                 "parity": {"verified_by": "", "threshold_db": 0, "trajectory_psnr_db": 0, "step_psnr_db": 0},
             }
             for name, one in lowered.items()

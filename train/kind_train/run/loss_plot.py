@@ -34,7 +34,7 @@ def draw_losses(metrics: Path, file: Path) -> None:
         x, y = point
         return (
             _LEFT + (_RIGHT - _LEFT) * x / last,
-            _BOTTOM - (_BOTTOM - _TOP) * (math.log(y) - math.log(low)) / (math.log(high) - math.log(low)),
+            max(_TOP, _BOTTOM - (_BOTTOM - _TOP) * (math.log(y) - math.log(low)) / (math.log(high) - math.log(low))),
         )
 
     _draw_axes(pen, font, low, high, last, place)

@@ -4,7 +4,8 @@ import android.graphics.Bitmap
 import androidx.compose.foundation.Image
 import androidx.compose.foundation.layout.Arrangement
 import androidx.compose.foundation.layout.Column
-import androidx.compose.foundation.layout.Row
+import androidx.compose.foundation.layout.ExperimentalLayoutApi
+import androidx.compose.foundation.layout.FlowRow
 import androidx.compose.foundation.layout.aspectRatio
 import androidx.compose.foundation.layout.fillMaxSize
 import androidx.compose.foundation.layout.fillMaxWidth
@@ -72,15 +73,16 @@ private fun Picture(bitmap: Bitmap?, info: ClassInfo?) {
                 bitmap = bitmap.asImageBitmap(),
                 contentDescription = info?.let { "Picture of ${it.name}" },
                 modifier = Modifier.fillMaxSize(),
-                filterQuality = FilterQuality.None,
+                filterQuality = FilterQuality.High,
             )
         }
     }
 }
 
+@OptIn(ExperimentalLayoutApi::class)
 @Composable
 private fun Classes(classes: List<ClassInfo>, chosen: ClassInfo?, onChoose: (ClassInfo) -> Unit) {
-    Row(horizontalArrangement = Arrangement.spacedBy(8.dp)) {
+    FlowRow(horizontalArrangement = Arrangement.spacedBy(8.dp)) {
         for (info in classes) {
             FilterChip(selected = info == chosen, onClick = { onChoose(info) }, label = { Text(info.name) })
         }

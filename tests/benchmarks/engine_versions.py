@@ -1,0 +1,45 @@
+"""How close an ONNX bundle is to the eager model in the onnxruntime that is imported: prints dB a class.
+
+`kind_runtimes.engine_versions` says which versions the kits allow; each was tried by this, on bundles of the sample:
+
+    pip install --target old --no-deps onnxruntime==1.27.0
+    PYTHONPATH=old python tests/benchmarks/engine_versions.py panda.kind panda-int8.kind
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from pathlib import Path
+
+import onnxruntime
+from safetensors.numpy import load_file
+
+from kind_export.verify.gates import psnr_db
+from kind_runtimes.bundle import open_bundle
+from kind_runtimes.generator import open_generator
+
+
+def measure(path: Path) -> dict[str, object]:
+    """The dB of the last latents of each class from seed 0, beside the gate."""
+    manifest = open_bundle(path).manifest
+    golden = load_file(path / "golden.safetensors")
+    generator = open_generator(path, manifest, "onnx")
+    guidance = manifest.sampling.guidance_scale
+    drawn = {info.name: generator.latents(i, 0, guidance) for i, info in enumerate(manifest.classes)}
+    near = {name: round(psnr_db(golden[f"{i}.latents"][-1:], one), 2) for i, (name, one) in enumerate(drawn.items())}
+    parity = manifest.data["targets"]["onnx"]["parity"]
+    return {"bundle": path.name, "db": near, "gate_db": parity["threshold_db"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("bundles", type=Path, nargs="+")
+    machine = {"onnxruntime": onnxruntime.__version__, "machine": platform.machine()}
+    for path in parser.parse_args().bundles:
+        print(json.dumps(machine | measure(path)))
+
+
+if __name__ == "__main__":
+    main()
