@@ -52,7 +52,7 @@ def _options() -> Iterator[click.Option]:
 
 def _arguments(args: Namespace) -> Iterator[str]:
     for option in _options():
-        value, flag = getattr(args, option.name or ""), option.opts[-1]
+        value, flag = getattr(args, option.name or ""), max(option.opts, key=len)
         if option.is_flag:
             yield from [flag] if value else []
         else:

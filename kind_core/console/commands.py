@@ -15,7 +15,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from kind_core.console import clean, echo_lines, tell, verbosity
-from kind_core.console.vocabulary import join_vocabulary
+from kind_core.console.vocabulary import VERBOSITY_OPTIONS, join_vocabulary
 from kind_core.errors import ConfigError, KindError, TargetError
 from kind_core.samplers import ALL_STEPS
 
@@ -64,12 +64,29 @@ def take_any_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+class PlainCommand(click.Command):
+    """A command that takes -q and -v, as all do."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return _with_verbosity(super().get_params(ctx))
+
+
+def _with_verbosity(parameters: list[click.Parameter]) -> list[click.Parameter]:
+    """-q and -v before what click itself adds at the end, --help."""
+    return [*parameters[:-1], *VERBOSITY_OPTIONS, *parameters[-1:]]
+
+
 class PlainGroup(click.Group):
     """A group of commands of one vocabulary, whose errors of usage show what was typed as text, whatever it holds."""
+
+    command_class = PlainCommand
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         join_vocabulary(self)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return _with_verbosity(super().get_params(ctx))
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         join_vocabulary(cmd)

@@ -71,14 +71,12 @@ class Named(click.Choice[str]):
 
 
 def join_vocabulary(command: click.Command) -> None:
-    """Give the options of a command their other spellings and units, and add -q and -v."""
+    """Give the options of a command their other spellings and units."""
     for one in command.params:
         if isinstance(one, click.Option):
             _spell(one, {spelling for other in command.params for spelling in other.opts})
             if one.metavar is None and isinstance(one.type, click.types.IntParamType | click.types.FloatParamType):
                 one.metavar = UNITS.get(one.name or "")
-    if not any("--quiet" in one.opts for one in command.params):
-        command.params += [_QUIET, _VERBOSE]
 
 
 def _spell(option: click.Option, taken: Iterable[str]) -> None:
@@ -100,5 +98,7 @@ def _verbosity_option(*names: str, help: str) -> click.Option:
     )  # fmt: skip
 
 
-_QUIET = _verbosity_option("-q", "--quiet", help="Print results and errors only.")
-_VERBOSE = _verbosity_option("-v", "--verbose", help="Say of an error where in the code it comes from.")
+VERBOSITY_OPTIONS = (
+    _verbosity_option("-q", "--quiet", help="Print results and errors only."),
+    _verbosity_option("-v", "--verbose", help="Say of an error where in the code it comes from."),
+)

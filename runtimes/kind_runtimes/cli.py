@@ -40,8 +40,7 @@ class _DrawByDefault(PlainGroup):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         draw = self.commands[_DEFAULT]
-        every = dict.fromkeys((*draw.params, *self.get_params(ctx)))  # -q and -v are of both
-        parameters = [one for one in every if isinstance(one, click.Option)]
+        parameters = [one for one in (*draw.params, *self.get_params(ctx)) if isinstance(one, click.Option)]
         options = [one.get_help_record(ctx) for one in parameters]
         with formatter.section("Options"):
             formatter.write_dl([record for record in options if record is not None])

@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from kind_core.console import echo
-from kind_core.console.commands import report_errors
+from kind_core.console.commands import PlainCommand, report_errors
 
 
-@click.command("inspect")
+@click.command("inspect", cls=PlainCommand)
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @report_errors

@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from kind_core.console import echo
-from kind_core.console.commands import report_errors
+from kind_core.console.commands import PlainCommand, report_errors
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=PlainCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0: also other machines and proxies.")

@@ -54,7 +54,8 @@ def test_an_option_has_a_text_a_default_and_a_unit(place: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_option_is_spelled_as_everywhere(name: str) -> None:
-    spelled = {one for param in COMMANDS[name].params for one in param.opts}
+    context = click.Context(COMMANDS[name])
+    spelled = {one for param in COMMANDS[name].get_params(context) for one in param.opts}
     for spellings in (("-o", "--output"), ("--classes", "--class"), ("--licence", "--license"), ("-q", "--quiet")):
         assert spelled.issuperset(spellings) or spelled.isdisjoint(spellings), spellings
     assert {"-q", "--quiet", "-v", "--verbose"} <= spelled

@@ -29,6 +29,7 @@ from kind_export.report.page import render_page
 from kind_export.report.work import Works, describe_works
 from kind_export.verify.parity import Parity
 from kind_runtimes.bundle import BUNDLE, open_bundle
+from kind_runtimes.kits import KITS
 from kind_runtimes.manifest import Manifest, check_schema
 
 REPORT_VERSION = 2
@@ -92,7 +93,8 @@ def _read(file: Path) -> dict[str, Any]:
 def _write(folder: Path, data: dict[str, Any]) -> None:
     check_schema(data, "report", REPORT_NAME)
     preview = folder / "preview.png"
-    page = render_page(data, preview.read_bytes() if preview.exists() else None)
+    kits = [kit for kit in KITS if (folder / kit / "README.md").is_file()]
+    page = render_page(data, preview.read_bytes() if preview.exists() else None, kits)
     text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
     for name, content in ((REPORT_NAME, text), ("report.html", page)):
         with staged(folder / name, PART, force=True) as partial:

@@ -6,6 +6,7 @@ Words and layout are in `templates/`, numbers as words in `report_words`; here t
 from __future__ import annotations
 
 import base64
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,15 +26,17 @@ from kind_export.report.words import (
     join_words,
 )
 from kind_runtimes.engine_rows import ENGINES
+from kind_runtimes.kits import kit_folder
 
 Report = Mapping[str, Any]
 _PREVIEW_WIDTH = 640
 PREVIEW_CLASSES = 8  # of which the preview shows a row each
 _MAX_TITLE_NAMES = 3
+_RANGES = (("One step", "step"), ("One picture", "picture"))
 
 
-def render_page(report: Report, preview: bytes | None) -> str:
-    """One page without scripts and without anything to load; `preview` is a PNG file."""
+def render_page(report: Report, preview: bytes | None, kits: Sequence[str] = ()) -> str:
+    """One page without scripts and without anything to load; `preview` is a PNG file, `kits` lie in the bundle."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -58,6 +61,9 @@ def render_page(report: Report, preview: bytes | None) -> str:
         charts=_charts(report),
         work_charts=_work_charts(report),
         range_charts=_range_charts(report),
+        no_forecast=_name_unknown(report),
+        contents=_contents(report),
+        snippets=[_read_snippet(kit) for kit in kits],
         rooflines=[chart for one in report["forecasts"] if (chart := draw_roofline(one)) is not None],
         forecast_notes=list(dict.fromkeys(note for one in report["forecasts"] for note in one["notes"])),
         plan_words=describe_plan(report["plan"]) if report["plan"] else None,
@@ -195,10 +201,45 @@ def _largest_first(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _range_charts(report: Report) -> list[dict[str, Any]]:
-    drawn = (
-        draw_ranges("One step", report["forecasts"], "step"), draw_ranges("One picture", report["forecasts"], "picture")
-    )  # fmt: skip
+    """A row a device, of the unit and program that is likely to be the fastest."""
+    best: dict[str, dict[str, Any]] = {}
+    for one in report["forecasts"]:
+        kept = best.setdefault(one["device_name"], one)
+        if _likely_ms(one) < _likely_ms(kept):
+            best[one["device_name"]] = one
+    drawn = (draw_ranges(title, [*best.values()], part) for title, part in _RANGES)
     return [chart for chart in drawn if chart is not None]
+
+
+def _likely_ms(forecast: Mapping[str, Any]) -> float:
+    likely = forecast["step"]["likely_ms"]
+    return math.inf if likely is None else float(likely)
+
+
+def _name_unknown(report: Report) -> str:
+    """The units for which nothing is known, with why, in place of rows that say so; empty where there are none."""
+    unknown = [one for one in report["forecasts"] if one["step"]["likely_ms"] is one["step"]["floor_ms"] is None]
+    named = (
+        f"{one['device_name']}, {one['unit'].upper()}{f' ({why})' if (why := one['reason']) else ''}" for one in unknown
+    )
+    return "; ".join(dict.fromkeys(named))
+
+
+def _contents(report: Report) -> list[tuple[str, str]]:
+    """The sections by their anchors, in order."""
+    where = [("where", "Where the work is")] if report["work"] else []
+    return [
+        ("programs", "The programs"), ("use", "Use it in your app"), ("work", "Parameters and FLOPs"), *where,
+        ("devices", "On devices"), ("choices", "What was chosen"), ("reproduce", "Reproduce it"),
+    ]  # fmt: skip
+
+
+def _read_snippet(kit: str) -> dict[str, str]:
+    """The code of a kit's README that draws a picture, and where the rest stands."""
+    text = (kit_folder(kit) / "README.md").read_text(encoding="utf-8").partition("## Use it")[2]
+    language, _, code = text.partition("```")[2].partition("```")[0].partition("\n")
+    title = {"swift": "In Swift, with the iOS kit", "kotlin": "In Kotlin, with the Android kit"}[language]
+    return {"title": title, "code": code.rstrip(), "readme": f"{kit}/README.md"}
 
 
 def _loop(report: Report) -> str:

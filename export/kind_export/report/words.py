@@ -9,6 +9,7 @@ from typing import Any
 from kind_export.verify.parity import MAX_DB
 
 _SPACE = "\u00a0"  # a figure and its unit stay on one line
+_MOST_LIMITS = 2  # that a row of the table names
 
 
 def format_bytes(size_bytes: int) -> str:
@@ -54,12 +55,11 @@ def format_range(times: Mapping[str, float | None]) -> str:
 
 
 def describe_limits(forecast: Mapping[str, Any]) -> str:
-    """`arithmetic in linear and attention, memory in norm`; `unknown` without a forecast."""
+    """`linear by arithmetic, norm by memory and 3 more`: the first two that it names; empty without a forecast."""
     words = {"compute": "arithmetic", "bandwidth": "memory", "dispatch": "calls"}
-    found: dict[str, list[str]] = {}
-    for op_class, limit in forecast["limited_by"].items():
-        found.setdefault(words[limit], []).append(op_class)
-    return "; ".join(f"{limit}: {join_words(classes)}" for limit, classes in found.items()) or "unknown"
+    limited = [f"{op_class} by {words[limit]}" for op_class, limit in forecast["limited_by"].items()]
+    more = f" and {len(limited) - _MOST_LIMITS} more" if len(limited) > _MOST_LIMITS else ""
+    return ", ".join(limited[:_MOST_LIMITS]) + more if more else join_words(limited)
 
 
 def compare_share(number: float, other: float) -> str:
