@@ -16,7 +16,7 @@ from pathlib import Path
 import onnxruntime
 from safetensors.numpy import load_file
 
-from kind_export.verify.gates import psnr_db
+from kind_export.verify.parity import psnr_db
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.generator import open_generator
 

@@ -59,7 +59,7 @@ def describe_limits(forecast: Mapping[str, Any]) -> str:
     words = {"compute": "arithmetic", "bandwidth": "memory", "dispatch": "calls"}
     limited = [f"{op_class} by {words[limit]}" for op_class, limit in forecast["limited_by"].items()]
     more = f" and {len(limited) - _MOST_LIMITS} more" if len(limited) > _MOST_LIMITS else ""
-    return ", ".join(limited[:_MOST_LIMITS]) + more if more else join_words(limited)
+    return ", ".join(limited[:_MOST_LIMITS]) + more if more or not limited else join_words(limited)
 
 
 def compare_share(number: float, other: float) -> str:

@@ -16,6 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from kind_bench.forecasting.products import find_nearest, list_products
 from kind_core.errors import DeviceError
 from kind_runtimes.manifest import load_schema
 
@@ -81,7 +82,7 @@ class Device:
 
 
 def load_device(query: str) -> Device:
-    """A device by name, alias or product, or from a file (`my.toml`, `my-calibrated.json`).
+    """A device by name, alias or product (`iphone-15-pro`), or from a file (`my.toml`, `my-calibrated.json`).
 
     Raises DeviceError with the nearest names, or naming the file and the field that does not fit.
     """
@@ -90,7 +91,17 @@ def load_device(query: str) -> Device:
         return read_device(path)
     names = _known_names()
     wanted = _normalise(query)
+    product = list_products().get(wanted)
+    if wanted not in names and product is not None and product.chip in _shipped_ids():
+        return _load_shipped(product.chip)
     if wanted not in names:
+        near = find_nearest(wanted, _shipped_ids())
+        if near is not None:
+            chip = f", whose chip, {product.chip}, is not in the table" if product is not None else ""
+            raise DeviceError(
+                f"unknown device {query!r}{chip}, nearest of its family: {near.name} ({near.chip}, {near.year})",
+                f"take --device {near.name}, or a file of your own (.toml); kind-bench devices lists all",
+            )
         close = list(dict.fromkeys(names[name] for name in get_close_matches(wanted, names, n=4, cutoff=0.6)))
         nearest = f", nearest: {', '.join(close[:3])}" if close else ""
         raise DeviceError(
