@@ -121,7 +121,7 @@ def test_the_keyboard_is_enough(new_page: Callable[..., Sample], bundles: Path) 
         for _ in range(8):
             sample.page.keyboard.press("Tab")
             names.append(sample.page.evaluate("document.activeElement.id"))
-        assert names[:6] == ["class", "seed", "new-seed", "guidance", "preview", "draw"]
+        assert names[:8] == ["class", "seed", "new-seed", "keep-seed", "guidance", "preview", "sharp", "draw"]
         sample.seed.fill("x")
         sample.page.keyboard.press("Enter")
         assert "whole number from 0 to 18446744073709551615" in sample.page.inner_text("#seed-error")
@@ -129,6 +129,26 @@ def test_the_keyboard_is_enough(new_page: Callable[..., Sample], bundles: Path) 
         sample.seed.fill("5")
         sample.page.keyboard.press("Enter")
         sample.wait("seed 5: drawn in")
+
+
+def test_draw_draws_another_picture_unless_the_seed_is_kept(new_page: Callable[..., Sample], bundles: Path) -> None:
+    with serving(bundles / "plain.kind") as url:
+        sample = new_page().open(url)
+        first = sample.draw(5)
+        sample.page.click("#draw")
+        sample.page.wait_for_function("document.getElementById('seed').value !== '5'")
+        sample.wait("drawn in")
+        seed, second = sample.seed.input_value(), sample.save()
+        assert (second != first).any()
+        sample.page.check("#keep-seed")
+        sample.page.click("#draw")
+        sample.wait("drawn in")
+        assert sample.seed.input_value() == seed
+        assert (sample.save() == second).all()
+        assert sample.page.evaluate("getComputedStyle(document.getElementById('picture')).imageRendering") == "auto"
+        sample.page.check("#sharp")
+        rendering = sample.page.evaluate("getComputedStyle(document.getElementById('picture')).imageRendering")
+        assert rendering == "pixelated"
 
 
 @pytest.mark.parametrize("width", [320, 375, 1280])

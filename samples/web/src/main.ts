@@ -20,6 +20,8 @@ const classes = element("class", HTMLSelectElement);
 const packFile = element("pack", HTMLInputElement);
 const seedText = element("seed", HTMLInputElement);
 const seedError = element("seed-error", HTMLElement);
+const keepSeed = element("keep-seed", HTMLInputElement);
+const sharp = element("sharp", HTMLInputElement);
 const guidance = element("guidance", HTMLInputElement);
 const preview = element("preview", HTMLInputElement);
 const drawButton = element("draw", HTMLButtonElement);
@@ -36,6 +38,7 @@ let model: Opened | undefined;
 let shown: Drawing | undefined;
 let running: AbortController | undefined;
 let measured: Measured | undefined;
+let isDrawn = false; // what the choices say, so that Draw draws another picture
 const gallery = new Gallery(element("gallery", HTMLElement), element("gallery-section", HTMLElement), recall);
 
 async function open(): Promise<void> {
@@ -100,6 +103,9 @@ function describeGuidance({ guidance: usual, isGuided, steps }: Opened): string 
 }
 
 async function draw(): Promise<void> {
+  if (isDrawn && !keepSeed.checked) {
+    seedText.value = String(randomSeed());
+  }
   const seed = parseSeed(seedText.value);
   showSeedError(seed === undefined);
   if (seed === undefined || model === undefined) {
@@ -115,6 +121,7 @@ async function draw(): Promise<void> {
   if (drawn === undefined) {
     return;
   }
+  isDrawn = true;
   shown = { ...request, name, picture: drawn.picture };
   gallery.add(shown);
   show(shown);
@@ -272,9 +279,12 @@ controls.addEventListener("submit", (event) => {
     void draw();
   }
 });
+controls.addEventListener("input", (event) => (isDrawn &&= event.target === keepSeed || event.target === sharp));
+sharp.addEventListener("change", () => canvas.classList.toggle("sharp", sharp.checked));
 document.addEventListener("keydown", (event) => event.key === "Escape" && running?.abort());
 element("new-seed", HTMLButtonElement).addEventListener("click", () => {
   seedText.value = String(randomSeed());
+  isDrawn = false;
   showSeedError(false);
 });
 guidance.addEventListener("input", showGuidance);
