@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_train_trainer import assert_same_bits, everything, make_trainer, run
-from tiny_training import make_config, tiny_preset
+from tiny_training import make_config, make_photos, tiny_preset
 
 from kind_core.config import preset
 from kind_core.errors import ConfigError, TargetError
@@ -166,4 +166,4 @@ def test_a_run_of_another_size_is_not_gone_on_with(tmp_path: Path) -> None:
     assert tiny_preset("")[0].sample_size == 8
     run(make_trainer(tmp_path, size=8))
     with pytest.raises(ConfigError, match="was trained with size 8, not 16"):
-        make_trainer(tmp_path, size=16, resume=True)
+        make_trainer(tmp_path, make_photos(size=16), size=16, resume=True)

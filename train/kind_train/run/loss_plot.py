@@ -23,7 +23,7 @@ def draw_losses(metrics: Path, file: Path) -> None:
     """Draw the plot from the lines of metrics.jsonl; without two points there is nothing to draw."""
     curves = _read_curves(metrics)
     points = [point for curve in curves.values() for point in curve]
-    if len(points) < 2:
+    if max((len(curve) for curve in curves.values()), default=0) < 2:
         return
     picture = Image.new("RGB", _SIZE, "white")
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(16)
