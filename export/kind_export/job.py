@@ -29,9 +29,12 @@ class ExportJob:
     output: Path
 
 
-def read_job(request: ExportRequest) -> ExportJob:
-    """Raises a KindError for classes, targets or steps that the checkpoint does not offer."""
-    source = open_source(request)
+def read_job(request: ExportRequest, source: Source | None = None) -> ExportJob:
+    """Raises a KindError for classes, targets or steps that the checkpoint does not offer.
+
+    `source` is its checkpoint where that was opened already.
+    """
+    source = source or open_source(request)
     config = source.config
     classes, openings = find_asked(request, config.classes)
     sampling = choose_sampling(

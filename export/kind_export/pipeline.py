@@ -15,18 +15,18 @@ from kind_bench.counting import count_bundle
 from kind_bench.measure.quick import time_bundle
 from kind_core.checkpoint import Checkpoint
 from kind_core.errors import BudgetError, KindError
-from kind_core.files.staging import check_output, staged
+from kind_core.files.staging import staged
 from kind_core.schedule import SamplerTable, read_sampler_table
-from kind_export.blending import open_together
 from kind_export.bundle.golden import write_golden, write_preview
 from kind_export.bundle.kits import write_kits
 from kind_export.bundle.manifest import draft_manifest, write_manifest
 from kind_export.bundle.packs import hash_base, write_packs
 from kind_export.compact.decode import measure_decoder
 from kind_export.compact.model import CompactModel
-from kind_export.job import ExportJob, read_job, require_tailors
+from kind_export.job import ExportJob, require_tailors
 from kind_export.planning.for_request import make_planner, require_budget
 from kind_export.planning.plan import Choice, Considered, Plan, apply_choice
+from kind_export.prepared import Prepared
 from kind_export.report.collect import choose_devices, write_report
 from kind_export.request import ExportRequest
 from kind_export.rewrites import RewriteOptions, rewrite, rewrite_base
@@ -40,12 +40,9 @@ from kind_export.verify.delegation import check_delegation, check_strict
 from kind_export.verify.gates import Verifier
 from kind_export.verify.lower_within_gate import lower_within_gate
 from kind_export.verify.parity import Parity, ShortfallError
-from kind_export.verify.reference import Reference
 from kind_runtimes.about import About
 from kind_runtimes.bundle import BUNDLE, Bundle, open_bundle
-from kind_runtimes.manifest import (
-    Manifest,
-)
+from kind_runtimes.manifest import Manifest
 
 OnStage = Callable[[str], None]
 
@@ -65,9 +62,10 @@ def export_bundle(request: ExportRequest, on_stage: OnStage = lambda stage: None
 
     Within a budget the best choice that fits is exported; where its artifact does not hold after all, the next.
     """
+    prepared = Prepared(request, on_stage)
     if request.budget.is_empty:
-        return _export(request, on_stage)
-    planner = make_planner(request, on_stage)
+        return _export(prepared, prepared.job, on_stage)
+    planner = make_planner(prepared)
     failed: dict[Choice, KindError] = {}
     while True:
         try:
@@ -76,30 +74,30 @@ def export_bundle(request: ExportRequest, on_stage: OnStage = lambda stage: None
             raise next(reversed(failed.values()), error) from error  # what fits by forecast did not hold
         chosen = budget_plan.ranked[0]
         try:
-            return _export(apply_choice(request, chosen.choice), on_stage, budget_plan, chosen)
+            job = prepared.choose(apply_choice(request, chosen.choice))
+            return _export(prepared, job, on_stage, budget_plan, chosen)
         except (BudgetError, ShortfallError) as error:
             on_stage(f"{chosen.choice.describe()} does not hold: {error.message}")
             failed[chosen.choice] = error
 
 
 def _export(
-    request: ExportRequest, on_stage: OnStage, budget_plan: Plan | None = None, chosen: Considered | None = None
+    prepared: Prepared,
+    job: ExportJob,
+    on_stage: OnStage,
+    budget_plan: Plan | None = None,
+    chosen: Considered | None = None,
 ) -> ExportResult:
-    job = read_job(request)
+    request = job.request
     devices = choose_devices(request.devices)
-    check_output(job.output, BUNDLE, force=request.force)
     sampler = read_sampler_table(job.source.config.diffusion, job.sampling.sampler, job.sampling.steps)
-    on_stage("reading the checkpoint")
-    source = job.source.load([c.index for c in job.classes])
-    on_stage("running the eager model")
-    verifier = _make_verifier(job, source)  # first, because it refuses what no check could tell from nothing
+    verifier = prepared.make_verifier(job)  # first, because it refuses what no check could tell from nothing
     on_stage("composing and rewriting")
-    checkpoint = open_together(source, job.openings)
+    source, checkpoint = prepared.source, prepared.checkpoint
     compact, detached = _rewrite(job, checkpoint, sampler)
     if source.decoder is not None:
-        compact = replace(
-            compact, decoder=measure_decoder(source.decoder, [one.latents[-1] for one in verifier.trajectories])
-        )
+        finals = [one.latents[-1] for one in verifier.trajectories]
+        compact = replace(compact, decoder=measure_decoder(source.decoder, finals))
     about = _describe_programs(job, checkpoint)
     options_of = {name: replace(_target_options(name, request, checkpoint), about=about) for name in job.targets}
     for name in (name for name in job.targets if TARGET_ROWS[name].is_program):
@@ -145,12 +143,6 @@ def _export(
         open_bundle(folder)
     notes = tuple(c.note for c in job.classes if c.note)
     return ExportResult(path=job.output, manifest=manifest, parities=parities, notes=notes)
-
-
-def _make_verifier(job: ExportJob, source: Checkpoint) -> Verifier:
-    request = job.request
-    reference = Reference(checkpoint=source, sampling=job.sampling, openings=job.openings)
-    return Verifier(reference, is_approximate=request.max_rank is not None or request.energy is not None)
 
 
 def _target_options(name: str, request: ExportRequest, checkpoint: Checkpoint) -> TargetOptions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -67,21 +68,25 @@ def test_an_impossible_budget_publishes_nothing_and_says_what_is_missing(checkpo
 def test_where_an_artifact_does_not_hold_the_next_choice_is_exported(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried: list[tuple[str | None, int | None, str]] = []
-    export = pipeline._export
+    """And the checkpoint is read once, and the eager model drawn with once, for both of as many steps."""
+    tried: list[object] = []
+    require = pipeline.require_budget
 
-    def fail_once(request: ExportRequest, *rest: object) -> pipeline.ExportResult:
-        tried.append((request.precision, request.max_rank, request.forms))
+    def fail_once(budget: Budget, *rest: Any) -> None:
+        tried.append(rest[2].targets["onnx"].precision)
         if len(tried) == 1:
             raise BudgetError("too large after all")
-        return export(request, *rest)  # type: ignore[arg-type]
+        require(budget, *rest)
 
-    monkeypatch.setattr(pipeline, "_export", fail_once)
+    monkeypatch.setattr(pipeline, "require_budget", fail_once)
     request = ExportRequest(
         classes=("panda",), targets=("onnx",), checkpoint=checkpoint, output=tmp_path / "d.kind", sampler="dpmpp",
         guidance=2.0, budget=Budget(max_size_bytes=10**9),
     )  # fmt: skip
-    result = pipeline.export_bundle(request)
+    stages: list[str] = []
+    result = pipeline.export_bundle(request, stages.append)
     assert len(tried) == 2
-    assert tried[0] != tried[1]
-    assert result.manifest.targets["onnx"].precision == tried[1][0]
+    assert any("does not hold: too large after all" in stage for stage in stages)
+    assert result.manifest.targets["onnx"].precision == tried[1]
+    assert stages.count("composing and rewriting") == 2
+    assert [stages.count(one) for one in ("reading the checkpoint", "running the eager model")] == [1, 1]

@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from kind_bench.forecasting.devices import Device
 from kind_core.errors import BudgetError
-from kind_core.files.staging import check_output
 from kind_core.precisions import PrecisionName
-from kind_export.blending import open_together
 from kind_export.budget import Budget
-from kind_export.job import read_job
 from kind_export.planning.plan import PlanInputs, Planner, artifact_cost
+from kind_export.prepared import Prepared
 from kind_export.report.collect import choose_devices
 from kind_export.report.work import Works
 from kind_export.request import ExportRequest
 from kind_export.targets.target import TargetOptions, choose_precision, load_target
 from kind_export.verify.reference import Reference
-from kind_runtimes.bundle import BUNDLE
 from kind_runtimes.manifest import Manifest
 
 
-def make_planner(request: ExportRequest, on_stage: Callable[[str], None]) -> Planner:
+def make_planner(prepared: Prepared) -> Planner:
     """What plans within the budget of a request."""
-    job = read_job(request)
-    check_output(job.output, BUNDLE, force=request.force)
+    job, request = prepared.job, prepared.job.request
     (name,) = job.targets
-    on_stage("reading the checkpoint")
-    source = job.source.load([c.index for c in job.classes])
-    reference = Reference(checkpoint=open_together(source, job.openings), sampling=job.sampling)
     inputs = PlanInputs(
-        reference=reference, target=name, precisions=_offered(name, request), baking=request.baking,
-        max_rank=request.max_rank, energy=request.energy,
+        reference=Reference(checkpoint=prepared.checkpoint, sampling=job.sampling),
+        expected=prepared.make_verifier(job).trajectories[0],
+        target=name,
+        precisions=_offered(name, request),
+        baking=request.baking,
+        max_rank=request.max_rank,
+        energy=request.energy,
         device=choose_devices(request.devices)[0] if request.budget.is_timed else None,
-    )  # fmt: skip
+    )
     return Planner(inputs, request.budget)
 
 

@@ -34,7 +34,7 @@ from kind_export.rewrites.factor_modulations import table_error_db
 from kind_export.targets.programs import make_decode, make_step
 from kind_export.targets.target import Lowering, TargetOptions, load_target
 from kind_export.verify.parity import psnr_db
-from kind_export.verify.reference import Reference
+from kind_export.verify.reference import Reference, Trajectory
 from kind_runtimes.manifest import Manifest
 
 # Shares of the learngene's rank and of the asked steps that are tried.
@@ -95,9 +95,10 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanInputs:
-    """What is fixed before choosing; `precisions` are those that may be chosen."""
+    """What is fixed before choosing: `expected` is the first class's picture, `precisions` those that may be chosen."""
 
     reference: Reference
+    expected: Trajectory
     target: str
     precisions: tuple[PrecisionName, ...]
     baking: str
@@ -163,7 +164,7 @@ class _Space:
         self._works: dict[tuple[PrecisionName, int | None, str], dict[str, ProgramWork]] = {}
         self._times: dict[tuple[PrecisionName, int | None, str], dict[str, float]] = {}
         self._steps = inputs.reference.sampling.steps
-        self._expected = inputs.reference.run(0)
+        self._expected = inputs.expected
 
     def cost(self, choice: Choice) -> Cost:
         works, device = self._work(choice), self.inputs.device

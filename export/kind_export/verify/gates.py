@@ -8,6 +8,7 @@ range as peak.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +45,12 @@ class Verifier:
             reference.require_testable(trajectory)
             self.trajectories.append(trajectory)
         self._probes = [make_probes(reference, trajectory) for trajectory in self.trajectories]
+
+    def with_gates(self, *, is_approximate: bool) -> Verifier:
+        """The same trajectories, held to the gates of few bits or to their own."""
+        other = copy(self)
+        other.is_approximate = is_approximate
+        return other
 
     def verify(self, folder: Path, manifest: Manifest, target: TargetSpec, saved: SavedStep | None = None) -> Parity:
         """Check the programs of `target` in the folder of an export; raises VerificationError at the first that fails.
