@@ -47,8 +47,8 @@ def _plan(
 ) -> Plan:
     reference = Reference(checkpoint=_checkpoint(), sampling=Sampling(sampler="dpmpp", steps=steps, guidance_scale=2.0))
     inputs = PlanInputs(
-        reference=reference, expected=reference.run(0), target="coreml", precisions=precisions, baking="auto", max_rank=None,
-        energy=None, device=load_device(device) if budget.is_timed else None,
+        reference=reference, expected=reference.run(0), target="coreml", precisions=precisions, baking="auto",
+        max_rank=None, energy=None, device=load_device(device) if budget.is_timed else None,
     )  # fmt: skip
     return Planner(inputs, budget).plan(lambda stage: None)
 
