@@ -39,6 +39,11 @@ def run_export(request: ExportRequest, *, as_json: bool) -> None:
         echo(json.dumps({"bundle": str(result.path), "manifest": dict(result.manifest.data), "report": report}))
         return
     open_console().print(_summary(report))
+    from kind_export.report.words import describe_load
+
+    load = describe_load(report["host"])
+    if load and any(target["measured"] for target in report["targets"].values()):
+        echo(f"note    the host was under {load}: its times are no measure; kind-bench run measures again")
     for line in _describe_choice(report):
         echo(line)
     for line in _describe_forecasts(report) if request.devices else ():
@@ -130,6 +135,8 @@ def _progress(console: Console, num_stages: int) -> Iterator[Callable[[str], Non
 
 
 def _summary(report: dict[str, Any]) -> Table:
+    from kind_export.report.words import describe_load
+
     names = ", ".join(c["names"][0] for c in report["classes"])
     sampling = report["sampling"]
     settings = f"{sampling['steps']} {sampling['sampler']} steps at guidance {sampling['guidance_scale']:g}"
@@ -139,6 +146,8 @@ def _summary(report: dict[str, Any]) -> Table:
     for name, target in report["targets"].items():
         measured = target["measured"]
         step, image = (f"{measured[key]:.1f} ms" if measured else "needs a Mac" for key in ("step_ms", "image_ms"))
+        if measured and describe_load(report["host"]):  # the median is no fact
+            step = f"{measured['step_min_ms']:.1f} to {measured['step_max_ms']:.1f} ms"
         parity, gate = (f"{target['parity'][key]:.0f} dB" for key in ("trajectory_psnr_db", "threshold_db"))
         table.add_row(name, target["precision"], f"{target['size_bytes'] / 1e6:.2f} MB", parity, gate, step, image)
     return table

@@ -13,14 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_up_reports import PLAN, PROFILE, Page, Report, make_compact, write_reports
+from made_up_reports import HOST, PLAN, PROFILE, Page, Report, make_compact, write_reports
 from torch.utils.flop_counter import FlopCounterMode
 
 from kind_core.errors import BundleError
 from kind_export.cli import main
 from kind_export.compact.step import StepProgram
 from kind_export.report.collect import count_step_flops
-from kind_export.report.words import compare_share, format_bytes, format_count, format_db, format_ms, join_words
+from kind_export.report.words import (
+    compare_share,
+    describe_load,
+    format_bytes,
+    format_count,
+    format_db,
+    format_ms,
+    join_words,
+)
 from kind_export.targets.programs import latents_shape
 from kind_runtimes.manifest import check_schema
 
@@ -66,7 +74,7 @@ def _require_offline(page: Page, text: str) -> None:
     assert not {tag for tag, _ in page.elements} & {"script", "iframe", "object", "embed", "form"}
     for _, attributes in page.elements:
         for name in ("src", "href"):
-            assert (attributes.get(name) or "data:").startswith("data:")
+            assert (attributes.get(name) or "data:").startswith(("data:", "#"))
 
 
 def test_page_says_what_the_report_says(tmp_path: Path) -> None:
@@ -285,3 +293,43 @@ def _luminance(colour: str) -> float:
 )
 def test_figures_as_words(given: str, expected: str) -> None:
     assert given.replace("\xa0", " ") == expected
+
+
+@pytest.mark.parametrize(
+    ("load", "num_cpus", "expected"),
+    [(5.4, 2, "load 5.4 on 2 CPUs"), (1.4, 1, "load 1.4 on 1 CPU"), (2.0, 2, ""), (None, 2, ""), (3.0, None, "")],
+)
+def test_a_busy_host_is_told(load: float | None, num_cpus: int | None, expected: str) -> None:
+    assert describe_load({"load_before": load, "num_cpus": num_cpus}) == expected
+
+
+def test_a_busy_host_publishes_no_time_as_a_fact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for load, label in ((0.5, "One step here"), (5.4, "One step here, busy")):
+        monkeypatch.setitem(HOST, "load_before", load)
+        folder = tmp_path / label
+        folder.mkdir()
+        report, text = write_reports(folder)
+        words = " ".join(Page(text).text.split())
+        assert report["host"]["load_before"] == load
+        assert f"<dt>{label}</dt>" in text
+        assert ("The host was under load 5.4 on 2 CPUs" in words) == (load > 2)
+        assert ("these times are what a busy host took" in words) == (load > 2)
+
+
+def test_the_page_leads_to_every_section(tmp_path: Path) -> None:
+    _, text = write_reports(tmp_path)
+    contents = text.partition('<nav aria-label="Contents">')[2].partition("</nav>")[0]
+    anchors = re.findall(r'href="#([a-z]+)"', contents)
+    assert anchors == re.findall(r'<h2 id="([a-z]+)">', text)
+    assert anchors.index("use") == 1  # near the top
+
+
+@pytest.mark.parametrize(("kit", "expected"), [("ios", "import KindRuntime"), ("android", "KindBundle.fromAssets")])
+def test_the_page_shows_the_code_of_the_kit_that_was_asked_for(tmp_path: Path, kit: str, expected: str) -> None:
+    _, without = write_reports(tmp_path)
+    assert expected not in without
+    (tmp_path / kit).mkdir()
+    (tmp_path / kit / "README.md").write_text("")
+    _, text = write_reports(tmp_path)
+    assert expected in Page(text).text
+    assert f"{kit}/README.md" in text

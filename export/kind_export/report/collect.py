@@ -136,7 +136,7 @@ def collect_report(
         },
         "work": describe_works(works, _step_profiles(profiles)),
         "measured_elsewhere": [],
-        "host": {key: measured["machine"].get(key) for key in ("system", "processor", "num_cpus")},
+        "host": {key: measured["machine"].get(key) for key in ("system", "processor", "num_cpus", "load_before")},
         "source": manifest.data["source"],
         "tools": manifest.data["tools"],
     }  # fmt: skip

@@ -16,6 +16,7 @@ from kind_export.report.plan_words import describe_plan
 from kind_export.report.words import (
     compare_share,
     describe_limits,
+    describe_load,
     explain_form,
     format_bytes,
     format_count,
@@ -61,6 +62,7 @@ def render_page(report: Report, preview: bytes | None, kits: Sequence[str] = ())
         charts=_charts(report),
         work_charts=_work_charts(report),
         range_charts=_range_charts(report),
+        load=describe_load(report["host"]),
         no_forecast=_name_unknown(report),
         contents=_contents(report),
         snippets=[_read_snippet(kit) for kit in kits],
@@ -139,7 +141,11 @@ def _headline_step(report: Report) -> dict[str, str]:
     fastest = min(measured, key=lambda name: measured[name]["step_ms"])
     others = "" if len(measured) == 1 else ", the fastest"
     note = f"{ENGINES[fastest].title} on this host{others}; phones are below"
-    return {"label": "One step here", "value": format_ms(measured[fastest]["step_ms"]), "note": note}
+    load, times = describe_load(report["host"]), measured[fastest]
+    if load:  # the median is no fact
+        value = f"{format_ms(times['step_min_ms'])} to {format_ms(times['step_max_ms'])}"
+        return {"label": "One step here, busy", "value": value, "note": f"{note}. The host was under {load}"}
+    return {"label": "One step here", "value": format_ms(times["step_ms"]), "note": note}
 
 
 def _margin_db(target: Mapping[str, Any]) -> float:

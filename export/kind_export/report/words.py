@@ -9,6 +9,7 @@ from typing import Any
 from kind_export.verify.parity import MAX_DB
 
 _SPACE = "\u00a0"  # a figure and its unit stay on one line
+_BUSY = 1.1  # of the CPUs: an export alone does not load them more
 _MOST_LIMITS = 2  # that a row of the table names
 
 
@@ -60,6 +61,14 @@ def describe_limits(forecast: Mapping[str, Any]) -> str:
     limited = [f"{op_class} by {words[limit]}" for op_class, limit in forecast["limited_by"].items()]
     more = f" and {len(limited) - _MOST_LIMITS} more" if len(limited) > _MOST_LIMITS else ""
     return ", ".join(limited[:_MOST_LIMITS]) + more if more or not limited else join_words(limited)
+
+
+def describe_load(host: Mapping[str, Any]) -> str:
+    """`load 5.4 on 2 CPUs`, where others ran while this host was timed; empty where it was idle or does not tell."""
+    load, num_cpus = host.get("load_before"), host["num_cpus"]
+    if load is None or num_cpus is None or load <= _BUSY * num_cpus:
+        return ""
+    return f"load {load:.1f} on {num_cpus} CPU{'s' if num_cpus > 1 else ''}"
 
 
 def compare_share(number: float, other: float) -> str:
