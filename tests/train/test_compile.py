@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from tiny_training import TINY_DIFFUSION, TINY_DIT, make_config, make_photos
 
+from kind_core.errors import ConfigError
+from kind_train.device import require_arithmetic
 from kind_train.run.memory import checkpoint_activations
+from kind_train.run.trainer import Trainer
+from kind_train.start.shape import Shape
 from tiny import tiny_batch, tiny_config, tiny_model
 
 pytestmark = [
@@ -44,3 +50,25 @@ def test_a_compiled_model_has_the_same_outputs_and_gradients(backend: str, is_tw
         assert set(answers[0]) == set(answers[1])
         for name, value in answers[0].items():
             torch.testing.assert_close(answers[1][name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def _losses(output: Path, precision: str, *, is_compiled: bool) -> list[float]:
+    config = make_config(output, precision=precision, compile=is_compiled, images=16)
+    losses: list[float] = []
+    trainer = Trainer(
+        config, make_photos(), make_photos(4, seed=1), shape=Shape(dit=TINY_DIT, diffusion=TINY_DIFFUSION)
+    )
+    trainer.run(lambda progress: losses.append(progress.loss))
+    return losses
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 0.02)])
+def test_a_compiled_run_has_the_losses_of_an_eager_one(precision: str, tolerance: float, tmp_path: Path) -> None:
+    """On a CPU with AMX bf16 is refused instead: there these losses differ."""
+    if precision == "bf16" and torch.cpu.get_capabilities().get("amx_bf16"):
+        with pytest.raises(ConfigError, match="--precision bf16 with --compile is wrong on this CPU"):
+            require_arithmetic(precision, torch.device("cpu"), is_compiled=True)
+        return
+    eager, compiled = (_losses(tmp_path / str(one), precision, is_compiled=one) for one in (False, True))
+    assert len(eager) == 4
+    assert compiled == pytest.approx(eager, rel=tolerance)

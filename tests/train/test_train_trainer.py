@@ -17,6 +17,7 @@ from kind_core.config import preset
 from kind_core.errors import ConfigError
 from kind_train.data.batches import draw_batch, step_generator
 from kind_train.data.photo_set import PhotoSet
+from kind_train.device import require_arithmetic
 from kind_train.run.trainer import Progress, Trainer
 from kind_train.start.shape import Shape
 from kind_train.start.starting import make_model_config
@@ -330,6 +331,18 @@ def test_a_device_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=f"device '{name}' cannot be used") as caught:
         make_trainer(tmp_path, device=name)
     assert "\n" not in caught.value.message
+
+
+def test_bf16_is_not_compiled_where_that_is_wrong() -> None:
+    cpu, amx = torch.device("cpu"), {"amx_bf16": True}
+    with pytest.raises(ConfigError, match="--precision bf16 with --compile is wrong on this CPU: with AMX") as refused:
+        require_arithmetic("bf16", cpu, is_compiled=True, capabilities=amx)
+    assert refused.value.hint == "leave out --compile, or take --precision fp32"
+    require_arithmetic("bf16", cpu, is_compiled=False, capabilities=amx)
+    require_arithmetic("bf16", cpu, is_compiled=True, capabilities={"avx512_bf16": True})
+    require_arithmetic("bf16", torch.device("cuda"), is_compiled=True, capabilities=amx)
+    for precision in ("auto", "fp32"):
+        require_arithmetic(precision, cpu, is_compiled=True, capabilities=amx)
 
 
 def test_a_preset_for_latents_does_not_take_photos() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kind_core.errors import ConfigError
 from kind_train.config import TrainConfig
 from kind_train.data.latents import is_cache
+from kind_train.device import pick_device, require_arithmetic
 from kind_train.evaluate.features import find_packages
 from kind_train.objective import check_timesteps
 from kind_train.start.shape import Shape
@@ -19,6 +20,7 @@ def check_recipe(config: TrainConfig, shape: Shape) -> None:
         )
     if config.perceptual:
         find_packages()
+    require_arithmetic(config.precision, pick_device(config.device), is_compiled=config.compile)
     check_timesteps(shape.diffusion, timestep_mean=config.timestep_mean, timestep_std=config.timestep_std)
 
 
