@@ -323,6 +323,33 @@ def test_a_damaged_cache_is_named(whole: Path, autoencoder: Path, tmp_path: Path
     assert open_cache(tmp_path / "cache").digests() == open_cache(whole / "cache").digests()
 
 
+def test_a_cache_made_when_a_missing_scaling_factor_was_read_as_one_is_corrected_without_encoding(
+    photos: Path, tmp_path: Path
+) -> None:
+    silent = save_autoencoder(tmp_path / "vae", "AutoencoderKL")
+    settings = json.loads((silent / "config.json").read_text())
+    del settings["scaling_factor"]
+    (silent / "config.json").write_text(json.dumps(settings))
+    new, old = tmp_path / "new", tmp_path / "old"
+    cache(photos, silent, new)
+    shutil.copytree(new, old)
+    held = json.loads((old / "cache.json").read_text())
+    assert held["settings"]["autoencoder"]["scaling_factor"] == 0.18215
+    held["settings"]["autoencoder"]["scaling_factor"] = 1.0
+    (old / "cache.json").write_text(json.dumps(held))
+    with pytest.raises(
+        DataError, match=r"says scaling_factor 1, but its autoencoder means scaling_factor 0\.18215"
+    ) as no:
+        open_cache(old)
+    assert "--resume" in no.value.hint
+    whole_shards = {file: file.stat().st_mtime_ns for file in sorted(old.rglob("latents.npy"))[:2]}
+    cache(photos, silent, old, resume=True)
+    assert {file: file.stat().st_mtime_ns for file in whole_shards} == whole_shards
+    order, noise = torch.arange(11), torch.randn(11, 4, 8, 8)
+    given, expected = (one.to_input(one.read(order), lambda: noise) for one in map(open_cache, (old, new)))
+    assert torch.equal(given, expected)
+
+
 def test_files_of_tools_in_a_cache_are_nothing(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole / "cache", tmp_path / "cache")
     for name in (".DS_Store", "._00000", "Thumbs.db"):

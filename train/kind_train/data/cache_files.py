@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -244,5 +244,22 @@ def check_autoencoder(folder: Path, settings: CacheSettings) -> None:
     except (ConfigError, SafetensorError, OSError) as error:
         reason = error.message if isinstance(error, ConfigError) else f"{find_weights(place)} is damaged: {error}"
         raise DataError(f"the cache {folder} has lost its autoencoder: {reason}", hint) from error
+    if differs_in_scale(settings.autoencoder, found):
+        raise DataError(
+            f"{folder / CACHE_NAME} says {_describe_scale(settings.autoencoder)}, but its autoencoder means "
+            f"{_describe_scale(found)}, as diffusers reads it: latents would be off by that",
+            "run the same kind-train cache command with --resume: it corrects the file, nothing is encoded again",
+        )
     if found != settings.autoencoder:
         raise DataError(f"{place} holds {found}, but the latents were made by {settings.autoencoder}", hint)
+
+
+def differs_in_scale(held: AutoencoderConfig, meant: AutoencoderConfig) -> bool:
+    """Whether two configs differ in what is applied to latents when they are read, and in nothing that is stored."""
+    same = replace(held, scaling_factor=meant.scaling_factor, shift_factor=meant.shift_factor)
+    return held != meant and same == meant
+
+
+def _describe_scale(config: AutoencoderConfig) -> str:
+    shift = f" and shift_factor {config.shift_factor:g}" if config.shift_factor else ""
+    return f"scaling_factor {config.scaling_factor:g}{shift}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,7 @@ from kind_train.data.cache_files import (
     SHARDS_NAME,
     CacheFile,
     CacheSettings,
+    differs_in_scale,
     is_cache,
     list_shards,
     open_shards,
@@ -176,7 +177,7 @@ def _start(request: CacheRequest, settings: CacheSettings, source: Source, kept:
     if is_cache(folder) and not request.force:
         if not request.resume:
             raise OutputError(f"{folder} already holds a cache", "continue it with --resume or replace it with --force")
-        then = read_cache_file(folder).settings
+        then = _correct_scale(folder, read_cache_file(folder).settings, settings)
         for field in fields(settings):
             old, new = (getattr(one, field.name) for one in (then, settings))
             if old != new:
@@ -197,6 +198,16 @@ def _start(request: CacheRequest, settings: CacheSettings, source: Source, kept:
         copy_autoencoder(request.autoencoder, place / AUTOENCODER_NAME)
         (place / SHARDS_NAME).mkdir()
         _write_cache_file(place, settings, source, kept, finished=False)
+
+
+def _correct_scale(folder: Path, held: CacheSettings, asked: CacheSettings) -> CacheSettings:
+    """The settings of a cache made when a missing scaling_factor was read as 1: the autoencoder beside it says it.
+
+    What is stored is not scaled, so the latents stay as they are.
+    """
+    meant = read_autoencoder(folder / AUTOENCODER_NAME)
+    is_its_own = meant == asked.autoencoder and held.autoencoder_sha256 == asked.autoencoder_sha256
+    return replace(held, autoencoder=meant) if is_its_own and differs_in_scale(held.autoencoder, meant) else held
 
 
 def _write_cache_file(
