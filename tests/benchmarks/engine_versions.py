@@ -1,4 +1,4 @@
-"""How close an ONNX bundle is to the eager model in the onnxruntime that is imported: prints dB a class.
+"""How close an ONNX bundle is to the eager model in the onnxruntime that is imported; exit code 1 below the gate.
 
 `kind_runtimes.engine_versions` says which versions the kits allow; each was tried by this, on bundles of the sample:
 
@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 from safetensors.numpy import load_file
@@ -21,7 +23,7 @@ from kind_runtimes.bundle import open_bundle
 from kind_runtimes.generator import open_generator
 
 
-def measure(path: Path) -> dict[str, object]:
+def measure(path: Path) -> dict[str, Any]:
     """The dB of the last latents of each class from seed 0, beside the gate."""
     manifest = open_bundle(path).manifest
     golden = load_file(path / "golden.safetensors")
@@ -33,12 +35,19 @@ def measure(path: Path) -> dict[str, object]:
     return {"bundle": path.name, "db": near, "gate_db": parity["threshold_db"]}
 
 
+def is_below(measured: dict[str, Any]) -> bool:
+    """Whether a class is not as close as the gate wants."""
+    return min(measured["db"].values()) < measured["gate_db"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("bundles", type=Path, nargs="+")
     machine = {"onnxruntime": onnxruntime.__version__, "machine": platform.machine()}
-    for path in parser.parse_args().bundles:
-        print(json.dumps(machine | measure(path)))
+    measured = [measure(path) for path in parser.parse_args().bundles]
+    for one in measured:
+        print(json.dumps(machine | one))
+    sys.exit(any(map(is_below, measured)))
 
 
 if __name__ == "__main__":
