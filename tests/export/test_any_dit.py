@@ -159,3 +159,32 @@ def test_the_picture_is_that_of_diffusers_own_pipeline(tmp_path: Path, monkeypat
         assert np.abs(actual - expected * 255).max() < 1
         pictures.append(actual)
     assert np.abs(pictures[0] - pictures[1]).max() > 8
+
+
+def test_the_picture_of_a_bundle_is_that_of_the_pipeline_whose_autoencoder_says_no_scale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of diffusers itself, on the same folder: no gate sees a number that the reference reads wrong, too."""
+    folder = tmp_path / "dit"
+    vae = AutoencoderKL.from_pretrained(save_autoencoder(tmp_path / "vae", "AutoencoderKL")).eval()
+    transformer = random_transformer(in_channels=4, out_channels=8, num_embeds_ada_norm=1000)
+    scheduler = DPMSolverMultistepScheduler.from_config(COSINE.config, timestep_spacing="trailing")
+    DiTPipeline(transformer, vae, scheduler).save_pretrained(folder)
+    config = json.loads((folder / "vae" / "config.json").read_text())
+    del config["scaling_factor"]
+    (folder / "vae" / "config.json").write_text(json.dumps(config))
+    pipeline = DiTPipeline.from_pretrained(folder, low_cpu_mem_usage=False)
+    pipeline.set_progress_bar_config(disable=True)
+    noise = torch.from_numpy(start_noise(0, (1, 4, 8, 8)))
+    monkeypatch.setattr(pipeline_dit, "randn_tensor", lambda *_, **__: noise.clone())
+    expected = pipeline([1], 2.0, num_inference_steps=STEPS, output_type="np").images[0]
+    output = _export(folder, tmp_path / "one.kind", "--target", "onnx,diffusers", classes="1")
+    for engine in ("onnx", "diffusers"):
+        generator = open_generator(output, open_bundle(output, run_code=True).manifest, engine)
+        levels = np.abs(generator.picture(0, 0).astype(np.float64) - expected * 255)
+        assert levels.max() < 2, engine
+    (folder / "vae" / "config.json").write_text(json.dumps(config | {"shift_factor": 0.3}))
+    given = ["--from-diffusers", str(folder), "--classes", "1", "--target", "onnx", "-o", str(tmp_path / "two.kind")]
+    refused = CliRunner().invoke(main, given)
+    assert refused.exit_code == 1
+    assert "has shift_factor 0.3, which DiTPipeline leaves out" in refused.output
