@@ -10,9 +10,9 @@ from typing import Any, TypeGuard, TypeVar
 from kind_core.classes import ClassInfo
 from kind_core.errors import CheckpointError, ConfigError
 from kind_core.sampler_settings import Setting, check_settings
-from kind_core.samplers import SAMPLERS
+from kind_core.samplers import FIRST_ORDER, SAMPLERS, Distillation
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # of a distilled model; the others are written as 1, which older programs read
 _FIELDS = {"format_version", "architecture", "diffusion", "autoencoder", "classes", "provenance"}
 _T = TypeVar("_T")
 NOISE_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "flow")
@@ -40,6 +40,8 @@ class DiTConfig:
     `mlp_norm_eps` is the epsilon of the norm before the MLP, which some converted models have larger than the others.
     With `block_embedders` every block has a timestep embedder and label embeddings of its own, as a DiT trained in
     diffusers has; the final layer is conditioned by those of the first block.
+    The last `end_blocks` blocks and the final layer of a distilled model are conditioned by where a step ends, the
+    others by where it begins (https://arxiv.org/abs/2510.24474).
     """
 
     sample_size: int
@@ -56,6 +58,7 @@ class DiTConfig:
     learn_sigma: bool = False
     mlp_norm_eps: float = NORM_EPS
     block_embedders: bool = False
+    end_blocks: int = 0
 
     def __post_init__(self) -> None:
         for name, most in _LARGEST.items():
@@ -90,6 +93,10 @@ class DiTConfig:
         for name in ("learn_sigma", "block_embedders"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected true or false")
+        if not _is_whole(self.end_blocks) or not 0 <= self.end_blocks < self.depth:
+            raise ConfigError(f"end_blocks is {self.end_blocks!r}, expected 0 to below the depth {self.depth}")
+        if self.end_blocks and self.block_embedders:
+            raise ConfigError(f"end_blocks is {self.end_blocks}, but every block has an embedder of its own")
         if self.is_dense and max(self.ranks):
             raise ConfigError("a dense model (learngene_rank null) has no tailors", "set tailor_rank to 0")
 
@@ -120,6 +127,14 @@ class DiTConfig:
         return self.depth if self.block_embedders else 1
 
     @property
+    def read_embeddings(self) -> tuple[int, ...]:
+        """Which embedding each block and the final layer are conditioned by: the first, the end's, or their own."""
+        if self.block_embedders:
+            return (*range(self.depth), 0)
+        begin = self.depth - self.end_blocks if self.end_blocks else self.depth + 1
+        return (0,) * begin + (1,) * (self.depth + 1 - begin)
+
+    @property
     def label_shape(self) -> tuple[int, ...]:
         """Of the embedding of one label: (hidden,), or (depth, hidden) where every block has its own."""
         return (self.depth, self.hidden_size) if self.block_embedders else (self.hidden_size,)
@@ -133,7 +148,7 @@ class DiTConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """As `config.json` holds it. Fields that came later are left out at their default: older programs read on."""
-        later = {"mlp_norm_eps": NORM_EPS, "block_embedders": False}
+        later = {"mlp_norm_eps": NORM_EPS, "block_embedders": False, "end_blocks": 0}
         return {name: value for name, value in asdict(self).items() if name not in later or later[name] != value}
 
     def matrix_names(self) -> list[tuple[str, int, int]]:
@@ -145,6 +160,9 @@ class DiTConfig:
         ]
 
 
+_LATER_DIFFUSION = ("sampler_settings", "distillation")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiffusionConfig:
     """Noise schedule, what the network predicts, and the sampling settings that suit the checkpoint.
@@ -152,7 +170,8 @@ class DiffusionConfig:
     Schedules are diffusers': the names of `beta_schedule`, or `flow` for a straight path from noise to image, along
     which the network predicts the velocity (`flow_prediction`) or the image (`sample`).
     `sampler`, `steps` and `guidance_scale` are the defaults of export. `sampler_settings` are those that `sampler`,
-    and no other, has otherwise than ours (see `kind_core.sampler_settings`).
+    and no other, has otherwise than ours (see `kind_core.sampler_settings`). `distillation` is there where the network
+    was taught to draw in few steps, which `guidance_scale` then says nothing of.
     """
 
     noise_schedule: str = "linear"
@@ -164,6 +183,7 @@ class DiffusionConfig:
     steps: int = 20
     guidance_scale: float = 1.5
     sampler_settings: Mapping[str, Setting] = field(default_factory=dict, hash=False)
+    distillation: Distillation | None = None
 
     def __post_init__(self) -> None:
         _require_choice("noise_schedule", self.noise_schedule, NOISE_SCHEDULES)
@@ -183,10 +203,21 @@ class DiffusionConfig:
                 f"prediction_type {self.prediction_type!r} does not go with noise_schedule {self.noise_schedule!r}",
                 "use flow with flow_prediction or sample, and the other schedules with epsilon, v_prediction or sample",
             )
+        if self.distillation is not None:
+            self._check_distillation(self.distillation)
+
+    def _check_distillation(self, distillation: Distillation) -> None:
+        """A distilled network answers with the image that a straight step to its end leads towards."""
+        wanted = {"noise_schedule": "flow", "prediction_type": "sample", "sampler": FIRST_ORDER}
+        for name, expected in wanted.items():
+            if getattr(self, name) != expected:
+                raise ConfigError(f"{name} of a distilled model is {getattr(self, name)!r}, expected {expected!r}")
+        distillation.require_steps(self.steps)
 
     def to_dict(self) -> dict[str, Any]:
-        """As `config.json` holds it; `sampler_settings` came later: an older program refuses what it would drop."""
-        return {name: value for name, value in asdict(self).items() if name != "sampler_settings" or value}
+        """As `config.json` holds it; what came later is left out where it says nothing."""
+        data = {name: value for name, value in asdict(self).items() if name not in _LATER_DIFFUSION or value}
+        return data if self.distillation is None else data | {"distillation": self.distillation.to_dict()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -247,15 +278,21 @@ class ModelConfig:
     classes: tuple[ClassInfo, ...]
     autoencoder: AutoencoderConfig | None = None
     provenance: Provenance = Provenance()
-    format_version: int = field(default=FORMAT_VERSION)
 
     def __post_init__(self) -> None:
+        if (self.diffusion.distillation is None) != (self.dit.end_blocks == 0):
+            raise ConfigError(f"end_blocks is {self.dit.end_blocks}, expected 1 or more in a distilled model, else 0")
         if len(self.classes) != self.dit.num_classes:
             raise ConfigError(f"{len(self.classes)} classes are named, expected num_classes = {self.dit.num_classes}")
         ids = [c.id for c in self.classes]
         if len(set(ids)) != len(ids):
             twice = next(i for i in ids if ids.count(i) > 1)
             raise ConfigError(f"class id {twice!r} appears twice")
+
+    @property
+    def format_version(self) -> int:
+        """The oldest that says all of it: programs that know nothing of distilled models must not draw with one."""
+        return 1 if self.diffusion.distillation is None else FORMAT_VERSION
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -284,11 +321,10 @@ class ModelConfig:
         try:
             return cls(
                 dit=_build(DiTConfig, data["architecture"], "architecture"),
-                diffusion=_build(DiffusionConfig, data["diffusion"], "diffusion"),
+                diffusion=_build(DiffusionConfig, _with_distillation(data["diffusion"]), "diffusion"),
                 classes=_build_classes(data["classes"]),
                 autoencoder=None if autoencoder is None else _build(AutoencoderConfig, autoencoder, "autoencoder"),
                 provenance=_build(Provenance, data.get("provenance", {}), "provenance"),
-                format_version=version,
             )
         except KeyError as error:
             raise CheckpointError(f"config.json has no {error.args[0]!r}") from error
@@ -314,6 +350,12 @@ def _build(cls: type[_T], data: object, where: str) -> _T:
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
     except TypeError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _with_distillation(data: object) -> object:
+    if not isinstance(data, Mapping) or data.get("distillation") is None:
+        return data
+    return {**data, "distillation": Distillation.from_dict(data["distillation"])}
 
 
 def _build_classes(data: object) -> tuple[ClassInfo, ...]:

@@ -173,23 +173,37 @@ class KindDiT(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(
-        self, latents: Tensor, timesteps: Tensor, labels: Tensor, gates: Tensor, rows: Tensor | None = None
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        labels: Tensor,
+        gates: Tensor,
+        rows: Tensor | None = None,
+        ends: Tensor | None = None,
     ) -> Tensor:
         """The network's prediction, (batch, out channels, size, size).
 
-        latents (batch, channels, size, size); timesteps (batch,) in train timesteps. labels: long (batch,), any
+        latents (batch, channels, size, size); timesteps (batch,) in train timesteps; ends, alike, where the step will
+        end, by default where it begins: only a distilled model looks there. labels: long (batch,), any
         number outside 0..classes-1 for the null label, or float (batch, classes), the weights of a mean (all zero:
         the null label). gates: see `TailorBank.open`. rows: tailor rows to index instead of the whole bank, labels
         and gates then count in them.
         """
         tailors = self.tailors.open(gates, rows)
-        conditioning = F.silu(self.embed_conditioning(timesteps, labels, rows))
-        by_block = conditioning.unbind(1) if self.config.block_embedders else (conditioning,) * self.config.depth
+        by_block = self._condition(timesteps, timesteps if ends is None else ends, labels, rows)
         x = self.patch_embedding(latents).flatten(2).transpose(1, 2) + self.position_embedding
         for i, block in enumerate(self.blocks):
             own = {name: tailor for name, tailor in tailors.items() if name.startswith(f"blocks.{i}.")}
             x = block(x, by_block[i], own, f"blocks.{i}")
-        return self.unpatchify(self.final(x, by_block[0]))
+        return self.unpatchify(self.final(x, by_block[-1]))
+
+    def _condition(self, timesteps: Tensor, ends: Tensor, labels: Tensor, rows: Tensor | None) -> list[Tensor]:
+        """What modulates each block and the final layer, (batch, hidden) each."""
+        embedded = F.silu(self.embed_conditioning(timesteps, labels, rows))
+        choices = embedded.unbind(1) if self.config.block_embedders else (embedded,)
+        if self.config.end_blocks:
+            choices = (*choices, F.silu(self.embed_conditioning(ends, labels, rows)))
+        return [choices[index] for index in self.config.read_embeddings]
 
     def embed_conditioning(self, timesteps: Tensor, labels: Tensor, rows: Tensor | None = None) -> Tensor:
         """Sum of timestep and label embedding before SiLU, (batch, hidden); of each block's, (batch, depth, hidden)."""

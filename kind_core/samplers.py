@@ -1,9 +1,10 @@
-"""Which samplers there are, and the settings of one trajectory: one object from a request to a loop. Without torch."""
+"""Which samplers there are, the settings of one trajectory, and what a few-step model was distilled for. No torch."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from kind_core.errors import ConfigError
@@ -27,6 +28,8 @@ class Sampler:
     settings: Mapping[str, Allowed] = field(default_factory=dict)
 
 
+# A step of it along a straight path is the straight line to where the network's picture lies: an Euler step.
+FIRST_ORDER = "dpmpp1"
 _LAST_SIGMA = {"final_sigmas_type": "zero"}
 _SECOND_ORDER = {"algorithm_type": "dpmsolver++", "solver_order": 2, **_LAST_SIGMA}
 SAMPLERS = {
@@ -38,6 +41,10 @@ SAMPLERS = {
         Sampler(
             name="dpmpp", scheduler="DPMSolverMultistepScheduler", diffusion=_SECOND_ORDER,
             flow={"use_flow_sigmas": True, **_LAST_SIGMA}, settings=SAMPLER_SETTINGS["dpmpp"],
+        ),
+        Sampler(
+            name=FIRST_ORDER, scheduler="DPMSolverMultistepScheduler", diffusion=None,
+            flow={**_SECOND_ORDER, "solver_order": 1, "use_flow_sigmas": True},
         ),
         Sampler(
             name="euler", scheduler="FlowMatchEulerDiscreteScheduler", flow={}, velocity_only=True,
@@ -63,7 +70,8 @@ class Sampling:
 
     A step is guided where lo <= i / steps < hi of `guidance_interval` (https://arxiv.org/abs/2404.07724); the others
     predict the class alone, which is guidance 1 and half of the work. `guided` says it step by step; it follows from
-    the interval unless a bundle says otherwise.
+    the interval unless a bundle says otherwise. Without `takes_guidance` all steps are alike: what guidance does is
+    built into the network.
     """
 
     sampler: str
@@ -72,6 +80,7 @@ class Sampling:
     guidance_interval: tuple[float, float] = ALL_STEPS
     initial_noise_scale: float = 1.0
     guided: tuple[bool, ...] = ()
+    takes_guidance: bool = True
 
     def __post_init__(self) -> None:
         check_interval(self.guidance_interval)
@@ -84,8 +93,13 @@ class Sampling:
         """The steps that are guided; None where all of them are."""
         return None if all(self.guided) else tuple(index for index, is_on in enumerate(self.guided) if is_on)
 
-    def scale_at(self, index: int, guidance_scale: float | None = None) -> float:
-        """The guidance scale in step `index`, 1 where it is not guided; another than the default may be given."""
+    def scale_at(self, index: int, guidance_scale: float | None = None) -> float | None:
+        """The guidance scale in step `index`, 1 where it is not guided; another than the default may be given.
+
+        None where the network takes no guidance.
+        """
+        if not self.takes_guidance:
+            return None
         if not self.guided[index]:
             return 1.0
         return self.guidance_scale if guidance_scale is None else guidance_scale
@@ -99,3 +113,66 @@ def check_interval(interval: tuple[float, float]) -> None:
             f"guidance-interval is {low:g},{high:g}, expected two shares of the steps from 0 to 1, the lower first",
             "for example --guidance-interval 0.2,0.8",
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Distillation:
+    """`steps` are the numbers of steps that were trained, most first. `guidance_scale` and `guidance_interval` are the
+    teacher's, which the student's own answer holds: it predicts the class alone.
+
+    From https://arxiv.org/abs/2510.24474: the last blocks see where a step ends (`DiTConfig.end_blocks`).
+    """
+
+    steps: tuple[int, ...]
+    guidance_scale: float
+    guidance_interval: tuple[float, float] = ALL_STEPS
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps, tuple) or not self.steps or not all(map(_is_count, self.steps)):
+            raise ConfigError(f"distilled steps are {self.steps!r}, expected whole numbers from 1, for example 4,2,1")
+        if list(self.steps) != sorted(set(self.steps), reverse=True):
+            raise ConfigError(f"distilled steps are {self.describe_steps()}, expected each once, the most first")
+        numbers = (self.guidance_scale, *self.guidance_interval)
+        if not all(_is_number(one) for one in numbers) or len(self.guidance_interval) != 2:
+            raise ConfigError(f"distilled guidance is {numbers!r}, expected a scale and an interval of two numbers")
+        check_interval(self.guidance_interval)
+
+    @classmethod
+    def from_dict(cls, data: object) -> Distillation:
+        """Of `config.json` or a manifest; raises ConfigError for what does not fit."""
+        names = {one.name for one in fields(cls)}
+        if not isinstance(data, Mapping) or not set(data) <= names or not {"steps", "guidance_scale"} <= set(data):
+            raise ConfigError(f"distillation is {data!r}, expected an object of {', '.join(sorted(names))}")
+        given: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in data.items()}
+        return cls(**given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `config.json` and a manifest hold it."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    def describe_steps(self) -> str:
+        """`4, 2, 1`."""
+        return ", ".join(map(str, self.steps))
+
+    def refuse_guidance(self, option: str) -> ConfigError:
+        """The error for an `option` that a model without a null half cannot follow."""
+        return ConfigError(
+            f"guidance {self.guidance_scale:g} is built in; --{option} does not apply",
+            f"leave out --{option}, or take the model that this one was distilled from",
+        )
+
+    def require_steps(self, steps: int) -> None:
+        """Raise ConfigError where `steps` were not trained."""
+        if steps not in self.steps:
+            raise ConfigError(
+                f"steps is {steps}, but the model was distilled for {self.describe_steps()}",
+                f"take --steps {self.steps[0]}, or add --force-steps for pictures that are only approximate",
+            )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

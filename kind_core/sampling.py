@@ -11,16 +11,27 @@ from torch import Tensor
 from kind_core.config import DiffusionConfig
 from kind_core.dit import KindDiT
 from kind_core.samplers import Sampling
-from kind_core.schedule import make_scheduler
+from kind_core.schedule import make_scheduler, step_times
 
 
 def predict_guided(
-    model: KindDiT, latents: Tensor, timestep: Tensor, labels: Tensor, gates: Tensor, guidance: float
+    model: KindDiT,
+    latents: Tensor,
+    timestep: Tensor,
+    labels: Tensor,
+    gates: Tensor,
+    guidance: float | None,
+    end: Tensor | None = None,
 ) -> Tensor:
     """Network output under classifier-free guidance, `null + guidance * (class - null)`, shaped like `latents`.
 
     The null half has the null label and no open gate: the learngene alone. labels and gates are those of `KindDiT`.
+    A distilled model is told the `end` of the step and has no null half: its guidance is None.
     """
+    if guidance is None:
+        t = timestep.to(latents.device, torch.float32).expand(latents.shape[0])
+        r = t if end is None else end.to(latents.device, torch.float32).expand(latents.shape[0])
+        return model(latents, t, labels, gates, ends=r)[:, : latents.shape[1]]  # type: ignore[no-any-return]
     t = timestep.to(latents.device, torch.float32).expand(2 * latents.shape[0])
     both = model(latents.repeat(2, 1, 1, 1), t, _with_null(labels), _with_null(gates))
     conditional, null = both[:, : latents.shape[1]].chunk(2)
@@ -53,8 +64,9 @@ def sample_trajectory(
     """All latents of the trajectory: `steps + 1` tensors, the scaled start noise first."""
     scheduler: Any = make_scheduler(config, sampling.sampler, sampling.steps)
     trajectory = [noise * sampling.initial_noise_scale]
-    for index, timestep in enumerate(scheduler.timesteps):
-        output = predict_guided(model, trajectory[-1], timestep, labels, gates, sampling.scale_at(index))
+    for index in range(sampling.steps):
+        timestep, end = step_times(scheduler, index)
+        output = predict_guided(model, trajectory[-1], timestep, labels, gates, sampling.scale_at(index), end)
         trajectory.append(scheduler.step(output, timestep, trajectory[-1]).prev_sample)
     return trajectory
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from kind_core.config import DiffusionConfig
 from kind_core.console.quiet import without_import_noise
 from kind_core.errors import ConfigError
-from kind_core.samplers import ALL_STEPS, SAMPLERS, Sampling
+from kind_core.samplers import ALL_STEPS, FIRST_ORDER, SAMPLERS, Sampling
 
 
 def make_scheduler(config: DiffusionConfig, sampler: str, steps: int) -> Any:
@@ -48,6 +48,12 @@ def make_scheduler(config: DiffusionConfig, sampler: str, steps: int) -> Any:
     return scheduler
 
 
+def step_times(scheduler: Any, index: int) -> tuple[Tensor, Tensor]:
+    """The timestep that step `index` of a scheduler begins at, and the one that it ends at."""
+    times = scheduler.timesteps
+    return times[index], times[index + 1] if index + 1 < len(times) else torch.zeros_like(times[index])
+
+
 def choose_sampling(
     config: DiffusionConfig,
     *,
@@ -55,17 +61,36 @@ def choose_sampling(
     steps: int | None = None,
     guidance_scale: float | None = None,
     guidance_interval: tuple[float, float] = ALL_STEPS,
+    force_steps: bool = False,
 ) -> Sampling:
-    """The sampling that is asked for, the checkpoint's own where nothing is; raises ConfigError for a misfit."""
+    """The sampling that is asked for, the checkpoint's own where nothing is; raises ConfigError for a misfit.
+
+    A distilled model takes no guidance, and other `steps` than it was trained for only with `force_steps`.
+    """
     sampler = config.sampler if sampler is None else sampler
     steps = config.steps if steps is None else steps
+    if config.distillation is not None:
+        for option, is_given in {
+            "guidance": guidance_scale is not None, "guidance-interval": guidance_interval != ALL_STEPS
+        }.items():  # fmt: skip
+            if is_given:
+                raise config.distillation.refuse_guidance(option)
+        if not force_steps:
+            config.distillation.require_steps(steps)
     return Sampling(
         sampler=sampler,
         steps=steps,
-        guidance_scale=config.guidance_scale if guidance_scale is None else guidance_scale,
+        guidance_scale=_guidance_scale(config, guidance_scale),
         guidance_interval=guidance_interval,
         initial_noise_scale=_initial_noise_scale(make_scheduler(config, sampler, steps)),
+        takes_guidance=config.distillation is None,
     )
+
+
+def _guidance_scale(config: DiffusionConfig, asked: float | None) -> float:
+    if config.distillation is not None:
+        return 1.0  # the class alone: the scale is in the network
+    return config.guidance_scale if asked is None else asked
 
 
 def _refuse(sampler: str, config: DiffusionConfig, reason: str) -> ConfigError:
@@ -76,6 +101,8 @@ def _refuse(sampler: str, config: DiffusionConfig, reason: str) -> ConfigError:
 
 def allowed_samplers(config: DiffusionConfig) -> tuple[str, ...]:
     """The samplers that know the schedule and what the network predicts; diffusers' Euler steps take a velocity."""
+    if config.distillation is not None:
+        return (FIRST_ORDER,)  # of another solver's steps it has learnt nothing
     is_flow, is_velocity = config.noise_schedule == "flow", config.prediction_type == "flow_prediction"
     if not is_flow:
         return tuple(row.name for row in SAMPLERS.values() if row.diffusion is not None)
@@ -132,7 +159,10 @@ def read_noise_levels(config: DiffusionConfig) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplerTable:
-    """What a program needs of a sampler. Arrays are (steps,) float32; `timesteps` is what the network is told."""
+    """What a program needs of a sampler. Arrays are (steps,) float32; `timesteps` is what the network is told.
+
+    Without `takes_guidance` the network has no null half.
+    """
 
     timesteps: np.ndarray
     latents: np.ndarray
@@ -141,10 +171,16 @@ class SamplerTable:
     history_from_latents: np.ndarray
     history_from_output: np.ndarray
     initial_noise_scale: float
+    takes_guidance: bool = True
 
     @property
     def steps(self) -> int:
         return len(self.timesteps)
+
+    @property
+    def ends(self) -> np.ndarray:
+        """Where each step ends: where the next begins, and the last at the picture, (steps,) float32."""
+        return np.append(self.timesteps[1:], np.float32(0))
 
     @property
     def has_history(self) -> bool:
@@ -185,6 +221,7 @@ def read_sampler_table(config: DiffusionConfig, sampler: str, steps: int) -> Sam
         history_from_latents=p,
         history_from_output=q,
         initial_noise_scale=_initial_noise_scale(scheduler),
+        takes_guidance=config.distillation is None,
     )
 
 

@@ -38,18 +38,14 @@ def generate(bundle: Path, class_index: int, seed: int) -> Image.Image:
     state = {
         "latents": start_noise(seed, int(np.prod(shape))).reshape(shape) * np.float32(manifest["initial_noise_scale"])
     }
-    if "history" in [spec["name"] for spec in programs["step"]["inputs"]]:
+    inputs = [spec["name"] for spec in programs["step"]["inputs"]]
+    if "history" in inputs:
         state["history"] = np.zeros(shape, np.float32)
+    chosen = {"class_index": np.array([class_index], np.int32)}
+    if "guidance" in inputs:  # a model that draws in few steps has it built in
+        chosen["guidance"] = np.array([manifest["guidance_scale"]], np.float32)
     for index in range(manifest["steps"]):
-        outputs = step.run(
-            None,
-            {
-                **state,
-                "step_index": np.array([index], np.int32),
-                "class_index": np.array([class_index], np.int32),
-                "guidance": np.array([manifest["guidance_scale"]], np.float32),
-            },
-        )
+        outputs = step.run(None, {**state, **chosen, "step_index": np.array([index], np.int32)})
         state = dict(zip(state, outputs, strict=True))  # outputs come in the order of the state
     (image,) = decode.run(None, {"latents": state["latents"]})
     return Image.fromarray(np.rint(image[0].transpose(1, 2, 0) * 255).astype(np.uint8))

@@ -85,7 +85,7 @@ class ToyProgram:
         chosen = np.float32(number.get("class_index", self._class_index)) * np.float32(0.125)
         if self._name == "step_unguided":
             return {"next_latents": latents * np.float32(0.75) + chosen}
-        aim = latents * half + number["guidance"] * np.float32(0.25) + chosen
+        aim = latents * half + number.get("guidance", np.float32(0)) * np.float32(0.25) + chosen
         if "tailor" in inputs:
             pack = inputs["modulation_coefficients"][step, 0] * inputs["modulation_basis"][0, 1]
             aim = aim + number["tailor"] + pack
@@ -167,7 +167,7 @@ def _manifests() -> list[dict[str, Any]]:
     without = {key: value for key, value in good.items() if key != "latents_shape"}
     cases = {
         "as it is": good,
-        "a newer format": {**good, "format_version": 2},
+        "a newer format": {**good, "format_version": 3},
         "another noise generator": {**good, "noise_generator": "mersenne/1"},
         "no steps": {**good, "steps": 0},
         "steps in words": {**good, "steps": "four"},
@@ -259,11 +259,14 @@ def _loops() -> list[dict[str, Any]]:
         _loop("guidance in two steps", manifest_data(_PLAIN, guided_steps=[1, 2]), "koala", 2**32),
         _loop("guidance in two steps, by one program", _one_program(guided_steps=[1, 2]), "koala", 3),
         _loop("a function a class", manifest_data(_PLAIN_CLASS, "coreml", class_functions=functions), "koala", 11),
+        _loop("guidance built in", manifest_data(_BUILT_IN, format_version=2, distillation=_DISTILLATION), "koala", 13),
         _loop("a pack", base, None, 5, pack=pack_bytes()),
         _loop("a base alone", base, None, 5),
     ]
 
 
+_BUILT_IN = {name: shape for name, shape in _PLAIN.items() if name != "guidance"}
+_DISTILLATION = {"steps": [4, 2, 1], "guidance_scale": 3.0, "guidance_interval": [0.0, 1.0]}
 _PLAIN_CLASS = {name: shape for name, shape in _PLAIN.items() if name != "class_index"}
 
 

@@ -53,7 +53,7 @@ def test_the_guidance_interval_travels_in_one_object() -> None:
 
 def test_one_line_adds_a_sampler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(SAMPLERS, "third", replace(SAMPLERS["ddim"], name="third", scheduler="DDPMScheduler"))
-    assert list_samplers() == "ddim, dpmpp, third or, for flow models, euler"
+    assert list_samplers() == "ddim, dpmpp, third or, for flow models, dpmpp1, euler"
     request = ExportRequest(classes=("panda",), targets=("onnx",), checkpoint=tmp_path, sampler="third", steps=4)
     assert allowed_samplers(DiffusionConfig()) == ("ddim", "dpmpp", "third")
     sampling = choose_sampling(DiffusionConfig(), sampler=request.sampler, steps=request.steps)
@@ -62,7 +62,7 @@ def test_one_line_adds_a_sampler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     manifest = parse_manifest(json.dumps(manifest_data(["onnx"], {}, sampler="third")), "manifest.json")
     assert manifest.sampling.sampler == "third"
     monkeypatch.undo()
-    with pytest.raises(ConfigError, match="sampler is 'third', expected one of ddim, dpmpp, euler"):
+    with pytest.raises(ConfigError, match="sampler is 'third', expected one of ddim, dpmpp, dpmpp1, euler"):
         replace(request)
 
 

@@ -102,6 +102,7 @@ class _ExportGroup(PlainGroup):
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle to write [<classes>.kind].")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
+@click.option("--force-steps", is_flag=True, help="Allow --steps that a distilled model was not trained for.")
 @click.option("--strict", is_flag=True, help="Refuse programs of which more than 5 % runs off the fast path.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.version_option(package_name="kind-diffusion")

@@ -18,6 +18,7 @@ from rich.table import Table
 from kind_core.console import echo
 from kind_core.console.tables import PlainColumn, open_console, say
 from kind_export.asked import check_request
+from kind_export.report.words import describe_guidance
 from kind_export.request import ExportRequest, parse_targets
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def _summary(report: dict[str, Any]) -> Table:
 
     names = ", ".join(c["names"][0] for c in report["classes"])
     sampling = report["sampling"]
-    settings = f"{sampling['steps']} {sampling['sampler']} steps at guidance {sampling['guidance_scale']:g}"
+    settings = f"{sampling['steps']} {sampling['sampler']} steps {describe_guidance(sampling)}"
     table = Table(box=box.SIMPLE_HEAD, title=f"{names}: {settings}")
     for heading in ("target", "precision", "size", "vs eager", "gate", "step here", "image here"):
         table.add_column(heading, justify="left" if heading == "target" else "right")

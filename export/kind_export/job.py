@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from kind_core.samplers import Sampling
 from kind_core.schedule import choose_sampling
 from kind_export.asked import find_asked, name_output
 from kind_export.blending import Opening
-from kind_export.request import ExportRequest, parse_targets
+from kind_export.request import TARGETS, ExportRequest, parse_targets
 from kind_export.source import Source, open_source
+from kind_export.target_rows import TARGET_ROWS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,19 +41,32 @@ def read_job(request: ExportRequest, source: Source | None = None) -> ExportJob:
     classes, openings = find_asked(request, config.classes)
     sampling = choose_sampling(
         config.diffusion, sampler=request.sampler, steps=request.steps, guidance_scale=request.guidance,
-        guidance_interval=request.guidance_interval,
+        guidance_interval=request.guidance_interval, force_steps=request.force_steps,
     )  # fmt: skip
     if request.packs:
         require_tailors(config)
+    targets = parse_targets(request.targets)
+    _require_programs(config, targets)
     return ExportJob(
         request=request,
         source=source,
-        targets=parse_targets(request.targets),
+        targets=targets,
         classes=classes,
         openings=openings,
         sampling=sampling,
         output=name_output(request, config.classes),
     )
+
+
+def _require_programs(config: ModelConfig, targets: Sequence[str]) -> None:
+    """Raise ConfigError where a distilled model is asked for as a folder, whose blocks all see the same timestep."""
+    folder = next((name for name in targets if not TARGET_ROWS[name].is_program), None)
+    if config.dit.end_blocks and folder is not None:
+        raise ConfigError(
+            f"target {folder!r} tells all blocks the same timestep, but the last {config.dit.end_blocks} of this "
+            "distilled model see where a step ends",
+            f"take --target {', '.join(TARGETS)}",
+        )
 
 
 def require_tailors(config: ModelConfig) -> int:

@@ -28,6 +28,7 @@ class ExportRequest:
     """One export. None means the checkpoint's (steps, sampler, guidance) or the target's (precision) default.
 
     `from_diffusers`: `checkpoint` is a diffusers folder with a dense DiT. `latents_only`: an autoencoder is left out.
+    `force_steps`: a distilled model may take a number of steps that it was not trained for.
     """
 
     classes: tuple[str, ...]
@@ -55,6 +56,7 @@ class ExportRequest:
     latents_only: bool = False
     force: bool = False
     strict: bool = False
+    force_steps: bool = False
 
     def __post_init__(self) -> None:
         if not self.classes and not self.blends:

@@ -157,6 +157,16 @@ def split_names(given: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name.strip() for row in rows for name in row if name.strip())
 
 
+def parse_counts(option: str, text: str) -> tuple[int, ...]:
+    """`4,2,1` as whole numbers."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"{option} is {text!r}, expected whole numbers with commas between", f"for example --{option} 4,2,1"
+        ) from error
+
+
 def parse_interval(text: str | None) -> tuple[float, float]:
     """`lo,hi` as two numbers; all steps where there is no text."""
     if text is None:

@@ -69,7 +69,7 @@ class About:
             "classes": json.dumps([{"id": c.id, "names": list(c.names)} for c in self.classes], ensure_ascii=False),
             "steps": str(sampling.steps),
             "sampler": sampling.sampler,
-            "guidance_scale": f"{sampling.guidance_scale:g}",
+            "guidance_scale": f"{sampling.guidance_scale:g}" if sampling.takes_guidance else "",
             "initial_noise_scale": f"{sampling.initial_noise_scale:.9g}",
             "noise_generator": NOISE_GENERATOR,
             "guided_steps": "" if sampling.guided_steps is None else json.dumps(list(sampling.guided_steps)),

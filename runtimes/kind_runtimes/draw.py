@@ -84,6 +84,8 @@ def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: N
     from kind_core.pictures import make_grid, write_picture
 
     manifest = open_bundle(request.bundle, run_code=holds_code(request.runtime)).manifest
+    if request.guidance is not None:
+        manifest.require_guidance()
     pack, found = _find_pack(request, manifest)
     output = _check_output(request, found.info, manifest.classes)
     runtime = choose_runtime(manifest.targets) if request.runtime is None else request.runtime
@@ -91,10 +93,10 @@ def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: N
     on_progress(Progress(stage=f"opening the {runtime} programs", done=0, total=total))
     generator = open_generator(request.bundle, manifest, runtime)
     generator = generator if pack is None else generator.with_pack(pack)
-    guidance = manifest.sampling.guidance_scale if request.guidance is None else request.guidance
+    guidance = manifest.guidance_scale if request.guidance is None else request.guidance
     seeds = tuple(picture_seed(request.seed, i) for i in range(request.count))
     start = time.perf_counter()
-    pictures = _draw(generator, found.index, seeds, guidance, on_progress)
+    pictures = _draw(generator, found.index, seeds, request.guidance, on_progress)
     seconds = time.perf_counter() - start
     columns = request.columns or math.ceil(math.sqrt(request.count))
     write_picture(output, make_grid(pictures, columns, scale=request.scale, sharp=request.sharp), force=request.force)
@@ -105,7 +107,7 @@ def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: N
 
 
 def _draw(
-    generator: Generator, class_index: int, seeds: tuple[int, ...], guidance: float, on_progress: OnProgress
+    generator: Generator, class_index: int, seeds: tuple[int, ...], guidance: float | None, on_progress: OnProgress
 ) -> list[np.ndarray]:
     if generator.decode is None:
         raise BundleError("the bundle has no decode program: it makes latents, not pictures")
@@ -118,7 +120,8 @@ def _draw(
 
         latents = generator.latents(class_index, seed, guidance, show)
         if not np.isfinite(latents).all():
-            raise ConfigError(f"seed {seed} gives numbers that are not finite at guidance {guidance:g}", "lower it")
+            scale = generator.manifest.sampling.guidance_scale if guidance is None else guidance
+            raise ConfigError(f"seed {seed} gives numbers that are not finite at guidance {scale:g}", "lower it")
         pictures.append(generator.decode_picture(latents))
     return pictures
 

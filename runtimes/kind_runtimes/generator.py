@@ -59,6 +59,8 @@ class Generator:
     ) -> Iterator[np.ndarray]:
         """The latents after each step, from start noise of unit variance."""
         steps = self.manifest.sampling.steps
+        if guidance is not None:
+            self.manifest.require_guidance()
         scale = self.manifest.sampling.guidance_scale if guidance is None else guidance
         state = {"latents": (noise * self.manifest.sampling.initial_noise_scale).astype(np.float32)}
         if "history" in self.input_names:
@@ -76,7 +78,9 @@ class Generator:
         chosen = {**inputs, "step_index": np.array([index], np.int32)}
         if self.step_unguided is not None and not self.manifest.sampling.guided[index]:
             return self.step_unguided(chosen)
-        return self.step({**chosen, "guidance": np.array([guidance], np.float32)})
+        if self.manifest.sampling.takes_guidance:
+            chosen["guidance"] = np.array([guidance], np.float32)
+        return self.step(chosen)
 
     def choose_class(self, class_index: int) -> Mapping[str, np.ndarray]:
         """The inputs of `step` that say which class is drawn; a program of several functions picks one by it."""

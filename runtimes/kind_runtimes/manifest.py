@@ -12,10 +12,10 @@ from typing import Any
 from kind_core.classes import ClassInfo
 from kind_core.errors import BundleError, TargetError
 from kind_core.precisions import PRECISIONS
-from kind_core.samplers import ALL_STEPS, Sampling
+from kind_core.samplers import ALL_STEPS, Distillation, Sampling
 from kind_runtimes.engine_rows import ENGINES, holds_code
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # of bundles that take no guidance; the others are written as 1, which older programs read
 PACKS_FOLDER = "packs"  # its files are listed apart
 PACK_SUFFIX = ".pack"
 MEASURED_FOLDER = "measured"  # results from other machines, added after the export
@@ -71,7 +71,8 @@ class Manifest:
     """`manifest.json`, parsed. `data` is the whole document.
 
     A base holds no class in its programs: `pack_base` is the hash that its packs carry, and `classes` are those of the
-    packs exported with it. `may_run_code`: whoever opened the bundle asked for what of it is code.
+    packs exported with it. `may_run_code`: whoever opened the bundle asked for what of it is code. `distillation` is
+    there where the model draws in few steps: its guidance is built in.
     """
 
     classes: tuple[ClassInfo, ...]
@@ -83,6 +84,22 @@ class Manifest:
     pack_base: str | None = None
     packs: tuple[PackSpec, ...] = ()
     may_run_code: bool = False
+    distillation: Distillation | None = None
+
+    @property
+    def is_approximate(self) -> bool:
+        """Whether the model was distilled for other numbers of steps than the bundle's."""
+        return self.distillation is not None and self.sampling.steps not in self.distillation.steps
+
+    @property
+    def guidance_scale(self) -> float:
+        """The default of the programs, or what is built in."""
+        return self.sampling.guidance_scale if self.distillation is None else self.distillation.guidance_scale
+
+    def require_guidance(self) -> None:
+        """Raise ConfigError where the programs take no guidance scale: it was given all the same."""
+        if self.distillation is not None:
+            raise self.distillation.refuse_guidance("guidance")
 
     def with_code(self) -> Manifest:
         """The same, with what of the bundle is code allowed to run."""
@@ -136,6 +153,7 @@ def parse_manifest(text: str, where: str) -> Manifest:
         data=data,
         pack_base=data.get("pack_base"),
         packs=tuple(_parse_pack(entry) for entry in data.get("packs", ())),
+        distillation=Distillation.from_dict(data["distillation"]) if "distillation" in data else None,
     )
 
 
@@ -148,6 +166,7 @@ def _parse_sampling(data: Mapping[str, Any]) -> Sampling:
         guidance_interval=tuple(data.get("guidance_interval", ALL_STEPS)),
         initial_noise_scale=data["initial_noise_scale"],
         guided=() if guided is None else tuple(index in guided for index in range(data["steps"])),
+        takes_guidance="distillation" not in data,
     )
 
 

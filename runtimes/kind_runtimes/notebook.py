@@ -26,7 +26,7 @@ def render_bundle(bundle: Bundle) -> str:
     files, sampling = manifest.data["files"], manifest.sampling
     rows = {
         "classes": name_classes([info.name for info in manifest.classes]),
-        "sampling": f"{sampling.steps} {sampling.sampler} steps, guidance {sampling.guidance_scale:g}",
+        "sampling": f"{sampling.steps} {sampling.sampler} steps, guidance {manifest.guidance_scale:g}",
     }
     for name, target in manifest.targets.items():
         size = sum(entry["size_bytes"] for file, entry in files.items() if file.startswith(f"{name}/"))

@@ -124,9 +124,9 @@ def test_a_broken_manifest_is_refused(placeholders: Path, content: bytes) -> Non
 
 
 def test_a_newer_bundle_asks_for_an_upgrade(placeholders: Path) -> None:
-    edit_manifest(placeholders, format_version=2)
+    edit_manifest(placeholders, format_version=3)
     error = refuse(placeholders)
-    assert "format_version 2, this program reads up to 1" in error.message
+    assert "format_version 3, this program reads up to 2" in error.message
     assert "upgrade" in error.hint
 
 

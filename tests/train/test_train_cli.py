@@ -23,7 +23,7 @@ from tiny_training import encode, make_config, make_photos, write_folder, write_
 from interruptible import interruptible
 from kind_core.checkpoint import load_checkpoint, read_config
 from kind_train import fit as session
-from kind_train.cli import adapt, fit, main
+from kind_train.cli import adapt, distill, fit, main
 
 FAST = ("--batch-size", "4", "--images", "16", "--save-every", "8", "--learning-rate", "1e-3", "--device", "cpu")
 
@@ -290,7 +290,7 @@ def test_every_option_of_the_config_is_a_flag_with_a_help() -> None:
 
     from kind_train.config import TrainConfig
 
-    flags = {parameter.name: parameter for command in (fit, adapt) for parameter in command.params}
+    flags = {parameter.name: parameter for command in (fit, adapt, distill) for parameter in command.params}
     assert set(flags) == {f.name for f in fields(TrainConfig)} | {"config_file", "resume", "force"}
     assert all(getattr(parameter, "help", None) for parameter in flags.values())
 

@@ -10,11 +10,18 @@ from typing import Any, TypeVar
 import click
 
 from kind_core.console import echo
-from kind_core.console.commands import PlainGroup, completion_option, parse_interval, report_errors, split_names
+from kind_core.console.commands import (
+    PlainGroup,
+    completion_option,
+    parse_counts,
+    parse_interval,
+    report_errors,
+    split_names,
+)
 from kind_core.console.vocabulary import Named
 from kind_core.errors import ConfigError
 from kind_core.samplers import SAMPLERS
-from kind_train.config import REPORTS
+from kind_train.config import ARMS, REPORTS
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -180,6 +187,40 @@ def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> 
     if config_file is None and not resume and flags["base"] is None:
         raise ConfigError("no checkpoint given", "add --checkpoint, the base that is adapted")
     _train(config_file, resume, force, flags | {"label_dropout": 0.0})
+
+
+@main.command()
+@click.option("--checkpoint", "teacher", metavar="CHECKPOINT", help="The teacher: a flow model that predicts images.")
+@_data_options
+@click.option("--steps", metavar="NUMBERS", help="Numbers of steps to draw in, the most first: 4,2,1.")
+@click.option(
+    "--train",
+    type=Named(ARMS),
+    help="What of the student; of tailors alone the teacher's learngene stays [everything].",
+)
+@click.option("--guidance", type=float, help="Guidance to build in [the teacher's].")
+@click.option("--images", type=int, help="Training images to see [100000].")
+@click.option("--learning-rate", type=float, help="Largest step of an update [2e-4].")
+@_run_options
+@report_errors
+def distill(config_file: Path | None, resume: bool, force: bool, steps: str | None, **flags: Any) -> None:
+    """Teach a student to draw in one to four steps, guidance included, what its teacher draws in twenty guided ones.
+
+    OUTPUT/best is a checkpoint like any other, whose programs take no guidance and run the class's half alone.
+
+    \b
+    Examples:
+      kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --output few
+      kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --train tailors --output few
+      kind-export --checkpoint few/best --classes panda --target all --steps 2
+    """
+    is_new = config_file is None and not resume
+    for name, value in (("images", 100_000), ("learning_rate", 2e-4)):
+        flags[name] = value if flags[name] is None and is_new else flags[name]
+    if is_new and flags["teacher"] is None:
+        raise ConfigError("no checkpoint given", "add --checkpoint, the teacher that is distilled")
+    flags |= {"steps": None if steps is None else parse_counts("steps", steps), "label_dropout": 0.0}
+    _train(config_file, resume, force, flags)
 
 
 def _train(config_file: Path | None, resume: bool, force: bool, flags: dict[str, Any]) -> None:

@@ -25,7 +25,14 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "float | None": ((int, float, type(None)), "a number"),
     "bool": ((bool,), "true or false"),
     "tuple[str, ...]": ((tuple,), "a list of names"),
+    "tuple[int, ...]": ((tuple,), "a list of whole numbers"),
 }
+_PARTS: dict[str, tuple[tuple[type, ...], str]] = {
+    "tuple[str, ...]": ((str,), "text"),
+    "tuple[int, ...]": ((int,), "a whole number"),
+}
+# What a distillation trains: all of the student, or its tailors alone beside the teacher's learngene.
+ARMS = ("everything", "tailors")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +49,8 @@ class TrainConfig:
     Without `diversion` every component of every class takes part for every image, see `kind_train.start.diversion`.
     With `base`, the checkpoint that is adapted, its architecture counts instead of the preset's, its learngene is
     frozen, and `init_from` and `tailor_rank` say how the tailors of the new classes start.
+    With `teacher` a student of that checkpoint is trained to draw in `steps` steps, the most first, what the teacher
+    draws with guidance; `train` says what of the student.
     """
 
     data: str
@@ -57,6 +66,10 @@ class TrainConfig:
     base: str | None = None
     init_from: str | None = None
     tailor_rank: int | None = None
+    teacher: str | None = None
+    steps: tuple[int, ...] = ()
+    train: str = "everything"
+    guidance: float | None = None
     val_data: str | None = None
     val_fraction: float = 0.05
     classes: tuple[str, ...] = ()
@@ -103,6 +116,7 @@ class TrainConfig:
         self._require("size", self.size is None or self.size >= 1, "1 or more")
         self._require("report_to", self.report_to in (None, *REPORTS), f"one of {', '.join(REPORTS)}")
         self._check_adaptation()
+        self._check_distillation()
 
     def _check_adaptation(self) -> None:
         if self.base is None:
@@ -114,6 +128,18 @@ class TrainConfig:
             self._require(name, getattr(self, name) is None, "none where a base is adapted")
         self._require("label_dropout", self.label_dropout == 0, "0 where the learngene is frozen: no label, no tailor")
         self._require("tailor_rank", self.tailor_rank is None or self.tailor_rank >= 1, "1 or more")
+
+    def _check_distillation(self) -> None:
+        self._require("train", self.train in ARMS, f"one of {', '.join(ARMS)}")
+        if self.teacher is None:
+            for name in ("steps", "guidance"):
+                self._require(name, not getattr(self, name), "none without a teacher: it is for kind-train distill")
+            return
+        self._require("steps", bool(self.steps), "numbers of steps, for example --steps 4,2,1")
+        self._require("diversion", self.diversion, "true where a teacher is distilled")
+        for name in ("preset", "noise_schedule", "start_from", "base", "timestep_mean", "timestep_std"):
+            self._require(name, getattr(self, name) is None, "none where a teacher is distilled")
+        self._require("perceptual", not self.perceptual, "0 where a teacher is distilled")
 
     def _require(self, name: str, is_right: bool, expected: str) -> None:
         if not is_right:
@@ -138,7 +164,7 @@ class TrainConfig:
     def to_yaml(self) -> str:
         import yaml
 
-        data = asdict(self) | {"classes": list(self.classes)}
+        data = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         return str(yaml.safe_dump(data, sort_keys=False))
 
 
@@ -180,6 +206,8 @@ def _from_yaml(value: Any, kind: str) -> Any:
             return float(value)
         except ValueError:
             return value  # TrainConfig names it
+    if kind == "tuple[int, ...]":
+        return tuple(value) if isinstance(value, list) else value
     if kind == "tuple[str, ...]":
         return split_names((value,)) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
     return value
@@ -190,9 +218,10 @@ def _require_kind(name: str, value: object, kind: str) -> None:
     is_right = isinstance(value, types) and (kind == "bool" or not isinstance(value, bool))
     if not is_right:
         raise ConfigError(f"{name} is {value!r}, expected {expected}")
+    of_part, expected_part = _PARTS.get(kind, ((), ""))
     for part in value if isinstance(value, tuple) else ():
-        if not isinstance(part, str):
-            raise ConfigError(f"{name} holds {part!r}, expected text")
+        if not isinstance(part, of_part) or isinstance(part, bool):
+            raise ConfigError(f"{name} holds {part!r}, expected {expected_part}")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

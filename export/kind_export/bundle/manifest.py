@@ -11,7 +11,7 @@ from typing import Any
 from kind_core.checkpoint import Checkpoint
 from kind_core.classes import ClassInfo
 from kind_core.files.hashing import hash_file
-from kind_core.samplers import Sampling
+from kind_core.samplers import Distillation, Sampling
 from kind_export.blending import Opening
 from kind_export.compact.model import CompactModel
 from kind_export.job import ExportJob
@@ -37,7 +37,7 @@ def draft_manifest(
     tools = sorted({tool for name in lowered for tool in load_target(name).TOOLS} | {"diffusers"})
     config = checkpoint.config
     data: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if config.diffusion.distillation is not None else 1,
         "name": job.output.name.removesuffix(".kind") or job.output.name,
         "classes": [
             _describe_class(info, opening, job) for info, opening in zip(config.classes, job.openings, strict=True)
@@ -47,6 +47,7 @@ def draft_manifest(
         "sampler": job.sampling.sampler,
         "guidance_scale": job.sampling.guidance_scale,
         **_describe_interval(job.sampling),
+        **_describe_distillation(config.diffusion.distillation),
         "initial_noise_scale": job.sampling.initial_noise_scale,
         "latents_shape": list(latents_shape(compact)),
         "noise_generator": NOISE_GENERATOR,
@@ -86,6 +87,10 @@ def _describe_interval(sampling: Sampling) -> dict[str, Any]:
     if sampling.guided_steps is None:
         return {}
     return {"guidance_interval": list(sampling.guidance_interval), "guided_steps": list(sampling.guided_steps)}
+
+
+def _describe_distillation(distillation: Distillation | None) -> dict[str, Any]:
+    return {} if distillation is None else {"distillation": distillation.to_dict()}
 
 
 def write_manifest(folder: Path, draft: Manifest, parities: Mapping[str, Parity]) -> Manifest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -41,19 +42,27 @@ class EmbedderConditioner(nn.Module):
         self.timestep_mlp = source.timestep_mlp
         self.adaln = nn.ModuleList(make_linear(weight, bias) for weight, bias in source.adaln)
         self.hidden_size = model.config.hidden_size
-        self.register_buffer("timesteps", torch.from_numpy(model.sampler.timesteps))
+        self.reads = source.reads
+        times = [model.sampler.timesteps, model.sampler.ends]
+        self.num_times = 2 if model.config.end_blocks else 1
+        self.register_buffer("timesteps", torch.from_numpy(np.stack(times[: self.num_times], axis=1)))
         self.register_buffer("label_embeddings", source.label_embeddings)
         self.register_buffer("offset", scale_offset(model.config.depth))
         self.register_buffer("null_label", torch.tensor([model.num_classes], dtype=torch.int32))
 
     def forward(self, step_index: Tensor, class_index: Tensor) -> Tensor:
-        embedded = self.timestep_mlp(self.timesteps.index_select(0, step_index))
+        times = self.timesteps.index_select(0, step_index)  # (1, where the step begins and, if it is read, ends)
         labels = torch.cat([class_index, self.null_label])  # the label of each half
         rows = self.label_embeddings.index_select(0, labels)
-        vectors = F.silu(embedded.reshape(1, -1, self.hidden_size) + rows).unbind(1)  # one, or one for each block
-        read = (*vectors, vectors[0]) if len(vectors) > 1 else vectors * len(self.adaln)
+        vectors = [vector for i in range(self.num_times) for vector in self._embed(times[:, i], rows)]
+        read = [vectors[index] for index in self.reads]
         values = torch.cat([layer(one) for layer, one in zip(self.adaln, read, strict=True)], dim=1)
         return values.reshape(2, -1, self.hidden_size) + self.offset
+
+    def _embed(self, timestep: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        # (halves, hidden) of each embedder
+        embedded = self.timestep_mlp(timestep).reshape(1, -1, self.hidden_size)
+        return F.silu(embedded + rows).unbind(1)
 
 
 class TableConditioner(LookupModule):
@@ -61,39 +70,41 @@ class TableConditioner(LookupModule):
 
     TABLES = ("table",)
     table: Tensor
-    null_label: Tensor
+    null_label: Tensor | None
 
     def __init__(self, source: ConditioningTable | ModulationTable, model: CompactModel) -> None:
         super().__init__()
         table = source.values if isinstance(source, ModulationTable) else source.vectors
         self.layer = None if isinstance(source, ModulationTable) else _make_adaln(source)
         self.num_labels, self.hidden_size = table.shape[1], model.config.hidden_size
-        self.register_buffer("null_label", torch.tensor([self.num_labels - 1], dtype=torch.int32))
+        null_label = torch.tensor([model.num_classes], dtype=torch.int32)
+        self.register_buffer("null_label", null_label if self.num_labels > model.num_classes else None)
         self.register_buffer("table", table.reshape(table.shape[0] * table.shape[1], -1))
 
     def forward(self, step_index: Tensor, class_index: Tensor) -> Tensor:
-        labels = torch.cat([class_index, self.null_label])  # the label of each half
+        # the label of each half, or of the only one
+        labels = class_index if self.null_label is None else torch.cat([class_index, self.null_label])
         rows = self.look_up(self.table, step_index * self.num_labels + labels)
         values = rows if self.layer is None else self.layer(rows)
-        return values.reshape(2, -1, self.hidden_size)
+        return values.reshape(1 if self.null_label is None else 2, -1, self.hidden_size)
 
 
-class BlockAdaln(nn.Module):
-    """The adaLN layers where every block reads a vector of its own: (halves, depth * hidden) -> all modulations."""
+class SplitAdaln(nn.Module):
+    """The adaLN layers where they read different vectors: (halves, vectors * hidden) -> all modulations."""
 
-    def __init__(self, layers: list[tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, layers: list[tuple[int, tuple[Tensor, Tensor]]], num_vectors: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(make_linear(weight, bias) for weight, bias in layers)
+        self.layers = nn.ModuleList(make_linear(weight, bias) for _, (weight, bias) in layers)
+        self.reads, self.num_vectors = [index for index, _ in layers], num_vectors
 
     def forward(self, rows: Tensor) -> Tensor:
-        vectors = rows.chunk(len(self.layers) - 1, dim=1)
-        read = (*vectors, vectors[0])  # the final layer reads the first block's
-        return torch.cat([layer(one) for layer, one in zip(self.layers, read, strict=True)], dim=1)
+        vectors = rows.chunk(self.num_vectors, dim=1)
+        return torch.cat([layer(vectors[i]) for layer, i in zip(self.layers, self.reads, strict=True)], dim=1)
 
 
 def _make_adaln(source: ConditioningTable) -> nn.Module:
-    layers = split_adaln(source.weight, source.bias, source.vectors.shape[2])
-    return make_linear(*layers[0]) if len(layers) == 1 else BlockAdaln(layers)
+    layers = split_adaln(source.weight, source.bias, source.reads)
+    return make_linear(*layers[0][1]) if len(layers) == 1 else SplitAdaln(layers, source.vectors.shape[2])
 
 
 class LowRankConditioner(LookupModule):

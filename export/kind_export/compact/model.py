@@ -7,6 +7,8 @@ rewrite is tested for equality.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import torch
@@ -63,22 +65,26 @@ class Matrix:
 class Embedders:
     """Conditioning as trained: timestep MLP, labels (classes + 1, embedders, hidden) with the null label last, adaLN.
 
-    There is one embedder for all blocks, or one for each (see `apply_adaln`).
+    There is one embedder for all blocks, or one for each; `reads` says by which vector each block and the final layer
+    are conditioned (`DiTConfig.read_embeddings`). Of a distilled model the first is of where a step begins and the
+    second of where it ends.
     """
 
     timestep_mlp: nn.Module
     label_embeddings: Tensor
     adaln: tuple[tuple[Tensor, Tensor], ...]
+    reads: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConditioningTable:
-    """SiLU of the conditioning of every step and label, (steps, classes + 1, embedders, hidden), and the joined adaLN
-    layers."""
+    """SiLU of the conditioning of every step and label, (steps, classes + 1, vectors, hidden), and the joined adaLN
+    layers, which read them as `Embedders.reads` says."""
 
     vectors: Tensor
     weight: Tensor
     bias: Tensor
+    reads: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,19 +155,20 @@ def scale_offset(depth: int) -> Tensor:
     return torch.tensor([*block * depth, 0.0, 1.0]).reshape(-1, 1)
 
 
-def split_adaln(weight: Tensor, bias: Tensor, num_embedders: int) -> list[tuple[Tensor, Tensor]]:
-    """The joined adaLN layers as far as they read different vectors: all in one, or each block's and the final one."""
+def split_adaln(weight: Tensor, bias: Tensor, reads: tuple[int, ...]) -> list[tuple[int, tuple[Tensor, Tensor]]]:
+    """The joined adaLN layers of all blocks and the final one, those that follow each other and read one vector as one:
+    the vector's index and the layer."""
     hidden = weight.shape[1]
-    sizes = [len(bias)] if num_embedders == 1 else [6 * hidden] * num_embedders + [2 * hidden]
-    return list(zip(torch.split(weight, sizes), torch.split(bias, sizes), strict=True))
+    rows = [6 * hidden] * (len(reads) - 1) + [2 * hidden]
+    runs = [
+        (index, sum(size for _, size in run)) for index, run in groupby(zip(reads, rows, strict=True), itemgetter(0))
+    ]
+    sizes = [size for _, size in runs]
+    layers = zip(torch.split(weight, sizes), torch.split(bias, sizes), strict=True)
+    return [(index, layer) for (index, _), layer in zip(runs, layers, strict=True)]
 
 
-def apply_adaln(vectors: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """vectors (..., embedders, hidden) -> (..., (6 * depth + 2) * hidden).
-
-    Where every block has a vector, the final layer reads that of the first.
-    """
+def apply_adaln(vectors: Tensor, weight: Tensor, bias: Tensor, reads: tuple[int, ...]) -> Tensor:
+    """vectors (..., vectors, hidden) -> (..., (6 * depth + 2) * hidden)."""
     inputs = vectors.unbind(-2)
-    layers = split_adaln(weight, bias, len(inputs))
-    read = (*inputs, inputs[0])[: len(layers)]
-    return torch.cat([F.linear(one, *layer) for one, layer in zip(read, layers, strict=True)], dim=-1)
+    return torch.cat([F.linear(inputs[index], *layer) for index, layer in split_adaln(weight, bias, reads)], dim=-1)

@@ -44,8 +44,8 @@ class StepProgram(nn.Module):
     modulation_coefficients), float32 as `TailorLayout` and `LowRankTable` say, one row and one class of them. All zero
     is the learngene alone.
 
-    With `is_guided` false the program evaluates the class's half only and takes no guidance. `table_dtype` is how the
-    tables are stored that a step looks a row up in.
+    With `is_guided` false, and of a model that takes no guidance, the program evaluates the class's half only and has
+    no input for the scale. `table_dtype` is how the tables are stored that a step looks a row up in.
     """
 
     sampler_table: Tensor
@@ -62,7 +62,7 @@ class StepProgram(nn.Module):
     ) -> None:
         super().__init__()
         config, table = model.config, model.sampler
-        self.num_halves = 2 if is_guided else 1
+        self.num_halves = 2 if is_guided and table.takes_guidance else 1
         self.config = config
         self.dtype = dtype
         self.num_outputs = model.num_outputs
@@ -107,7 +107,7 @@ class StepProgram(nn.Module):
             tailors, both = self.tailors.cut(tailor), self.conditioner(step_index, *table)
         else:
             tailors, both = self.tailors(*choice), self.conditioner(step_index, *choice)
-        modulations = both if self.num_halves == 2 else both[:1]
+        modulations = both if both.shape[0] == self.num_halves else both[:1]
         return guidance, step_index, modulations, tailors
 
     def _advance(

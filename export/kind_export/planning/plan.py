@@ -315,10 +315,11 @@ def _run(lowering: Lowering, sampling: Sampling, start: np.ndarray) -> np.ndarra
     """The trajectory of the first class by the step module; at guidance 1 the class is predicted alone."""
     state = {"latents": start, "history": np.zeros_like(start)}
     for index in range(sampling.steps):
+        scale = sampling.scale_at(index)
         scalars = {
             "step_index": np.array([index], np.int32),
             "class_index": np.zeros(1, np.int32),
-            "guidance": np.array([sampling.scale_at(index)], np.float32),
+            "guidance": np.array([1.0 if scale is None else scale], np.float32),
         }
         given = {**state, **scalars}
         outputs = lowering.module(*(torch.from_numpy(given[spec.name]) for spec in lowering.inputs))

@@ -34,7 +34,6 @@ from kind_runtimes.manifest import Manifest, check_schema
 
 REPORT_VERSION = 2
 REPORT_NAME = "report.json"
-PASSES_PER_STEP = 2  # guidance: the class and the null half
 
 
 def write_report(
@@ -121,9 +120,11 @@ def collect_report(
         "latents_shape": list(manifest.latents_shape),
         "sampling": {
             "sampler": sampling.sampler, "steps": sampling.steps, "guidance_scale": sampling.guidance_scale,
-            "passes_per_step": PASSES_PER_STEP, "initial_noise_scale": sampling.initial_noise_scale,
+            "passes_per_step": _passes_per_step(takes_guidance=sampling.takes_guidance),
+            "initial_noise_scale": sampling.initial_noise_scale,
             "guided_steps": [index for index, is_on in enumerate(sampling.guided) if is_on],
             "guidance_interval": manifest.data.get("guidance_interval", [0, 1]),
+            "distillation": manifest.data.get("distillation"), "is_approximate": manifest.is_approximate,
         },
         "packs": [
             {"name": pack.info.name, "file": pack.file, "size_bytes": pack.size_bytes} for pack in manifest.packs
@@ -255,9 +256,14 @@ def _describe_matrix(name: str, matrix: Matrix, config: DiTConfig) -> dict[str, 
     }
 
 
+def _passes_per_step(*, takes_guidance: bool) -> int:
+    """Guidance: the class and the null half."""
+    return 2 if takes_guidance else 1
+
+
 def count_step_flops(model: CompactModel) -> int:
-    """2 x multiplications of linear layers and attention products that one step runs, both halves."""
-    config, halves = model.config, PASSES_PER_STEP
+    """2 x multiplications of linear layers and attention products that one step runs, both halves where it has two."""
+    config, halves = model.config, _passes_per_step(takes_guidance=model.sampler.takes_guidance)
     tokens = config.num_tokens
     block = sum(_matrix_products(model, name, m) for name, m in model.blocks[0].items()) * tokens * halves
     attention = 2 * tokens * tokens * config.hidden_size * halves

@@ -15,6 +15,7 @@ from kind_export.report.charts import draw_bars, draw_columns, draw_ranges, draw
 from kind_export.report.plan_words import describe_plan
 from kind_export.report.words import (
     compare_share,
+    describe_guidance,
     describe_limits,
     describe_load,
     explain_form,
@@ -49,6 +50,7 @@ def render_page(report: Report, preview: bytes | None, kits: Sequence[str] = ())
     )
     environment.filters |= {
         "bytes": format_bytes, "count": format_count, "ms": format_ms, "db": format_db, "percent": format_percent,
+        "describe_guidance": describe_guidance,
         "range": format_range,
     }  # fmt: skip
     report = {**report, "forecasts": [{**one, "limits": describe_limits(one)} for one in report["forecasts"]]}
@@ -258,7 +260,8 @@ def _loop(report: Report) -> str:
     lines += ["history = zeros(shape)"] if "history" in state else []
     lines += [f"for i in range({sampling['steps']}):", "    out = step("]
     lines += [f"        {name}={name}," for name in state]
-    lines += ["        step_index=i,", f"        guidance={sampling['guidance_scale']:g},"]
+    lines += ["        step_index=i,"]
+    lines += [f"        guidance={sampling['guidance_scale']:g},"] if sampling.get("distillation") is None else []
     others = [s["name"] for s in step["inputs"] if s["name"] not in (*state, "step_index", "guidance")]
     chosen = [f"{name}={'0' if name == 'class_index' else f'pack.{name}'}" for name in others]
     lines += [*(f"        {one}," for one in chosen), "    )"]
@@ -266,6 +269,12 @@ def _loop(report: Report) -> str:
     if decode is not None:
         lines.append(f'image = decode(latents)["{decode["outputs"][0]["name"]}"]')
     return "\n".join(lines)
+
+
+def _guidance_option(sampling: Mapping[str, Any]) -> dict[str, str]:
+    if sampling.get("distillation") is not None:
+        return {}
+    return {"--guidance": f"{sampling['guidance_scale']:g}"}
 
 
 def _command(report: Report) -> str:
@@ -279,7 +288,7 @@ def _command(report: Report) -> str:
         "--target": ",".join(targets),
         "--sampler": sampling["sampler"],
         "--steps": str(sampling["steps"]),
-        "--guidance": f"{sampling['guidance_scale']:g}",
+        **_guidance_option(sampling),
         "--baking": "on" if report["rewrites"]["conditioning"] == "modulation table" else "off",
     }
     if len(precisions) == 1:  # where they differ, they are the targets' defaults

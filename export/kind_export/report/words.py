@@ -101,3 +101,13 @@ def _scale(number: float, units: Sequence[str]) -> str:
         number, index = number / 1000, index + 1
     digits = 0 if index == 0 or number >= 99.95 else 1 if number >= 9.995 else 2
     return f"{number:.{digits}f}{_SPACE}{units[index]}".rstrip(_SPACE)
+
+
+def describe_guidance(sampling: Mapping[str, Any]) -> str:
+    """`at guidance 2.5`, or what a distilled model holds, of the `sampling` of a report."""
+    held = sampling.get("distillation")
+    if held is None:
+        return f"at guidance {sampling['guidance_scale']:g}"
+    steps = ", ".join(map(str, held["steps"]))
+    mark = f", approximate: distilled for {steps}" if sampling["is_approximate"] else ""
+    return f"with guidance {held['guidance_scale']:g} built in{mark}"

@@ -15,6 +15,7 @@ from kind_export.rewrites.bake_conditioning import bake_conditioning
 from kind_export.rewrites.choose_forms import choose_forms
 from kind_export.rewrites.compose_gates import compose_gates
 from kind_export.rewrites.detach_classes import DetachedClass, detach_classes
+from kind_export.rewrites.drop_null import drop_null
 from kind_export.rewrites.drop_sigma import drop_sigma
 from kind_export.rewrites.factor_modulations import MIN_ERROR_DB, factor_modulations
 from kind_export.rewrites.fold_scales import fold_scales
@@ -44,6 +45,8 @@ def rewrite(model: KindDiT, sampler: SamplerTable, options: RewriteOptions) -> C
     compact = join_qkv(compact)
     compact = merge_tailor(compact)
     compact = bake_conditioning(compact, options.baking)
+    if not sampler.takes_guidance:
+        return drop_null(compact)
     return compact if options.baking == "off" else factor_modulations(compact, options.table_error_db)
 
 

@@ -32,22 +32,31 @@ def bake_conditioning(model: CompactModel, mode: str = "auto") -> CompactModel:
         raise ConfigError(f"baking is {mode!r}, expected one of {', '.join(BAKING_MODES)}")
     source = model.conditioning
     assert isinstance(source, Embedders), "conditioning is baked once"
-    vectors = _conditioning_vectors(source, torch.from_numpy(model.sampler.timesteps))
+    vectors = _conditioning_vectors(source, model)
     weight, bias = (torch.cat(parts) for parts in zip(*source.adaln, strict=True))
     num_rows = vectors.shape[0] * vectors.shape[1]
     if mode == "on" or (mode == "auto" and num_rows * bias.numel() < weight.numel() + bias.numel() + vectors.numel()):
-        return replace(model, conditioning=ModulationTable(values=_modulations(vectors, weight, bias, model)))
+        return replace(
+            model, conditioning=ModulationTable(values=_modulations(vectors, weight, bias, source.reads, model))
+        )
     offset = scale_offset(model.config.depth).expand(-1, model.config.hidden_size).reshape(-1)
-    return replace(model, conditioning=ConditioningTable(vectors=vectors, weight=weight, bias=bias + offset))
+    table = ConditioningTable(vectors=vectors, weight=weight, bias=bias + offset, reads=source.reads)
+    return replace(model, conditioning=table)
 
 
-def _conditioning_vectors(source: Embedders, timesteps: Tensor) -> Tensor:
+def _conditioning_vectors(source: Embedders, model: CompactModel) -> Tensor:
+    # (steps, classes + 1, vectors, hidden); of a distilled model the second is of where the steps end
+    times = (model.sampler.timesteps, model.sampler.ends)[: 2 if model.config.end_blocks else 1]
+    return torch.cat([_embed(source, torch.from_numpy(one)) for one in times], dim=2)
+
+
+def _embed(source: Embedders, timesteps: Tensor) -> Tensor:
     # (steps, classes + 1, embedders, hidden)
     embedded = source.timestep_mlp(timesteps).reshape(len(timesteps), 1, *source.label_embeddings.shape[1:])
     return F.silu(embedded + source.label_embeddings)
 
 
-def _modulations(vectors: Tensor, weight: Tensor, bias: Tensor, model: CompactModel) -> Tensor:
+def _modulations(vectors: Tensor, weight: Tensor, bias: Tensor, reads: tuple[int, ...], model: CompactModel) -> Tensor:
     # (steps, classes + 1, 6 * depth + 2, hidden)
-    values = apply_adaln(vectors, weight, bias).reshape(*vectors.shape[:2], -1, model.config.hidden_size)
+    values = apply_adaln(vectors, weight, bias, reads).reshape(*vectors.shape[:2], -1, model.config.hidden_size)
     return values + scale_offset(model.config.depth)

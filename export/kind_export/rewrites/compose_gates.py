@@ -27,6 +27,7 @@ def compose_gates(model: KindDiT, sampler: SamplerTable) -> CompactModel:
             timestep_mlp=model.timestep_embedder,
             label_embeddings=_frozen(labels).reshape(len(labels), -1, config.hidden_size),
             adaln=tuple((_frozen(layer.weight), _frozen(layer.bias)) for layer in layers),
+            reads=config.read_embeddings,
         ),
         blocks=tuple(_compose_block(model, index) for index in range(config.depth)),
         patch_weight=_frozen(model.patch_embedding.weight),

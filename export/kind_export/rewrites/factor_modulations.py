@@ -44,7 +44,7 @@ def modulations(model: CompactModel) -> Tensor | None:
     if isinstance(source, ModulationTable):
         return source.values
     if isinstance(source, ConditioningTable):
-        flat = apply_adaln(source.vectors, source.weight, source.bias)
+        flat = apply_adaln(source.vectors, source.weight, source.bias, source.reads)
         return flat.reshape(*flat.shape[:2], -1, model.config.hidden_size)
     return None
 

@@ -22,15 +22,23 @@ def pick_class(model: CompactModel, index: int) -> CompactModel:
     ranks = model.config.tailor_ranks
     config = replace(model.config, num_classes=1, tailor_ranks=None if ranks is None else (ranks[index],))
     blocks = tuple({name: _pick_tailor(matrix, index) for name, matrix in block.items()} for block in model.blocks)
-    return replace(model, config=config, blocks=blocks, conditioning=_pick_label(model.conditioning, index))
+    labels = [index, model.num_classes] if _has_null(model) else [index]  # the null label comes last
+    return replace(model, config=config, blocks=blocks, conditioning=_pick_label(model.conditioning, labels))
 
 
 def _pick_tailor(matrix: Matrix, index: int) -> Matrix:
     return replace(matrix, tailors=matrix.tailors[index : index + 1])
 
 
-def _pick_label(source: Conditioning, index: int) -> Conditioning:
-    labels = [index, -1]  # the null label comes last
+def _has_null(model: CompactModel) -> bool:
+    match model.conditioning:
+        case ConditioningTable(vectors=rows) | ModulationTable(values=rows):
+            return rows.shape[1] > model.num_classes
+        case _:
+            return True
+
+
+def _pick_label(source: Conditioning, labels: list[int]) -> Conditioning:
     match source:
         case Embedders():
             return replace(source, label_embeddings=source.label_embeddings[labels])
@@ -39,5 +47,5 @@ def _pick_label(source: Conditioning, index: int) -> Conditioning:
         case ModulationTable():
             return replace(source, values=source.values[:, labels])
         case LowRankTable():
-            one = slice(index, index + 1)
+            one = slice(labels[0], labels[0] + 1)
             return replace(source, coefficients=source.coefficients[one], basis=source.basis[one])

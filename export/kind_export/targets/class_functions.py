@@ -21,7 +21,7 @@ from kind_export.targets.target import Lowering, Target, TargetOptions
 
 
 class ClassStep(StepProgram):
-    """A step of the only class of a model: forward(latents, [history,] step_index, guidance), without class_index."""
+    """A step of the only class of a model: forward(latents, [history,] step_index[, guidance]), without class_index."""
 
     only_class: Tensor
 
@@ -30,8 +30,9 @@ class ClassStep(StepProgram):
         self.register_buffer("only_class", torch.zeros(1, dtype=torch.int32))
 
     def forward(self, latents: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        *state, step_index, guidance = rest
-        return super().forward(latents, *state, step_index, self.only_class, guidance)
+        num_state = 1 if self.has_history else 0
+        state, (step_index, *guidance) = rest[:num_state], rest[num_state:]
+        return super().forward(latents, *state, step_index, self.only_class, *guidance)
 
 
 def name_functions(classes: Sequence[ClassInfo]) -> dict[str, str]:

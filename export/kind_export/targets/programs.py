@@ -21,7 +21,10 @@ Contract = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]  # inputs, outp
 
 
 def make_step(model: CompactModel, target: Target, options: TargetOptions, *, is_guided: bool = True) -> Lowering:
-    """The step program of `model` in the form that suits a target; unguided it has no input `guidance`."""
+    """The step program of `model` in the form that suits a target; unguided it has no input `guidance`.
+
+    The step of a model that takes no guidance is unguided.
+    """
     is_half = PRECISIONS[options.precision].is_half and target.CASTS_MODULE
     dtype = torch.float16 if is_half else torch.float32
     # beside weights of a byte, tables in fp32 would be what a program is made of
@@ -37,7 +40,8 @@ def step_contract(model: CompactModel, *, is_guided: bool = True) -> Contract:
     shape = latents_shape(model)
     state = [TensorSpec(name=name, shape=shape, dtype="float32") for name in ("latents", "history")]
     state = state if model.sampler.has_history else state[:1]
-    inputs = (*state, *(one for one in _choices(model) if is_guided or one.name != "guidance"))
+    takes_guidance = is_guided and model.sampler.takes_guidance
+    inputs = (*state, *(one for one in _choices(model) if takes_guidance or one.name != "guidance"))
     # an output may not have the name of an input
     return inputs, tuple(TensorSpec(name=f"next_{s.name}", shape=s.shape, dtype=s.dtype) for s in state)
 

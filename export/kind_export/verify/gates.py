@@ -20,7 +20,7 @@ from kind_core.precisions import APPROXIMATE, EXACT, PRECISIONS
 from kind_export.target_rows import TARGET_ROWS
 from kind_export.verify.decode_check import check_decode, decode_threshold_db
 from kind_export.verify.parity import GRAPH_DB, LINE_DB, MAX_DB, MIN_SLOPE, ROUNDED_LINE_DB, Gate, Parity, worst_of
-from kind_export.verify.probes import Probe, line_scales, make_probes, middle_guided, sweep_scale
+from kind_export.verify.probes import Probe, line_scales, make_probes, middle_guided, tried_scales
 from kind_export.verify.reference import Reference, Trajectory
 from kind_export.verify.saved_step import SavedStep
 from kind_export.verify.subjects import Subject, ways_to_run
@@ -82,7 +82,7 @@ class Verifier:
         self, subject: Subject, check: Gate, target: TargetSpec, precision: str, saved: SavedStep | None
     ) -> Parity:
         """All that is held of programs as one engine runs them."""
-        gates, guidance = PRECISIONS[precision], self.reference.sampling.guidance_scale
+        gates = PRECISIONS[precision]
         decode_db = decode_threshold_db(self.reference, subject.generator, target, is_exact=subject.is_exact)
         if subject.is_wider and precision == target.precision:
             step_db = self._check_graph(subject, check, "step")
@@ -105,7 +105,7 @@ class Verifier:
             decode_threshold_db=decode_db,
             num_classes=len(self.trajectories),
             step_indices=tuple(range(self.reference.sampling.steps)),
-            guidance_scales=(sweep_scale(guidance), 0.0, 1.0, *line_scales(guidance)),
+            guidance_scales=tried_scales(self.reference.sampling),
             class_psnr_db=class_db,
         )
 
@@ -144,9 +144,7 @@ class Verifier:
                 check.require(what, scale * slope, actual - null, threshold_db, class_index=trajectory.class_index)
 
     def _run_detached(self, generator: Generator) -> list[np.ndarray]:
-        return list(
-            generator.without_pack().trajectory(self.learngene.noise, 0, self.reference.sampling.guidance_scale)
-        )
+        return list(generator.without_pack().trajectory(self.learngene.noise, 0))
 
     def _check_detached(self, generator: Generator, check: Gate, before: list[np.ndarray], target: TargetSpec) -> float:
         """Without a pack the base is the learngene alone, with the bits that it had before packs were attached."""
@@ -208,7 +206,7 @@ class Verifier:
         for trajectory in self.trajectories:
             index = trajectory.class_index
             generator, class_index = subject.choose(index)
-            *_, final = generator.trajectory(trajectory.noise, class_index, self.reference.sampling.guidance_scale)
+            *_, final = generator.trajectory(trajectory.noise, class_index)
             expected = trajectory.latents[-1]
             measured.append(check.require("trajectory", expected, final, threshold_db, class_index=index))
             error = max(error, float(np.abs(expected - final).max()))

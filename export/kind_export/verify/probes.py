@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kind_core.samplers import Sampling
 from kind_export.verify.reference import Reference, Trajectory
 from kind_runtimes.generator import Generator
 
@@ -44,7 +45,7 @@ class Probe:
 
 def make_probes(reference: Reference, trajectory: Trajectory) -> tuple[Probe, ...]:
     """All steps at one scale; a guided one at 0 and 1; the first, the middle and the last from larger latents."""
-    steps, scale = reference.sampling.steps, sweep_scale(reference.sampling.guidance_scale)
+    steps, scale = reference.sampling.steps, sweep_scale(reference.sampling)
     tried = [(index, scale, 1.0) for index in range(steps)]
     middle = middle_guided(reference)
     if middle is not None:
@@ -58,8 +59,18 @@ def step_indices(steps: int) -> tuple[int, ...]:
     return tuple(sorted({0, min(1, steps - 1), steps // 4, steps // 2, steps - 1}))
 
 
-def sweep_scale(guidance: float) -> float:
-    """The default, or one that differs from no guidance clearly."""
+def tried_scales(sampling: Sampling) -> tuple[float, ...]:
+    """All scales at which steps are tried; where the network takes none, the class alone."""
+    if not sampling.takes_guidance:
+        return (sweep_scale(sampling),)
+    return sweep_scale(sampling), 0.0, 1.0, *line_scales(sampling.guidance_scale)
+
+
+def sweep_scale(sampling: Sampling) -> float:
+    """The default, or one that differs from no guidance clearly where the network takes any."""
+    guidance = sampling.guidance_scale
+    if not sampling.takes_guidance:
+        return guidance
     return guidance if abs(guidance - 1) >= _MIN_GUIDANCE else guidance + 1.5
 
 
@@ -69,7 +80,9 @@ def line_scales(guidance: float) -> tuple[float, ...]:
 
 
 def middle_guided(reference: Reference) -> int | None:
-    """The middle one of the guided steps, if there are any."""
+    """The middle one of the steps that take a guidance scale, if there are any."""
+    if not reference.sampling.takes_guidance:
+        return None
     guided = [index for index, is_on in enumerate(reference.sampling.guided) if is_on]
     return guided[len(guided) // 2] if guided else None
 

@@ -6,6 +6,7 @@ Nothing here knows of rewrites, tables or programs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from kind_core.errors import VerificationError
 from kind_core.noise import start_noise
 from kind_core.samplers import Sampling
 from kind_core.sampling import predict_guided
-from kind_core.schedule import make_scheduler
+from kind_core.schedule import make_scheduler, step_times
 from kind_export.blending import Opening, describe_openings, opening_inputs, plain_openings
 
 MIN_STD = 0.05
@@ -67,7 +68,7 @@ class Reference:
         latents = [torch.from_numpy(noise) * self.sampling.initial_noise_scale]
         denoised: list[Tensor] = []
         for index, timestep in enumerate(scheduler.timesteps):
-            output = self._predict(latents[-1], timestep, class_index, self.sampling.scale_at(index))
+            output = self._predict(latents[-1], scheduler, index, class_index, self.sampling.scale_at(index))
             latents.append(scheduler.step(output, timestep, latents[-1]).prev_sample)
             if hasattr(scheduler, "model_outputs"):
                 denoised.append(scheduler.model_outputs[-1])
@@ -91,14 +92,14 @@ class Reference:
         scheduler.set_begin_index(start) if hasattr(scheduler, "set_begin_index") else None
         for i in range(start, index):
             before = torch.from_numpy(trajectory.latents[i])
-            scale = self.sampling.scale_at(i)
-            output = self._predict(before, scheduler.timesteps[i], trajectory.class_index, scale)
+            output = self._predict(before, scheduler, i, trajectory.class_index, self.sampling.scale_at(i))
             scheduler.step(output, scheduler.timesteps[i], before)
         latents = torch.from_numpy(trajectory.latents[index]) * gain
         if index and hasattr(scheduler, "model_outputs"):
             scheduler.model_outputs[-1] = scheduler.model_outputs[-1] * gain
         timestep = scheduler.timesteps[index]
-        output = self._predict(latents, timestep, trajectory.class_index, self.sampling.scale_at(index, guidance))
+        scale = self.sampling.scale_at(index, guidance)
+        output = self._predict(latents, scheduler, index, trajectory.class_index, scale)
         advanced = scheduler.step(output, timestep, latents).prev_sample
         kept = scheduler.model_outputs[-1].numpy() if hasattr(scheduler, "model_outputs") else None
         return advanced.numpy(), kept
@@ -143,8 +144,9 @@ class Reference:
         difference = model(latents, t, label, gate) - model(latents, t, label, closed)
         return float(difference.abs().max())
 
-    def _predict(self, latents: Tensor, timestep: Tensor, class_index: int, guidance: float) -> Tensor:
-        return predict_guided(self.checkpoint.model, latents, timestep, *self._open(class_index), guidance)
+    def _predict(self, latents: Tensor, scheduler: Any, index: int, class_index: int, guidance: float | None) -> Tensor:
+        timestep, end = step_times(scheduler, index)
+        return predict_guided(self.checkpoint.model, latents, timestep, *self._open(class_index), guidance, end)
 
     def _open(self, class_index: int) -> tuple[Tensor, Tensor]:
         """Label and gate of a class, (1,), or of a blend, (1, classes); past the last is the learngene alone."""

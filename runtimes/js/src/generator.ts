@@ -93,6 +93,10 @@ export class Generator {
   /** The same from start noise of unit variance; the seed is only named in errors. */
   async *generateFrom(noise: Float32Array, options: DrawOptions = {}): AsyncGenerator<Frame, void, undefined> {
     const { seed = 0, guidance = this.manifest.guidance_scale, previewEvery = 1, signal } = options;
+    const { distillation } = this.manifest;
+    if (distillation !== undefined && options.guidance !== undefined) {
+      throw new ConfigError(`guidance ${distillation.guidance_scale} is built in; another does not apply`, "leave it out");
+    }
     if (!(Math.abs(guidance) <= MAX_GUIDANCE)) {
       throw new ConfigError(`guidance is ${guidance}, expected a finite number up to ${MAX_GUIDANCE}`);
     }

@@ -5,7 +5,7 @@ import schema from "../../kind_runtimes/schemas/manifest.schema.json" with { typ
 import { BundleError, TargetError } from "./errors.js";
 
 export const MANIFEST_NAME = "manifest.json";
-const FORMAT_VERSION = 1;
+const FORMAT_VERSION = 2;
 const TARGET = "onnx";
 
 export interface ClassInfo {
@@ -41,6 +41,13 @@ export interface PackSpec extends ClassInfo, FileSpec {
   readonly file: string;
 }
 
+/** What a model that draws in few steps was taught: guidance is built in, and no program has an input for it. */
+export interface Distillation {
+  readonly steps: readonly number[];
+  readonly guidance_scale: number;
+  readonly guidance_interval: readonly number[];
+}
+
 /** The fields of `manifest.json` that running needs, by their names there. */
 export interface Manifest {
   readonly format_version: number;
@@ -50,6 +57,7 @@ export interface Manifest {
   readonly sampler: string;
   readonly guidance_scale: number;
   readonly guided_steps?: readonly number[];
+  readonly distillation?: Distillation;
   readonly initial_noise_scale: number;
   readonly latents_shape: readonly number[];
   readonly targets: Readonly<Record<string, TargetSpec>>;

@@ -79,7 +79,7 @@ describe("the manifest", () => {
   });
 
   test("of a newer format is refused", async () => {
-    await expect(changeManifest((data) => (data.format_version = 2))).rejects.toThrow("format_version 2, this program reads up to 1");
+    await expect(changeManifest((data) => (data.format_version = 3))).rejects.toThrow("format_version 3, this program reads up to 2");
   });
 
   test.each([

@@ -79,8 +79,8 @@ function showModel(opened: Opened): void {
   classes.replaceChildren(...opened.classes.map(makeOption));
   selectClass(wanted);
   element("pack-field", HTMLElement).hidden = !opened.takesPacks;
-  guidance.value = parameters.get("guidance") ?? String(opened.guidance);
-  guidance.disabled = !opened.isGuided.includes(true);
+  guidance.value = (opened.isGuidanceBuiltIn ? null : parameters.get("guidance")) ?? String(opened.guidance);
+  guidance.disabled = opened.isGuidanceBuiltIn || !opened.isGuided.includes(true);
   element("guidance-note", HTMLElement).textContent = describeGuidance(opened);
   showGuidance();
   element("facts", HTMLElement).replaceChildren(...listFacts(opened, bundleUrl));
@@ -96,7 +96,10 @@ function selectClass(wanted: string | null): void {
   classes.value = (fits ?? classes.options[0])?.value ?? "";
 }
 
-function describeGuidance({ guidance: usual, isGuided, steps }: Opened): string {
+function describeGuidance({ guidance: usual, isGuided, isGuidanceBuiltIn, steps }: Opened): string {
+  if (isGuidanceBuiltIn) {
+    return `${usual} is built into the model, which takes no other.`;
+  }
   const guidedSteps = isGuided.filter(Boolean).length;
   const part = guidedSteps === steps ? "" : `; it acts in ${guidedSteps} of the ${steps} steps`;
   return `How strictly the picture follows the class. ${usual} is the bundle's${part}.`;

@@ -43,6 +43,7 @@ export interface Opened {
   readonly steps: number;
   readonly sampler: string;
   readonly guidance: number;
+  readonly isGuidanceBuiltIn: boolean;
   /** For each step, whether guidance is on. */
   readonly isGuided: readonly boolean[];
   readonly precision: string;

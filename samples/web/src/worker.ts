@@ -73,7 +73,8 @@ async function open(request: OpenRequest, signal: AbortSignal, report: Report): 
     takesPacks: manifest.pack_base !== undefined,
     steps: manifest.steps,
     sampler: manifest.sampler,
-    guidance: manifest.guidance_scale,
+    guidance: manifest.distillation?.guidance_scale ?? manifest.guidance_scale,
+    isGuidanceBuiltIn: manifest.distillation !== undefined,
     isGuided: Array.from({ length: manifest.steps }, (_, index) => isGuided(manifest, index)),
     precision,
     sizeBytes: files.reduce((sum, size) => sum + size, 0),
@@ -102,7 +103,8 @@ async function draw(request: DrawRequest, signal: AbortSignal, report: Report): 
   const stepMs: number[] = [];
   let last: Frame | undefined;
   for await (const frame of generator.generate({
-    ...(index === undefined ? {} : { class: index }), seed, guidance, signal, previewEvery: isPreviewed ? 1 : 0,
+    ...(index === undefined ? {} : { class: index }),
+    ...(opened!.bundle.manifest.distillation === undefined ? { guidance } : {}), seed, signal, previewEvery: isPreviewed ? 1 : 0,
   })) {
     stepMs.push(frame.stepMs);
     last = frame;

@@ -119,6 +119,7 @@ class BundleDrawer:
         self.size = decode.outputs[0].shape[-1]
         sampling = manifest.sampling
         if settings.guidance is not None:
+            manifest.require_guidance()
             sampling = replace(sampling, guidance_scale=settings.guidance)
         self.drawing = Drawing(
             source=f"{path} in {name}, {manifest.target(name).precision}",

@@ -46,10 +46,14 @@ class Losses:
         generator: torch.Generator,
         rows: Tensor | None,
         *,
+        classes: Tensor,
         batch_size: int,
         share: slice,
     ) -> Tensor:
-        """The mean over the photos of every term of `names`, weighted: their sum is the loss. Else as `measure`."""
+        """The mean over the photos of every term of `names`, weighted: their sum is the loss. Else as `measure`.
+
+        `rows` are the tailors of `classes`, in which labels count.
+        """
         images, noise, timesteps = self._draw(stored, generator, batch_size, share)
         noisy = self.objective.add_noise(images, noise, timesteps)
         with self._autocast():

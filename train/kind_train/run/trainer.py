@@ -30,6 +30,7 @@ from kind_train.data.latents import LatentSet
 from kind_train.data.photo_set import TrainingSet
 from kind_train.device import pick_device, tune_device
 from kind_train.objective import Objective
+from kind_train.run.distilling import DistillationLosses
 from kind_train.run.forms import read_forms, set_forms, tune_forms
 from kind_train.run.grid import Decode, save_sample_grid
 from kind_train.run.interrupts import hold_interrupts
@@ -106,19 +107,20 @@ class Trainer:
             self.model_config = with_provenance(self.model_config, config.perceptual)
         torch.manual_seed(config.seed)
         self.model = KindDiT(self.model_config.dit).to(self.device)
+        self.held_out = held_out
         self.objective = Objective(
             self.model_config.diffusion, self.device, timestep_mean=config.timestep_mean,
             timestep_std=config.timestep_std,
         )  # fmt: skip
-        self.losses = Losses(config, held_out, self.objective, self.device, self._autocast)
+        self.losses = self._make_losses()
         self.share = processes.share(config.batch_size)
         self.feeder = Feeder(train, config, self.share, self.device)
-        self.held_out = held_out
         if not resume:
             self._load_start(train)
         if self.base is not None:
             require_same_autoencoder(self.base, train)
             require_new(read_config(self.base), self.model_config.classes)
+        if self.base is not None or config.train == "tailors":
             freeze_learngene(self.model)
         self.step = 0
         self.best_loss = float("inf")
@@ -219,12 +221,17 @@ class Trainer:
             forward = DistributedDataParallel(self.model, device_ids=devices, gradient_as_bucket_view=True)
         return torch.compile(forward) if self.config.compile else forward
 
+    def _make_losses(self) -> Losses | DistillationLosses:
+        if self.config.teacher is None:
+            return Losses(self.config, self.held_out, self.objective, self.device, self._autocast)
+        return DistillationLosses(self.config, self.model_config, self.held_out, self.device, self._autocast)
+
     def _load_start(self, photos: TrainingSet) -> None:
         config = self.config
         if self.base is not None:
             start_adaptation(self.model, self.base, config.init_from, photos, self.objective, config.seed)
-        elif config.start_from is not None:
-            load_start(self.model, self.model_config, Path(config.start_from))
+        elif (start := config.teacher or config.start_from) is not None:
+            load_start(self.model, self.model_config, Path(start))
 
     def _save_checkpoint(self, name: str, model: KindDiT) -> None:
         """A checkpoint of the run's classes; where a base is adapted, of its own and the run's."""
@@ -245,6 +252,9 @@ class Trainer:
             identity["noise_schedule"] = config.noise_schedule
         if config.size is not None:
             identity["size"] = config.size
+        if config.teacher is not None:
+            steps = ",".join(map(str, config.steps))
+            identity |= {"teacher": hash_learngene(Path(config.teacher)), "steps": steps, "train": config.train}
         return identity if self.base is None else identity | {"base": hash_learngene(self.base)}
 
     def _read_state(self) -> TrainingState:
@@ -281,8 +291,9 @@ class Trainer:
         # Where every label was dropped no gate opens, but the model needs a row to look at.
         bank = rows if len(classes) else self.model.tailors.weight.detach()
         terms = self.losses.train(
-            self._forward, photos, labels, generator, bank, batch_size=self.config.batch_size, share=self.share
-        )
+            self._forward, photos, labels, generator, bank, classes=classes, batch_size=self.config.batch_size,
+            share=self.share,
+        )  # fmt: skip
         torch.autograd.backward(terms.sum())
         if rows.grad is not None:
             self.processes.average(rows.grad)

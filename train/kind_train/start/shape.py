@@ -11,6 +11,7 @@ from kind_core.classes import ClassInfo
 from kind_core.config import AutoencoderConfig, DiffusionConfig, DiTConfig, ModelConfig, on_schedule, preset
 from kind_core.errors import ConfigError
 from kind_train.config import TrainConfig
+from kind_train.start.distillation import make_student, refuse_student
 
 # What a preset says of a network, and of what it learns to predict.
 _SIZES = (
@@ -40,6 +41,9 @@ class Shape:
 
 def pick_shape(config: TrainConfig) -> Shape:
     """The shape that the options ask for; raises ConfigError where it cannot be trained or adapted."""
+    if config.teacher is not None:
+        student = make_student(config)
+        return Shape(dit=student.dit, diffusion=student.diffusion, autoencoder=student.autoencoder)
     if config.base is None and config.start_from is not None:
         if config.size is not None:
             raise ConfigError("--size was given, but --start-from says the size", "leave one of them out")
@@ -50,6 +54,7 @@ def pick_shape(config: TrainConfig) -> Shape:
             diffusion = on_schedule(diffusion, config.noise_schedule)
         return Shape(dit=dit if config.size is None else _resize(dit, config), diffusion=diffusion)
     base = read_config(Path(config.base))
+    refuse_student(config.base, base.diffusion, "adapted")
     if base.dit.is_dense:
         raise ConfigError(
             f"{config.base} is dense, so it has no tailors to adapt",
@@ -81,6 +86,7 @@ def _shape_of_start(config: TrainConfig, path: Path) -> Shape:
     """
     own = Path(config.output) / "last"  # a run that goes on does not need what it once started from
     start = read_config(path if path.exists() or not own.exists() else own)
+    refuse_student(config.start_from or "", start.diffusion, "trained on")
     if config.preset is not None:
         dit, diffusion = preset(config.preset)
         for name in _SIZES if start.autoencoder is not None or dit.in_channels != 3 else ("sample_size", *_SIZES):

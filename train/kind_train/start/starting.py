@@ -36,7 +36,8 @@ def load_start(model: KindDiT, config: ModelConfig, path: Path) -> None:
     Raises ConfigError where the checkpoint is of another architecture or predicts something else.
     """
     source = load_checkpoint(path, with_decoder=False)
-    if replace(source.config.dit, num_classes=config.dit.num_classes, tailor_ranks=None) != config.dit:
+    dit = replace(source.config.dit, num_classes=config.dit.num_classes, tailor_ranks=None)
+    if replace(dit, end_blocks=config.dit.end_blocks) != config.dit:  # a student has the parameters of its teacher
         raise ConfigError(
             f"{path} works on {source.config.dit.sample_size} x {source.config.dit.sample_size}, the data are "
             f"{config.dit.sample_size} x {config.dit.sample_size}",

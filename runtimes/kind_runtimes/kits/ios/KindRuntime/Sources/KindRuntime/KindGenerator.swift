@@ -11,7 +11,7 @@ public struct KindGenerator: Sendable {
     /// Draws one picture of a class, by id or name. The same seed gives the same picture in every runtime.
     ///
     /// - Parameters:
-    ///   - guidance: nil for the bundle's own.
+    ///   - guidance: nil for the bundle's own; the only choice where it is built in.
     ///   - interval: Steps between previews. Each costs a decode, which is next to nothing where latents are pixels;
     ///     0 for none but the last.
     public func generate(
@@ -23,7 +23,7 @@ public struct KindGenerator: Sendable {
         let index = try manifest.index(ofClass: name)
         let choosesClass = programs.takes("class_index") || programs.spec.classFunctions != nil
         let choice: [String: Tensor] = choosesClass ? ["class_index": .scalar(Float(index))] : [:]
-        return generation(choice, seed, guidance, interval)
+        return try generation(choice, seed, guidance, interval)
     }
 
     /// Draws one picture of a base with `pack` attached; without one, the learngene alone.
@@ -31,13 +31,17 @@ public struct KindGenerator: Sendable {
         pack: Pack?, seed: UInt64, guidance: Float? = nil, previewEvery interval: Int = 1
     ) throws -> Generation {
         try pack?.check(against: manifest)
-        return generation(try Pack.inputs(pack, for: programs.spec.inputs), seed, guidance, interval)
+        return try generation(try Pack.inputs(pack, for: programs.spec.inputs), seed, guidance, interval)
     }
 
     private func generation(
         _ choice: [String: Tensor], _ seed: UInt64, _ guidance: Float?, _ interval: Int
-    ) -> Generation {
-        Generation(
+    ) throws -> Generation {
+        if let distillation = manifest.distillation, guidance != nil {
+            throw KindError(
+                "guidance \(distillation.guidanceScale) is built in; another does not apply", hint: "Leave it out.")
+        }
+        return Generation(
             manifest: manifest, programs: programs, choice: choice, seed: seed,
             guidance: guidance ?? manifest.guidanceScale, interval: interval)
     }
@@ -90,7 +94,7 @@ public struct Generation: AsyncSequence, Sendable {
         if let unguided = programs.stepUnguided, !manifest.isGuided(index) {
             outputs = try await unguided(inputs)
         } else {
-            inputs["guidance"] = .scalar(guidance)
+            if manifest.distillation == nil { inputs["guidance"] = .scalar(guidance) }
             outputs = try await programs.step(inputs)
         }
         // outputs are called next_latents and next_history: no format lets an output share its input's name

@@ -13,7 +13,7 @@ public struct ClassInfo: Codable, Hashable, Sendable, Identifiable {
 
 /// `manifest.json` of a bundle: what it draws and how its programs are called.
 public struct Manifest: Decodable, Sendable {
-    public static let formatVersion = 1
+    public static let formatVersion = 2
     public static let noiseGenerator = "philox4x32-10+box-muller/1"
 
     public let name: String
@@ -23,6 +23,8 @@ public struct Manifest: Decodable, Sendable {
     public let guidanceScale: Float
     /// The steps with guidance, where it is not all of them.
     public let guidedSteps: Set<Int>?
+    /// Of a model that draws in few steps, whose guidance is built in.
+    public let distillation: Distillation?
     public let initialNoiseScale: Float
     public let latentsShape: [Int]
     /// Of a base, which holds no class itself: the hash that its packs carry.
@@ -32,13 +34,25 @@ public struct Manifest: Decodable, Sendable {
     let files: [String: FileSpec]
 
     enum CodingKeys: String, CodingKey {
-        case name, classes, steps, targets, files
+        case name, classes, steps, targets, files, distillation
         case guidanceScale = "guidance_scale"
         case guidedSteps = "guided_steps"
         case initialNoiseScale = "initial_noise_scale"
         case latentsShape = "latents_shape"
         case packBase = "pack_base"
         case noiseGenerator = "noise_generator"
+    }
+
+    /// What a model that draws in few steps was taught; no program of it takes a guidance scale.
+    public struct Distillation: Decodable, Sendable {
+        /// The numbers of steps that were trained, most first.
+        public let steps: [Int]
+        public let guidanceScale: Float
+
+        enum CodingKeys: String, CodingKey {
+            case steps
+            case guidanceScale = "guidance_scale"
+        }
     }
 
     struct TargetSpec: Decodable, Sendable {

@@ -33,16 +33,24 @@ class KindGenerator internal constructor(
      * Draws one picture of a class, by id or name, when it is collected; the same seed gives the same picture in every
      * runtime. Cancelling the collector stops before the next step.
      *
-     * @param guidance null for the bundle's own.
+     * @param guidance null for the bundle's own; the only choice where it is built in.
      * @param previewEvery steps between previews. Each costs a decode, which is next to nothing where latents are
      *   pixels; 0 for none but the last.
      */
     fun generate(className: String, seed: ULong, guidance: Float? = null, previewEvery: Int = 1): Flow<Preview> =
-        draw(choose(className), seed, guidance ?: manifest.guidanceScale, previewEvery)
+        draw(choose(className), seed, scale(guidance), previewEvery)
 
     /** Draws one picture of a base with [pack] attached; without one, the learngene alone. */
     fun generate(pack: Pack?, seed: ULong, guidance: Float? = null, previewEvery: Int = 1): Flow<Preview> =
-        draw(attach(pack), seed, guidance ?: manifest.guidanceScale, previewEvery)
+        draw(attach(pack), seed, scale(guidance), previewEvery)
+
+    private fun scale(guidance: Float?): Float {
+        val builtIn = manifest.builtInGuidance
+        if (guidance != null && builtIn != null) {
+            throw KindException("guidance $builtIn is built in; another does not apply", "Leave it out.")
+        }
+        return guidance ?: manifest.guidanceScale
+    }
 
     /** The inputs of `step` that say which class is drawn. */
     internal fun choose(className: String): Map<String, Tensor> {
@@ -88,7 +96,8 @@ class KindGenerator internal constructor(
     internal fun step(index: Int, inputs: Map<String, Tensor>, guidance: Float): Map<String, Tensor> {
         val chosen = inputs + ("step_index" to Tensor.scalar(index))
         val unguided = programs.stepUnguided.takeUnless { manifest.isGuided(index) }
-        val outputs = unguided?.run(chosen) ?: programs.step.run(chosen + ("guidance" to Tensor.scalar(guidance)))
+        val scaled = if (manifest.builtInGuidance == null) chosen + ("guidance" to Tensor.scalar(guidance)) else chosen
+        val outputs = unguided?.run(chosen) ?: programs.step.run(scaled)
         return outputs.mapKeys { it.key.removePrefix("next_") }
     }
 

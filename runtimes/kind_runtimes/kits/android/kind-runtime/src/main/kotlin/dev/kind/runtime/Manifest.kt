@@ -18,6 +18,7 @@ data class ClassInfo(val id: String, val names: List<String>) {
  *
  * @property classes in the order of `class_index`; of a base, those of its packs.
  * @property guidedSteps the steps with guidance, where it is not all of them.
+ * @property builtInGuidance what a model that draws in few steps holds; its programs take no other.
  * @property packBase of a base, which holds no class itself: the hash that its packs carry.
  */
 class Manifest private constructor(
@@ -26,6 +27,7 @@ class Manifest private constructor(
     val steps: Int,
     val guidanceScale: Float,
     val guidedSteps: Set<Int>?,
+    val builtInGuidance: Float?,
     val initialNoiseScale: Float,
     val latentsShape: List<Int>,
     val packBase: String?,
@@ -78,7 +80,7 @@ class Manifest private constructor(
     )
 
     companion object {
-        const val FORMAT_VERSION = 1
+        const val FORMAT_VERSION = 2
         const val NOISE_GENERATOR = "philox4x32-10+box-muller/1"
 
         /** Reads the text of `manifest.json`; throws a [KindException] where it is damaged or newer than this library. */
@@ -107,6 +109,7 @@ class Manifest private constructor(
                 steps = json.getInt("steps"),
                 guidanceScale = json.getDouble("guidance_scale").toFloat(),
                 guidedSteps = json.optJSONArray("guided_steps")?.ints()?.toSet(),
+                builtInGuidance = json.optJSONObject("distillation")?.getDouble("guidance_scale")?.toFloat(),
                 initialNoiseScale = json.getDouble("initial_noise_scale").toFloat(),
                 latentsShape = json.getJSONArray("latents_shape").ints(),
                 packBase = if (json.has("pack_base")) json.getString("pack_base") else null,

@@ -1,0 +1,176 @@
+"""Distillation: a student starts as its teacher, comes nearer to its guided trajectory, and draws in few steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from tiny_training import TINY_DIT, make_config, make_photos, write_folder
+
+from kind_core.checkpoint import load_checkpoint, read_config, save_checkpoint
+from kind_core.config import DiffusionConfig, ModelConfig
+from kind_core.errors import ConfigError
+from kind_core.samplers import Sampling
+from kind_core.sampling import sample_latents
+from kind_core.schedule import choose_sampling
+from kind_train.cli import main
+from kind_train.run.distilling import DistillationLosses
+from kind_train.run.trainer import Trainer
+from kind_train.start.shape import pick_shape
+from tiny import tiny_model
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FLOW = DiffusionConfig(
+    noise_schedule="flow", prediction_type="sample", sampler="dpmpp", steps=20, guidance_scale=2.0
+)  # fmt: skip
+
+
+def save_teacher(path: Path, diffusion: DiffusionConfig = FLOW, **architecture: Any) -> Path:
+    dit = replace(TINY_DIT, depth=3, **architecture)
+    config = ModelConfig(dit=dit, diffusion=diffusion, classes=make_photos().classes)
+    save_checkpoint(path, config, tiny_model(dit))
+    return path
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_teacher(tmp_path_factory.mktemp("teacher") / "t")
+
+
+def distil(teacher: Path, output: Path, *, resume: bool = False, **options: Any) -> Trainer:
+    given = {"steps": (4, 2, 1), "label_dropout": 0.0, "learning_rate": 3e-3, "batch_size": 6, **options}
+    config = make_config(output, teacher=str(teacher), **given)
+    return Trainer(config, make_photos(12), make_photos(seed=1), resume=resume)
+
+
+def test_student_starts_as_its_teacher_and_says_what_it_is(teacher: Path, tmp_path: Path) -> None:
+    trainer = distil(teacher, tmp_path / "run")
+    state = load_checkpoint(teacher).model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in trainer.model.state_dict().items())
+    trainer.run()
+    student = read_config(tmp_path / "run" / "best")
+    assert student.dit.end_blocks == 1
+    assert student.diffusion.steps == 4
+    record = student.diffusion.distillation
+    assert record is not None
+    assert (record.steps, record.guidance_scale, record.guidance_interval) == ((4, 2, 1), 2.0, (0.0, 1.0))
+
+
+def test_targets_are_the_teachers_guided_trajectory(teacher: Path, tmp_path: Path) -> None:
+    """From noise to picture in one step: the target is where the teacher's own sampler arrives in twelve."""
+    trainer = distil(teacher, tmp_path / "run", steps=(1,))
+    losses = trainer.losses
+    assert isinstance(losses, DistillationLosses)
+    loaded = load_checkpoint(teacher)
+    noise = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    labels = torch.arange(3)
+    sampling = Sampling(sampler="dpmpp", steps=12, guidance_scale=2.0)
+    expected = sample_latents(loaded.model, FLOW, noise, labels, labels, sampling)
+    begin, end = torch.full((3,), 0.999), torch.zeros(3)
+    actual = losses._teacher.advance(noise, begin, end, labels, None, steps=12)
+    # the solver's timesteps are cut to whole numbers, which these are rounded to
+    assert (actual - expected).norm() < 0.02 * expected.norm()
+
+
+def test_student_comes_nearer_in_every_number_of_steps(teacher: Path, tmp_path: Path) -> None:
+    trainer = distil(teacher, tmp_path / "run", images=900, ema_decay=0.9, save_every=10**6)
+    noise = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    labels = torch.arange(6) % 3
+    loaded = load_checkpoint(teacher)
+    wanted = sample_latents(loaded.model, FLOW, noise, labels, labels, choose_sampling(FLOW))
+
+    def distances() -> list[float]:
+        diffusion, model = trainer.model_config.diffusion, trainer.averaged_model()
+        drawn = (
+            sample_latents(model, diffusion, noise, labels, labels, choose_sampling(diffusion, steps=steps))
+            for steps in (4, 2, 1)
+        )
+        return [float((one - wanted).square().mean()) for one in drawn]
+
+    before = distances()
+    trainer.run()
+    assert all(after < 0.7 * earlier for after, earlier in zip(distances(), before, strict=True))
+
+
+def test_resumed_run_has_the_losses_of_an_uninterrupted_one(teacher: Path, tmp_path: Path) -> None:
+    whole = distil(teacher, tmp_path / "whole", images=48)
+    whole.run()
+    distil(teacher, tmp_path / "parts", images=24).run()
+    rest = distil(teacher, tmp_path / "parts", images=48, resume=True)
+    rest.run()
+    assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), rest.model.parameters(), strict=True))
+
+
+def test_tailors_alone_leave_the_learngene(teacher: Path, tmp_path: Path) -> None:
+    trainer = distil(teacher, tmp_path / "run", train="tailors")
+    trainer.run()
+    before = load_checkpoint(teacher).model
+    after = load_checkpoint(tmp_path / "run" / "best").model
+    assert all(torch.equal(value, before.learngene_state()[name]) for name, value in after.learngene_state().items())
+    assert not torch.equal(after.tailors.weight, before.tailors.weight)
+
+
+@pytest.mark.parametrize(
+    ("diffusion", "expected"),
+    [
+        (replace(FLOW, prediction_type="flow_prediction"), "predicts 'flow_prediction' on noise schedule 'flow'"),
+        (DiffusionConfig(prediction_type="sample"), "predicts 'sample' on noise schedule 'linear', expected 'sample'"),
+    ],
+)
+def test_other_teachers_are_refused(diffusion: DiffusionConfig, expected: str, tmp_path: Path) -> None:
+    teacher = save_teacher(tmp_path / "t", diffusion)
+    with pytest.raises(ConfigError, match=expected) as caught:
+        distil(teacher, tmp_path / "run")
+    assert "kind-train fit --preset sample --noise-schedule flow" in caught.value.hint
+
+
+def test_student_teaches_and_trains_no_further(teacher: Path, tmp_path: Path) -> None:
+    distil(teacher, tmp_path / "run", images=6).run()
+    student = str(tmp_path / "run" / "best")
+    with pytest.raises(ConfigError, match="was distilled for 4, 2, 1 steps and cannot be distilled again"):
+        distil(Path(student), tmp_path / "again")
+    for what, options in {
+        "adapted": {"base": student, "label_dropout": 0.0}, "trained on": {"start_from": student},
+    }.items():  # fmt: skip
+        with pytest.raises(ConfigError, match=f"cannot be {what}"):
+            pick_shape(make_config(tmp_path / "x", **options))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"steps": ()}, "steps is \\(\\), expected numbers of steps"),
+        ({"steps": (1, 4)}, "expected each once, the most first"),
+        ({"train": "head"}, "train is 'head', expected one of"),
+        ({"preset": "sample"}, "preset is 'sample', expected none where a teacher is distilled"),
+        ({"perceptual": 0.1}, "perceptual is 0.1, expected 0"),
+    ],
+)
+def test_misfits_are_refused(teacher: Path, tmp_path: Path, options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        distil(teacher, tmp_path / "run", **options)
+
+
+def test_unknown_class_is_named(teacher: Path, tmp_path: Path) -> None:
+    config = make_config(tmp_path / "run", teacher=str(teacher), steps=(2, 1), label_dropout=0.0)
+    with pytest.raises(ConfigError, match="does not know the class 'class 3'"):
+        Trainer(config, make_photos(12, num_classes=4), make_photos(8, num_classes=4, seed=1))
+
+
+def test_command_and_its_resume(teacher: Path, tmp_path: Path) -> None:
+    write_folder(tmp_path / "photos", make_photos(24))
+    output = tmp_path / "run"
+    options = ["--data", tmp_path / "photos", "--steps", "4,2,1", "--batch-size", "6", "--device", "cpu"]
+    command = ["distill", "--checkpoint", teacher, *options, "--images", "12", "--output", output]
+    result = CliRunner().invoke(main, [str(one) for one in command])
+    assert result.exit_code == 0, result.output
+    assert len(list((output / "samples").iterdir())) == 1
+    result = CliRunner().invoke(main, ["distill", "--output", str(output), "--resume", "--images", "24"])
+    assert result.exit_code == 0, result.output
+    wrong = CliRunner().invoke(main, ["distill", "--output", str(output), "--resume", "--steps", "4,x"])
+    assert "steps is '4,x', expected whole numbers with commas between" in wrong.output
