@@ -31,7 +31,7 @@ def test_every_command_has_help_with_what_it_is_for(command: str) -> None:
 
 
 def test_the_paper_stands_beside_what_is_counted() -> None:
-    assert "table 1" in _kind_bench("paper").stdout
+    assert "Table 1" in _kind_bench("paper").stdout
     assert json.loads(_kind_bench("paper", "--json").stdout)["kind"] == "paper"
 
 

@@ -181,5 +181,5 @@ assert all(hasattr(kind_runtimes, name) for name in kind_runtimes.__all__)
 def test_a_name_the_package_lacks_is_an_attribute_error() -> None:
     import kind_runtimes
 
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="No kind_runtimes attribute nothing"):
         kind_runtimes.nothing  # noqa: B018
