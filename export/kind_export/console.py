@@ -44,7 +44,7 @@ def run_export(request: ExportRequest, *, as_json: bool) -> None:
 
     load = describe_load(report["host"])
     if load and any(target["measured"] for target in report["targets"].values()):
-        echo(f"note    the host was under {load}: its times are no measure; kind-bench run measures again")
+        echo(f"note    the host was under {load}: its times are no measure; kind-bench run measures again", err=True)
     for line in _describe_choice(report):
         echo(line)
     for line in _describe_forecasts(report) if request.devices else ():
@@ -55,7 +55,7 @@ def run_export(request: ExportRequest, *, as_json: bool) -> None:
     for kit in request.kits:
         echo(f"kit     {result.path / kit / 'README.md'}")
     echo(f"report  {result.path / 'report.html'}")
-    echo(f"next    open the report in a browser; {_next_command(result.path, result.manifest)}")
+    echo(f"next    open the report in a browser; {_next_command(result.path, result.manifest)}", err=True)
 
 
 def _next_command(bundle: Path, manifest: Manifest) -> str:

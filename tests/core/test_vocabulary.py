@@ -54,7 +54,7 @@ def test_an_option_has_a_text_a_default_and_a_unit(place: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_option_is_spelled_as_everywhere(name: str) -> None:
-    context = click.Context(COMMANDS[name])
+    context = COMMANDS[name].make_context(name, [], resilient_parsing=True)
     spelled = {one for param in COMMANDS[name].get_params(context) for one in param.opts}
     for spellings in (("-o", "--output"), ("--classes", "--class"), ("--licence", "--license"), ("-q", "--quiet")):
         assert spelled.issuperset(spellings) or spelled.isdisjoint(spellings), spellings

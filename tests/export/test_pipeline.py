@@ -147,6 +147,8 @@ def test_same_command_elsewhere_gives_the_same_bytes(export: Export, tmp_path: P
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == ["bundle  other.kind", "report  other.kind/report.html"]
+    assert done.stderr.splitlines()[0].endswith("loading torch and the exporters")
+    assert done.stderr.splitlines()[-1].endswith("kind-run other.kind --scale 8")
     first, second = export.bundle.path, tmp_path / "other.kind"
     assert list_files(first) == list_files(second)
     assert {"golden.safetensors", "preview.png", "onnx/step.onnx", "executorch/step.pte"} <= set(list_files(first))
