@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from kind_core.config import ModelConfig
 from kind_core.errors import CheckpointError
+from kind_core.files.json_files import read_json
 from kind_core.files.near_paths import suggest_path
 
 CONFIG_NAME = "config.json"
@@ -32,11 +32,11 @@ def read_config(path: Path) -> ModelConfig:
         hint = f"a checkpoint is a folder that holds {CONFIG_NAME}{suggest_path(path)}"
         raise CheckpointError(f"no checkpoint folder at {path}", hint)
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = read_json(file)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} has no {CONFIG_NAME}", "is it a checkpoint folder?") from error
     except OSError as error:
-        raise CheckpointError(f"cannot read {file}: {error.strerror}") from error
+        raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from error
     except ValueError as error:
         raise CheckpointError(f"{file} is not JSON: {error}") from error
     if not isinstance(data, dict):

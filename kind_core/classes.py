@@ -26,12 +26,14 @@ class ClassInfo:
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if not _is_id(self.id):
+        if not isinstance(self.id, str) or not _is_id(self.id):
             raise ClassNameError(f"class id {self.id!r} is not a plain file name of letters, digits, '_', '-' and '.'")
         if len(self.id.encode()) > MAX_ID_BYTES:
             raise ClassNameError(
                 f"class id {self.id!r} has {len(self.id.encode())} bytes, expected {MAX_ID_BYTES} at most"
             )
+        if not all(isinstance(name, str) for name in self.names):
+            raise ClassNameError(f"class {self.id!r} has names {list(self.names)!r}, expected texts")
         if not self.names:
             raise ClassNameError(f"class {self.id!r} has no name")
 

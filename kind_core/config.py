@@ -89,6 +89,8 @@ class DiTConfig:
         _require_number("mlp_ratio", self.mlp_ratio, above=0)
         if self.mlp_ratio > _LARGEST_MLP_RATIO:
             raise ConfigError(f"mlp_ratio is {self.mlp_ratio:g}, expected {_LARGEST_MLP_RATIO} at most")
+        if self.mlp_size < 1:
+            raise ConfigError(f"mlp_ratio is {self.mlp_ratio:g}, which leaves the MLP of {self.hidden_size} no unit")
         _require_number("mlp_norm_eps", self.mlp_norm_eps, above=0)
         for name in ("learn_sigma", "block_embedders"):
             if not isinstance(getattr(self, name), bool):

@@ -19,11 +19,17 @@ The command lines print `message` in one line and `hint` in a second, and exit w
 
 from __future__ import annotations
 
+_MAX_MESSAGE = 1000
+
 
 class KindError(Exception):
-    """An error that a user can mend. `message` names the offending and the expected value, `hint` the next step."""
+    """An error that a user can mend. `message` names the offending and the expected value, `hint` the next step.
+
+    What quotes more than anybody reads is shortened in its middle: a value of a damaged file may be megabytes.
+    """
 
     def __init__(self, message: str, hint: str = "") -> None:
+        message = message if len(message) <= _MAX_MESSAGE else f"{message[:600]} ... {message[-300:]}"
         super().__init__(message)
         self.message = message
         self.hint = hint

@@ -26,7 +26,10 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def report_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Turn a KindError into `error: <message>` and a hint on stderr with exit code 1, and Ctrl-C into exit code 130."""
+    """Turn a KindError into `error: <message>` and a hint on stderr with exit code 1, and Ctrl-C into exit code 130.
+
+    What the system refuses, by an OSError or for want of memory, is one line too.
+    """
 
     @wraps(command)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -40,6 +43,15 @@ def report_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
             hint = error.hint or (_say_where(click.get_current_context(silent=True)) if _is_of_options(error) else "")
             if hint:
                 tell(f"hint: {hint}")
+            sys.exit(1)
+        except BrokenPipeError:
+            raise  # nobody reads any more, which click ends quietly
+        except OSError as error:  # a name that is too long, a loop of links, a disk that went away
+            where = "" if error.filename is None else f": {error.filename}"
+            echo(f"error: {error.strerror or error}{where}", err=True)
+            sys.exit(1)
+        except MemoryError:
+            echo("error: there is not enough memory for this", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
             tell("interrupted: nothing was published")

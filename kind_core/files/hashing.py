@@ -6,9 +6,12 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from kind_core.files.regular_files import require_regular
+
 
 def hash_file(file: Path) -> str:
     """sha256 of a file, in hex; raises OSError when it cannot be read."""
+    require_regular(file)
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from kind_core.errors import KindError
+from kind_core.files.regular_files import read_text
 
-_MAX_BYTES = 64 << 20  # settings and lists of classes are kilobytes
+_MAX_DIGITS = 300  # what is longer is no float
+_MAX_DEPTH = 100  # who shows such a value, or checks it, goes as deep
 
 
 def read_object(file: Path, error: type[KindError], hint: str = "") -> dict[str, Any]:
@@ -17,20 +20,59 @@ def read_object(file: Path, error: type[KindError], hint: str = "") -> dict[str,
     NaN and infinities, which other programs write, are read as numbers.
     """
     try:
-        data = json.loads(_read_text(file))
-        json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair is no text, and could not be written
+        data = read_json(file)
     except OSError as reason:
         raise error(f"cannot read {file}: {reason.strerror or reason}", hint) from reason
-    except (ValueError, RecursionError) as reason:
+    except ValueError as reason:
         raise error(f"{file} is not JSON: {reason}", hint) from reason
     if not isinstance(data, dict):
         raise error(f"{file} holds a {type(data).__name__}, expected an object", hint)
     return data
 
 
-def _read_text(file: Path) -> str:
-    if file.exists() and not file.is_file():  # a pipe or a device has no end
-        raise OSError("it is no regular file")
-    if file.stat().st_size > _MAX_BYTES:
-        raise OSError(f"it has {file.stat().st_size} bytes, expected {_MAX_BYTES} or fewer")
-    return file.read_text(encoding="utf-8")
+def read_json(file: Path, *, is_strict: bool = False) -> Any:
+    """What `file` holds; raises OSError where it cannot be read, ValueError where it is no JSON (see `parse_json`)."""
+    return parse_json(read_text(file), is_strict=is_strict)
+
+
+def parse_json(text: str, *, is_strict: bool = False) -> Any:
+    """What `text` says; raises ValueError of one line where it is no JSON or nested too deeply.
+
+    `is_strict`: NaN and infinities, which are no JSON, are refused too.
+    """
+    constant, number = (_refuse, _parse_float) if is_strict else (None, None)
+    try:
+        data = json.loads(text, parse_int=_parse_int, parse_constant=constant, parse_float=number)
+        json.dumps(data, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except UnicodeEncodeError as error:  # it could not be written either
+        raise ValueError("it holds half a surrogate pair, which is no text") from error
+    _require_shallow(data)
+    return data
+
+
+def _require_shallow(data: Any) -> None:
+    level, depth = [data], 0
+    while level:
+        if depth > _MAX_DEPTH:
+            raise ValueError("it is nested too deeply")
+        parts = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level, depth = [inner for part in parts for inner in part], depth + 1
+
+
+def _parse_float(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits} is larger than any number here")
+    return number
+
+
+def _parse_int(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"it holds a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+from kind_core.files.regular_files import require_regular
+
 # The names that a safetensors header has for them.
 FLOATING = ("F16", "BF16", "F32", "F64")
 POINTER = "is a Git LFS pointer, not the weights: run git lfs pull, or download the file itself"
@@ -29,6 +31,7 @@ def find_misfit(file: Path, dtypes: Collection[str] = FLOATING) -> str | None:
 
 
 def is_pointer(file: Path) -> bool:
-    """Whether Git LFS left a few lines of text in the file's place."""
+    """Whether Git LFS left a few lines of text in the file's place; raises OSError where it is no file with an end."""
+    require_regular(file)
     with file.open("rb") as opened:
         return opened.read(len(_POINTER)) == _POINTER

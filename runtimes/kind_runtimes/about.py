@@ -13,7 +13,7 @@ from importlib.metadata import version
 
 from kind_core.classes import ClassInfo
 from kind_core.samplers import Sampling
-from kind_runtimes.manifest import NOISE_GENERATOR, TensorSpec
+from kind_runtimes.manifest import NOISE_GENERATOR, Manifest, ProgramSpec, TensorSpec
 
 PREFIX = "kind."
 _ABOUT_VERSION = 1
@@ -22,6 +22,8 @@ _ORDER = (
     "program", "how_to_call", "inputs", "outputs", "functions", "classes", "steps", "guided_steps", "sampler",
     "guidance_scale", "initial_noise_scale", "noise_generator", "author", "licence", "version", "format",
 )  # fmt: skip
+# what a manifest must say as its programs do
+_FACTS = ("steps", "guided_steps", "sampler", "initial_noise_scale", "noise_generator", "classes")
 _LISTS = ("inputs", "outputs", "classes", "guided_steps", "functions")
 DESCRIPTIONS = {
     "latents": "latents of the step before; before the first, start noise times initial_noise_scale",
@@ -111,6 +113,22 @@ def parse_about(texts: Mapping[str, str]) -> dict[str, object]:
     places = {name: place for place, name in enumerate(_ORDER)}
     names = sorted(found, key=lambda name: (places.get(name, len(places)), name))
     return {name: _parse_list(found[name]) if name in _LISTS else found[name] for name in names}
+
+
+def find_disagreement(texts: Mapping[str, str], manifest: Manifest, spec: ProgramSpec) -> str | None:
+    """In what a program and the manifest that lists it contradict each other, in words; None where they agree.
+
+    A program without texts says nothing. The default guidance scale is left to the manifest: any may be given.
+    """
+    classes = () if manifest.pack_base is not None else manifest.classes
+    said = About(classes=classes, sampling=manifest.sampling).describe(spec.name, spec.inputs, spec.outputs)
+    is_same_program = texts.get(f"{PREFIX}program") == spec.name  # a file of several describes its first
+    for name in (*_FACTS, *(("inputs", "outputs") if is_same_program else ())):
+        key = f"{PREFIX}{name}"
+        held, listed = texts.get(key, ""), said.get(key, "")
+        if f"{PREFIX}steps" in texts and held != listed:
+            return f"its {name.replace('_', ' ')} are {held or 'all'}, the manifest says {listed or 'all'}"
+    return None
 
 
 def _encode_tensors(specs: Sequence[TensorSpec]) -> str:

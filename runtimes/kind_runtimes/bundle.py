@@ -9,6 +9,7 @@ from kind_core.errors import BundleError, KindError
 from kind_core.files.hashing import hash_file
 from kind_core.files.litter import is_litter
 from kind_core.files.near_paths import suggest_path
+from kind_core.files.regular_files import read_text
 from kind_core.files.staging import OutputKind, find_foreign
 from kind_runtimes.external_data import list_external_data
 from kind_runtimes.manifest import MEASURED_FOLDER, PACK_SUFFIX, PACKS_FOLDER, Manifest, parse_manifest
@@ -44,6 +45,9 @@ def open_bundle(path: Path, *, run_code: bool = False) -> Bundle:
     are opened only where `run_code` asks for them, and a program reads only what the manifest lists.
     """
     manifest = read_manifest(path, run_code=run_code)
+    for name in (*manifest.files, *(pack.file for pack in manifest.packs)):
+        if not _stays_inside(name):
+            raise BundleError(f"{path / MANIFEST_NAME} lists {name!r}, which is outside the bundle", "export it again")
     held = {pack.file: pack.sha256 for pack in manifest.packs if (path / pack.file).exists()}
     for name, expected in {**manifest.files, **held}.items():
         _check_file(path, name, expected)
@@ -65,7 +69,7 @@ def read_manifest(path: Path, *, run_code: bool = False) -> Manifest:
     if not file.is_file():
         raise BundleError(f"{path} is not a bundle: it has no {MANIFEST_NAME}", "make one with kind-export")
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"cannot read {file}: {error}", "copy or export the bundle again") from error
     manifest = parse_manifest(text, str(file))
@@ -103,8 +107,6 @@ def list_program_files(manifest: Manifest, target: str) -> list[str]:
 
 
 def _check_file(path: Path, name: str, expected: str) -> None:
-    if not _stays_inside(name):
-        raise BundleError(f"{path / MANIFEST_NAME} lists {name!r}, which is outside the bundle", "export it again")
     if not (path / name).is_file():
         raise BundleError(f"{path} has no file {name}", "copy the whole bundle or export it again")
     if not (path / name).resolve().is_relative_to(path.resolve()):
@@ -112,7 +114,7 @@ def _check_file(path: Path, name: str, expected: str) -> None:
     try:
         actual = hash_file(path / name)
     except OSError as error:
-        raise BundleError(f"cannot read {path / name}: {error.strerror}", "copy the bundle again") from error
+        raise BundleError(f"cannot read {path / name}: {error.strerror or error}", "copy the bundle again") from error
     if actual != expected:
         raise BundleError(
             f"{path / name} has sha256 {actual[:12]}..., the manifest expects {expected[:12]}...",
@@ -144,6 +146,8 @@ def _is_part(name: str, program: str) -> bool:
 
 
 def _stays_inside(name: str) -> bool:
-    return bool(name) and not any(
+    """Whether `name` is a file's below the bundle, on any system."""
+    is_nameable = bool(name) and "\0" not in name and all(len(part.encode()) < 256 for part in name.split("/"))
+    return is_nameable and not any(
         ".." in pure.parts or pure.is_absolute() or pure.anchor for pure in (PurePosixPath(name), PureWindowsPath(name))
     )

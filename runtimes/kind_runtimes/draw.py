@@ -25,6 +25,7 @@ from kind_runtimes.progress import OnProgress, Progress
 
 MAX_GUIDANCE = 100.0
 MAX_SCALE = 64
+MAX_COUNT = 10_000  # of pictures in one image: a million steps at least
 _LEARNGENE = ClassInfo(id="learngene", names=("learngene",))  # what a base draws without a pack
 
 
@@ -54,8 +55,8 @@ class RunRequest:
             raise ConfigError(f"both a class, {self.class_name!r}, and a pack, {self.pack}, were asked for", "give one")
         for name in ("count", "columns", "scale"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}, expected 1 or more")
+            if value is not None and not 1 <= value <= MAX_COUNT:
+                raise ConfigError(f"{name} is {value}, expected 1 to {MAX_COUNT}")
         if self.scale > MAX_SCALE:
             raise ConfigError(f"scale is {self.scale}, expected {MAX_SCALE} at most")
         if self.guidance is not None and not abs(self.guidance) <= MAX_GUIDANCE:  # also of NaN

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kind_core.errors import TargetError
+from kind_core.errors import BundleError, TargetError
 from kind_core.noise import start_noise
+from kind_runtimes.about import find_disagreement
 from kind_runtimes.engine_rows import holds_code
-from kind_runtimes.engines.runtime import DEFAULT_OPTIONS, Arrays, EngineOptions, Program, open_program
+from kind_runtimes.engines.runtime import DEFAULT_OPTIONS, Arrays, EngineOptions, Program, engine_errors, open_program
 from kind_runtimes.manifest import Manifest, ProgramSpec, TensorSpec
 from kind_runtimes.packs import Pack, check_pack, pack_inputs
 
@@ -77,10 +78,12 @@ class Generator:
         """Step `index` from the latents, the history and the class in `inputs`, by the program that it takes."""
         chosen = {**inputs, "step_index": np.array([index], np.int32)}
         if self.step_unguided is not None and not self.manifest.sampling.guided[index]:
-            return self.step_unguided(chosen)
+            with engine_errors(f"step_unguided {index} fails in {self.step.engine}"):
+                return self.step_unguided(chosen)
         if self.manifest.sampling.takes_guidance:
             chosen["guidance"] = np.array([guidance], np.float32)
-        return self.step(chosen)
+        with engine_errors(f"step {index} fails in {self.step.engine}"):
+            return self.step(chosen)
 
     def choose_class(self, class_index: int) -> Mapping[str, np.ndarray]:
         """The inputs of `step` that say which class is drawn; a program of several functions picks one by it."""
@@ -99,7 +102,8 @@ class Generator:
     def decode_picture(self, latents: np.ndarray) -> np.ndarray:
         """The picture of latents, uint8 (height, width, 3)."""
         assert self.decode is not None, "the bundle has no decode program"
-        return to_pixels(self.decode({"latents": latents})["image"])
+        with engine_errors(f"decode fails in {self.step.engine}"):
+            return to_pixels(self.decode({"latents": latents})["image"])
 
     @property
     def input_names(self) -> set[str]:
@@ -119,7 +123,10 @@ class Generator:
 def open_generator(
     folder: Path, manifest: Manifest, runtime: str, options: EngineOptions = DEFAULT_OPTIONS
 ) -> Generator:
-    """Open the programs of a bundle folder in `runtime`; raises TargetError for code that was not asked for."""
+    """Open the programs of a bundle folder in `runtime`; raises TargetError for code that was not asked for.
+
+    Raises BundleError where a program contradicts the manifest in what it says of itself.
+    """
     target = manifest.target(runtime)
     if holds_code(runtime) and not manifest.may_run_code:
         raise TargetError(
@@ -129,6 +136,12 @@ def open_generator(
     programs = {
         name: open_program(runtime, folder / spec.file, spec, options) for name, spec in target.programs.items()
     }
+    for name, spec in target.programs.items():
+        disagreement = find_disagreement(getattr(programs[name], "texts", {}), manifest, spec)
+        if disagreement is not None:
+            raise BundleError(
+                f"{folder / spec.file} is no program of this bundle: {disagreement}", "copy or export the bundle again"
+            )
     return Generator(
         manifest=manifest,
         step=programs["step"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -10,7 +11,8 @@ from importlib.resources import files
 from typing import Any
 
 from kind_core.classes import ClassInfo
-from kind_core.errors import BundleError, TargetError
+from kind_core.errors import BundleError, ClassNameError, ConfigError, TargetError
+from kind_core.files.json_files import parse_json
 from kind_core.precisions import PRECISIONS
 from kind_core.samplers import ALL_STEPS, Distillation, Sampling
 from kind_runtimes.engine_rows import ENGINES, holds_code
@@ -19,6 +21,9 @@ FORMAT_VERSION = 2  # of bundles that take no guidance; the others are written a
 PACKS_FOLDER = "packs"  # its files are listed apart
 PACK_SUFFIX = ".pack"
 MEASURED_FOLDER = "measured"  # results from other machines, added after the export
+MAX_STEPS = 10_000  # a noise schedule has a thousand
+MAX_ELEMENTS = 1 << 28  # of a tensor that a program takes or gives: 1 GB of floats
+_MAX_MESSAGE = 400  # of a schema: it may quote what it found, whole
 NOISE_GENERATOR = "philox4x32-10+box-muller/1"
 
 
@@ -134,7 +139,7 @@ def _fill_in(part: dict[str, Any]) -> dict[str, Any]:
 def parse_manifest(text: str, where: str) -> Manifest:
     """Check `manifest.json` against its schema and parse it; raises BundleError naming the field that does not fit."""
     try:
-        data = json.loads(text, parse_constant=refuse_constant)
+        data = parse_json(text, is_strict=True)
     except ValueError as error:
         raise BundleError(f"{where} is not JSON: {error}", "copy or export the bundle again") from error
     version = data.get("format_version") if isinstance(data, dict) else None
@@ -144,6 +149,25 @@ def parse_manifest(text: str, where: str) -> Manifest:
             "upgrade kind-diffusion",
         )
     check_schema(data, "manifest", where)
+    _require_sane(data, where)
+    try:
+        return _parse(data)
+    except (ClassNameError, ConfigError) as error:
+        raise BundleError(f"{where}: {error.message}", "export the bundle again") from error
+
+
+def _require_sane(data: Mapping[str, Any], where: str) -> None:
+    """Raise BundleError where a size is beyond any program: before anything is made of it."""
+    if data["steps"] > MAX_STEPS:
+        raise BundleError(f"{where} has {data['steps']} steps, expected {MAX_STEPS} at most", "export the bundle again")
+    programs = [program for target in data["targets"].values() for program in target["programs"].values()]
+    shapes = [one["shape"] for program in programs for one in (*program["inputs"], *program["outputs"])]
+    for shape in (data["latents_shape"], *shapes):
+        if math.prod(shape) > MAX_ELEMENTS:
+            raise BundleError(f"{where} has a tensor of shape {shape}, beyond any program's", "export the bundle again")
+
+
+def _parse(data: Mapping[str, Any]) -> Manifest:
     return Manifest(
         classes=tuple(ClassInfo(id=c["id"], names=tuple(c["names"])) for c in data["classes"]),
         sampling=_parse_sampling(data),
@@ -179,11 +203,24 @@ def check_schema(data: object, schema: str, where: str) -> None:
 
 def find_misfit(data: object, schema: str) -> str | None:
     """The first field of `data` that does not fit, and why; None where all do."""
-    import jsonschema
+    from jsonschema.exceptions import best_match
 
-    validator = jsonschema.Draft202012Validator(load_schema(schema))
-    error = jsonschema.exceptions.best_match(validator.iter_errors(data))
-    return None if error is None else f"{error.json_path} {error.message}"
+    error = best_match(_validator(schema).iter_errors(data))
+    if error is None:
+        return None
+    message = f"{error.json_path} {error.message}"
+    return message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]}..."
+
+
+@cache
+def _validator(schema: str) -> Any:
+    """Of a schema that ships; 20.0 is no whole number, because a program would take it for none."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
+
+    checker = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+    made: Any = extend  # its annotations are not whole
+    return made(Draft202012Validator, type_checker=checker)(load_schema(schema))
 
 
 def describe_program(program: ProgramSpec) -> dict[str, Any]:
@@ -195,11 +232,6 @@ def describe_program(program: ProgramSpec) -> dict[str, Any]:
         "inputs": [_describe_tensor(spec) for spec in program.inputs],
         "outputs": [_describe_tensor(spec) for spec in program.outputs],
     }
-
-
-def refuse_constant(name: str) -> None:
-    """For `json.loads(parse_constant=...)`: NaN and infinities are not JSON."""
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _describe_tensor(spec: TensorSpec) -> dict[str, Any]:

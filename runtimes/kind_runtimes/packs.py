@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from kind_core.classes import ClassInfo
 from kind_core.errors import BundleError, ClassNameError
+from kind_core.files.json_files import parse_json
 from kind_core.files.litter import is_hidden
 from kind_core.files.staging import file_kind
 from kind_core.files.weight_files import POINTER, find_misfit, is_pointer
@@ -116,7 +117,7 @@ def _read(file: Path, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, n
 
 def _parse_metadata(metadata: Mapping[str, str] | None, file: Path) -> dict[str, Any]:
     try:
-        data = json.loads((metadata or {})[_METADATA_KEY])
+        data = parse_json((metadata or {})[_METADATA_KEY])
         version = data["format_version"]
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(

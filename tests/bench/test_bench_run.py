@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -137,9 +138,12 @@ def test_a_bundle_of_core_ml_alone_cannot_be_timed(placeholders: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--sustain", "-1"], "sustain is -1.0, expected 0 or more"),
-        (["--repeat", "0"], "repeat is 0, expected 1 or more"),
-        (["--threads", "0"], "threads is 0, expected 1 or more"),
+        (["--sustain", "-1"], "sustain is -1.0, expected 0 to 86400"),
+        (["--sustain", "nan"], "sustain is nan, expected 0 to 86400"),
+        (["--repeat", "0"], "repeat is 0, expected 1 to 1000000"),
+        (["--repeat", "1000000000000"], "repeat is 1000000000000, expected 1 to 1000000"),
+        (["--threads", "0"], "threads is 0, expected 1 to 1024"),
+        (["--threads", "100000"], "threads is 100000, expected 1 to 1024"),
         (["--threads", "one"], "threads is 'one', expected whole numbers"),
         (["--runtime", "tflite"], "unknown runtime 'tflite'"),
         (["--runtime", "executorch", "--provider", "CPU"], "an ExecuTorch program has no --provider"),
@@ -178,7 +182,7 @@ def test_core_ml_takes_no_threads() -> None:
 def test_an_interruption_keeps_what_was_measured(small_bundle: Bundle, tmp_path: Path) -> None:
     file = tmp_path / "here.json"
     command = [sys.executable, "-m", "kind_bench.cli", "run", str(small_bundle.path), "-o", str(file)]
-    with interruptible([*command, "--runtime", "onnx", "--repeat", "100000000", "--rounds", "1"]) as process:
+    with interruptible([*command, "--runtime", "onnx", "--repeat", "1000000", "--rounds", "1"]) as process:
         assert process.stderr is not None
         assert process.stderr.readline() == "round 1 of 1: onnx\n"  # the programs are open
         time.sleep(3)  # samples are handed on twice a second
@@ -258,3 +262,21 @@ def _is_running(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="a system whose processes can be killed without a word")
+def test_a_worker_ends_with_its_parent(small_bundle: Bundle) -> None:
+    """A killed parent cannot say so: the end of the worker's stdin does."""
+    job = {
+        "bundle": str(small_bundle.path), "runtime": "onnx", "options": asdict(EngineOptions()), "cold": False,
+        "counts": asdict(Counts(repeat=1_000_000)), "profile": False,
+    }  # fmt: skip
+    command = [sys.executable, "-P", "-m", "kind_bench.measure.worker"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        worker.stdin.write(json.dumps(job) + "\n")
+        worker.stdin.flush()
+        assert "opened" in worker.stdout.readline()
+        worker.stdin.close()  # what the system does for a parent that was killed
+        assert worker.wait(timeout=30) == 1

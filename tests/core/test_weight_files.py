@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from kind_core.autoencoder import load_autoencoder, read_autoencoder
 from kind_core.checkpoint import load_checkpoint, read_config
+from kind_core.classes import ClassInfo
 from kind_core.errors import BundleError, CheckpointError
-from kind_runtimes.packs import read_pack
+from kind_runtimes.packs import encode_metadata, read_pack
 from tiny_autoencoder import save_autoencoder
 
 DTYPES = [(torch.int8, "I8"), (torch.int32, "I32"), (torch.bool, "BOOL"), (torch.float8_e4m3fn, "F8_E4M3")]
@@ -85,6 +86,7 @@ def test_a_pointer_of_git_lfs_is_called_one(checkpoint_path: Path, autoencoder: 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8, torch.float8_e5m2])
 def test_a_pack_of_another_type_is_refused(tmp_path: Path, dtype: torch.dtype) -> None:
     file = tmp_path / "koala.pack"
-    save_file({"tailor": torch.zeros(1, 4, dtype=dtype)}, file)
+    info = ClassInfo(id="n01882714", names=("koala",))
+    save_file({"tailor": torch.zeros(1, 4, dtype=dtype)}, file, encode_metadata(info, "0" * 64))
     with pytest.raises(BundleError, match="expected floating point: F16"):
         read_pack(file)

@@ -102,8 +102,8 @@ def test_the_image_is_called_after_the_class(
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
-        ({"count": 0}, ConfigError, "count is 0, expected 1 or more"),
-        ({"columns": -1}, ConfigError, "columns is -1, expected 1 or more"),
+        ({"count": 0}, ConfigError, "count is 0, expected 1 to 10000"),
+        ({"columns": -1}, ConfigError, "columns is -1, expected 1 to 10000"),
         ({"guidance": float("nan")}, ConfigError, "guidance is nan, expected a finite number"),
         ({"guidance": float("inf")}, ConfigError, "guidance is inf"),
         ({"guidance": 1000.0}, ConfigError, "up to 100"),

@@ -134,7 +134,7 @@ def test_a_missing_package_is_named_with_how_to_install_it(
     package = PACKAGES[runtime]
     for name in [n for n in sys.modules if n.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, f"kind_runtimes.{runtime}_program", raising=False)
+    monkeypatch.delitem(sys.modules, f"kind_runtimes.engines.{runtime}", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     program = small_bundle.manifest.target(runtime).programs["step"]
     with pytest.raises(TargetError, match=package) as caught:

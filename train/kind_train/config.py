@@ -10,11 +10,14 @@ from typing import Any
 
 from kind_core.console.commands import split_names
 from kind_core.errors import ConfigError
+from kind_core.files.regular_files import read_text
 
 REPORTS = ("tensorboard", "wandb", "csv")
 DEFAULT_PRESET = "sample"
 OPTIONS_NAME, HELD_OUT_NAME = "options.yaml", "held_out.json"  # in the folder of a run
 PRECISIONS = ("auto", "fp32", "bf16")
+MAX_BATCH_SIZE = 65_536  # twice the largest that anybody trained images with
+_MAX_DEPTH = 8  # of YAML: options are values and lists of names
 # What an option annotated so may hold, and how an error calls that. A bool is an int to Python, but not to a user.
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "text"),
@@ -99,6 +102,7 @@ class TrainConfig:
             _require_kind(f.name, getattr(self, f.name), str(f.type))
         for name in ("images", "batch_size", "save_every", "sample_every"):
             self._require(name, getattr(self, name) >= 1, "1 or more")
+        self._require("batch_size", self.batch_size <= MAX_BATCH_SIZE, f"{MAX_BATCH_SIZE} at most")
         for name in ("val_fraction", "decay_fraction", "label_dropout"):
             self._require(name, 0 <= getattr(self, name) < 1, "0 to below 1")
         for name in ("learning_rate", "max_grad_norm"):
@@ -224,16 +228,32 @@ def _require_kind(name: str, value: object, kind: str) -> None:
             raise ConfigError(f"{name} holds {part!r}, expected {expected_part}")
 
 
+def _require_plain(text: str, path: Path) -> None:
+    """Raise ConfigError before anything is built of aliases, a few of which make gigabytes, or of deep nesting."""
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > _MAX_DEPTH:
+            found = "is nested too deeply" if depth > _MAX_DEPTH else "has an alias, *name"
+            raise ConfigError(f"{path} {found}, expected `option: value` lines")
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = read_text(path)
+        _require_plain(text, path)
+        data = yaml.safe_load(text)
     except FileNotFoundError as error:
         raise ConfigError(f"no YAML file at {path}") from error
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is nested too deeply, expected `option: value` lines") from error
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         found = "nothing" if data is None else f"a {type(data).__name__}"

@@ -12,6 +12,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from kind_bench.counting import count_bundle
 from kind_bench.forecasting.devices import Device, load_device
 from kind_bench.measure.quick import Timing
@@ -20,6 +22,7 @@ from kind_bench.results.results import Results
 from kind_core.checkpoint import Checkpoint
 from kind_core.config import DiTConfig
 from kind_core.errors import BundleError
+from kind_core.files.json_files import read_json
 from kind_core.files.staging import PART, claimed, staged
 from kind_core.flops import count_flops, count_parameters
 from kind_export.compact.model import CompactModel, ConditioningTable, Factors, LowRankTable, Matrix
@@ -65,7 +68,12 @@ def refresh_report(path: Path, devices: Sequence[Device]) -> dict[str, Any]:
         measured = [_describe_measured(one) for one in read_measured(bundle)]
         forecasts = describe_forecasts(count_bundle(bundle), bundle.manifest, devices)
         data |= {"forecasts": forecasts, "measured_elsewhere": measured}
-        _write(path, data)
+        try:
+            _write(path, data)
+        except (TemplateError, LookupError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
+            # no hash holds a report, and its schema says less than its page shows
+            reason = " ".join(str(error).split())
+            raise BundleError(f"{path / REPORT_NAME} cannot be shown: {reason}", "export the bundle again") from error
         return data
 
 
@@ -76,7 +84,7 @@ def choose_devices(names: Sequence[str]) -> list[Device]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = read_json(file, is_strict=True)
     except (OSError, ValueError) as error:
         raise BundleError(f"cannot read {file}: {error}", "export the bundle again") from error
     version = data.get("format_version") if isinstance(data, dict) else None

@@ -23,6 +23,7 @@ from kind_bench.counting.work import ProgramWork
 from kind_core.errors import TargetError
 from kind_runtimes.bundle import Bundle
 from kind_runtimes.engine_rows import ENGINES, holds_code
+from kind_runtimes.engines.runtime import engine_errors
 from kind_runtimes.manifest import ProgramSpec
 
 
@@ -31,8 +32,7 @@ def count_program(file: Path, spec: ProgramSpec, target: str) -> ProgramWork:
 
     An ONNX step that picks a branch is counted guided; see `count_bundle` for the other.
     """
-    result: ProgramWork = _load_walker(target).count(file, spec)
-    return result
+    return _count(_load_walker(target), file, spec)
 
 
 def count_bundle(bundle: Bundle) -> dict[str, dict[str, ProgramWork]]:
@@ -45,11 +45,17 @@ def count_bundle(bundle: Bundle) -> dict[str, dict[str, ProgramWork]]:
         if holds_code(target):
             continue  # a folder of weights and code has no operators in a file
         walker = _load_walker(target)
-        works[target] = {name: walker.count(bundle.path / p.file, p) for name, p in entry.programs.items()}
+        works[target] = {name: _count(walker, bundle.path / p.file, p) for name, p in entry.programs.items()}
         if bundle.manifest.sampling.guided_steps is not None and "step_unguided" not in works[target]:
             step = entry.programs["step"]
-            works[target]["step_unguided"] = walker.count(bundle.path / step.file, step, is_guided=False)
+            works[target]["step_unguided"] = _count(walker, bundle.path / step.file, step, is_guided=False)
     return works
+
+
+def _count(walker: Any, file: Path, spec: ProgramSpec, **options: bool) -> ProgramWork:
+    with engine_errors(f"{file} cannot be counted"):  # a damaged file may be wrong in any way
+        work: ProgramWork = walker.count(file, spec, **options)
+        return work
 
 
 def _load_walker(target: str) -> Any:

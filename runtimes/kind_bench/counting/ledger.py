@@ -60,6 +60,7 @@ class Ledger:
     def __init__(self) -> None:
         self._sizes: dict[str, TensorSize] = {}
         self._stored: dict[str, int] = {}  # bytes by identity
+        self._bits: dict[str, int] = {}  # of an element, by identity
         self._constants: dict[str, tuple[str, ...]] = {}  # identities by name
         self._weights: set[str] = set()
         self._used: set[str] = set()
@@ -87,6 +88,7 @@ class Ledger:
         key = identity or name
         self._sizes[name], self._constants[name] = size, (key,)
         self._stored[key] = size.size_bytes if stored is None else stored
+        self._bits[key] = size.bits
         self._weights.add(name)
 
     def fold(self, name: str, size: TensorSize, reads: Iterable[str]) -> None:
@@ -145,9 +147,16 @@ class Ledger:
         return ProgramWork(
             target=target, program=program, ops=_fill_layers(self._ops),
             weight_bytes=sum(self._stored[key] for key in self._used),
+            bytes_by_bits=self._sum_by_bits(),
             peak_activation_bytes=self._find_peak({self._root(name) for name in outputs}),
             num_delegates=num_delegates,
         )  # fmt: skip
+
+    def _sum_by_bits(self) -> dict[int, int]:
+        sums: dict[int, int] = {}
+        for key in self._used:
+            sums[self._bits[key]] = sums.get(self._bits[key], 0) + self._stored[key]
+        return dict(sorted(sums.items()))
 
     def _root(self, name: str) -> str:
         return self._roots.get(name, name)

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from kind_bench.counting.ledger import Ledger, Node, TensorSize
 from kind_bench.counting.work import ComputePrecision, OpClass, ProgramWork
 from kind_core.errors import BundleError, TargetError
-from kind_runtimes.manifest import ProgramSpec
+from kind_runtimes.manifest import MAX_ELEMENTS, ProgramSpec
 
 BACKEND = "CPU"
 _VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
@@ -59,6 +59,12 @@ def count(file: Path, spec: ProgramSpec, *, is_guided: bool = True) -> ProgramWo
         raise BundleError(f"{file} cannot be read as an ONNX model: {error}", "export the bundle again") from error
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
+    for tensor in model.graph.initializer:
+        _require_whole(tensor)
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        shape = [one.dim_value for one in value.type.tensor_type.shape.dim]
+        if math.prod(shape) > MAX_ELEMENTS:  # inference counts through them, one by one
+            raise BundleError(f"{file} has a tensor of shape {shape}, beyond any program's", "export the bundle again")
     nodes = list(_flatten(model.graph, is_guided))
     walk = _Walk(types=_infer_types(model, nodes))
     walk.add_graph(model.graph, nodes)
@@ -216,6 +222,18 @@ def _attribute(node: Any, name: str, default: object = None) -> Any:
 
 def _size_of(tensor: Any) -> TensorSize:
     return TensorSize(shape=tuple(tensor.dims), bits=_bits(tensor.data_type, tensor.name))
+
+
+def _require_whole(tensor: Any) -> None:
+    """Raise BundleError where a shape says more than the file holds: shape inference would make room for it."""
+    if tensor.data_location == TensorProto.EXTERNAL or not tensor.raw_data:
+        typed = sum(len(getattr(tensor, f"{kind}_data")) for kind in ("float", "int32", "int64", "double", "uint64"))
+        held = typed if tensor.data_location != TensorProto.EXTERNAL else math.prod(tensor.dims)
+    else:
+        held = len(tensor.raw_data) * 8 // _bits(tensor.data_type, tensor.name)
+    if math.prod(tensor.dims) > held or min(tensor.dims, default=0) < 0:
+        shape = list(tensor.dims)
+        raise BundleError(f"tensor {tensor.name!r} has shape {shape}, but {held} numbers", "export the bundle again")
 
 
 def _bits(kind: int, name: str) -> int:

@@ -5,7 +5,8 @@ Filled by `counting` from the artifact itself, never from the eager model, so th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 OpClass = Literal[
@@ -52,7 +53,8 @@ class OpWork:
 class ProgramWork:
     """All operators of one program of `target` in the order of the file.
 
-    `weight_bytes`: constants of the program, each once. `peak_activation_bytes`: the most that is alive at a time
+    `weight_bytes`: constants of the program, each once; `bytes_by_bits`: the same by the bits of an element as stored,
+    of which packed numbers of 4 or 6 bits may be told as bytes. `peak_activation_bytes`: the most that is alive at once
     when every result is freed after its last reader. `num_delegates`: parts handed to an accelerated backend.
     """
 
@@ -62,6 +64,7 @@ class ProgramWork:
     weight_bytes: int
     peak_activation_bytes: int
     num_delegates: int
+    bytes_by_bits: Mapping[int, int] = field(default_factory=dict)
 
     def flops(self, convention: Convention = "full") -> int:
         """FLOPs of one run.

@@ -5,7 +5,6 @@ One TOML file a chip in `devices/`, or a user's own file. A figure that is less 
 
 from __future__ import annotations
 
-import json
 import math
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,8 @@ from typing import Any, Literal, get_args
 
 from kind_bench.forecasting.products import find_nearest, list_products
 from kind_core.errors import DeviceError
+from kind_core.files.json_files import parse_json
+from kind_core.files.regular_files import read_text
 from kind_runtimes.manifest import load_schema
 
 FORMAT_VERSION = 1
@@ -118,9 +119,9 @@ def list_devices() -> tuple[Device, ...]:
 def read_device(path: Path) -> Device:
     """A device from a file; raises DeviceError naming the file and the field that does not fit."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        reason = error.strerror or str(error) if isinstance(error, OSError) else "it is not UTF-8"
         raise DeviceError(f"cannot read the device file {path}: {reason}", "give --device a name or a file") from error
     return parse_device(text, str(path), device_id=path.stem, is_json=path.suffix == ".json")
 
@@ -128,8 +129,8 @@ def read_device(path: Path) -> Device:
 def parse_device(text: str, where: str, *, device_id: str, is_json: bool = False) -> Device:
     """Check a device file's text against the schema and parse it."""
     try:
-        data = json.loads(text) if is_json else tomllib.loads(text)
-    except ValueError as error:  # both decoders' errors are
+        data = parse_json(text) if is_json else tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # both decoders' errors are
         kind = "JSON" if is_json else "TOML"
         raise DeviceError(f"{where} is not {kind}: {error}", "mend the file or use a device of the table") from error
     _refuse_newer(data, where)

@@ -25,7 +25,7 @@ from kind_core.errors import ConfigError, KindError, TargetError
 from kind_core.files.hashing import hash_file
 from kind_runtimes.bundle import MANIFEST_NAME, Bundle, list_program_files, open_bundle
 from kind_runtimes.engine_rows import ENGINES, holds_code
-from kind_runtimes.engines.runtime import DEFAULT_OPTIONS, EngineOptions, check_runtime, is_installed
+from kind_runtimes.engines.runtime import DEFAULT_OPTIONS, MAX_THREADS, EngineOptions, check_runtime, is_installed
 from kind_runtimes.manifest import Manifest
 from kind_runtimes.progress import OnProgress, Progress
 
@@ -56,13 +56,13 @@ class BenchRequest:
     profile: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("warmup", self.warmup, 0), ("repeat", self.repeat, 1), ("rounds", self.rounds, 1),
-            ("images", self.images, 0), ("sustain", self.sustain_s, 0),
-            *(("threads", count, 1) for count in self.threads),
+        for name, value, least, most in (
+            ("warmup", self.warmup, 0, 100_000), ("repeat", self.repeat, 1, 1_000_000),
+            ("rounds", self.rounds, 1, 1000), ("images", self.images, 0, 100_000),
+            ("sustain", self.sustain_s, 0, 86_400), *(("threads", count, 1, MAX_THREADS) for count in self.threads),
         ):  # fmt: skip
-            if value < least:
-                raise ConfigError(f"{name} is {value}, expected {least} or more")
+            if not least <= value <= most:  # also of NaN
+                raise ConfigError(f"{name} is {value}, expected {least} to {most}")
         for runtime in self.runtimes:
             check_runtime(runtime)
 
@@ -247,8 +247,8 @@ def _run_worker(case: Gathering, job: dict[str, Any]) -> Generator[dict[str, Any
         assert process.stdout is not None
         try:
             with suppress(BrokenPipeError):  # it has died: its exit code says so below
-                process.stdin.write(json.dumps(job))
-                process.stdin.close()
+                process.stdin.write(json.dumps(job) + "\n")
+                process.stdin.flush()  # and stays open: where it ends, this process has died
             for line in process.stdout:
                 message = json.loads(line)
                 if "error" in message:
@@ -259,6 +259,8 @@ def _run_worker(case: Gathering, job: dict[str, Any]) -> Generator[dict[str, Any
             process.kill()
             process.wait()
             process.stdout.close()
+            with suppress(BrokenPipeError):
+                process.stdin.close()
         if code != 0:
             log.seek(0)
             raise _crash(case, code, log.read())

@@ -1,6 +1,7 @@
 """One case in a fresh process: `python -m kind_bench.measure.worker`, started by `session`.
 
-It reads its job from stdin and writes messages to stdout, JSON a line each:
+It reads its job from the first line of stdin, which stays open as long as its parent lives, and writes messages to
+stdout, JSON a line each:
     {"opened": {"engine", "first_ms", "file_cache"}}
     {"samples": [ms, ...], "part": "step"}            many
     {"finished": {"peak", "baseline", "measure", "again_ms"}}
@@ -17,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from kind_bench.measure.memory import begin_peak, drop_files, file_cache, read_peak
@@ -32,7 +34,8 @@ Send = Callable[[dict[str, Any]], None]
 
 def main() -> None:
     """Do the job on stdin."""
-    job = json.loads(sys.stdin.read())
+    job = json.loads(sys.stdin.readline())
+    Thread(target=_end_with_parent, daemon=True).start()
     # native code may write to stdout: it goes to stderr, and the messages have a stream of their own
     messages = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -45,6 +48,12 @@ def main() -> None:
     except KindError as error:
         send({"error": {"type": type(error).__name__, "message": error.message, "hint": error.hint}})
         sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    """Nobody would read what is measured after the process that asked for it has died, however it died."""
+    sys.stdin.read()
+    os._exit(1)
 
 
 def _measure(job: dict[str, Any], send: Send) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from typing import Any, Literal
 
 from kind_bench.results.results import Results, parse_results
 from kind_core.errors import ConfigError, ResultsError
-from kind_runtimes.manifest import find_misfit, load_schema, refuse_constant
+from kind_core.files.json_files import read_json
+from kind_runtimes.manifest import find_misfit, load_schema
 
 Group = Literal["size", "flops", "memory", "latency", "parity"]
 GROUPS: tuple[Group, ...] = ("size", "flops", "memory", "latency", "parity")
@@ -99,7 +99,7 @@ def parse_limit(text: str) -> float:
 
 def _read(file: Path) -> Results | dict[str, Any]:
     try:
-        data = json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+        data = read_json(file, is_strict=True)
     except FileNotFoundError:
         raise ResultsError(f"there is no file {file}", _EXPECTED) from None
     except (OSError, ValueError) as error:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from kind_core.errors import ResultsError
+from kind_core.files.json_files import read_json
 from kind_core.files.staging import file_kind, staged
-from kind_runtimes.manifest import find_misfit, refuse_constant
+from kind_runtimes.manifest import find_misfit
 
 RESULTS_VERSION = 1
 _AGAIN = "measure again, or write it as schemas/results.schema.json says"
@@ -85,7 +86,7 @@ def name_case(runtime: str, threads: int | None, provider: str | None) -> str:
 def read_results(file: Path) -> Results:
     """Read and check a results file; raises ResultsError naming what is wrong with it."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+        data = read_json(file, is_strict=True)
     except FileNotFoundError:
         raise ResultsError(f"there is no results file {file}", "measure with kind-bench run -o") from None
     except (OSError, ValueError) as error:

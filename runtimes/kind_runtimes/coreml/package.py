@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kind_core.errors import BundleError
+from kind_core.files.json_files import read_json
+from kind_core.files.regular_files import require_regular
 from kind_runtimes.quiet import import_coremltools
 
 _REWRITE_HINT = "export the program again"
@@ -87,7 +88,7 @@ def _find_model_file(path: Path) -> Path:
     """The file that Manifest.json calls the root model."""
     manifest_path = path / "Manifest.json"
     try:
-        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+        manifest = read_json(manifest_path)
         entry = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]
         return path / "Data" / str(entry["path"])
     except (FileNotFoundError, NotADirectoryError):
@@ -102,9 +103,10 @@ def _parse_spec(path: Path, model_file: Path) -> Any:
 
     spec = proto.Model_pb2.Model()
     try:
+        require_regular(model_file)
         spec.ParseFromString(model_file.read_bytes())
     except OSError as error:
-        raise BundleError(f"{model_file} cannot be read: {error.strerror}", _REWRITE_HINT) from error
+        raise BundleError(f"{model_file} cannot be read: {error.strerror or error}", _REWRITE_HINT) from error
     except DecodeError as error:
         raise BundleError(f"{model_file} is not a Core ML model: {error}", _REWRITE_HINT) from error
     kind = spec.WhichOneof("Type")

@@ -35,7 +35,9 @@ class EvaluatedProgram:
         self._file = file
         self._spec = spec
         self._function = function
-        self._evaluator = Evaluator(CoreMLPackage.open(file, function), arithmetic)
+        package = CoreMLPackage.open(file, function)
+        self._evaluator = Evaluator(package, arithmetic)
+        self.texts: dict[str, str] = dict(package.spec.description.metadata.userDefined)
         self.engine = "op-by-op evaluation of the saved Core ML package (no Apple hardware)"
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
@@ -63,6 +65,7 @@ class PredictedProgram:
             str(file), function_name=function, compute_units=_find_units(units)
         )
         self._spec = spec
+        self.texts: dict[str, str] = dict(self.model.user_defined_metadata)
         self.engine = "Core ML predict" if options.provider is None else f"Core ML predict on {units}"
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:

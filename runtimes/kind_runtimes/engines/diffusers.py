@@ -5,7 +5,6 @@ Opening it runs the `pipeline.py` of the folder: a bundle from elsewhere is code
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from diffusers.utils import dynamic_modules_utils, logging
 
 from kind_core.console.quiet import without_import_noise
 from kind_core.errors import BundleError, TargetError
+from kind_core.files.json_files import read_json
 from kind_runtimes.engines.runtime import DEFAULT_OPTIONS, Arrays, EngineOptions, check_inputs
 from kind_runtimes.manifest import ProgramSpec
 
@@ -97,7 +97,7 @@ def open_pipeline(folder: Path, *, without: tuple[str, ...] = (), only: tuple[st
 
 def _list_components(folder: Path) -> list[str]:
     try:
-        index = json.loads((folder / _INDEX_NAME).read_text(encoding="utf-8"))
+        index = read_json(folder / _INDEX_NAME)
         return [name for name, value in index.items() if isinstance(value, list) and not name.startswith("_")
                 and (folder / name).is_dir()]  # fmt: skip
     except (OSError, ValueError, AttributeError) as error:

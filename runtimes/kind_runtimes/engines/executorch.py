@@ -17,7 +17,7 @@ import torch
 from kind_core.console import join_lines
 from kind_core.errors import BundleError, TargetError
 from kind_runtimes.about import PREFIX, FileDescription
-from kind_runtimes.engines.runtime import DEFAULT_OPTIONS, Arrays, EngineOptions, check_inputs
+from kind_runtimes.engines.runtime import DEFAULT_OPTIONS, Arrays, EngineOptions, check_inputs, check_outputs
 from kind_runtimes.manifest import ProgramSpec, TensorSpec
 from kind_runtimes.quiet import without_import_noise
 
@@ -44,12 +44,15 @@ class ExecutorchProgram:
         # the program must outlive its method
         self._program, self._method = _load(file, function or DEFAULT_METHOD)
         self._spec = spec
+        self.texts = _read_texts(self._program)
         self.engine = f"ExecuTorch {version('executorch')} with XNNPACK on CPU"
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         arrays = check_inputs(inputs, self._spec)
         outputs = self._method.execute([torch.from_numpy(np.ascontiguousarray(a)) for a in arrays])
-        return {s.name: o.numpy().copy() for s, o in zip(self._spec.outputs, outputs, strict=True)}
+        named = {s.name: o.numpy().copy() for s, o in zip(self._spec.outputs, outputs, strict=True)}
+        check_outputs(named, self._spec)
+        return named
 
 
 def open_program(
@@ -84,11 +87,7 @@ def describe_file(file: Path) -> FileDescription:
     Raises BundleError where ExecuTorch cannot load it. The file names no inputs; its texts do.
     """
     program, method = _load(file, DEFAULT_METHOD)
-    texts = {
-        name.replace("_", ".", 1): str(program.load_method(name).execute([])[0])
-        for name in program.method_names
-        if name.startswith(PREFIX.replace(".", "_"))
-    }
+    texts = _read_texts(program)
     meta = method.metadata
     meta = meta() if callable(meta) else meta
     inputs = [(f"input {i}", meta.input_tensor_meta(i)) for i in range(meta.num_inputs())]
@@ -98,6 +97,15 @@ def describe_file(file: Path) -> FileDescription:
         inputs=tuple(_read_spec(name, one) for name, one in inputs),
         outputs=tuple(_read_spec(name, one) for name, one in outputs),
     )
+
+
+def _read_texts(program: Any) -> dict[str, str]:
+    """What a program says of itself: its constant methods."""
+    return {
+        name.replace("_", ".", 1): str(program.load_method(name).execute([])[0])
+        for name in program.method_names
+        if name.startswith(PREFIX.replace(".", "_"))
+    }
 
 
 def _read_spec(name: str, meta: Any) -> TensorSpec:

@@ -12,7 +12,15 @@ from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from kind_core.errors import BundleError, TargetError
 from kind_runtimes.about import FileDescription
-from kind_runtimes.engines.runtime import DEFAULT_OPTIONS, Arrays, EngineOptions, Program, check_inputs
+from kind_runtimes.engines.runtime import (
+    DEFAULT_OPTIONS,
+    Arrays,
+    EngineOptions,
+    Program,
+    check_inputs,
+    check_outputs,
+    clean_reason,
+)
 from kind_runtimes.manifest import ProgramSpec, TensorSpec
 
 _CPU = "CPU"
@@ -47,13 +55,16 @@ class OnnxProgram:
             )
         self._file = file
         self._spec = spec
+        self.texts: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         rest = "" if name == _CPU else f", the rest on {_CPU}"
         self.engine = f"onnxruntime {onnxruntime.__version__} on {name}{rest}"
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         check_inputs(inputs, self._spec)
-        outputs = self._session.run([s.name for s in self._spec.outputs], dict(inputs))
-        return dict(zip((s.name for s in self._spec.outputs), outputs, strict=True))
+        names = [s.name for s in self._spec.outputs]
+        outputs = dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+        check_outputs(outputs, self._spec)
+        return outputs
 
     def node_by_node(self) -> Program:
         """The same file with every result between its nodes rounded as its types say, which kernels of a CPU do not."""
@@ -101,8 +112,9 @@ def _open_session(file: Path, options: EngineOptions, provider: str, trace: Path
     try:
         return onnxruntime.InferenceSession(str(file), settings, providers=[provider])
     except _LOAD_ERRORS as error:
-        reason = " ".join(str(error).split())
-        raise BundleError(f"onnxruntime cannot load {file}: {reason}", "export the bundle again") from error
+        raise BundleError(
+            f"onnxruntime cannot load {file}: {clean_reason(error)}", "export the bundle again"
+        ) from error
 
 
 def list_providers() -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import import_module
@@ -13,12 +15,18 @@ from typing import Protocol
 
 import numpy as np
 
-from kind_core.errors import TargetError
+from kind_core.errors import BundleError, ConfigError, KindError, TargetError
 from kind_runtimes.about import FileDescription
 from kind_runtimes.engine_rows import ENGINES, by_preference
 from kind_runtimes.manifest import ProgramSpec
 
 Arrays = dict[str, np.ndarray]
+MAX_THREADS = 1024  # engines start as many as they are told
+_MAX_REASON = 500  # some quote a whole graph
+_NOISE = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed: ?|"
+    r"/onnxruntime_src/\S+ .*?\) (?:const )?|\S+\.cc:\d+ \w+ "
+)
 
 
 class Program(Protocol):
@@ -42,6 +50,10 @@ class EngineOptions:
     threads: int | None = None
     provider: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
+            raise ConfigError(f"threads is {self.threads}, expected 1 to {MAX_THREADS}")
+
 
 class ClassPrograms:
     """Programs that hold one class each, called as one: `class_index` picks, and is 0 where it is not given.
@@ -52,6 +64,7 @@ class ClassPrograms:
     def __init__(self, openers: Sequence[Callable[[], Program]]) -> None:
         self._openers = [cache(opener) for opener in openers]
         self.engine = self._openers[0]().engine
+        self.texts: Mapping[str, str] = getattr(self._openers[0](), "texts", {})
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Run the program of `class_index` (1,) once on the other inputs."""
@@ -98,13 +111,15 @@ def open_program(runtime: str, file: Path, spec: ProgramSpec, options: EngineOpt
 
     Where each class has a function of its own, those after the first are opened when they are called.
     """
+    _require_file(file)
     if spec.class_functions is not None:
         specs = [replace(spec, function=one, class_functions=None) for one in spec.class_functions.values()]
         return ClassPrograms([partial(open_program, runtime, file, one, options) for one in specs])
     # onnxruntime's files hold one program each
     name = {} if spec.function is None else {"function": spec.function}
-    result: Program = load_runtime(runtime).open_program(file, spec, options=options, **name)
-    return result
+    with engine_errors(f"{runtime} cannot load {file}"):
+        result: Program = load_runtime(runtime).open_program(file, spec, options=options, **name)
+        return result
 
 
 def load_runtime(runtime: str) -> ModuleType:
@@ -123,8 +138,48 @@ def load_runtime(runtime: str) -> ModuleType:
 
 def describe_file(runtime: str, file: Path) -> FileDescription:
     """What a program file says of itself, read by the runtime of its format; raises TargetError without it."""
-    result: FileDescription = load_runtime(runtime).describe_file(file)
-    return result
+    _require_file(file)
+    with engine_errors(f"{runtime} cannot read {file}"):
+        result: FileDescription = load_runtime(runtime).describe_file(file)
+        return result
+
+
+@contextmanager
+def engine_errors(what: str) -> Iterator[None]:
+    """Turn whatever an engine raises in the body into a BundleError of one line that begins with `what`.
+
+    Engines have no common class of errors, and a damaged file finds new ones.
+    """
+    try:
+        yield
+    except (KindError, OSError, MemoryError, ImportError):
+        raise
+    except Exception as error:
+        reason = clean_reason(error) or type(error).__name__
+        raise BundleError(f"{what}: {reason}", "export the bundle again") from error
+
+
+def clean_reason(error: Exception) -> str:
+    """What an engine says, in one line, without its own name, codes, the file once more and places in its source."""
+    return _NOISE.sub("", " ".join(str(error).split()))[:_MAX_REASON]
+
+
+def _require_file(file: Path) -> None:
+    """Raise BundleError where a program is neither a folder nor a file with an end: engines wait for ever."""
+    if file.exists() and not file.is_dir() and not file.is_file():
+        raise BundleError(f"{file} is no regular file", "copy or export the bundle again")
+
+
+def check_outputs(outputs: Mapping[str, np.ndarray], spec: ProgramSpec) -> None:
+    """Raise BundleError where a program gives another shape or type than the manifest says."""
+    for s in spec.outputs:
+        array = outputs[s.name]
+        if array.shape != s.shape or array.dtype != s.dtype:
+            raise BundleError(
+                f"{spec.name} gives {s.name} as {array.dtype} {list(array.shape)}, the manifest says {s.dtype} "
+                f"{list(s.shape)}",
+                "export the bundle again",
+            )
 
 
 def check_inputs(inputs: Mapping[str, np.ndarray], spec: ProgramSpec) -> list[np.ndarray]:

@@ -24,7 +24,7 @@ from kind_core.class_ids import require_distinct
 from kind_core.classes import ClassInfo
 from kind_core.config import AutoencoderConfig
 from kind_core.errors import ClassNameError, ConfigError, DataError
-from kind_core.files.json_files import read_object
+from kind_core.files.json_files import read_json, read_object
 from kind_core.files.litter import is_hidden
 from kind_core.files.staging import PART, staged
 from kind_core.files.weight_files import is_pointer
@@ -202,8 +202,8 @@ def read_hashes(shard: Path, count: int) -> list[str]:
     """sha256 of the pixels of each of the `count` photos of a shard."""
     file = shard / HASHES_NAME
     try:
-        hashes = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    except (OSError, ValueError, RecursionError) as error:
+        hashes = read_json(file) if file.is_file() else None
+    except (OSError, ValueError) as error:
         raise DataError(f"{file} is damaged: {error}", _mend(shard)) from error
     if not isinstance(hashes, list) or not all(isinstance(one, str) for one in hashes) or len(hashes) != count:
         raise DataError(f"{file} is damaged or missing, expected the hashes of {count} photos", _mend(shard))

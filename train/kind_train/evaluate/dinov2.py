@@ -6,7 +6,6 @@ transformers. Its position encoding is interpolated a little differently than in
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 
 from kind_core.errors import ConfigError
 from kind_core.files.hashing import hash_file
+from kind_core.files.json_files import read_json
 from kind_train.evaluate.networks import Figure, Observed, compare_sets, refuse_import, require_file
 
 REPOSITORY = "facebook/dinov2-large"
@@ -83,7 +83,7 @@ def _check_folder(path: Path) -> None:
     for name in (_CONFIG, _WEIGHTS):
         require_file(path / name, "--dinov2", _HINT)
     try:
-        kind = json.loads((path / _CONFIG).read_text(encoding="utf-8")).get("model_type")
+        kind = read_json(path / _CONFIG).get("model_type")
     except (ValueError, AttributeError) as error:
         raise ConfigError(f"{path / _CONFIG} is no JSON object: {error}", _HINT) from error
     if kind != "dinov2":

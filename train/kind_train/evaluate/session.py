@@ -12,6 +12,7 @@ from rich.table import Table
 from kind_core.console import echo, echo_lines
 from kind_core.console.tables import open_console, say
 from kind_core.errors import ResultsError
+from kind_core.files.json_files import read_json
 from kind_core.files.staging import file_kind, staged
 from kind_train.display import show_progress
 from kind_train.evaluate.networks import Figure
@@ -35,7 +36,7 @@ _FIELDS = frozenset({"source", "sha256", "classes", "overall", "statistics"})  #
 
 def _check_report(file: Path) -> None:
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = read_json(file)
     except (OSError, ValueError) as error:
         raise ResultsError(f"it is not JSON: {error}") from error
     if not isinstance(data, dict) or not _FIELDS.issubset(data):

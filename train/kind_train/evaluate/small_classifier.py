@@ -17,8 +17,9 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from kind_core.classes import ClassInfo
-from kind_core.errors import CheckpointError, ConfigError
+from kind_core.errors import CheckpointError, ClassNameError, ConfigError
 from kind_core.files.hashing import hash_file
+from kind_core.files.json_files import parse_json
 from kind_core.files.staging import file_kind
 from kind_train.data.photo_set import PhotoSet
 from kind_train.evaluate.features import Classification
@@ -140,9 +141,12 @@ def read_classifier(path: Path) -> ClassifierInfo:
         raise CheckpointError(f"{path} is no classifier: {error}", hint) from error
     if text is None:
         raise CheckpointError(f"{path} is no classifier: its metadata says nothing of one", hint)
-    data = json.loads(text)
-    classes = tuple(ClassInfo(id=one["id"], names=tuple(one["names"])) for one in data.pop("classes"))
-    return ClassifierInfo(classes=classes, **data)
+    try:
+        data = parse_json(text)
+        classes = tuple(ClassInfo(id=one["id"], names=tuple(one["names"])) for one in data.pop("classes"))
+        return ClassifierInfo(classes=classes, **data)
+    except (ValueError, KeyError, TypeError, AttributeError, ClassNameError) as error:
+        raise CheckpointError(f"{path} is no classifier: its metadata does not fit: {error}", hint) from error
 
 
 CLASSIFIER = file_kind("a classifier", read_classifier)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kind_core.checkpoint_config import is_checkpoint_file
 from kind_core.errors import CheckpointError, ConfigError, OutputError
+from kind_core.files.json_files import read_json
 from kind_core.files.litter import is_bare
 from kind_core.files.staging import PART, check_output, folder_kind, recover, staged
 from kind_train.config import HELD_OUT_NAME, TrainConfig, check_options
@@ -185,7 +186,7 @@ def append_metrics(folder: Path, record: Mapping[str, float]) -> None:
 
 def _read_numbers(place: Path) -> dict[str, Any]:
     try:
-        numbers = json.loads((place / _NUMBERS_NAME).read_text(encoding="utf-8"))
+        numbers = read_json(place / _NUMBERS_NAME)
     except (ValueError, OSError) as error:
         raise _broken(place, error) from error
     if not isinstance(numbers, dict):
