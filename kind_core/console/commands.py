@@ -48,10 +48,10 @@ def report_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
             raise  # nobody reads any more, which click ends quietly
         except OSError as error:  # a name that is too long, a loop of links, a disk that went away
             where = "" if error.filename is None else f": {error.filename}"
-            echo(f"error: {error.strerror or error}{where}", err=True)
+            tell(f"error: {error.strerror or error}{where}")
             sys.exit(1)
         except MemoryError:
-            echo("error: there is not enough memory for this", err=True)
+            tell("error: there is not enough memory for this")
             sys.exit(1)
         except KeyboardInterrupt:
             tell("interrupted: nothing was published")
