@@ -7,12 +7,12 @@ in `test_mutations.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from artifacts import Artifact, make_reference
+from eager_programs import Arrays, EagerProgram
 
 from kind_core.errors import VerificationError
 from kind_export.verify.decode_check import check_decode, decode_threshold_db
@@ -21,28 +21,8 @@ from kind_export.verify.parity import Gate
 from kind_export.verify.reference import Trajectory
 from kind_runtimes.engines.runtime import Program, open_program
 from kind_runtimes.generator import Generator
-from kind_runtimes.manifest import ProgramSpec
 
-Arrays = dict[str, np.ndarray]
 Change = Callable[[Arrays], Arrays]
-
-
-@dataclass
-class EagerProgram:
-    """A program that computes its lowering's module; `before` and `after` are the fault."""
-
-    module: torch.nn.Module
-    spec: ProgramSpec
-    before: Callable[[Arrays], Arrays] = dict
-    after: Callable[[Arrays, Mapping[str, np.ndarray]], Arrays] = lambda outputs, inputs: outputs
-    engine: str = "eager"
-
-    @torch.no_grad()
-    def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        given = self.before(dict(inputs))
-        outputs = self.module(*(torch.from_numpy(given[one.name]) for one in self.spec.inputs))
-        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        return self.after({s.name: o.numpy() for s, o in zip(self.spec.outputs, outputs, strict=True)}, inputs)
 
 
 @pytest.fixture(scope="module")
