@@ -175,7 +175,11 @@ class _Walk:
 
     def _size(self, name: str) -> TensorSize:
         kind = self.types.get(name)
-        if kind is None or not kind.HasField("shape") or not all(d.HasField("dim_value") for d in kind.shape.dim):
+        if (
+            kind is None
+            or not kind.HasField("shape")
+            or not all(d.HasField("dim_value") and d.dim_value >= 0 for d in kind.shape.dim)
+        ):
             raise BundleError(
                 f"the ONNX graph does not say the shape of {name!r}, and it does not follow from its operators",
                 "export it with shapes that are fixed",
