@@ -127,7 +127,7 @@ def find_disagreement(texts: Mapping[str, str], manifest: Manifest, spec: Progra
         key = f"{PREFIX}{name}"
         held, listed = texts.get(key, ""), said.get(key, "")
         if f"{PREFIX}steps" in texts and held != listed:
-            return f"its {name.replace('_', ' ')} are {held or 'all'}, the manifest says {listed or 'all'}"
+            return f"it says {name} {held or 'all'}, the manifest {listed or 'all'}"
     return None
 
 

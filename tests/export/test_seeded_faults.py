@@ -259,7 +259,7 @@ def test_a_program_of_another_export_is_refused(exported: dict[str, Path], tmp_p
     with pytest.raises(KindError, match="the manifest expects"):
         _draw(tmp_path / "b.kind")
     _change(tmp_path / "b.kind", lambda data: None)
-    with pytest.raises(KindError, match="its steps are 5, the manifest says 4"):
+    with pytest.raises(KindError, match="it says steps 5, the manifest 4"):
         _draw(tmp_path / "b.kind")
 
 
