@@ -7,19 +7,27 @@ from pathlib import Path
 
 import pytest
 import torch
-from artifacts import Artifact, make_reference
+from artifacts import Artifact
 
 from kind_bench.counting import count_program
+from kind_core.checkpoint import Checkpoint
 from kind_core.errors import VerificationError
 from kind_core.precisions import PrecisionName
+from kind_core.samplers import Sampling
 from kind_export.targets.lowering import Lowered
 from kind_export.verify.gates import Verifier
+from kind_export.verify.reference import Reference
 from kind_export.verify.stored_weights import check_stored_weights
+from tiny import tiny_config, tiny_model, tiny_model_config
 
 
 @pytest.fixture(scope="module")
 def verifier() -> Verifier:
-    return Verifier(make_reference(1))
+    """Of one class, with layers that are large enough to be quantised."""
+    dit = tiny_config(num_classes=1, depth=1, hidden_size=64, learngene_rank=32)
+    config = tiny_model_config(dit, noise_schedule="squaredcos_cap_v2", prediction_type="sample")
+    checkpoint = Checkpoint(config=config, model=tiny_model(dit), sha256="")
+    return Verifier(Reference(checkpoint=checkpoint, sampling=Sampling(sampler="dpmpp", steps=4, guidance_scale=2.5)))
 
 
 def _lower(
