@@ -7,8 +7,8 @@ from fuzz.harness import Case
 KEPT: tuple[Case, ...] = tuple(
     Case(subject=subject, seed=seed)
     for subject, seed in (
-        ("program counted", 15), ("program counted", 3_000_432), ("program alone", 5_001_951), ("options", 9),
-        ("program counted", 1_001_350), ("program counted", 1_004_026), ("pack", 797), ("report", 223), ("report", 511), ("report", 547),
-        ("checkpoint", 373), ("checkpoint", 97),
+        ("program counted", 15), ("program counted", 3_000_432), ("program counted", 1_001_350),
+        ("program counted", 1_004_026), ("program alone", 5_001_951), ("options", 9), ("pack", 797),
+        ("report", 223), ("report", 511), ("report", 547), ("checkpoint", 373), ("checkpoint", 97),
     )
 )  # fmt: skip
