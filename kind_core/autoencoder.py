@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kind_core.checkpoint_config import AUTOENCODER_NAME as AUTOENCODER_NAME
 from kind_core.checkpoint_config import WEIGHTS_NAME as WEIGHTS_NAME
 from kind_core.config import AutoencoderConfig
-from kind_core.diffusers.component import Component, load_component, read_component
+from kind_core.diffusers.component import Component, load_component, loading, read_component
 from kind_core.errors import CheckpointError, ConfigError
 from kind_core.files.hashing import hash_file
 from kind_core.files.staging import link_file
@@ -29,6 +29,7 @@ _PER_BLOCK = {
     "AutoencoderKL": ("down_block_types", "up_block_types"),
 }
 _MAX_BLOCKS = 8  # two hundred and more pixels become one
+_TRIAL_SIZE = 2  # of the latents that a loaded autoencoder is tried with
 
 
 def read_autoencoder(folder: Path, *, with_weights: bool = True) -> AutoencoderConfig:
@@ -36,11 +37,7 @@ def read_autoencoder(folder: Path, *, with_weights: bool = True) -> AutoencoderC
 
     `with_weights`: the weights must lie there too, as they do wherever it is run.
     """
-    file = folder / "config.json"
-    if not file.is_file():
-        hint = "give a folder with config.json and weights, as diffusers saves it"
-        raise ConfigError(f"no autoencoder at {folder}: there is no {file}", hint)
-    component = read_component(file, {kind: kind for kind in _KINDS}, ConfigError)
+    component = _read_settings(folder)
     for name in ("in_channels", "out_channels"):
         if component.values[name] != 3:
             raise component.refuse(name, "3, those of a picture")
@@ -60,6 +57,14 @@ def read_autoencoder(folder: Path, *, with_weights: bool = True) -> AutoencoderC
         shift_factor=component.values["shift_factor"] or 0.0,
         downscale=2 ** (len(widths) - 1),  # each block but one halves the side
     )
+
+
+def _read_settings(folder: Path) -> Component:
+    file = folder / "config.json"
+    if not file.is_file():
+        hint = "give a folder with config.json and weights, as diffusers saves it"
+        raise ConfigError(f"no autoencoder at {folder}: there is no {file}", hint)
+    return read_component(file, {kind: kind for kind in _KINDS}, ConfigError)
 
 
 def _require_even(component: Component) -> None:
@@ -103,7 +108,23 @@ def load_autoencoder(folder: Path, config: AutoencoderConfig) -> Any:
                 f"{folder} holds an autoencoder of {name} {getattr(found, name)}, expected {getattr(config, name)}"
             )
             raise CheckpointError(message, "put the autoencoder there that the model was trained with")
-    return load_component(folder, config.kind, "autoencoder").requires_grad_(False)
+    component = _read_settings(folder)
+    model = load_component(component, "autoencoder").requires_grad_(False)
+    with loading(component, "autoencoder"):
+        _try_both_ways(model, config)
+    return model
+
+
+@torch.no_grad()
+def _try_both_ways(model: Any, config: AutoencoderConfig) -> None:
+    """Raise whatever comes of settings that diffusers builds from, but cannot run with."""
+    latents = torch.zeros(1, model.config.latent_channels, _TRIAL_SIZE, _TRIAL_SIZE)
+    picture = model.decode(latents).sample
+    expected = (1, 3, _TRIAL_SIZE * config.downscale, _TRIAL_SIZE * config.downscale)
+    if picture.shape != expected or not picture.isfinite().all():
+        raise ValueError(f"it decodes to {list(picture.shape)}, expected {list(expected)} finite numbers")
+    if encode_moments(model, config, picture).shape[2:] != latents.shape[2:]:
+        raise ValueError(f"it encodes a picture of {expected[-1]} to another size than {_TRIAL_SIZE}")
 
 
 def hash_autoencoder(folder: Path) -> str:

@@ -28,6 +28,7 @@ _LARGEST = {
 }  # fmt: skip
 _MOST_TOKENS = 65_536
 _LARGEST_MLP_RATIO = 64
+_MOST_TIMESTEPS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,7 +191,7 @@ class DiffusionConfig:
     def __post_init__(self) -> None:
         _require_choice("noise_schedule", self.noise_schedule, NOISE_SCHEDULES)
         _require_choice("prediction_type", self.prediction_type, PREDICTION_TYPES)
-        _require_positive("num_train_timesteps", self.num_train_timesteps)
+        _require_positive("num_train_timesteps", self.num_train_timesteps, _MOST_TIMESTEPS)
         _require_positive("steps", self.steps)
         for name in ("beta_start", "beta_end"):
             _require_number(name, getattr(self, name), above=0, below=1)
@@ -238,7 +239,7 @@ class AutoencoderConfig:
 
     def __post_init__(self) -> None:
         _require_choice("autoencoder kind", self.kind, ("AutoencoderTiny", "AutoencoderKL"))
-        _require_number("scaling_factor", self.scaling_factor, above=0)
+        _require_number("scaling_factor", self.scaling_factor, above=1e-6, below=1e6)
         _require_number("shift_factor", self.shift_factor)
         _require_positive("downscale", self.downscale)
 

@@ -29,6 +29,7 @@ class KindError(Exception):
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
+        message = " ".join(message.splitlines())  # one line, whatever names and values it quotes
         message = message if len(message) <= _MAX_MESSAGE else f"{message[:600]} ... {message[-300:]}"
         super().__init__(message)
         self.message = message

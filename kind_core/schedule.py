@@ -31,7 +31,7 @@ def make_scheduler(config: DiffusionConfig, sampler: str, steps: int) -> Any:
     the velocity of a `flow` schedule. Raises ConfigError where the settings make no sampler.
     """
     if steps < 1 or steps > config.num_train_timesteps:
-        raise ConfigError(f"steps is {steps}, expected 1 to {config.num_train_timesteps}")
+        raise ConfigError(f"steps is {steps}, expected 1 to {config.num_train_timesteps}, the num_train_timesteps")
     scheduler = build_scheduler(config, sampler)
     try:
         scheduler.set_timesteps(steps)
@@ -94,7 +94,8 @@ def _guidance_scale(config: DiffusionConfig, asked: float | None) -> float:
 
 
 def _refuse(sampler: str, config: DiffusionConfig, reason: str) -> ConfigError:
-    settings = ", ".join(f"{name} {value}" for name, value in config.sampler_settings.items()) or "its schedule"
+    schedule = {name: getattr(config, name) for name in ("num_train_timesteps", "beta_start", "beta_end")}
+    settings = ", ".join(f"{name} {value}" for name, value in {**config.sampler_settings, **schedule}.items())
     message = f"sampler {sampler!r} does not go with {settings}: {reason}"
     return ConfigError(message, "choose another --sampler or number of --steps")
 
@@ -202,6 +203,8 @@ def read_sampler_table(config: DiffusionConfig, sampler: str, steps: int) -> Sam
         latents[0, i] = 1
         output[1, i] = 1
         response[i] = scheduler.step(output, timestep, latents).prev_sample.numpy()
+    if not np.isfinite(response).all():
+        raise _refuse(sampler, config, "a step of it is not finite")
     table = np.zeros((5, steps))
     for i in range(steps):
         table[0, i], table[1, i] = response[i, :, i]

@@ -8,21 +8,26 @@ from __future__ import annotations
 import inspect
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from kind_core.console.quiet import without_import_noise
 from kind_core.errors import CheckpointError, ConfigError, KindError
 from kind_core.files.json_files import read_object
 from kind_core.files.tensor_files import read_pickled
-from kind_core.files.weight_files import find_misfit
+from kind_core.files.weight_files import find_misfit, read_shapes
 
 _MAX_WHOLE = 2**31 - 1  # what a size of a tensor may be, wherever it is run
+_LONGEST_REASON = 300
+_ROOM = 2  # times what the files hold: so much more may be planned, to say what is lacking
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
 
 
@@ -38,18 +43,25 @@ class Component:
         """The error that says that a setting does not fit."""
         return ConfigError(f"{self.file} has {name} {shorten(self.values[name])}, expected {expected}", hint)
 
+    def describe(self) -> str:
+        """The settings that say what it is made of, and how large, for an error that comes from several of them."""
+        told = {name: one for name, one in self.values.items() if not isinstance(one, float)}
+        return ", ".join(f"{name} {shorten(one)}" for name, one in told.items())
+
 
 def read_component(
-    file: Path, kinds: Mapping[str, str], error: type[KindError] = CheckpointError, hint: str = ""
+    file: Path, kinds: Mapping[str, str], error: type[KindError] = CheckpointError, hint: str = "", *, smallest: int = 1
 ) -> Component:
     """Read a config file; `kinds` are the class names that it may have, each with the class that diffusers makes of it.
 
-    Raises `error` for a file that cannot be read or is of another class, ConfigError for a value of another type.
+    `smallest` is the least whole number that a setting may be: those of a model are sizes and counts. Raises `error`
+    for a file that cannot be read or is of another class, ConfigError for a value of another type.
     """
     data = read_object(file, error, hint)
     name = data.get("_class_name")
     if not isinstance(name, str) or name not in kinds:
-        raise error(f"{file} is of a {name}, expected one of {', '.join(dict.fromkeys(kinds.values()))}", hint)
+        expected = ", ".join(dict.fromkeys(kinds.values()))
+        raise error(f"{file} has _class_name {shorten(name)}, expected one of {expected}", hint)
     types_of, values = _signature(kinds[name])
     # diffusers notes there which values were its defaults of the time, and takes today's instead
     unsaid = data.get("_use_default_values") or ()
@@ -57,51 +69,105 @@ def read_component(
         if key not in data or (isinstance(unsaid, list) and key in unsaid):
             continue
         is_default = type(data[key]) is type(values[key]) and data[key] == values[key]
-        if not (is_default or _fits(data[key], expected)):
-            raise ConfigError(f"{file}: {key} is {shorten(data[key])}, expected {_describe(expected)}")
+        if not (is_default or _fits(data[key], expected, smallest)):
+            raise ConfigError(f"{file}: {key} is {shorten(data[key])}, expected {_describe(expected, smallest)}")
         values[key] = data[key]
     return Component(file=file, kind=kinds[name], values=values)
 
 
-def load_component(folder: Path, kind: str, what: str) -> Any:
-    """The diffusers model `kind` in a local folder, in fp32, every weight of it from its files; no pickle is run.
+def load_component(component: Component, what: str) -> Any:
+    """The diffusers model of a local folder, in fp32, every weight of it from its files; no pickle is run.
 
-    Raises CheckpointError, which calls it `what`.
+    Raises CheckpointError, which calls it `what`, also where its settings ask for more than the files hold.
     """
-    _require_weights(folder)
+    folder = component.file.parent
     with without_import_noise():
         import diffusers
         from diffusers.utils import logging
 
-        model_class = getattr(diffusers, kind)
+        model_class = getattr(diffusers, component.kind)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # older folders hold settings that these classes no longer have
     try:
-        model, loaded = model_class.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
-        )
-    except Exception as error:  # whatever a class of diffusers makes of settings and files that do not go together
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"diffusers cannot load the {what} at {folder}: {reason}", "download it again") from error
+        with loading(component, what):
+            _require_fit(model_class, component, _read_weights(folder))
+            model, loaded = model_class.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
+            )
     finally:
         logging.set_verbosity(verbosity)
     lacking = [*loaded["missing_keys"], *(str(key) for key in loaded["mismatched_keys"])]
     if lacking:  # diffusers would draw them
-        raise CheckpointError(f"the weights in {folder} lack {len(lacking)} tensors, of them {lacking[0]}")
+        raise _misfit(component, f"{folder} lacks {len(lacking)} tensors of it, of them {lacking[0]}")
+    unread = [key for key in loaded["unexpected_keys"] if not key.endswith("pos_embed")]
+    if unread:
+        raise _misfit(component, f"{folder} holds {len(unread)} tensors that are none of it, of them {unread[0]}")
     return model.float().eval()
 
 
-def _require_weights(folder: Path) -> None:
-    """Raise CheckpointError for what diffusers would cast or not explain: integers, fp8, pointers of Git LFS."""
+@contextmanager
+def loading(component: Component, what: str) -> Iterator[None]:
+    """Whatever a class of diffusers makes of settings and files that do not go together, as a CheckpointError."""
+    try:
+        yield
+    except KindError:
+        raise
+    except Exception as error:
+        raise _misfit(component, f"diffusers cannot load the {what}: {' '.join(str(error).split())}") from error
+
+
+def _misfit(component: Component, reason: str) -> CheckpointError:
+    """The error of a model that its settings do not make, with those that say how large it is and of what."""
+    reason = f"{reason[:_LONGEST_REASON]}; it says {component.describe()}"
+    return CheckpointError(f"{component.file} does not go with the weights beside it: {reason}", "download both again")
+
+
+def _require_fit(model_class: type[nn.Module], component: Component, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise CheckpointError where the settings ask for more tensors or numbers than the files hold, or for others.
+
+    The model is built without memory, and no further than that is known.
+    """
+    stored = sum(math.prod(shape) for shape in shapes.values())
+    tensors = numbers = 0
+
+    def plan(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal tensors, numbers
+        tensors, numbers = tensors + 1, numbers + parameter.numel()
+        if tensors > _ROOM * len(shapes) or numbers > _ROOM * stored:
+            counted = f"{len(shapes)} tensors of {stored:.4g} numbers"
+            raise _misfit(component, f"the files hold {counted}, {component.kind} would have far more")
+
+    handle = register_module_parameter_registration_hook(plan)
+    try:
+        with torch.device("meta"):
+            model = model_class(**component.values)
+    finally:
+        handle.remove()
+    for name, tensor in model.state_dict().items():
+        if name in shapes and tuple(tensor.shape) != shapes[name]:
+            raise _misfit(component, f"{name} is {list(shapes[name])} there, expected {list(tensor.shape)}")
+
+
+def _read_weights(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of all tensors that diffusers may read, by name.
+
+    Raises CheckpointError for what it would cast or not explain: integers, fp8, pointers of Git LFS.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         try:
             misfit = find_misfit(file)
+            found = {} if misfit else read_shapes(file)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{file} is not a whole safetensors file: {error}", "download it again") from error
         if misfit is not None:
             raise CheckpointError(f"{file} {misfit}", "download it again")
+        shapes |= found
     for file in sorted(folder.glob("*.bin")):
-        read_pickled(file)
+        shapes |= {name: tuple(tensor.shape) for name, tensor in read_pickled(file).items()}
+    if not shapes:
+        raise CheckpointError(f"{folder} has no weights", "save it with diffusers' save_pretrained")
+    return shapes
 
 
 def _signature(kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -120,32 +186,34 @@ def default_settings(kind: str) -> dict[str, Any]:
     return _signature(kind)[1]
 
 
-def _fits(value: object, expected: Any) -> bool:
+def _fits(value: object, expected: Any, smallest: int) -> bool:
     """Whether a value of a JSON file is what a type hint of diffusers means."""
     origin, parts = get_origin(expected), get_args(expected)
     if origin in (Union, types.UnionType):
-        return any(_fits(value, part) for part in parts)
+        return any(_fits(value, part, smallest) for part in parts)
     if origin is Literal:
         return isinstance(value, str) and value in parts
     if origin in (list, tuple):  # diffusers writes tuple[int] for any number of them
-        return isinstance(value, list) and all(_fits(one, parts[0]) for one in value)
+        return isinstance(value, list) and all(_fits(one, parts[0], smallest) for one in value)
     if isinstance(value, bool) or expected is bool:
         return isinstance(value, bool) and expected is bool
     if expected is float:
         return isinstance(value, int | float) and abs(value) <= _MAX_WHOLE and math.isfinite(value)
     if expected is int:
-        return isinstance(value, int) and abs(value) <= _MAX_WHOLE
+        return isinstance(value, int) and smallest <= value <= _MAX_WHOLE
     return isinstance(expected, type) and isinstance(value, expected)
 
 
-def _describe(expected: Any) -> str:
+def _describe(expected: Any, smallest: int) -> str:
     origin, parts = get_origin(expected), get_args(expected)
     if origin in (Union, types.UnionType):
-        return " or ".join(_describe(part) for part in parts if part in _WORDS or get_origin(part))
+        return " or ".join(_describe(part, smallest) for part in parts if part in _WORDS or get_origin(part))
     if origin is Literal:
         return f"one of {', '.join(parts)}"
     if origin in (list, tuple):
-        return f"a list of which each is {_describe(parts[0])}"
+        return f"a list of which each is {_describe(parts[0], smallest)}"
+    if expected is int:
+        return f"a whole number from {smallest}"
     return _WORDS.get(expected, str(expected))
 
 

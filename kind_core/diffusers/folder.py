@@ -17,12 +17,12 @@ import torch
 from kind_core.autoencoder import read_autoencoder
 from kind_core.checkpoint import Checkpoint, subset_config
 from kind_core.classes import ClassInfo
-from kind_core.config import AutoencoderConfig, DiffusionConfig, ModelConfig
-from kind_core.diffusers.component import load_component, read_component, shorten
+from kind_core.config import AutoencoderConfig, DiffusionConfig, DiTConfig, ModelConfig
+from kind_core.diffusers.component import Component, load_component, read_component, shorten
 from kind_core.diffusers.dit import from_diffusers, read_architecture
 from kind_core.diffusers.schedule import GUIDANCE_SCALE, read_diffusion
 from kind_core.dit import KindDiT
-from kind_core.errors import CheckpointError, ConfigError
+from kind_core.errors import CheckpointError, ConfigError, KindError
 from kind_core.files.hashing import hash_files
 from kind_core.files.json_files import read_object
 
@@ -35,25 +35,24 @@ _WEIGHTS = "diffusion_pytorch_model*"
 _TRANSFORMER = "DiTTransformer2DModel"
 _TRANSFORMERS = dict.fromkeys((_TRANSFORMER, "Transformer2DModel"), _TRANSFORMER)  # what older folders call it
 _MAX_LABELS = 100_000
+_ONLY_DIT = "only class-conditional DiT is read"
 _MAX_DIFFERENCE = 1e-4  # of the range of the output: what two orders of summation leave in fp32
 
 
 def read_diffusers_config(path: Path) -> ModelConfig:
     """The config of a folder: every label a class, by its number and by the names of `id2label`."""
     index = read_object(path / _INDEX_NAME, CheckpointError) if (path / _INDEX_NAME).exists() else {}
-    transformer = read_component(
-        _transformer_folder(path) / "config.json", _TRANSFORMERS, hint="only class-conditional DiT is read"
-    )
+    transformer = _read_transformer(path)
     _require_named(index, path, "transformer", _TRANSFORMERS)
     num_labels = transformer.values["num_embeds_ada_norm"]
     if num_labels is None or not 1 <= num_labels <= _MAX_LABELS:
         message = f"{transformer.file} has num_embeds_ada_norm {num_labels}, expected 1 to {_MAX_LABELS} labels"
-        raise CheckpointError(message, "only class-conditional DiT is read")
-    autoencoder = _read_autoencoder(path / AUTOENCODER_FOLDER)
+        raise CheckpointError(message, _ONLY_DIT)
+    autoencoder = _read_autoencoder(path / AUTOENCODER_FOLDER, index)
     if autoencoder is not None:
         _require_named(index, path, AUTOENCODER_FOLDER, (autoencoder.kind,))
     return ModelConfig(
-        dit=read_architecture(transformer.values, num_labels),
+        dit=_read_architecture(transformer, num_labels),
         diffusion=_read_diffusion(path, index),
         classes=_read_classes(index, path, num_labels),
         autoencoder=autoencoder,
@@ -67,7 +66,7 @@ def load_diffusers(path: Path, classes: Sequence[int] | None = None) -> Checkpoi
     """
     full = read_diffusers_config(path)
     chosen = list(range(full.dit.num_classes)) if classes is None else list(classes)
-    transformer = load_component(_transformer_folder(path), _TRANSFORMER, "transformer")
+    transformer = load_component(_read_transformer(path), "transformer")
     model = from_diffusers(transformer, chosen)
     _require_equal(model, transformer, chosen, path)
     # the weights alone tell whether every block has embedders of its own
@@ -91,6 +90,18 @@ def _require_equal(model: KindDiT, transformer: DiTTransformer2DModel, classes: 
             f"{path}: the converted model differs from diffusers' by {difference:.3g}, expected {limit:.3g} or less",
             "please report which model it is",
         )
+
+
+def _read_transformer(path: Path) -> Component:
+    return read_component(_transformer_folder(path) / "config.json", _TRANSFORMERS, hint=_ONLY_DIT)
+
+
+def _read_architecture(transformer: Component, num_labels: int) -> DiTConfig:
+    try:
+        return read_architecture(transformer.values, num_labels)
+    except KindError as error:
+        message = f"{transformer.file}: {error.message}; it says {transformer.describe()}"
+        raise type(error)(message, error.hint) from error
 
 
 def _transformer_folder(path: Path) -> Path:
@@ -117,8 +128,9 @@ def _read_diffusion(path: Path, index: Mapping[str, Any]) -> DiffusionConfig:
 def _require_named(index: Mapping[str, Any], path: Path, name: str, kinds: Iterable[str]) -> None:
     """Raise CheckpointError where the pipeline takes a component for another class than its own settings do."""
     entry = index.get(name)
-    if entry is not None and (not isinstance(entry, list) or len(entry) != 2 or entry[1] not in kinds):
-        message = f"{path / _INDEX_NAME} has {name} {entry!r}, the folder {path / name} is of a {next(iter(kinds))}"
+    if entry is not None and (not isinstance(entry, list) or len(entry) != 2 or entry[1] not in list(kinds)):
+        kind = next(iter(kinds))
+        message = f"{path / _INDEX_NAME} has {name} {shorten(entry)}, the folder {path / name} is of a {kind}"
         raise CheckpointError(message, "save the pipeline again with diffusers' save_pretrained")
 
 
@@ -134,8 +146,11 @@ def _read_classes(index: Mapping[str, Any], path: Path, num_labels: int) -> tupl
     return tuple(classes)
 
 
-def _read_autoencoder(folder: Path) -> AutoencoderConfig | None:
+def _read_autoencoder(folder: Path, index: Mapping[str, Any]) -> AutoencoderConfig | None:
     if not (folder / "config.json").is_file():
+        if index.get(AUTOENCODER_FOLDER) not in (None, [None, None]):  # how diffusers names what is left out
+            message = f"{folder.parent / _INDEX_NAME} names a {AUTOENCODER_FOLDER}, but {folder} has no config.json"
+            raise CheckpointError(message, f"download the folder {AUTOENCODER_FOLDER} too")
         return None
     config = read_autoencoder(folder, with_weights=False)  # of the Hub, the settings may be here alone
     if config.shift_factor:

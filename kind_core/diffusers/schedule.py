@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kind_core.config import DiffusionConfig
-from kind_core.diffusers.component import Component, read_component
+from kind_core.config import NOISE_SCHEDULES, DiffusionConfig
+from kind_core.diffusers.component import Component, read_component, shorten
 from kind_core.errors import CheckpointError
 from kind_core.sampler_settings import Setting, check_setting
 from kind_core.samplers import SAMPLERS
@@ -29,7 +29,7 @@ def read_diffusion(file: Path) -> tuple[str, DiffusionConfig]:
     """
     known = {row.scheduler: row.scheduler for row in SAMPLERS.values()}
     hint = "save the pipeline with one of them: DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)"
-    component = read_component(file, known, hint=hint)
+    component = read_component(file, known, hint=hint, smallest=0)
     base = _read_schedule(component)
     return component.kind, replace(base, sampler_settings=_carry_settings(component, base))
 
@@ -43,6 +43,8 @@ def _read_schedule(component: Component) -> DiffusionConfig:
     if row.diffusion is None or values.get("use_flow_sigmas"):  # Euler takes a velocity and has no word for it
         prediction = values.get("prediction_type", "flow_prediction")
         return DiffusionConfig(noise_schedule="flow", prediction_type=prediction, **common)
+    if values["beta_schedule"] not in NOISE_SCHEDULES[:-1]:
+        raise component.refuse("beta_schedule", f"one of {', '.join(NOISE_SCHEDULES[:-1])}")
     return DiffusionConfig(
         noise_schedule=values["beta_schedule"],
         prediction_type=values["prediction_type"],
@@ -61,7 +63,7 @@ def _carry_settings(component: Component, base: DiffusionConfig) -> Mapping[str,
         if value == ours[name] or name in _UNREAD:
             continue
         if name not in known:
-            message = f"{component.file} has {name} {value!r}, which is not exported, expected {ours[name]!r}"
+            message = f"{component.file} has {name} {shorten(value)}, which is not exported, expected {ours[name]!r}"
             raise CheckpointError(message, "change it in that file where the pictures are as good without it")
         check_setting(name, value, known[name], f"{component.file}: ")
         carried[name] = value

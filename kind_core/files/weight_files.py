@@ -30,6 +30,12 @@ def find_misfit(file: Path, dtypes: Collection[str] = FLOATING) -> str | None:
     return None
 
 
+def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of a safetensors file, from its header alone; raises as `find_misfit` does."""
+    with safe_open(file, framework="numpy") as opened:
+        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+
+
 def is_pointer(file: Path) -> bool:
     """Whether Git LFS left a few lines of text in the file's place; raises OSError where it is no file with an end."""
     require_regular(file)

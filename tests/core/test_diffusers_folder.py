@@ -116,7 +116,7 @@ def _edit(file: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("file", "changes", "error", "match"),
     [
-        ("transformer/config.json", {"_class_name": "UNet2DModel"}, CheckpointError, "is of a UNet2DModel"),
+        ("transformer/config.json", {"_class_name": "UNet2DModel"}, CheckpointError, "has _class_name 'UNet2DModel'"),
         ("transformer/config.json", {"num_embeds_ada_norm": None}, CheckpointError, "num_embeds_ada_norm None"),
         (
             "transformer/config.json",
