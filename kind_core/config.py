@@ -16,6 +16,7 @@ FORMAT_VERSION = 2  # of a distilled model; the others are written as 1, which o
 _FIELDS = {"format_version", "architecture", "diffusion", "autoencoder", "classes", "provenance"}
 _T = TypeVar("_T")
 NOISE_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "flow")
+FLOW_PREDICTIONS = ("flow_prediction", "sample")
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow_prediction")  # the last on a straight path alone
 NORM_EPS = 1e-6
 TIMESTEP_FREQUENCIES = 256  # sines and cosines of the timestep embedder, as in every DiT
@@ -201,7 +202,7 @@ class DiffusionConfig:
             raise ConfigError(f"sampler_settings is {self.sampler_settings!r}, expected an object")
         check_settings(self.sampler, SAMPLERS[self.sampler].settings, self.sampler_settings)
         is_flow = self.noise_schedule == "flow"
-        if self.prediction_type not in (("flow_prediction", "sample") if is_flow else PREDICTION_TYPES[:3]):
+        if self.prediction_type not in (FLOW_PREDICTIONS if is_flow else PREDICTION_TYPES[:3]):
             raise ConfigError(
                 f"prediction_type {self.prediction_type!r} does not go with noise_schedule {self.noise_schedule!r}",
                 "use flow with flow_prediction or sample, and the other schedules with epsilon, v_prediction or sample",

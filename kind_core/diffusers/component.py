@@ -26,7 +26,7 @@ from kind_core.files.tensor_files import read_pickled
 from kind_core.files.weight_files import find_misfit, read_shapes
 
 _MAX_WHOLE = 2**31 - 1  # what a size of a tensor may be, wherever it is run
-_LONGEST_REASON = 300
+_LONGEST_REASON = 200
 _ROOM = 2  # times what the files hold: so much more may be planned, to say what is lacking
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
 
@@ -44,8 +44,9 @@ class Component:
         return ConfigError(f"{self.file} has {name} {shorten(self.values[name])}, expected {expected}", hint)
 
     def describe(self) -> str:
-        """The settings that say what it is made of, and how large, for an error that comes from several of them."""
-        told = {name: one for name, one in self.values.items() if not isinstance(one, float)}
+        """The settings that are not diffusers' own, for an error that comes from several of them."""
+        usual = default_settings(self.kind)
+        told = {name: one for name, one in self.values.items() if one != usual[name]}
         return ", ".join(f"{name} {shorten(one)}" for name, one in told.items())
 
 

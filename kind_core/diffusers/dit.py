@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kind_core.config import DiTConfig
 from kind_core.console.quiet import without_import_noise
-from kind_core.diffusers.component import default_settings
+from kind_core.diffusers.component import default_settings, shorten
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError
 
@@ -102,7 +102,7 @@ def read_architecture(config: Mapping[str, Any], num_classes: int) -> DiTConfig:
     for name, expected in _EXPECTED.items():
         if config[name] != expected:
             raise CheckpointError(
-                f"the transformer has {name} {config[name]!r}, expected {expected!r}",
+                f"the transformer has {name} {shorten(config[name])}, expected {expected!r}",
                 "only DiT with adaLN-Zero is read",
             )
     channels = config["in_channels"]

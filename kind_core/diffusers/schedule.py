@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kind_core.config import NOISE_SCHEDULES, DiffusionConfig
+from kind_core.config import FLOW_PREDICTIONS, NOISE_SCHEDULES, DiffusionConfig
 from kind_core.diffusers.component import Component, read_component, shorten
 from kind_core.errors import CheckpointError
 from kind_core.sampler_settings import Setting, check_setting
@@ -42,6 +42,9 @@ def _read_schedule(component: Component) -> DiffusionConfig:
     }  # fmt: skip
     if row.diffusion is None or values.get("use_flow_sigmas"):  # Euler takes a velocity and has no word for it
         prediction = values.get("prediction_type", "flow_prediction")
+        if prediction not in FLOW_PREDICTIONS:
+            expected = f"{' or '.join(FLOW_PREDICTIONS)} where use_flow_sigmas is {values.get('use_flow_sigmas')}"
+            raise component.refuse("prediction_type" if "prediction_type" in values else "use_flow_sigmas", expected)
         return DiffusionConfig(noise_schedule="flow", prediction_type=prediction, **common)
     if values["beta_schedule"] not in NOISE_SCHEDULES[:-1]:
         raise component.refuse("beta_schedule", f"one of {', '.join(NOISE_SCHEDULES[:-1])}")

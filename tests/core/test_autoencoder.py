@@ -132,7 +132,7 @@ def test_weights_that_are_not_there_are_not_drawn(tmp_path: Path) -> None:
     state = load_file(file)
     del state["decoder.layers.0.weight"]
     save_file(state, file)
-    with pytest.raises(CheckpointError, match=r"lack 1 tensors, of them decoder\.layers\.0\.weight"):
+    with pytest.raises(CheckpointError, match=r"lacks 1 tensors of it, of them decoder\.layers\.0\.weight"):
         load_autoencoder(folder, read_autoencoder(folder))
 
 

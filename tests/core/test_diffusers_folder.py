@@ -132,7 +132,7 @@ def _edit(file: Path, **changes: Any) -> None:
         ),
         ("transformer/config.json", {"sample_size": [8, 8]}, ConfigError, r"sample_size is \[8, 8\], expected a whole"),
         ("scheduler/scheduler_config.json", {"trained_betas": [0.1]}, CheckpointError, "has trained_betas"),
-        ("scheduler/scheduler_config.json", {"beta_schedule": "sigmoid"}, ConfigError, "noise_schedule is 'sigmoid'"),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "sigmoid"}, ConfigError, "has beta_schedule 'sigmoid'"),
     ],
 )
 def test_another_model_is_refused(

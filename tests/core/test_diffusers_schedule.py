@@ -88,7 +88,10 @@ def test_programs_step_as_the_folders_scheduler(kind: Any, changes: dict[str, An
         (DPMSolverMultistepScheduler(solver_order=3), "solver_order is 3, expected one of 1, 2"),
         (DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++"), r"algorithm_type is 'sde-dpmsolver\+\+'"),
         (DPMSolverMultistepScheduler(variance_type="learned_range"), "has variance_type 'learned_range'"),
-        (DPMSolverMultistepScheduler(use_flow_sigmas=True), "prediction_type 'epsilon' does not go with noise"),
+        (
+            DPMSolverMultistepScheduler(use_flow_sigmas=True),
+            "has prediction_type 'epsilon', expected flow_prediction or sample where use_flow_sigmas",
+        ),
         (FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), "has use_dynamic_shifting True"),
         (FlowMatchEulerDiscreteScheduler(stochastic_sampling=True), "has stochastic_sampling True"),
         (FlowMatchEulerDiscreteScheduler(invert_sigmas=True), "has invert_sigmas True"),
