@@ -90,7 +90,7 @@ def test_programs_step_as_the_folders_scheduler(kind: Any, changes: dict[str, An
         (DPMSolverMultistepScheduler(variance_type="learned_range"), "has variance_type 'learned_range'"),
         (
             DPMSolverMultistepScheduler(use_flow_sigmas=True),
-            "has prediction_type 'epsilon', expected flow_prediction or sample where use_flow_sigmas",
+            "expected flow_prediction or sample where use_flow_sigmas",
         ),
         (FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), "has use_dynamic_shifting True"),
         (FlowMatchEulerDiscreteScheduler(stochastic_sampling=True), "has stochastic_sampling True"),
