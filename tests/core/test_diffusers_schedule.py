@@ -138,7 +138,7 @@ def test_settings_travel_in_a_checkpoint() -> None:
         ("dpmpp", {"solver_order": True}, "solver_order is True, expected one of 1, 2"),
         ("euler", {"shift": float("nan")}, "shift is nan, expected a finite number"),
         ("ddim", [["steps_offset", 1]], "sampler_settings is .*, expected an object"),
-        ("heun", {}, "sampler is 'heun', expected one of ddim, dpmpp, euler"),
+        ("heun", {}, "sampler is 'heun', expected one of ddim, dpmpp, dpmpp1, euler"),
     ],
 )
 def test_settings_that_a_sampler_does_not_have_are_refused(sampler: str, settings: Any, match: str) -> None:
