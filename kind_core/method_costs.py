@@ -24,7 +24,7 @@ from kind_core.flops import (
 
 # OFT's blocks a matrix over the classes of a task (table 7); they are one at least.
 _OFT_BLOCKS = 147
-_BOFT_BLOCK, _BOFT_FACTORS = 4, 2
+BOFT_BLOCK, BOFT_FACTORS = 4, 2
 Counter = Callable[[DiTConfig, int], float]
 
 
@@ -107,7 +107,7 @@ def _trained_oft(config: DiTConfig, classes: int) -> float:
 
 def _trained_boft(config: DiTConfig, classes: int) -> float:
     """Butterfly factors of blocks, and a scale for every output (peft)."""
-    factors = sum(_BOFT_FACTORS * into * _BOFT_BLOCK + out for out, into in _matrices(config))
+    factors = sum(BOFT_FACTORS * into * BOFT_BLOCK + out for out, into in _matrices(config))
     return factors + _labels(config, classes)
 
 
@@ -145,6 +145,11 @@ def _oft_flops(config: DiTConfig, classes: int) -> float:
     return _dense_flops(config, classes) + config.num_tokens * sum(2 * into**2 for _, into in _matrices(config))
 
 
+def _grown_flops(config: DiTConfig, classes: int) -> float:
+    """A learngene and components of the budget of all tailors, all of them open."""
+    return count_flops(config, live_rank=(config.learngene_rank or 0) + adapter_rank(config, classes)).total
+
+
 def _dora_flops(config: DiTConfig, classes: int) -> float:
     """LoRA, the base product a second time, and B A as a matrix from A and B applied to an identity."""
     rank = adapter_rank(config, classes)
@@ -173,4 +178,7 @@ METHOD_COSTS: Mapping[str, MethodCost] = {
     "fact-tt": MethodCost(trained=_trained_fact, flops=_fact_flops),
     "heur-lg": MethodCost(trained=_trained_all, flops=_dense_flops),
     "auto-lg": MethodCost(trained=_trained_all, flops=_dense_flops),
+    "svd-lora": MethodCost(trained=_trained_lora, flops=_grown_flops),
+    "learngene-lora": MethodCost(trained=_trained_lora, flops=_grown_flops),
+    "open-tailors": MethodCost(trained=count_trainable_parameters, flops=_grown_flops),
 }

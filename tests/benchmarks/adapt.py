@@ -29,7 +29,6 @@ import torch
 
 from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
 from kind_core.config import preset
-from kind_core.dit import KindDiT
 from kind_core.schedule import choose_sampling
 from kind_train.config import TrainConfig
 from kind_train.data.holding_out import split_photos
@@ -38,12 +37,10 @@ from kind_train.data.photo_set import PhotoSet, load_photos
 from kind_train.evaluate.features import Classification, EfficientNetLite0
 from kind_train.evaluate.frechet import compare_frechet, real_floor
 from kind_train.evaluate.pictures import generate_pictures
-from kind_train.run.optimizer import DivertedAdamW
 from kind_train.run.trainer import Trainer
 from kind_train.start.shape import Shape
 
 METHODS = ("tailors", "tailors from nearest", "LoRA", "full fine-tuning")
-_MATRICES = ["q", "k", "v", "o", "up", "down"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,32 +57,6 @@ class Outcome:
     asked_share: float | None
     seconds: float
     losses: dict[str, float]
-
-
-class LoraTrainer(Trainer):
-    """Trains peft's LoRA of a dense model and its label embeddings; checkpoints hold the merged weights."""
-
-    def adapt_with(self, rank: int) -> None:
-        from peft import LoraConfig, inject_adapter_in_model
-
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=_MATRICES), self.model)
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_("lora_" in name or name.startswith("tailors."))
-        self.optimizer = DivertedAdamW(
-            self.model, weight_decay=self.config.weight_decay, ema_decay=self.config.ema_decay
-        )
-        self._forward = self._make_forward()
-
-    def averaged_model(self) -> KindDiT:
-        state = dict(self.optimizer.averaged_state())
-        for name in [n for n in state if n.endswith(".base_layer.weight")]:
-            place = name.removesuffix(".base_layer.weight")
-            up, down = (state.pop(f"{place}.lora_{part}.default.weight") for part in "BA")
-            state[f"{place}.weight"] = state.pop(name) + up @ down
-            state[f"{place}.bias"] = state.pop(f"{place}.base_layer.bias")
-        merged = KindDiT(self.model_config.dit).to(self.device)
-        merged.load_state_dict(state)
-        return merged.eval()
 
 
 def main() -> None:
@@ -179,16 +150,13 @@ def make_trainer(
     train: PhotoSet,
     held_out: PhotoSet,
 ) -> Trainer:
-    kind, dense = shapes
+    kind, _ = shapes
     if method.startswith("tailors"):
         start = "nearest" if method.endswith("nearest") else None
         return Trainer(replace(config, base=str(bases["kind"]), init_from=start, label_dropout=0.0), train, held_out)
-    config = replace(config, start_from=str(bases["dense"]))
-    if method == "full fine-tuning":
-        return Trainer(config, train, held_out, shape=dense)
-    trainer = LoraTrainer(config, train, held_out, shape=dense)
-    trainer.adapt_with(kind.dit.tailor_rank * len(train.classes))
-    return trainer
+    name = "full-ft" if method == "full fine-tuning" else "lora"
+    base, rank = str(bases["dense"]), kind.dit.tailor_rank
+    return Trainer(replace(config, base=base, method=name, tailor_rank=rank), train, held_out)
 
 
 class Judge:

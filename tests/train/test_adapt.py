@@ -186,7 +186,7 @@ def test_a_base_is_whole_when_adding_fails(base: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_adapted_is_named(base: Path, tmp_path: Path) -> None:
     dense = save_base(tmp_path / "dense", learngene_rank=None, tailor_rank=0)
-    with pytest.raises(ConfigError, match="is dense, so it has no tailors"):
+    with pytest.raises(ConfigError, match="is dense, method 'tailors' starts from a decomposed base"):
         adapt(dense, tmp_path / "run")
     photos = make_photos()
     known = replace(photos, classes=(photos.classes[0], CLASSES[0], photos.classes[2]))

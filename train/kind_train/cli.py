@@ -164,29 +164,35 @@ def fit(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> No
 @main.command()
 @click.option("--checkpoint", "base", metavar="CHECKPOINT", help="The base, whose learngene is frozen.")
 @_data_options
+@click.option(
+    "--method",
+    metavar="NAME",
+    help="tailors, or to compare: full-ft, lora, pissa, dora, loha, oft, boft, svdiff, fact-tt, heur-lg, auto-lg, "
+    "svd-lora, learngene-lora, open-tailors [tailors].",
+)
 @click.option("--init-from", metavar="CLASS", help="Start from this class of the base, or `nearest` [at random].")
-@click.option("--tailor-rank", type=int, help="Rank of the new tailors [the base's].")
+@click.option("--tailor-rank", type=int, help="Rank of the new tailors, and budget of other methods [the base's].")
 @click.option("--images", type=int, help="Training images to see [50000].")
-@click.option("--learning-rate", type=float, help="Largest step of an update [1e-3].")
+@click.option("--learning-rate", type=float, help="Largest step of an update [the paper's: 1e-3, 1e-4 ...].")
 @_run_options
 @report_errors
 def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> None:
     """Train tailors of new classes beside the frozen learngene of a checkpoint.
 
     OUTPUT/best is the checkpoint with the new classes added; every file of the base is in it as it was. `kind-train
-    add` puts the new tailors into the base itself.
+    add` puts the new tailors into the base itself. Other methods change the base, some start from a dense one, and
+    write a checkpoint of the new classes alone.
 
     \b
     Examples:
       kind-train adapt --checkpoint base --data novel.parquet --output run
       kind-train adapt --checkpoint base --data bears/ --init-from koala --output run
+      kind-train adapt --checkpoint dense --data novel.parquet --method svdiff --output svdiff
       kind-export --checkpoint run/best --classes "polar bear"
     """
-    for name, value in (("images", 50_000), ("learning_rate", 1e-3)):
-        flags[name] = value if flags[name] is None and config_file is None and not resume else flags[name]
     if config_file is None and not resume and flags["base"] is None:
         raise ConfigError("no checkpoint given", "add --checkpoint, the base that is adapted")
-    _train(config_file, resume, force, flags | {"label_dropout": 0.0})
+    _train(config_file, resume, force, flags)
 
 
 @main.command()
@@ -226,9 +232,10 @@ def distill(config_file: Path | None, resume: bool, force: bool, steps: str | No
 def _train(config_file: Path | None, resume: bool, force: bool, flags: dict[str, Any]) -> None:
     from kind_train.config import gather_options
     from kind_train.early import check_run
+    from kind_train.methods import adaptation_defaults
 
     flags["classes"] = split_names(flags["classes"])
-    config = gather_options(config_file, flags, resume=resume)
+    config = gather_options(config_file, flags, resume=resume, defaults=adaptation_defaults)
     check_run(config, resume=resume, force=force)
     from kind_train.fit import fit_model
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,12 @@ from kind_core.files.regular_files import read_text
 REPORTS = ("tensorboard", "wandb", "csv")
 DEFAULT_PRESET = "sample"
 OPTIONS_NAME, HELD_OUT_NAME = "options.yaml", "held_out.json"  # in the folder of a run
+TAILORS = "tailors"
+# Ways of adapting a base, each a file of `kind_train.methods`.
+METHODS = (
+    TAILORS, "full-ft", "lora", "pissa", "dora", "loha", "oft", "boft", "svdiff", "fact-tt", "heur-lg", "auto-lg",
+    "svd-lora", "learngene-lora", "open-tailors",
+)  # fmt: skip
 PRECISIONS = ("auto", "fp32", "bf16")
 MAX_BATCH_SIZE = 65_536  # twice the largest that anybody trained images with
 _MAX_DEPTH = 8  # of YAML: options are values and lists of names
@@ -50,8 +56,9 @@ class TrainConfig:
     `perceptual` weighs how unlike predicted picture and photo look to a classifier's first stages, see
     `kind_train.run.perceptual`.
     Without `diversion` every component of every class takes part for every image, see `kind_train.start.diversion`.
-    With `base`, the checkpoint that is adapted, its architecture counts instead of the preset's, its learngene is
-    frozen, and `init_from` and `tailor_rank` say how the tailors of the new classes start.
+    With `base`, the checkpoint that is adapted by `method`, its architecture counts instead of the preset's;
+    `tailor_rank` is that of the new tailors, and sets the budget of every other method; `init_from` says how tailors
+    start.
     With `teacher` a student of that checkpoint is trained to draw in `steps` steps, the most first, what the teacher
     draws with guidance; `train` says what of the student.
     """
@@ -67,6 +74,7 @@ class TrainConfig:
     diversion: bool = True
     start_from: str | None = None
     base: str | None = None
+    method: str = TAILORS
     init_from: str | None = None
     tailor_rank: int | None = None
     teacher: str | None = None
@@ -123,14 +131,19 @@ class TrainConfig:
         self._check_distillation()
 
     def _check_adaptation(self) -> None:
+        self._require("method", self.method in METHODS, f"one of {', '.join(METHODS)}")
         if self.base is None:
             for name in ("init_from", "tailor_rank"):
                 self._require(name, getattr(self, name) is None, "none without a base: it is for kind-train adapt")
+            self._require("method", self.method == TAILORS, f"{TAILORS!r} without a base: it is for kind-train adapt")
             return
+        if self.method != TAILORS:
+            self._require("init_from", self.init_from is None, f"none where method is {self.method!r}, not {TAILORS!r}")
         self._require("diversion", self.diversion, "true where a base is adapted")
         for name in ("start_from", "noise_schedule", "size"):
             self._require(name, getattr(self, name) is None, "none where a base is adapted")
-        self._require("label_dropout", self.label_dropout == 0, "0 where the learngene is frozen: no label, no tailor")
+        is_right = self.label_dropout == 0 or self.method != TAILORS
+        self._require("label_dropout", is_right, "0 where the learngene is frozen: no label, no tailor")
         self._require("tailor_rank", self.tailor_rank is None or self.tailor_rank >= 1, "1 or more")
 
     def _check_distillation(self) -> None:
@@ -172,24 +185,38 @@ class TrainConfig:
         return str(yaml.safe_dump(data, sort_keys=False))
 
 
-def load_options(path: Path | None, flags: Mapping[str, Any]) -> TrainConfig:
-    """Options from a YAML file (if any) with `flags` over them; None flags and an empty tuple count as not given."""
+def load_options(
+    path: Path | None,
+    flags: Mapping[str, Any],
+    defaults: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda options: {},
+) -> TrainConfig:
+    """Options from a YAML file (if any) with `flags` over them; None flags and an empty tuple count as not given.
+
+    `defaults` says what the options that are given imply for others.
+    """
     options: dict[str, Any] = _read_yaml(path) if path is not None else {}
     options |= {name: value for name, value in flags.items() if value is not None and value != ()}
     known = {f.name: str(f.type) for f in fields(TrainConfig)}
     _refuse_unknown(options, known)
+    options = {**defaults(options), **options}
     for name in ("data", "output"):
         if name not in options:
             raise ConfigError(f"no {name} given", f"add --{name} or `{name}:` in the YAML file")
     return TrainConfig(**{name: _from_yaml(value, known[name]) for name, value in options.items()})
 
 
-def gather_options(path: Path | None, flags: Mapping[str, Any], *, resume: bool) -> TrainConfig:
+def gather_options(
+    path: Path | None,
+    flags: Mapping[str, Any],
+    *,
+    resume: bool,
+    defaults: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda options: {},
+) -> TrainConfig:
     """The same; a resumed run without a file takes the options of its own folder, under the flags."""
     if resume and path is None and flags.get("output"):
         options = Path(flags["output"]) / OPTIONS_NAME
         path = options if options.exists() else None
-    return load_options(path, flags)
+    return load_options(path, flags, defaults)
 
 
 def check_options(path: Path) -> None:

@@ -18,17 +18,19 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from kind_core.checkpoint import hash_learngene, read_config, save_checkpoint
+from kind_core.checkpoint import hash_learngene, save_checkpoint
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError
-from kind_core.growth import require_new, save_grown
+from kind_core.growth import save_grown
 from kind_core.sampling import to_images
-from kind_train.config import TrainConfig
+from kind_train.config import TAILORS, TrainConfig
 from kind_train.data.batches import step_generator
 from kind_train.data.feeder import Feeder
 from kind_train.data.latents import LatentSet
 from kind_train.data.photo_set import TrainingSet
 from kind_train.device import pick_device, tune_device
+from kind_train.methods import open_method
+from kind_train.methods.method import freeze
 from kind_train.objective import Objective
 from kind_train.run.distilling import DistillationLosses
 from kind_train.run.forms import read_forms, set_forms, tune_forms
@@ -52,10 +54,10 @@ from kind_train.run.run_folder import (
     trim_metrics,
     write_state,
 )
-from kind_train.start.adaptation import freeze_learngene, start_adaptation
+from kind_train.start.adaptation import prepare_adaptation, start_adaptation
 from kind_train.start.diversion import open_gates
 from kind_train.start.shape import Shape, pick_shape
-from kind_train.start.starting import load_start, make_model_config, require_same_autoencoder
+from kind_train.start.starting import load_start, make_model_config
 
 _VALIDATION_BATCH = 256
 _VALIDATION_IMAGES = 1024
@@ -100,6 +102,7 @@ class Trainer:
         tune_device(self.device)
         self.output = Path(config.output)
         self.base = None if config.base is None else Path(config.base)
+        self.method = None if self.base is None else open_method(config.method)
         self.model_config = make_model_config(shape or pick_shape(config), train)
         if not config.diversion:
             self.model_config = open_gates(self.model_config)
@@ -117,11 +120,10 @@ class Trainer:
         self.feeder = Feeder(train, config, self.share, self.device)
         if not resume:
             self._load_start(train)
-        if self.base is not None:
-            require_same_autoencoder(self.base, train)
-            require_new(read_config(self.base), self.model_config.classes)
-        if self.base is not None or config.train == "tailors":
-            freeze_learngene(self.model)
+        if self.base is not None and self.method is not None:
+            prepare_adaptation(self.model, self.model_config, self.base, self.method, config, train)
+        elif config.train == "tailors":
+            freeze(self.model)
         self.step = 0
         self.best_loss = float("inf")
         self.held_out_loss: float | None = None
@@ -206,8 +208,11 @@ class Trainer:
 
     def averaged_model(self) -> KindDiT:
         """A copy of the model with the EMA weights, whole; of a sharded model all processes must ask for it."""
+        state = gather(self.optimizer.averaged_state())
+        if self.method is not None:
+            return self.method.merged(self.model, state)
         averaged = KindDiT(self.model_config.dit).to(self.device)
-        averaged.load_state_dict(gather(self.optimizer.averaged_state()))
+        averaged.load_state_dict(state)
         return averaged.eval()
 
     def _make_forward(self) -> Callable[..., Tensor]:
@@ -228,16 +233,17 @@ class Trainer:
 
     def _load_start(self, photos: TrainingSet) -> None:
         config = self.config
-        if self.base is not None:
-            start_adaptation(self.model, self.base, config.init_from, photos, self.objective, config.seed)
+        if self.base is not None and self.method is not None:
+            start_adaptation(self.model, self.base, self.method, config.init_from, photos, self.objective, config.seed)
         elif (start := config.teacher or config.start_from) is not None:
             load_start(self.model, self.model_config, Path(start))
 
     def _save_checkpoint(self, name: str, model: KindDiT) -> None:
-        """A checkpoint of the run's classes; where a base is adapted, of its own and the run's."""
-        if self.base is None:
+        """A checkpoint of the run's classes; where a base stays as it is beside them, of its own and the run's."""
+        if self.base is None or self.method is None or not self.method.keeps_base:
             autoencoder = self.held_out.autoencoder_folder if isinstance(self.held_out, LatentSet) else None
-            save_checkpoint(self.output / name, self.model_config, model, autoencoder=autoencoder, force=True)
+            config = replace(self.model_config, dit=model.config)
+            save_checkpoint(self.output / name, config, model, autoencoder=autoencoder, force=True)
         else:
             save_grown(self.output / name, self.base, self.model_config, model, force=True)
 
@@ -255,6 +261,8 @@ class Trainer:
         if config.teacher is not None:
             steps = ",".join(map(str, config.steps))
             identity |= {"teacher": hash_learngene(Path(config.teacher)), "steps": steps, "train": config.train}
+        if config.method != TAILORS:
+            identity["method"] = config.method
         return identity if self.base is None else identity | {"base": hash_learngene(self.base)}
 
     def _read_state(self) -> TrainingState:

@@ -1,6 +1,7 @@
-"""Adaptation to new classes or another domain: the learngene of a base stays as it is, fresh tailors train beside it.
+"""Adaptation to new classes or another domain: how a method starts from a base.
 
-KIND, section on domain shift. Nothing of the base is touched, so its own classes keep every bit.
+KIND's own way, section on domain shift: the learngene stays as it is, fresh tailors train beside it. Nothing of the
+base is touched, so its own classes keep every bit.
 """
 
 from __future__ import annotations
@@ -12,30 +13,48 @@ from torch import Tensor
 
 from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
 from kind_core.classes import resolve_class
+from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import ConfigError
+from kind_core.growth import require_new
 from kind_core.tailors import TailorBank
+from kind_train.config import TrainConfig
 from kind_train.data.photo_set import TrainingSet
+from kind_train.methods import Method
 from kind_train.objective import Objective
+from kind_train.start.starting import require_same_autoencoder
 
 # `--init-from nearest`: each new class starts from the tailor of the base that denoises its photos best.
 NEAREST = "nearest"
 _NEAREST_PHOTOS = 64
 
 
-def freeze_learngene(model: KindDiT) -> None:
-    """Leave only the tailors to train."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith("tailors."))
+def prepare_adaptation(
+    model: KindDiT, config: ModelConfig, base: Path, method: Method, options: TrainConfig, photos: TrainingSet
+) -> None:
+    """Let `method` prepare `model`; raises ConfigError where data, base and options do not go together."""
+    require_same_autoencoder(base, photos)
+    own = read_config(base)
+    if method.keeps_base:
+        require_new(own, config.classes)
+    if options.shard and not method.can_shard:
+        raise ConfigError(f"shard is True, but method {method.name!r} cannot be sharded", "leave out --shard")
+    method.prepare(model, method.plan(own.dit, options.tailor_rank))
 
 
 def start_adaptation(
-    model: KindDiT, base: Path, init_from: str | None, photos: TrainingSet, objective: Objective, seed: int
+    model: KindDiT,
+    base: Path,
+    method: Method,
+    init_from: str | None,
+    photos: TrainingSet,
+    objective: Objective,
+    seed: int,
 ) -> None:
-    """Give `model` the learngene at `base`, and its tailors the weights of `init_from`; without it they stay random."""
+    """Give `model` what `method` inherits of `base`, and tailors the weights of `init_from`; else they stay random."""
     chosen = _choose_classes(base, init_from)
     checkpoint = load_checkpoint(base, chosen, with_decoder=False)
-    model.load_state_dict(checkpoint.model.learngene_state(), strict=False)
+    method.load(model, checkpoint.model.to(model.null_label_embedding.device), seed)
     if init_from is None:
         return
     starts = [0] * len(photos.classes)

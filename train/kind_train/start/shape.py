@@ -11,6 +11,7 @@ from kind_core.classes import ClassInfo
 from kind_core.config import AutoencoderConfig, DiffusionConfig, DiTConfig, ModelConfig, on_schedule, preset
 from kind_core.errors import ConfigError
 from kind_train.config import TrainConfig
+from kind_train.methods import open_method
 from kind_train.start.distillation import make_student, refuse_student
 
 # What a preset says of a network, and of what it learns to predict.
@@ -55,13 +56,9 @@ def pick_shape(config: TrainConfig) -> Shape:
         return Shape(dit=dit if config.size is None else _resize(dit, config), diffusion=diffusion)
     base = read_config(Path(config.base))
     refuse_student(config.base, base.diffusion, "adapted")
-    if base.dit.is_dense:
-        raise ConfigError(
-            f"{config.base} is dense, so it has no tailors to adapt",
-            "train it with kind-train fit --start-from",
-        )
-    rank = max(base.dit.ranks) if config.tailor_rank is None else config.tailor_rank
-    dit = replace(base.dit, tailor_rank=max(rank, 1), tailor_ranks=None)
+    method = open_method(config.method)
+    method.require_base(base.dit, config.base)
+    dit = method.shape(method.plan(base.dit, config.tailor_rank))
     return Shape(dit=dit, diffusion=base.diffusion, autoencoder=base.autoencoder)
 
 

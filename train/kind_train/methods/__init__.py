@@ -1,0 +1,30 @@
+"""The ways of adapting a base that the paper compares, one file a method, all of one protocol (`method.Method`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from kind_core.checkpoint_config import read_config
+from kind_core.errors import ConfigError
+from kind_train.config import METHODS, TAILORS
+from kind_train.methods.method import Method as Method
+
+
+def open_method(name: str) -> Method:
+    """The method called `name`; raises ConfigError naming those there are."""
+    if name not in METHODS:
+        raise ConfigError(f"method is {name!r}, expected one of {', '.join(METHODS)}")
+    method: Method = import_module(f"kind_train.methods.{name.replace('-', '_')}").METHOD
+    return method
+
+
+def adaptation_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the options of a run imply that adapts a base, for those that are not given: the paper's rate and so on."""
+    if not isinstance(options.get("base"), str) or {"images", "learning_rate", "label_dropout"} <= options.keys():
+        return {}
+    method = open_method(options.get("method", TAILORS))
+    rate = method.learning_rate(read_config(Path(options["base"])).dit)
+    return {"images": 50_000, "learning_rate": rate, "label_dropout": method.label_dropout}

@@ -1,0 +1,20 @@
+"""LoRA (https://arxiv.org/abs/2106.09685) at the rank of all tailors, by peft."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kind_core.config import DiTConfig
+from kind_core.method_costs import adapter_rank
+from kind_train.methods.shared.peft_method import PeftMethod
+
+
+class Lora(PeftMethod):
+    name, title = "lora", "LoRA"
+
+    def settings(self, plan: DiTConfig, classes: int) -> dict[str, Any]:
+        rank = adapter_rank(plan, classes)
+        return {"r": rank, "lora_alpha": rank}
+
+
+METHOD = Lora()

@@ -1,0 +1,89 @@
+"""Components beside a frozen learngene that serve every class: what the ablations of table 4 have in common."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+
+from kind_core.config import DiTConfig
+from kind_core.dit import KindDiT
+from kind_core.diverted import DivertedLinear
+from kind_train.methods.method import AddedMethod, freeze, replace_layer
+
+
+class GrownLinear(DivertedLinear):
+    """A diverted layer with `rank` trained components behind those of `layer`, which are frozen.
+
+    `as_lora`: they start as LoRA's, U at zero and no s; else as a tailor that is still closed, with s at zero.
+    """
+
+    ones: Tensor | None
+
+    def __init__(self, layer: DivertedLinear, rank: int, *, as_lora: bool) -> None:
+        nn.Module.__init__(self)  # U, s and V are put together below
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.live_rank, self.is_thin = layer.live_rank + rank, layer.is_thin
+        self.kept = nn.ParameterDict({name: getattr(layer, name) for name in ("U", "s", "V")})
+        device = layer.bias.device
+        up = torch.zeros(layer.out_features, rank) if as_lora else _draw(layer.out_features, rank)
+        self.added = nn.ParameterDict({"U": up.to(device), "V": _draw(layer.in_features, rank).to(device)})
+        self.register_buffer("ones", torch.ones(rank, device=device) if as_lora else None, persistent=False)
+        if not as_lora:
+            self.added["s"] = torch.zeros(rank, device=device)
+        self.bias = layer.bias
+
+    @property
+    def U(self) -> Tensor:  # type: ignore[override]  # noqa: N802
+        return torch.cat([self.kept["U"], self.added["U"]], dim=1)
+
+    @property
+    def s(self) -> Tensor:  # type: ignore[override]
+        return torch.cat([self.kept["s"], self.added["s"] if self.ones is None else self.ones])
+
+    @property
+    def V(self) -> Tensor:  # type: ignore[override]  # noqa: N802
+        return torch.cat([self.kept["V"], self.added["V"]], dim=1)
+
+    def folded(self) -> DivertedLinear:
+        """The plain diverted layer of all components."""
+        layer = DivertedLinear(self.in_features, self.out_features, self.s.shape[0], 0)
+        for name in ("U", "s", "V", "bias"):
+            getattr(layer, name).copy_(getattr(self, name))
+        return layer.to(self.bias.device)
+
+
+class GrownMethod(AddedMethod):
+    """Trains shared components of the budget of all tailors, and the label embeddings of the new classes."""
+
+    needs_dense = False
+    as_lora = True
+
+    def shape(self, plan: DiTConfig) -> DiTConfig:
+        return replace(plan, tailor_rank=0)
+
+    def prepare(self, model: KindDiT, plan: DiTConfig) -> None:
+        freeze(model)
+        rank = plan.tailor_rank * model.config.num_classes
+        for name, _, _ in model.config.matrix_names():
+            layer = model.get_submodule(name)
+            assert isinstance(layer, DivertedLinear)
+            grown = GrownLinear(layer, rank, as_lora=self.as_lora)
+            grown.added.requires_grad_(True)
+            replace_layer(model, name, grown)
+
+    def fold(self, model: KindDiT) -> DiTConfig:
+        rank = 0
+        for name, _, _ in model.config.matrix_names():
+            layer = model.get_submodule(name)
+            assert isinstance(layer, GrownLinear)
+            folded = layer.folded()
+            replace_layer(model, name, folded)
+            rank = folded.s.shape[0]
+        return replace(model.config, learngene_rank=rank)
+
+
+def _draw(features: int, rank: int) -> Tensor:
+    return torch.randn(features, rank) / sqrt(features)
