@@ -10,8 +10,23 @@ from tiny_training import make_config
 
 from kind_core.errors import ConfigError
 from kind_train.config import TrainConfig, load_options
+from kind_train.start.shape import pick_shape
 
 GIVEN = {"data": "photos", "output": "run"}
+
+
+def test_the_recipe_of_the_paper_is_one_word_and_what_is_given_wins(tmp_path: Path) -> None:
+    config = load_options(None, {"data": "d", "output": "o", "recipe": "paper"})
+    assert (config.preset_name, config.batch_size, config.num_steps) == ("kind-b/2", 256, 300_000)
+    assert (config.learning_rate_at(0), config.learning_rate_at(299_999)) == (1e-4, 1e-4)
+    assert (config.ema_decay, config.max_grad_norm, config.weight_decay) == (0.9999, float("inf"), 0)
+    given = load_options(None, {"data": "d", "output": "o", "recipe": "paper", "preset": "kind-l/2", "images": 512})
+    assert (given.preset_name, given.num_steps, given.max_grad_norm) == ("kind-l/2", 2, float("inf"))
+    assert load_options(write(tmp_path, given.to_yaml()), {}) == given
+    with pytest.raises(ConfigError, match="recipe is 'papers', expected one of paper"):
+        load_options(None, {"data": "d", "output": "o", "recipe": "papers"})
+    shape = pick_shape(config)
+    assert (shape.dit.learn_sigma, shape.dit.learngene_rank) == (False, 318)
 
 
 def write(folder: Path, text: str) -> Path:

@@ -21,7 +21,7 @@ from kind_core.console.commands import (
 from kind_core.console.vocabulary import Named
 from kind_core.errors import ConfigError
 from kind_core.samplers import SAMPLERS
-from kind_train.config import ARMS, REPORTS
+from kind_train.config import ARMS, METHODS, RECIPES, REPORTS
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -121,6 +121,9 @@ def _choose_output(argument: Path | None, option: Path | None) -> Path:
     help="sample, sample-64, sample-64-cpu, kind-mobile, kind-l-206, kind-b/2, kind-l/2, dit-b/2 ... "
     "[as --start-from, or sample].",
 )
+@click.option(
+    "--recipe", type=Named(RECIPES), help="The paper's pre-training, 256 x 300K of kind-b/2; other options win [none]."
+)
 @click.option("--size", type=int, help="Side of the photos: a multiple of the preset's patches [the preset's].")
 @click.option(
     "--noise-schedule",
@@ -164,12 +167,7 @@ def fit(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> No
 @main.command()
 @click.option("--checkpoint", "base", metavar="CHECKPOINT", help="The base, whose learngene is frozen.")
 @_data_options
-@click.option(
-    "--method",
-    metavar="NAME",
-    help="tailors, or to compare: full-ft, lora, pissa, dora, loha, oft, boft, svdiff, fact-tt, heur-lg, auto-lg, "
-    "svd-lora, learngene-lora, open-tailors [tailors].",
-)
+@click.option("--method", type=Named(METHODS), help="How: KIND's tailors, or what the paper compares [tailors].")
 @click.option("--init-from", metavar="CLASS", help="Start from this class of the base, or `nearest` [at random].")
 @click.option("--tailor-rank", type=int, help="Rank of the new tailors, and budget of other methods [the base's].")
 @click.option("--images", type=int, help="Training images to see [50000].")
@@ -369,6 +367,42 @@ def classifier(classes: tuple[str, ...], **options: Any) -> None:
     from kind_train.evaluate.classifier_session import run_classifier
 
     run_classifier(classes=split_names(classes), **options)
+
+
+@main.command()
+@click.argument("suite")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the results.")
+@click.option(
+    "--scale", type=click.Choice(["small", "paper"]), default="small", show_default=True, help="How much is drawn."
+)
+@click.option("--methods", multiple=True, help="Rows of the table to make (comma or repeated) [all].")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="The decomposed model.")
+@click.option("--sample", type=Named(("photos", "garments")), help="In its place one that ships [photos].")
+@click.option("--dense", type=click.Path(path_type=Path), help="A dense model of the same classes, for its row.")
+@click.option("--data", help="Held-out photos of the classes, for their row.")
+@click.option(
+    "--classifier", type=click.Path(path_type=Path), help="Judge: a file of kind-train classifier [EfficientNet-Lite2]."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the first picture of each class.")
+@click.option("--device", default="cpu", show_default=True, help="Where it draws and judges: cpu, cuda, auto ...")
+@click.option("--resume", is_flag=True, help="Make the rows that --output lacks.")
+@report_errors
+def benchmark(suite: str, methods: tuple[str, ...], resume: bool, **options: Any) -> None:
+    """Run a comparison of the paper. SUITE: class-agnostic (table 5, figure 7: what carries the class).
+
+    Each row is a cell that can be made by itself, with --methods and --resume; what is there is not made again.
+
+    \b
+    Example:
+      kind-train benchmark class-agnostic --sample photos --output table-5
+    """
+    from kind_train.benchmark.suite import read_suite
+
+    found = read_suite(suite)
+    rows = found.choose(split_names(methods))
+    from kind_train.benchmark.session import run_benchmark
+
+    run_benchmark(found, rows, resume=resume, **options)
 
 
 @main.command()

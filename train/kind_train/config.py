@@ -24,6 +24,14 @@ METHODS = (
 PRECISIONS = ("auto", "fp32", "bf16")
 MAX_BATCH_SIZE = 65_536  # twice the largest that anybody trained images with
 _MAX_DEPTH = 8  # of YAML: options are values and lists of names
+# What one word sets of a run, under everything that is given. `paper`: 300K steps of pre-training at a constant rate.
+RECIPES: dict[str, dict[str, Any]] = {
+    "paper": {
+        "preset": "kind-b/2", "images": 256 * 300_000, "batch_size": 256, "learning_rate": 1e-4, "warmup_images": 0,
+        "decay_fraction": 0.0, "weight_decay": 0.0, "max_grad_norm": math.inf, "ema_decay": 0.9999,
+        "label_dropout": 0.1, "flip": True,
+    }
+}  # fmt: skip
 # What an option annotated so may hold, and how an error calls that. A bool is an int to Python, but not to a user.
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "text"),
@@ -48,6 +56,7 @@ ARMS = ("everything", "tailors")
 class TrainConfig:
     """Everything that decides a run. `images` counts training images seen, not photos in the data set.
 
+    `recipe` names what was set by one word, see `RECIPES`; `max_grad_norm` infinite clips nothing.
     `preset` None is the architecture of `start_from` where one is given, else `sample`.
     The learning rate warms up over `warmup_images`, stays, and falls linearly to zero over the last `decay_fraction`.
     `size` is the side of the photos in pixels, where it is not the preset's; `report_to` is sent the metrics, too.
@@ -65,6 +74,7 @@ class TrainConfig:
 
     data: str
     output: str
+    recipe: str | None = None
     preset: str | None = None
     size: int | None = None
     noise_schedule: str | None = None
@@ -120,6 +130,8 @@ class TrainConfig:
         self._require("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more")
         self._require("warmup_images", self.warmup_images >= 0, "0 or more")
         self._require("seed", 0 <= self.seed < 2**32, "0 to 4294967295")
+        self._require("recipe", self.recipe is None or self.recipe in RECIPES, f"one of {', '.join(RECIPES)}")
+        self._require("recipe", self.recipe is None or self.base is None, "none where a base is adapted")
         self._require("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
         self._require("compile", not (self.compile and self.shard), "false where the model is sharded")
         self._require("perceptual", 0 <= self.perceptual < math.inf, "0 or more")
@@ -198,7 +210,8 @@ def load_options(
     options |= {name: value for name, value in flags.items() if value is not None and value != ()}
     known = {f.name: str(f.type) for f in fields(TrainConfig)}
     _refuse_unknown(options, known)
-    options = {**defaults(options), **options}
+    recipe = options.get("recipe")
+    options = {**defaults(options), **(RECIPES.get(recipe, {}) if isinstance(recipe, str) else {}), **options}
     for name in ("data", "output"):
         if name not in options:
             raise ConfigError(f"no {name} given", f"add --{name} or `{name}:` in the YAML file")

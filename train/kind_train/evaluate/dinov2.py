@@ -45,10 +45,11 @@ class DinoV2:
     one, and TargetError when transformers is not installed.
     """
 
-    def __init__(self, path: Path, *, batch_size: int = 8) -> None:
+    def __init__(self, path: Path, *, batch_size: int = 8, device: str = "cpu") -> None:
         _check_folder(path)
         self.batch_size = batch_size
-        self._network = _load_network(path)
+        self.device = device
+        self._network = _load_network(path).to(device)
         config = self._network.config
         self.name = f"DINOv2 of width {config.hidden_size} and depth {config.num_hidden_layers}"
         self.sha256 = hash_file(path / _WEIGHTS)
@@ -58,10 +59,10 @@ class DinoV2:
         import torch
 
         with torch.inference_mode():
-            parts = [
-                self._network(torch.from_numpy(preprocess(images[start : start + self.batch_size]))).pooler_output
-                for start in range(0, len(images), self.batch_size)
-            ]
+            parts = []
+            for start in range(0, len(images), self.batch_size):
+                pixels = torch.from_numpy(preprocess(images[start : start + self.batch_size]))
+                parts.append(self._network(pixels.to(self.device)).pooler_output.cpu())
             return {"token": torch.cat(parts).numpy()}
 
     def compare(self, generated: Observed, held_out: Observed, training: Observed) -> dict[str, Figure]:

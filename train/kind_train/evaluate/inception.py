@@ -60,10 +60,13 @@ class InceptionV3:
 
     name = "Inception-v3 of torch-fidelity"
 
-    def __init__(self, path: Path, *, sha256_prefix: str = SHA256_PREFIX, batch_size: int = 16) -> None:
+    def __init__(
+        self, path: Path, *, sha256_prefix: str = SHA256_PREFIX, batch_size: int = 16, device: str = "cpu"
+    ) -> None:
         self.sha256 = _check_weights(path, sha256_prefix)
         self.batch_size = batch_size
-        self._network = _load_network(path)
+        self.device = device
+        self._network = _load_network(path).to(device)
         self._spatial: list[Any] = []
         self._network.get_submodule(SPATIAL_LAYER).register_forward_hook(
             lambda module, inputs, output: self._spatial.append(output[:, :SPATIAL_CHANNELS].flatten(1))
@@ -77,8 +80,8 @@ class InceptionV3:
         with torch.inference_mode():
             for start in range(0, len(images), self.batch_size):
                 pixels = torch.from_numpy(images[start : start + self.batch_size].copy()).permute(0, 3, 1, 2)
-                pooled, logits = self._network(pixels)
-                parts.append((pooled, self._spatial.pop(), logits))
+                pooled, logits = self._network(pixels.to(self.device))
+                parts.append(tuple(one.cpu() for one in (pooled, self._spatial.pop(), logits)))
         pooled, spatial, logits = (torch.cat(one).numpy() for one in zip(*parts, strict=True))
         return {"pooled": pooled, "spatial": spatial, "logits": logits}
 

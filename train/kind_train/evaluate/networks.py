@@ -105,16 +105,16 @@ class Observer:
         return [{name: np.concatenate([part[name] for part in parts]) for name in parts[0]} for parts in self._parts]
 
 
-def open_networks(inception_weights: str | None, dinov2: str | None) -> tuple[FeatureNetwork, ...]:
+def open_networks(inception_weights: str | None, dinov2: str | None, device: str = "cpu") -> tuple[FeatureNetwork, ...]:
     """The networks whose weights are given; of those not given, the cached ones whose package is installed.
 
-    `NONE` leaves a network out in any case.
+    `NONE` leaves a network out in any case. They run on `device`.
     """
     from kind_train.evaluate.dinov2 import DinoV2, find_dinov2
     from kind_train.evaluate.inception import InceptionV3, find_inception_weights
 
     networks: list[FeatureNetwork] = []
-    choices: tuple[tuple[str | None, Callable[[], Path | None], Callable[[Path], FeatureNetwork]], ...] = (
+    choices: tuple[tuple[str | None, Callable[[], Path | None], Callable[..., FeatureNetwork]], ...] = (
         (inception_weights, find_inception_weights, InceptionV3),
         (dinov2, find_dinov2, DinoV2),
     )
@@ -123,7 +123,7 @@ def open_networks(inception_weights: str | None, dinov2: str | None) -> tuple[Fe
             continue
         path = find() if given is None else Path(given).expanduser()
         if path is not None:
-            networks.append(load(path))
+            networks.append(load(path, device=device))
     return tuple(networks)
 
 

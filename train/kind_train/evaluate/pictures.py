@@ -153,9 +153,11 @@ def generate_pictures(
     shape = (config.dit.in_channels, config.dit.sample_size, config.dit.sample_size)
     noise = torch.from_numpy(np.stack([start_noise(picture_seed(seed, i), shape) for i in range(count)]))
     device = checkpoint.model.null_label_embedding.device
+    if checkpoint.decoder is not None:
+        checkpoint.decoder.to(device)
     parts: list[np.ndarray] = []
     for part in torch.split(noise, _BATCH):
         labels, gates = (torch.full((len(part),), one, device=device) for one in (label, gate))
         latents = sample_latents(checkpoint.model, diffusion, part.to(device), labels, gates, sampling)
-        parts.append(to_pixels(checkpoint.decode(latents.cpu())))
+        parts.append(to_pixels(checkpoint.decode(latents).cpu()))
     return np.concatenate(parts)

@@ -34,7 +34,7 @@ OnWork = Callable[[str, int, int], None]
 class EvaluationRequest:
     """What to measure: a checkpoint, or a bundle in one of its runtimes.
 
-    `device`: where a checkpoint draws and the classifier runs.
+    `device`: where a checkpoint draws, its autoencoder decodes, and classifier and networks run.
     `count` pictures a class; `cross_count` for each pair of the cross-class check, of neighbours only or of all pairs.
     `classifier`: a file of `kind-train classifier`, which then judges in place of EfficientNet-Lite2.
     `inception_weights` and `dinov2` are the paths of `InceptionV3` and `DinoV2`; None looks into the caches of their
@@ -152,7 +152,7 @@ def evaluate(
     if networks is None:
         networks = (
             *open_second_judges(evaluator, drawer.classes, drawer.drawing.training, device),
-            *open_networks(request.inception_weights, request.dinov2),
+            *open_networks(request.inception_weights, request.dinov2, device),
         )
     asked = [evaluator.index(info) for info in drawer.classes]
     held_out_photos, training_photos = (

@@ -51,6 +51,8 @@ def pick_shape(config: TrainConfig) -> Shape:
         return _shape_of_start(config, Path(config.start_from))
     if config.base is None:
         dit, diffusion = preset(config.preset_name)
+        # no loss here trains a variance and no sampler reads one: half of the last layer would stay zero for ever
+        dit = replace(dit, learn_sigma=False)
         if config.noise_schedule is not None:
             diffusion = on_schedule(diffusion, config.noise_schedule)
         return Shape(dit=dit if config.size is None else _resize(dit, config), diffusion=diffusion)

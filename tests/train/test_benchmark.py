@@ -1,0 +1,147 @@
+"""The suites of `kind-train benchmark`, on a model and a judge that show label and tailor apart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from numpy.typing import NDArray
+from tiny_training import TINY_DIFFUSION, TINY_DIT, make_photos, write_folder
+
+from kind_core.checkpoint import save_checkpoint
+from kind_core.classes import ClassInfo
+from kind_core.config import ModelConfig
+from kind_core.errors import ConfigError, ResultsError
+from kind_train.benchmark import class_agnostic
+from kind_train.benchmark.class_agnostic import Request, run_row
+from kind_train.benchmark.runner import open_folder, run_suite
+from kind_train.benchmark.suite import read_suite
+from kind_train.cli import main
+from kind_train.evaluate.features import Classification
+from kind_train.evaluate.pictures import NULL
+from tiny import tiny_model
+
+SUITE = read_suite("class-agnostic")
+
+
+class Painter:
+    """Draws pictures whose first two pixels hold label and gate, counted from 1."""
+
+    def __init__(self, path: Path, classes: object, settings: object) -> None:
+        self.classes, self.size = make_photos().classes, 8
+
+    def draw(self, label: int, gate: int, count: int) -> NDArray[np.uint8]:
+        pictures = np.zeros((count, 8, 8, 3), np.uint8)
+        pictures[:, 0, 0], pictures[:, 0, 1] = label + 1, gate + 1
+        return pictures
+
+
+class GateReader:
+    """A judge that calls a picture the class whose gate was open; without one it is not sure at all."""
+
+    name, sha256 = "gate reader", "0" * 64
+
+    def index(self, info: ClassInfo) -> int | None:
+        return int(info.id[-1])
+
+    def classify(self, images: NDArray[np.uint8]) -> Classification:
+        logits = np.zeros((len(images), 3), np.float32)
+        for row, image in zip(logits, images, strict=True):
+            if image[0, 1, 0] > 0:
+                row[image[0, 1, 0] - 1] = 20
+        return Classification(features=logits, logits=logits)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    config = ModelConfig(dit=TINY_DIT, diffusion=TINY_DIFFUSION, classes=make_photos().classes)
+    save_checkpoint(tmp_path / "model", config, tiny_model(TINY_DIT))
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def painted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(class_agnostic, "CheckpointDrawer", Painter)
+    monkeypatch.setattr("kind_train.benchmark.runner.open_judge", lambda classifier, device: GateReader())
+
+
+@pytest.mark.usefixtures("painted")
+@pytest.mark.parametrize(
+    ("name", "label", "gate"),
+    [
+        ("label-and-tailor", True, True), ("tailor-with-null-label", False, True),
+        ("label-without-tailor", True, False), ("learngene", False, False),
+    ],
+)  # fmt: skip
+def test_rows_draw_with_the_label_and_gate_that_they_name(name: str, label: bool, gate: bool, checkpoint: Path) -> None:
+    (row,) = SUITE.choose((name,))
+    figures, pictures, logits = run_row(row, Request(checkpoint=checkpoint, count=3), GateReader())
+    assert [int(one[0, 0, 0]) - 1 for one in pictures] == ([0, 1, 2] if label else [NULL] * 3)
+    assert [int(one[0, 1, 0]) - 1 for one in pictures] == ([0, 1, 2] if gate else [NULL] * 3)
+    assert len(logits) == 9
+    # the judge follows the tailor, so that label and tailor swapped would show
+    assert figures["called_as_asked"]["value"] == pytest.approx(1.0 if gate else 1 / 3)
+    assert figures["entropy"]["value"] == pytest.approx(0 if gate else np.log(3), abs=1e-6)
+    assert figures["entropy"]["low"] <= figures["entropy"]["value"] <= figures["entropy"]["high"] + 1e-12
+
+
+@pytest.mark.usefixtures("painted")
+def test_rows_may_be_made_one_by_one_and_resumed(checkpoint: Path, tmp_path: Path) -> None:
+    request, told = Request(checkpoint=checkpoint, count=3), []
+    output = tmp_path / "results"
+    run_suite(SUITE, request, SUITE.choose(("learngene",)), output, scale="small")
+    before = (output / "cells" / "learngene.npz").read_bytes()
+    results = run_suite(SUITE, request, SUITE.rows, output, scale="small", resume=True, tell=told.append)
+    assert [one["method"] for one in results] == [
+        "label-and-tailor", "tailor-with-null-label", "label-without-tailor", "learngene", "noise",
+    ]  # fmt: skip
+    assert (output / "cells" / "learngene.npz").read_bytes() == before
+    assert "held-out photos: left out, it needs --data" in told
+    lines = (output / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == results
+    table = (output / "results.md").read_text()
+    assert "| learngene alone | 9 | 33% (" in table
+    assert "4.046, 1.495e-04, 544.9 |" in table
+    assert (output / "pictures.png").stat().st_size > 0
+    with pytest.raises(ConfigError, match="already holds results of this suite"):
+        run_suite(SUITE, request, SUITE.rows, output, scale="small")
+    with pytest.raises(ResultsError, match="holds results of seed '0', not '1'"):
+        run_suite(
+            SUITE, Request(checkpoint=checkpoint, count=3, seed=1), SUITE.rows, output, scale="small", resume=True
+        )
+    assert (output / "cells" / "learngene.npz").read_bytes() == before
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ResultsError, match="holds other files than results of a suite"):
+        open_folder(tmp_path, {"suite": "class-agnostic"}, resume=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.usefixtures("painted")
+def test_photos_stand_beside_what_is_drawn(checkpoint: Path, tmp_path: Path) -> None:
+    write_folder(tmp_path / "photos", make_photos(12))
+    request = Request(checkpoint=checkpoint, count=3, data=str(tmp_path / "photos"))
+    (result,) = run_suite(SUITE, request, SUITE.choose(("photos",)), tmp_path / "results", scale="small")
+    assert result["num_images"] == 9
+
+
+def call(*arguments: object) -> str:
+    result = CliRunner().invoke(main, ["benchmark", *map(str, arguments)])
+    assert result.exit_code == 1, result.output
+    return result.stderr
+
+
+def test_what_cannot_be_run_is_one_line(checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "results"
+    assert "there is no suite 'table-9', expected class-agnostic" in call("table-9", "--output", output)
+    unknown = call("class-agnostic", "--methods", "lorra", "--output", output)
+    assert "suite 'class-agnostic' has no method 'lorra', expected one of photos, label-and-tailor" in unknown
+    assert "method 'photos' needs --data" in call("class-agnostic", "--methods", "photos", "--output", output)
+    missing = call("class-agnostic", "--checkpoint", tmp_path / "none", "--output", output)
+    assert "no checkpoint" in missing
+    assert not output.exists()

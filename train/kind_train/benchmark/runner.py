@@ -1,0 +1,141 @@
+"""Runs the cells of a suite that are not there yet, and writes its tables and pictures from those that are.
+
+A cell is a row of the suite: `kind-train benchmark SUITE --methods ROW --output DIR --resume` makes it alone, so that
+any queue can run many beside each other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kind_core.checkpoint import read_config
+from kind_core.classes import ClassInfo
+from kind_core.errors import ConfigError, ResultsError
+from kind_core.files.hashing import hash_file
+from kind_core.files.staging import PART, staged
+from kind_core.pictures import make_class_grid
+from kind_train.benchmark.class_agnostic import Request, lacks, run_row
+from kind_train.benchmark.suite import Row, Suite
+from kind_train.evaluate.judges import open_judge
+
+_SUITE, _CELLS = "suite.json", "cells"
+_COLUMNS = ("entropy", "variance", "kurtosis")
+_DIGITS = {"entropy": ".3f", "variance": ".3e", "kurtosis": ".1f", "called_as_asked": ".0%"}
+_PICTURE_HEIGHT = 64
+
+
+def run_suite(
+    suite: Suite,
+    request: Request,
+    rows: Sequence[Row],
+    output: Path,
+    *,
+    scale: str,
+    classifier: Path | None = None,
+    resume: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
+) -> list[dict[str, Any]]:
+    """Every result that the folder then holds, in the order of the suite."""
+    names = [row.name for row in rows]
+    missing = {row.name: option for row in rows if (option := lacks(row, request)) is not None}
+    if len(missing) == len(rows):
+        raise ConfigError(f"method {names[0]!r} needs {missing[names[0]]}", "add it, or choose others with --methods")
+    read_config(request.checkpoint)
+    judge = open_judge(classifier, request.device)
+    open_folder(output, _identity(suite, request, scale, judge.sha256), resume=resume)
+    for row in rows:
+        cell = output / _CELLS / f"{row.name}.npz"
+        if row.name in missing:
+            tell(f"{row.title}: left out, it needs {missing[row.name]}")
+        elif not cell.exists():
+            tell(f"{row.title} ...")
+            figures, pictures, logits = run_row(row, request, judge)
+            _write_cell(cell, {"method": row.name, "title": row.title, **figures}, pictures, logits)
+    return write_results(suite, output, read_config(request.checkpoint).classes)
+
+
+def open_folder(output: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
+    """Begin or continue the folder of a suite; raises ResultsError where it holds another one's results."""
+    file = output / _SUITE
+    if not file.exists():
+        if output.exists() and any(output.iterdir()):
+            raise ResultsError(f"{output} holds other files than results of a suite", "choose an empty --output")
+        with staged(file, PART, force=True) as temporary:
+            temporary.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+        return
+    try:
+        then = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ResultsError(f"{file} is not JSON: {error}", "choose another --output") from error
+    for name, now in identity.items():
+        if then.get(name) != now:
+            raise ResultsError(
+                f"{output} holds results of {name} {then.get(name)!r}, not {now!r}", "choose another --output"
+            )
+    if not resume:
+        raise ConfigError(f"{output} already holds results of this suite", "continue it with --resume")
+
+
+def write_results(suite: Suite, output: Path, classes: Sequence[ClassInfo]) -> list[dict[str, Any]]:
+    """`results.jsonl`, `results.md` and `pictures.png` of the cells that are there; returns their figures."""
+    results, strips = [], []
+    for row in suite.rows:
+        cell = output / _CELLS / f"{row.name}.npz"
+        if not cell.exists():
+            continue
+        with np.load(cell, allow_pickle=False) as stored:
+            results.append(json.loads(str(stored["figures"])))
+            strips.append((ClassInfo(id=row.name, names=(row.title,)), list(stored["pictures"])))
+    lines = "".join(json.dumps(result) + "\n" for result in results)
+    for name, text in (("results.jsonl", lines), ("results.md", make_table(suite, results, classes))):
+        with staged(output / name, PART, force=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    if strips:
+        with staged(output / "pictures.png", PART, force=True) as temporary:
+            make_class_grid(strips, _PICTURE_HEIGHT).save(temporary, format="PNG")
+    return results
+
+
+def make_table(suite: Suite, results: Sequence[Mapping[str, Any]], classes: Sequence[ClassInfo]) -> str:
+    """Markdown: our figures with 95 % intervals, and the paper's beside them."""
+    judges = ", ".join(sorted({result["judge"] for result in results}))
+    lines = [
+        f"# {suite.title}", "",
+        f"Judged by {judges}; {len(classes)} classes; means over the pictures with 95 % intervals, the same start "
+        "noise in every row. The paper's figures are of Inception's logits on ImageNet and compare by order alone.",
+        "", "| | n | called as asked | entropy | variance | kurtosis | paper: entropy, variance, kurtosis |",
+        "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for result in results:
+        paper = suite.paper.get(result["method"])
+        cells = [_show(result.get(name), name) for name in ("called_as_asked", *_COLUMNS)]
+        of_paper = "" if paper is None else ", ".join(f"{v:{_DIGITS[n]}}" for n, v in zip(_COLUMNS, paper, strict=True))
+        lines.append(f"| {result['title']} | {result['num_images']} | {' | '.join(cells)} | {of_paper} |")
+    return "\n".join(lines) + "\n"
+
+
+def _show(figure: Mapping[str, float] | None, name: str) -> str:
+    if figure is None:
+        return ""
+    value, low, high = (f"{figure[key]:{_DIGITS[name]}}" for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
+def _identity(suite: Suite, request: Request, scale: str, judge_sha256: str) -> dict[str, Any]:
+    """What all cells of a folder share."""
+    options = {name: value if value is None else str(value) for name, value in asdict(request).items()}
+    del options["device"], options["checkpoint"]
+    model = hash_file(request.checkpoint / "learngene.safetensors")
+    return {"suite": suite.name, "scale": scale, "checkpoint": model, "judge": judge_sha256, **options}
+
+
+def _write_cell(file: Path, figures: Mapping[str, Any], pictures: np.ndarray, logits: np.ndarray) -> None:
+    """A cell is one file, whole or not there: its figures, pictures to look at, and what the judge saw."""
+    with staged(file, PART, force=True) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, figures=json.dumps(figures), pictures=pictures, logits=logits)
