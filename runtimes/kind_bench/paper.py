@@ -13,8 +13,8 @@ from typing import Any
 
 from kind_core.config import DiTConfig, preset
 from kind_core.console import echo, echo_lines
+from kind_core.costs.methods import Counter, dense_twin, find_cost
 from kind_core.flops import count_flops, count_live_rank, count_parameters, latency_floor_s, paper_memory_mb
-from kind_core.method_costs import Counter, dense_twin, find_cost
 
 _SIZES = {"DiT-B": "kind-b/2", "DiT-L": "kind-l/2"}
 _UNITS = {

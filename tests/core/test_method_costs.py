@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from kind_core.config import preset
+from kind_core.costs.methods import METHOD_COSTS, dense_twin, fact_rank, find_cost, oft_blocks
 from kind_core.errors import ConfigError
 from kind_core.flops import count_flops
-from kind_core.method_costs import METHOD_COSTS, dense_twin, fact_rank, find_cost, oft_blocks
 from tiny import tiny_config
 
 D, L, T = 768, 12, 256  # DiT-B/2

@@ -50,7 +50,7 @@ class GateReader:
     def classify(self, images: NDArray[np.uint8]) -> Classification:
         logits = np.zeros((len(images), 3), np.float32)
         for row, image in zip(logits, images, strict=True):
-            if image[0, 1, 0] > 0:
+            if 0 < image[0, 1, 0] <= 3:
                 row[image[0, 1, 0] - 1] = 20
         return Classification(features=logits, logits=logits)
 

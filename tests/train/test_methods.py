@@ -14,9 +14,9 @@ from torch import Tensor
 
 from kind_core.checkpoint import load_checkpoint, read_config, save_checkpoint
 from kind_core.config import DiTConfig, ModelConfig, preset
+from kind_core.costs.methods import dense_twin
 from kind_core.dit import KindDiT
 from kind_core.errors import ConfigError, TargetError
-from kind_core.method_costs import dense_twin
 from kind_train.cli import main
 from kind_train.config import METHODS
 from kind_train.methods import open_method

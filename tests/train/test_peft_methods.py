@@ -15,9 +15,9 @@ from tiny_training import TINY_DIFFUSION, TINY_DIT, make_config, make_photos
 
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.config import ModelConfig, preset
+from kind_core.costs.methods import dense_twin
 from kind_core.dit import KindDiT
 from kind_core.errors import TargetError
-from kind_core.method_costs import dense_twin
 from kind_train.methods import open_method
 from kind_train.run.trainer import Trainer
 from tiny import CLASSES, tiny_batch, tiny_model

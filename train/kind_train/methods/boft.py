@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from kind_core.config import DiTConfig
-from kind_core.method_costs import BOFT_BLOCK, BOFT_FACTORS
+from kind_core.costs.methods import BOFT_BLOCK, BOFT_FACTORS
 from kind_train.methods.oft import Oft
 
 

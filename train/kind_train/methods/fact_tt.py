@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from kind_core.config import DiTConfig
+from kind_core.costs.methods import fact_rank
 from kind_core.dit import KindDiT
-from kind_core.method_costs import fact_rank
 from kind_train.methods.method import AddedMethod
 from kind_train.methods.shared.adapted_linear import adapt_matrices, fold_matrices
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kind_core.config import DiTConfig
-from kind_core.method_costs import loha_rank
+from kind_core.costs.methods import loha_rank
 from kind_train.methods.shared.peft_method import PeftMethod
 
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from kind_core.config import DiTConfig
+from kind_core.costs.methods import find_cost
 from kind_core.errors import ConfigError
-from kind_core.method_costs import find_cost
 
 if TYPE_CHECKING:  # what a method is called and starts from is asked before torch is loaded
     from torch import Tensor, nn

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from kind_core.config import DiTConfig
-from kind_core.method_costs import oft_blocks
+from kind_core.costs.methods import oft_blocks
 from kind_train.methods.shared.peft_method import PeftMethod
 
 _RATE = 1e-4  # table 7

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kind_core.config import DiTConfig
+from kind_core.costs.methods import dense_twin
 from kind_core.dit import KindDiT
 from kind_core.diverted import DenseLinear, Tailor
-from kind_core.method_costs import dense_twin
 from kind_train.methods.method import freeze, replace_layer
 
 
