@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler, DiTTransformer2DModel
 
-from kind_core.dense import dense_state
 from kind_core.diffusers.dit import to_diffusers
+from kind_core.dit import dense_state
 from tiny import tiny_config, tiny_model
 
 LABELS = {"0": "tench, Tinca tinca", "1": "goldfish, Carassius auratus"}

@@ -205,7 +205,7 @@ def find_misfit(data: object, schema: str) -> str | None:
     """The first field of `data` that does not fit, and why; None where all do."""
     from jsonschema.exceptions import best_match
 
-    error = best_match(_validator(schema).iter_errors(data))
+    error = best_match(_validator_class()(load_schema(schema)).iter_errors(data))
     if error is None:
         return None
     message = f"{error.json_path} {error.message}"
@@ -213,14 +213,14 @@ def find_misfit(data: object, schema: str) -> str | None:
 
 
 @cache
-def _validator(schema: str) -> Any:
-    """Of a schema that ships; 20.0 is no whole number, because a program would take it for none."""
+def _validator_class() -> Any:
+    """Of schemas that ship; 20.0 is no whole number, because a program would take it for none."""
     from jsonschema import Draft202012Validator
     from jsonschema.validators import extend
 
     checker = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
     made: Any = extend  # its annotations are not whole
-    return made(Draft202012Validator, type_checker=checker)(load_schema(schema))
+    return made(Draft202012Validator, type_checker=checker)
 
 
 def describe_program(program: ProgramSpec) -> dict[str, Any]:

@@ -14,9 +14,8 @@ from diffusers import DiTTransformer2DModel
 
 from diffusers_folders import random_transformer
 from kind_core.config import DiTConfig
-from kind_core.dense import dense_state
 from kind_core.diffusers.dit import from_diffusers, read_architecture, to_diffusers
-from kind_core.dit import KindDiT
+from kind_core.dit import KindDiT, dense_state
 from kind_core.errors import CheckpointError, ConfigError
 from tiny import compose_dense, tiny_batch, tiny_config, tiny_model
 

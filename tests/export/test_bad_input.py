@@ -93,7 +93,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "NaN guidance": (("--guidance", "nan"), ("guidance is nan", "finite")),
     "infinite guidance": (("--guidance", "inf"), ("guidance is inf", "finite")),
     "unknown precision": (("--precision", "int3"), ("precision is 'int3'", "fp32, fp16")),
-    "unknown sampler": (("--sampler", "ddpm"), ("sampler is 'ddpm'", "ddim, dpmpp, euler")),
+    "unknown sampler": (("--sampler", "ddpm"), ("sampler is 'ddpm'", "ddim, dpmpp, dpmpp1, euler")),
     "sampler of another schedule": (("--sampler", "euler"), ("'euler'", "squaredcos_cap_v2", "ddim or dpmpp")),
     "unknown iOS": (("--min-ios", "12"), ("min-ios is 12", "17, 18")),
     "unknown baking": (("--baking", "maybe"), ("baking is 'maybe'", "auto, on, off")),

@@ -14,9 +14,8 @@ from diffusers import AutoencoderKL
 
 from diffusers_folders import NUM_LABELS, random_transformer, write_folder
 from kind_core.checkpoint import load_checkpoint
-from kind_core.dense import dense_state
 from kind_core.diffusers.folder import load_diffusers
-from kind_core.dit import KindDiT
+from kind_core.dit import KindDiT, dense_state
 from kind_core.errors import ConfigError
 from kind_train.cli import main
 from kind_train.start.from_dit import InitRequest, TailorStart, decompose, init_from_dit

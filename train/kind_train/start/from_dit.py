@@ -20,9 +20,8 @@ import torch
 from kind_core.checkpoint import CHECKPOINT, save_checkpoint, subset_config
 from kind_core.classes import resolve_classes
 from kind_core.config import DiTConfig, preset
-from kind_core.dense import dense_state
 from kind_core.diffusers.folder import AUTOENCODER_FOLDER, load_diffusers, read_diffusers_config
-from kind_core.dit import KindDiT
+from kind_core.dit import KindDiT, dense_state
 from kind_core.diverted import DivertedLinear
 from kind_core.errors import ConfigError
 from kind_core.files.staging import check_output

@@ -20,8 +20,8 @@ from torch import nn
 from kind_core.autoencoder import copy_autoencoder
 from kind_core.checkpoint import Checkpoint
 from kind_core.config import ModelConfig
-from kind_core.dense import dense_state
 from kind_core.diffusers.dit import to_diffusers
+from kind_core.dit import dense_state
 from kind_core.precisions import PrecisionName
 from kind_core.samplers import Sampling
 from kind_core.schedule import make_scheduler
