@@ -40,7 +40,7 @@ _EXPECTED = {"norm_type": "ada_norm_zero", "activation_fn": "gelu-approximate"}
 
 
 def to_diffusers(config: DiTConfig, state: Mapping[str, Tensor], labels: Tensor) -> DiTTransformer2DModel:
-    """The transformer of dense weights (see `kind_core.dit.dense_state`) and label embeddings (labels, ...), null last."""
+    """The transformer of dense weights (`dense_state` of a `KindDiT`) and label embeddings (labels, ...), null last."""
     with without_import_noise():
         from diffusers import DiTTransformer2DModel
 
