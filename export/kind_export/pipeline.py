@@ -34,12 +34,13 @@ from kind_export.rewrites.detach_classes import DetachedClass
 from kind_export.rewrites.factor_modulations import table_error_db
 from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.class_functions import name_functions
-from kind_export.targets.lowering import Written, require_size
+from kind_export.targets.lowering import Lowered, Written, require_size
 from kind_export.targets.target import TargetOptions, choose_precision, load_target
 from kind_export.verify.delegation import check_delegation, check_strict
 from kind_export.verify.gates import Verifier
 from kind_export.verify.lower_within_gate import lower_within_gate
 from kind_export.verify.parity import Parity, ShortfallError
+from kind_export.verify.stored_weights import check_stored_weights
 from kind_runtimes.about import About
 from kind_runtimes.bundle import BUNDLE, Bundle, open_bundle
 from kind_runtimes.manifest import Manifest
@@ -126,6 +127,9 @@ def _export(
         draft = draft_of(lowered)
         on_stage("counting the work")
         works = count_bundle(Bundle(path=folder, manifest=draft))
+        for name, one in lowered.items():
+            if isinstance(one, Lowered):
+                check_stored_weights(folder, one, works[name]["step"])
         if budget_plan is not None:
             require_budget(budget_plan.budget, works, folder, draft, devices)
         on_stage("drawing previews")
