@@ -26,7 +26,7 @@ class SpectralShift(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """(out, in) -> the same; what it was made of is kept, `weight` is not read."""
         U, s, Vt = self.U, self.s, self.Vt
-        return (U * torch.relu(s + self.delta)) @ Vt  # type: ignore[operator, no-any-return]  # buffers are tensors
+        return (U * torch.relu(s + self.delta)) @ Vt  # type: ignore[operator]  # buffers are tensors
 
 
 class SvDiff(AddedMethod):
