@@ -121,6 +121,8 @@ def _read(file: Path) -> Results | dict[str, Any]:
 def _list_figures(data: Results | dict[str, Any]) -> Iterator[tuple[str, Figure]]:
     found = _results_figures(data) if isinstance(data, Results) else _report_figures(data)
     for name, group, unit, value in found:
+        if value is not None and not isinstance(value, int | float):
+            raise ResultsError(f"{name} is {value!r}, expected a number", "export the bundle again")
         if value is not None:
             yield name, Figure(group=group, unit=unit, value=float(value))
 
