@@ -130,8 +130,8 @@ def _choose_output(argument: Path | None, option: Path | None) -> Path:
     type=Named(("flow", "squaredcos_cap_v2", "linear", "scaled_linear")),
     help="How noise grows over time [the preset's].",
 )
-@click.option("--timestep-mean", type=float, help="Of flow: times are sigmoid(normal) of this mean [-0.4].")
-@click.option("--timestep-std", type=float, help="Of flow: and of this deviation [0.8].")
+@click.option("--timestep-mean", type=float, help="Of flow: times are sigmoid(normal) of this mean [0.4].")
+@click.option("--timestep-std", type=float, help="Of flow: and of this deviation [1.1].")
 @click.option(
     "--diversion/--no-diversion",
     default=None,

@@ -10,7 +10,7 @@ from kind_core.errors import ConfigError
 from kind_core.schedule import read_noise_levels
 
 # Times of a straight path are drawn as sigmoid(normal), as in https://arxiv.org/abs/2403.03206.
-TIMESTEP_MEAN, TIMESTEP_STD = -0.4, 0.8
+TIMESTEP_MEAN, TIMESTEP_STD = 0.4, 1.1
 # Below this sigma the velocity weight 1 / sigma^2 stops growing, as in https://arxiv.org/abs/2511.13720.
 MIN_SIGMA = 0.05
 
