@@ -24,9 +24,14 @@ TIMESTEP_FREQUENCIES = 256  # sines and cosines of the timestep embedder, as in 
 
 # Far beyond any DiT: what a damaged config.json asks for is refused before it is allocated.
 _LARGEST = {
-    "sample_size": 4096, "patch_size": 4096, "in_channels": 1024, "hidden_size": 16_384, "depth": 4096,
-    "num_heads": 1024, "num_classes": 100_000,
-}  # fmt: skip
+    "sample_size": 4096,
+    "patch_size": 4096,
+    "in_channels": 1024,
+    "hidden_size": 16_384,
+    "depth": 4096,
+    "num_heads": 1024,
+    "num_classes": 100_000,
+}
 _MOST_TOKENS = 65_536
 _LARGEST_MLP_RATIO = 64
 _MOST_TIMESTEPS = 100_000
@@ -414,14 +419,28 @@ _RANKS = {"s": (159, 3), "b": (318, 3), "l": (424, 4), "xl": (477, 4)}
 
 # 10 classes at 32 x 32 pixels: the largest problem that gives recognisable pictures in two hours on two CPU cores.
 _SAMPLE = DiTConfig(
-    sample_size=32, patch_size=4, in_channels=3, hidden_size=160, depth=6, num_heads=5, num_classes=10,
-    learngene_rank=80, tailor_rank=4,
-)  # fmt: skip
+    sample_size=32,
+    patch_size=4,
+    in_channels=3,
+    hidden_size=160,
+    depth=6,
+    num_heads=5,
+    num_classes=10,
+    learngene_rank=80,
+    tailor_rank=4,
+)
 # For a GPU: forty classes and every tailor are 19 MB in fp16.
 _SAMPLE_64 = DiTConfig(
-    sample_size=64, patch_size=4, in_channels=3, hidden_size=256, depth=6, num_heads=8, num_classes=40,
-    learngene_rank=128, tailor_rank=3,
-)  # fmt: skip
+    sample_size=64,
+    patch_size=4,
+    in_channels=3,
+    hidden_size=256,
+    depth=6,
+    num_heads=8,
+    num_classes=40,
+    learngene_rank=128,
+    tailor_rank=3,
+)
 # Patches of 8: 64 x 64 pixels at the tokens, and so nearly at the cost, of `sample`.
 _SAMPLE_64_CPU = replace(_SAMPLE, sample_size=64, patch_size=8)
 # Ten small grey pictures of one thing each: under 4 MB in fp16 with every tailor.

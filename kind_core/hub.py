@@ -72,13 +72,15 @@ def find_diffusers(path: Path, *, is_whole: bool = True) -> Path:
 
     return Path(
         _call(
-            name["repo"], "",
+            name["repo"],
+            "",
             lambda: snapshot_download(
-                name["repo"], revision=name["revision"],
+                name["repo"],
+                revision=name["revision"],
                 allow_patterns=list(_DIFFUSERS_FILES if is_whole else _DIFFUSERS_SETTINGS),
             ),
         )
-    )  # fmt: skip
+    )
 
 
 def parse_name(path: Path) -> re.Match[str] | None:
@@ -143,9 +145,12 @@ def push_to_hub(
         def upload() -> str:
             made = api.create_repo(repo_id, private=private, exist_ok=True)
             api.upload_folder(
-                repo_id=made.repo_id, folder_path=folder, commit_message=commit_message, revision=revision,
+                repo_id=made.repo_id,
+                folder_path=folder,
+                commit_message=commit_message,
+                revision=revision,
                 create_pr=create_pr,
-            )  # fmt: skip
+            )
             return str(made)
 
         return _call(repo_id, "", upload)

@@ -36,22 +36,33 @@ SAMPLERS = {
     row.name: row
     for row in (
         Sampler(
-            name="ddim", scheduler="DDIMScheduler", diffusion={"clip_sample": False}, settings=SAMPLER_SETTINGS["ddim"],
+            name="ddim",
+            scheduler="DDIMScheduler",
+            diffusion={"clip_sample": False},
+            settings=SAMPLER_SETTINGS["ddim"],
         ),
         Sampler(
-            name="dpmpp", scheduler="DPMSolverMultistepScheduler", diffusion=_SECOND_ORDER,
-            flow={"use_flow_sigmas": True, **_LAST_SIGMA}, settings=SAMPLER_SETTINGS["dpmpp"],
+            name="dpmpp",
+            scheduler="DPMSolverMultistepScheduler",
+            diffusion=_SECOND_ORDER,
+            flow={"use_flow_sigmas": True, **_LAST_SIGMA},
+            settings=SAMPLER_SETTINGS["dpmpp"],
         ),
         Sampler(
-            name=FIRST_ORDER, scheduler="DPMSolverMultistepScheduler", diffusion=None,
+            name=FIRST_ORDER,
+            scheduler="DPMSolverMultistepScheduler",
+            diffusion=None,
             flow={**_SECOND_ORDER, "solver_order": 1, "use_flow_sigmas": True},
         ),
         Sampler(
-            name="euler", scheduler="FlowMatchEulerDiscreteScheduler", flow={}, velocity_only=True,
+            name="euler",
+            scheduler="FlowMatchEulerDiscreteScheduler",
+            flow={},
+            velocity_only=True,
             settings=SAMPLER_SETTINGS["euler"],
         ),
     )
-}  # fmt: skip
+}
 
 
 def list_samplers() -> str:

@@ -71,8 +71,9 @@ def choose_sampling(
     steps = config.steps if steps is None else steps
     if config.distillation is not None:
         for option, is_given in {
-            "guidance": guidance_scale is not None, "guidance-interval": guidance_interval != ALL_STEPS
-        }.items():  # fmt: skip
+            "guidance": guidance_scale is not None,
+            "guidance-interval": guidance_interval != ALL_STEPS,
+        }.items():
             if is_given:
                 raise config.distillation.refuse_guidance(option)
         if not force_steps:

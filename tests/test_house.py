@@ -66,6 +66,12 @@ def test_one_line_adds_a_sampler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         replace(request)
 
 
+@pytest.mark.parametrize(("words", "most"), [("# fmt: skip", 10), ("# type: ignore", 25)])
+def test_few_lines_ask_a_tool_to_look_away(words: str, most: int) -> None:
+    count = sum((ROOT / file).read_text(encoding="utf-8").count(words) for file in modules())
+    assert count <= most
+
+
 def test_no_folder_is_a_heap() -> None:
     folders: dict[str, int] = {}
     for file in modules():

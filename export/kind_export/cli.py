@@ -28,8 +28,10 @@ from kind_runtimes.kits import KITS
 from kind_samples import SAMPLES, sample_checkpoint
 
 _sample_option = click.option(
-    "--sample", type=Named(SAMPLES), help=f"Instead of a checkpoint: one that ships [{SAMPLES[0]}].",
-)  # fmt: skip
+    "--sample",
+    type=Named(SAMPLES),
+    help=f"Instead of a checkpoint: one that ships [{SAMPLES[0]}].",
+)
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
@@ -52,9 +54,12 @@ class _ExportGroup(PlainGroup):
 @click.group(cls=_ExportGroup, invoke_without_command=True, context_settings=_CONTEXT)
 @click.option("--classes", multiple=True, metavar="NAMES", help="Classes, by name or id (comma or repeated).")
 @click.option(
-    "--target", "targets", multiple=True, type=Named(dict.fromkeys((*TARGETS, "all", *TARGET_ROWS))),
+    "--target",
+    "targets",
+    multiple=True,
+    type=Named(dict.fromkeys((*TARGETS, "all", *TARGET_ROWS))),
     help="What to write (comma or repeated); all means the first three.",
-)  # fmt: skip
+)
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder, or hub:ORG/NAME[@REVISION] [the sample]."
 )
@@ -67,14 +72,16 @@ class _ExportGroup(PlainGroup):
 @click.option("--latents-only", is_flag=True, help="Leave the autoencoder out: the app decodes the latents.")
 @click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
 @click.option(
-    "--sampler", type=Named(SAMPLERS),
+    "--sampler",
+    type=Named(SAMPLERS),
     help=f"{list_samplers()} [the checkpoint's].",
-)  # fmt: skip
+)
 @click.option("--guidance", type=float, help="Default guidance scale [the checkpoint's].")
 @click.option(
-    "--precision", type=Named(PRECISIONS),
+    "--precision",
+    type=Named(PRECISIONS),
     help=f"{list_precisions()} [coreml fp16, onnx and executorch fp32].",
-)  # fmt: skip
+)
 @click.option("--blend", "blends", multiple=True, metavar="A+B", help="A class that opens several gates at once.")
 @click.option("--guidance-interval", metavar="LO,HI", help="Guidance in this share of the steps only [0,1].")
 @click.option("--max-rank", type=int, help="Cut the learngene's matrices to this rank (not exact) [no limit].")
@@ -90,9 +97,12 @@ class _ExportGroup(PlainGroup):
 @click.option("--kit", "kits", multiple=True, type=Named(KITS), help="Add sources for an app.")
 @click.option("--base", type=click.Path(path_type=Path), help="With --packs: only write packs that fit this base.")
 @click.option(
-    "--device", "devices", multiple=True, metavar="NAME",
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="NAME",
     help="Forecast for this device, by name or file [three phones]; kind-bench devices lists them.",
-)  # fmt: skip
+)
 @click.option("--max-size", metavar="SIZE", help="Choose precision and ranks to stay within, such as 50MB.")
 @click.option(
     "--max-step-ms", type=float, help="Choose so that a step takes no longer on --device, by forecast [no limit]."

@@ -40,9 +40,13 @@ def read_job(request: ExportRequest, source: Source | None = None) -> ExportJob:
     config = source.config
     classes, openings = find_asked(request, config.classes)
     sampling = choose_sampling(
-        config.diffusion, sampler=request.sampler, steps=request.steps, guidance_scale=request.guidance,
-        guidance_interval=request.guidance_interval, force_steps=request.force_steps,
-    )  # fmt: skip
+        config.diffusion,
+        sampler=request.sampler,
+        steps=request.steps,
+        guidance_scale=request.guidance,
+        guidance_interval=request.guidance_interval,
+        force_steps=request.force_steps,
+    )
     if request.packs:
         require_tailors(config)
     targets = parse_targets(request.targets)

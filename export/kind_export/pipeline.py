@@ -196,9 +196,12 @@ def _rewrite(
     """The model with its classes built in, or a base and the classes apart."""
     request = job.request
     options = RewriteOptions(
-        baking=request.baking, max_rank=request.max_rank, energy=request.energy,
-        table_error_db=table_error_db(request.precision), forms=request.forms,
-    )  # fmt: skip
+        baking=request.baking,
+        max_rank=request.max_rank,
+        energy=request.energy,
+        table_error_db=table_error_db(request.precision),
+        forms=request.forms,
+    )
     if not request.packs:
         return rewrite(checkpoint.model, sampler, options), ()
     tailor_rank = require_tailors(job.source.config)

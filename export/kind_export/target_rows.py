@@ -28,10 +28,13 @@ def _table(*rows: TargetRow) -> dict[str, TargetRow]:
 
 TARGET_ROWS = _table(
     TargetRow(
-        name="coreml", module="kind_export.targets.coreml.lower", has_class_functions=True, is_for_ios=True,
+        name="coreml",
+        module="kind_export.targets.coreml.lower",
+        has_class_functions=True,
+        is_for_ios=True,
         rounds_sampler=True,
     ),
     TargetRow(name="onnx", module="kind_export.targets.onnx.lower"),
     TargetRow(name="executorch", module="kind_export.targets.executorch.lower"),
     TargetRow(name="diffusers", module="kind_export.targets.diffusers.write", is_program=False, rounds_sampler=True),
-)  # fmt: skip
+)

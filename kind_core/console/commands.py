@@ -158,9 +158,13 @@ def completion_option(program: str) -> Callable[[_C], _C]:
         context.exit()
 
     return click.option(
-        "--completion", type=click.Choice(SHELLS), is_eager=True, expose_value=False, callback=show,
+        "--completion",
+        type=click.Choice(SHELLS),
+        is_eager=True,
+        expose_value=False,
+        callback=show,
         help=f"Print a script that completes {program} in this shell.",
-    )  # fmt: skip
+    )
 
 
 def split_names(given: tuple[str, ...]) -> tuple[str, ...]:

@@ -34,9 +34,12 @@ _EXPECTED_LINES = (
     re.compile(r"<enum '\w+'> is an Enum subclass and is now natively supported by torch\.compile .*"),
 )
 _LOGGERS = (
-    "coremltools", "torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer",
+    "coremltools",
+    "torchao",
+    "torch.utils._pytree",
+    "diffusers.quantizers.torchao.torchao_quantizer",
     "diffusers.utils.import_utils",
-)  # fmt: skip
+)
 
 
 def is_expected(line: str) -> bool:

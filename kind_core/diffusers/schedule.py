@@ -17,9 +17,15 @@ from kind_core.schedule import build_scheduler
 GUIDANCE_SCALE = 4.0  # the default of diffusers' DiTPipeline
 # Read by diffusers only where another setting says so, which is itself refused.
 _UNREAD = {
-    "clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value", "base_shift", "max_shift",
-    "base_image_seq_len", "max_image_seq_len", "time_shift_type",
-}  # fmt: skip
+    "clip_sample_range",
+    "dynamic_thresholding_ratio",
+    "sample_max_value",
+    "base_shift",
+    "max_shift",
+    "base_image_seq_len",
+    "max_image_seq_len",
+    "time_shift_type",
+}
 
 
 def read_diffusion(file: Path) -> tuple[str, DiffusionConfig]:
@@ -38,8 +44,10 @@ def _read_schedule(component: Component) -> DiffusionConfig:
     values = component.values
     row = next(row for row in SAMPLERS.values() if row.scheduler == component.kind)
     common: dict[str, Any] = {
-        "num_train_timesteps": values["num_train_timesteps"], "sampler": row.name, "guidance_scale": GUIDANCE_SCALE,
-    }  # fmt: skip
+        "num_train_timesteps": values["num_train_timesteps"],
+        "sampler": row.name,
+        "guidance_scale": GUIDANCE_SCALE,
+    }
     if row.diffusion is None or values.get("use_flow_sigmas"):  # Euler takes a velocity and has no word for it
         prediction = values.get("prediction_type", "flow_prediction")
         if prediction not in FLOW_PREDICTIONS:

@@ -6,12 +6,24 @@ from pathlib import Path
 
 _LITTER = frozenset(
     {
-        ".ds_store", ".localized", "icon\r", "__macosx",  # macOS
-        "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "recycler", "system volume information",  # Windows
-        "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot",  # Synology, QNAP
+        ".ds_store",
+        ".localized",
+        "icon\r",
+        "__macosx",  # macOS
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "$recycle.bin",
+        "recycler",
+        "system volume information",  # Windows
+        "@eadir",
+        "@recycle",
+        "@recently-snapshot",
+        "#recycle",
+        "#snapshot",  # Synology, QNAP
         "lost+found",
     }
-)  # fmt: skip
+)
 _APPLE_DOUBLE = "._"
 
 

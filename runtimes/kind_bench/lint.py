@@ -89,12 +89,14 @@ def lint(work: ProgramWork, profile: Profile | None = None) -> Lint:
     """Shares of each backend and operator class, number of delegates, and the findings."""
     is_rule = ENGINES[work.target].picks_unit
     return Lint(
-        target=work.target, program=work.program, num_delegates=work.num_delegates,
+        target=work.target,
+        program=work.program,
+        num_delegates=work.num_delegates,
         basis="measured" if profile is not None else "by rule, not measured" if is_rule else "counted",
         backends=_list_shares(work, [op.backend for op in work.ops], _time_by_backend(profile)),
         classes=_list_shares(work, [op.op_class for op in work.ops], _time_by_class(work, profile)),
         findings=lint_program(work, profile),
-    )  # fmt: skip
+    )
 
 
 def require_fast(work: ProgramWork, profile: Profile | None = None) -> None:
@@ -139,10 +141,14 @@ def _find(work: ProgramWork, key: tuple[str, str, str], ops: Sequence[OpWork], p
         ms = sum(op["ms"] for op in profile["ops"] if op["op_type"] == op_type and op["backend"] == backend)
         time_share = ms / profile["run_ms"]
     return Finding(
-        op_type=op_type, backend=backend, reason=reason, num_ops=len(ops),
+        op_type=op_type,
+        backend=backend,
+        reason=reason,
+        num_ops=len(ops),
         flops_share=_part(sum(op.flops for op in ops), sum(op.flops for op in work.ops)),
-        bytes_share=_part(sum(op.bytes_moved for op in ops), work.bytes_moved), time_share=time_share,
-    )  # fmt: skip
+        bytes_share=_part(sum(op.bytes_moved for op in ops), work.bytes_moved),
+        time_share=time_share,
+    )
 
 
 def _list_shares(work: ProgramWork, names: Sequence[str], times: Mapping[str, float]) -> tuple[Share, ...]:
@@ -152,13 +158,15 @@ def _list_shares(work: ProgramWork, names: Sequence[str], times: Mapping[str, fl
     total_flops, total_ms = sum(op.flops for op in work.ops), sum(times.values())
     shares = [
         Share(
-            name=name, num_ops=len(groups[name]), ops=_part(len(groups[name]), len(work.ops)),
+            name=name,
+            num_ops=len(groups[name]),
+            ops=_part(len(groups[name]), len(work.ops)),
             flops=_part(sum(op.flops for op in groups[name]), total_flops),
             bytes=_part(sum(op.bytes_moved for op in groups[name]), work.bytes_moved),
             time=_part(times.get(name, 0.0), total_ms) if times else None,
         )
         for name in dict.fromkeys((*groups, *times))
-    ]  # fmt: skip
+    ]
     return tuple(sorted(shares, key=lambda share: (-(share.time or 0.0), -share.flops, -share.bytes)))
 
 
@@ -179,10 +187,22 @@ def _guess_class(op_type: str) -> str:
 
 # Words in the names of operators that runtimes make when they load a program, in the order in which they decide.
 _WORDS = {
-    "attention": "attention", "matmul": "linear", "gemm": "linear", "fully connected": "linear", "conv": "convolution",
-    "norm": "norm", "softmax": "softmax", "gelu": "elementwise", "transpose": "layout", "copy": "layout",
-    "reorder": "layout", "slice": "layout", "concat": "layout", "quant": "quantize", "cast": "quantize",
-}  # fmt: skip
+    "attention": "attention",
+    "matmul": "linear",
+    "gemm": "linear",
+    "fully connected": "linear",
+    "conv": "convolution",
+    "norm": "norm",
+    "softmax": "softmax",
+    "gelu": "elementwise",
+    "transpose": "layout",
+    "copy": "layout",
+    "reorder": "layout",
+    "slice": "layout",
+    "concat": "layout",
+    "quant": "quantize",
+    "cast": "quantize",
+}
 
 
 def _sum_ms(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:

@@ -18,9 +18,14 @@ from kind_core.flops import count_flops, count_live_rank, count_parameters, late
 
 _SIZES = {"DiT-B": "kind-b/2", "DiT-L": "kind-l/2"}
 _UNITS = {
-    "parameters": "M", "trained parameters": "M", "memory": "MB", "one pass": "GFLOPs", "floor": "s",
-    "training": "GPU h", "live rank": "",
-}  # fmt: skip
+    "parameters": "M",
+    "trained parameters": "M",
+    "memory": "MB",
+    "one pass": "GFLOPs",
+    "floor": "s",
+    "training": "GPU h",
+    "live rank": "",
+}
 _TABLES = {
     "table 1": "Table 1, size of one class's model",
     "table 2": "Table 2, new classes: mean of the 18 tasks",
@@ -111,9 +116,16 @@ def _make_row(table: str, system: str, model: str, quantity: str, paper: str, va
     if match == "truncated":
         more["note"] = "; ".join(filter(None, (more.get("note"), f"{exact.quantize(step / 100)} before that")))
     return PaperRow(
-        table=table, system=system, model=model, quantity=quantity, unit=_UNITS[quantity], paper=paper,
-        ours=paper if match == "truncated" else rounded, match=match, **more,
-    )  # fmt: skip
+        table=table,
+        system=system,
+        model=model,
+        quantity=quantity,
+        unit=_UNITS[quantity],
+        paper=paper,
+        ours=paper if match == "truncated" else rounded,
+        match=match,
+        **more,
+    )
 
 
 def _size_rows(entries: Sequence[dict[str, Any]]) -> Iterator[PaperRow]:
@@ -135,9 +147,12 @@ def _task_rows(entries: Sequence[dict[str, Any]], tasks: Sequence[int]) -> Itera
             row = ("table 2", entry["system"], model)
             yield _make_row(*row, "trained parameters", trained, _mean(cost.trained, config, tasks) / 1e6)
             yield _make_row(
-                *row, "one pass", flops, _mean(cost.flops, config, tasks) / 1e9,
+                *row,
+                "one pass",
+                flops,
+                _mean(cost.flops, config, tasks) / 1e9,
                 full_gflops=_full_gflops(entry["method"], config, tasks),
-            )  # fmt: skip
+            )
 
 
 def _mean(count: Counter, config: DiTConfig, tasks: Sequence[int]) -> float:
@@ -182,9 +197,16 @@ def _ratio_rows(mobile: dict[str, Any]) -> Iterator[PaperRow]:
     for of_dense, of_kind in pairs:
         ours, paper = (float(getattr(of_dense, side)) / float(getattr(of_kind, side)) for side in ("ours", "paper"))
         yield PaperRow(
-            table="ratios", system=kind, model="", quantity=of_kind.quantity, unit="x", paper=f"({paper:.2f})",
-            ours=f"{ours:.2f}", match="not compared", note=of_kind.note,
-        )  # fmt: skip
+            table="ratios",
+            system=kind,
+            model="",
+            quantity=of_kind.quantity,
+            unit="x",
+            paper=f"({paper:.2f})",
+            ours=f"{ours:.2f}",
+            match="not compared",
+            note=of_kind.note,
+        )
 
 
 def _setting_rows(ranks: Sequence[str]) -> Iterator[PaperRow]:
@@ -197,6 +219,12 @@ def _hour_rows(entries: Sequence[dict[str, Any]]) -> Iterator[PaperRow]:
     for entry in entries:
         for model, paper in zip(_SIZES, entry["gpu_hours"], strict=True):
             yield PaperRow(
-                table="answers", system=entry["system"], model=model, quantity="training", unit="GPU h", paper=paper,
-                ours="", match="not compared",
-            )  # fmt: skip
+                table="answers",
+                system=entry["system"],
+                model=model,
+                quantity="training",
+                unit="GPU h",
+                paper=paper,
+                ours="",
+                match="not compared",
+            )

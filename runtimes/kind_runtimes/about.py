@@ -19,9 +19,23 @@ PREFIX = "kind."
 _ABOUT_VERSION = 1
 # the order in which a reader wants them
 _ORDER = (
-    "program", "how_to_call", "inputs", "outputs", "functions", "classes", "steps", "guided_steps", "sampler",
-    "guidance_scale", "initial_noise_scale", "noise_generator", "author", "licence", "version", "format",
-)  # fmt: skip
+    "program",
+    "how_to_call",
+    "inputs",
+    "outputs",
+    "functions",
+    "classes",
+    "steps",
+    "guided_steps",
+    "sampler",
+    "guidance_scale",
+    "initial_noise_scale",
+    "noise_generator",
+    "author",
+    "licence",
+    "version",
+    "format",
+)
 # what a manifest must say as its programs do
 _FACTS = ("steps", "guided_steps", "sampler", "initial_noise_scale", "noise_generator", "classes")
 _LISTS = ("inputs", "outputs", "classes", "guided_steps", "functions")

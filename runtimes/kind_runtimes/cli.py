@@ -106,10 +106,14 @@ main.add_command(inspect)
 def _print(result: RunResult, as_json: bool) -> None:
     if as_json:
         fields = {
-            "path": str(result.path), "class": {"id": result.info.id, "name": result.info.name},
-            "seeds": result.seeds, "guidance": result.guidance, "runtime": result.runtime,
-            "engine": result.engine, "seconds": round(result.seconds, 3),
-        }  # fmt: skip
+            "path": str(result.path),
+            "class": {"id": result.info.id, "name": result.info.name},
+            "seeds": result.seeds,
+            "guidance": result.guidance,
+            "runtime": result.runtime,
+            "engine": result.engine,
+            "seconds": round(result.seconds, 3),
+        }
         echo(json.dumps(fields))
         return
     first, last = result.seeds[0], result.seeds[-1]

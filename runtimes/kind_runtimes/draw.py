@@ -102,9 +102,15 @@ def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: N
     columns = request.columns or math.ceil(math.sqrt(request.count))
     write_picture(output, make_grid(pictures, columns, scale=request.scale, sharp=request.sharp), force=request.force)
     return RunResult(
-        path=output, info=found.info, seeds=seeds, guidance=guidance, runtime=runtime,
-        engine=generator.step.engine, seconds=seconds, note=found.note,
-    )  # fmt: skip
+        path=output,
+        info=found.info,
+        seeds=seeds,
+        guidance=guidance,
+        runtime=runtime,
+        engine=generator.step.engine,
+        seconds=seconds,
+        note=found.note,
+    )
 
 
 def _draw(

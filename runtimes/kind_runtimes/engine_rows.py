@@ -46,24 +46,45 @@ def _table(*rows: Engine) -> dict[str, Engine]:
 
 ENGINES = _table(
     Engine(
-        name="onnx", title="ONNX", module="kind_runtimes.engines.onnx", package="onnxruntime", suffix=".onnx",
-        file_kind="ONNX program", counter="kind_bench.counting.onnx_graph", may_fall_back=True,
+        name="onnx",
+        title="ONNX",
+        module="kind_runtimes.engines.onnx",
+        package="onnxruntime",
+        suffix=".onnx",
+        file_kind="ONNX program",
+        counter="kind_bench.counting.onnx_graph",
+        may_fall_back=True,
     ),
     Engine(
-        name="executorch", title="ExecuTorch", module="kind_runtimes.engines.executorch", package="executorch",
-        suffix=".pte", file_kind="ExecuTorch program", counter="kind_bench.counting.executorch_program",
+        name="executorch",
+        title="ExecuTorch",
+        module="kind_runtimes.engines.executorch",
+        package="executorch",
+        suffix=".pte",
+        file_kind="ExecuTorch program",
+        counter="kind_bench.counting.executorch_program",
         has_delegates=True,
     ),
     Engine(
-        name="coreml", title="Core ML", module="kind_runtimes.engines.coreml", package="coremltools",
-        suffix=".mlpackage", file_kind="Core ML package", counter="kind_bench.counting.mil_program",
-        platform="darwin", vendor="apple", picks_unit=True,
+        name="coreml",
+        title="Core ML",
+        module="kind_runtimes.engines.coreml",
+        package="coremltools",
+        suffix=".mlpackage",
+        file_kind="Core ML package",
+        counter="kind_bench.counting.mil_program",
+        platform="darwin",
+        vendor="apple",
+        picks_unit=True,
     ),
     Engine(
-        name="diffusers", title="diffusers", module="kind_runtimes.engines.diffusers", package="diffusers",
+        name="diffusers",
+        title="diffusers",
+        module="kind_runtimes.engines.diffusers",
+        package="diffusers",
         is_code=True,
     ),
-)  # fmt: skip
+)
 
 
 def holds_code(name: str | None) -> bool:

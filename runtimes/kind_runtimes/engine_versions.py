@@ -27,13 +27,15 @@ class EngineVersions:
 
 VERSIONS: Mapping[str, EngineVersions] = {
     "onnx": EngineVersions(
-        package="onnxruntime", gate="1.31.1", oldest="1.27.0",
+        package="onnxruntime",
+        gate="1.31.1",
+        oldest="1.27.0",
         kits={"android": "1.27.0", "web": "1.30.0", "node": "1.30.0"},
     ),
     "executorch": EngineVersions(package="executorch", gate="1.5.1", oldest="1.5.1"),
     "coreml": EngineVersions(package="coremltools", gate="9.0", oldest="9.0"),
     "diffusers": EngineVersions(package="diffusers", gate="0.42.1", oldest="0.42.1"),
-}  # fmt: skip
+}
 
 
 def describe_versions(name: str) -> dict[str, str]:

@@ -43,10 +43,16 @@ _HEADERS = {
 }
 # what the platform's own table may lack
 _TYPES = {
-    ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css",
-    ".json": "application/json", ".webmanifest": "application/manifest+json", ".wasm": "application/wasm",
-    ".svg": "image/svg+xml", ".png": "image/png",
-}  # fmt: skip
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".css": "text/css",
+    ".json": "application/json",
+    ".webmanifest": "application/manifest+json",
+    ".wasm": "application/wasm",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+}
 _CHUNK = 1 << 16
 _MAX_CONNECTIONS = 128  # a browser opens six
 _TIMEOUT_S = 30  # for the next bytes of a request, and for a client to take the next chunk

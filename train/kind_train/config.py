@@ -18,20 +18,41 @@ OPTIONS_NAME, HELD_OUT_NAME = "options.yaml", "held_out.json"  # in the folder o
 TAILORS = "tailors"
 # Ways of adapting a base, each a file of `kind_train.methods`.
 METHODS = (
-    TAILORS, "full-ft", "lora", "pissa", "dora", "loha", "oft", "boft", "svdiff", "fact-tt", "heur-lg", "auto-lg",
-    "svd-lora", "learngene-lora", "open-tailors",
-)  # fmt: skip
+    TAILORS,
+    "full-ft",
+    "lora",
+    "pissa",
+    "dora",
+    "loha",
+    "oft",
+    "boft",
+    "svdiff",
+    "fact-tt",
+    "heur-lg",
+    "auto-lg",
+    "svd-lora",
+    "learngene-lora",
+    "open-tailors",
+)
 PRECISIONS = ("auto", "fp32", "bf16")
 MAX_BATCH_SIZE = 65_536  # twice the largest that anybody trained images with
 _MAX_DEPTH = 8  # of YAML: options are values and lists of names
 # What one word sets of a run, under everything that is given. `paper`: 300K steps of pre-training at a constant rate.
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {
-        "preset": "kind-b/2", "images": 256 * 300_000, "batch_size": 256, "learning_rate": 1e-4, "warmup_images": 0,
-        "decay_fraction": 0.0, "weight_decay": 0.0, "max_grad_norm": math.inf, "ema_decay": 0.9999,
-        "label_dropout": 0.1, "flip": True,
+        "preset": "kind-b/2",
+        "images": 256 * 300_000,
+        "batch_size": 256,
+        "learning_rate": 1e-4,
+        "warmup_images": 0,
+        "decay_fraction": 0.0,
+        "weight_decay": 0.0,
+        "max_grad_norm": math.inf,
+        "ema_decay": 0.9999,
+        "label_dropout": 0.1,
+        "flip": True,
     }
-}  # fmt: skip
+}
 # What an option annotated so may hold, and how an error calls that. A bool is an int to Python, but not to a user.
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "text"),

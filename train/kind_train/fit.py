@@ -68,8 +68,11 @@ def _fit(config: TrainConfig, console: Console, processes: Processes, *, resume:
         held_out_as = None if record is None else record.to_dict()
         start_run_folder(config, resume=resume, force=force, held_out=held_out_as)
     count = sum(p.numel() for p in trainer.model.parameters())
-    say(console, f"{len(train)} photos, {len(held_out)} held out, {len(train.classes)} classes; "
-                 f"{count / 1e6:.2f}M parameters on {trainer.device}")  # fmt: skip
+    say(
+        console,
+        f"{len(train)} photos, {len(held_out)} held out, {len(train.classes)} classes; "
+        f"{count / 1e6:.2f}M parameters on {trainer.device}",
+    )
     if trainer.model_config.provenance.training:
         say(console, f"trained {trainer.model_config.provenance.training}")
     if trainer.step >= config.num_steps:
@@ -86,9 +89,10 @@ def _fit(config: TrainConfig, console: Console, processes: Processes, *, resume:
         total = config.num_steps * config.batch_size
         best_loss = trainer.run(lambda progress: update(progress.images, total, _describe(progress)), on_metrics)
     return FitResult(
-        checkpoint=Path(config.output) / BEST_NAME, best_loss=best_loss if len(held_out) else None,
+        checkpoint=Path(config.output) / BEST_NAME,
+        best_loss=best_loss if len(held_out) else None,
         is_main=processes.is_main,
-    )  # fmt: skip
+    )
 
 
 def _claim(config: TrainConfig, processes: Processes) -> AbstractContextManager[None]:
@@ -114,8 +118,11 @@ def _load_split(
     if record is not None and record.photos != len(train):
         say(console, f"{len(train)} photos are there, {record.photos} when the run was started", style="yellow")
     if resume and record is None:
-        say(console, "the run does not tell which photos it held out: some of those held out now were trained on",
-            style="yellow")  # fmt: skip
+        say(
+            console,
+            "the run does not tell which photos it held out: some of those held out now were trained on",
+            style="yellow",
+        )
     return split_and_record(train, config.val_fraction, config.seed, record)
 
 
@@ -131,10 +138,14 @@ def _load_set(
     check_inputs(shape, (3, shape.dit.sample_size, shape.dit.sample_size))
     with show_progress(console, f"reading {path}") as update:
         return load_photos(
-            path, shape.dit.sample_size, classes=classes, strict=config.strict,
+            path,
+            shape.dit.sample_size,
+            classes=classes,
+            strict=config.strict,
             progress=lambda done, total: update(done, total, ""),
-            tell=lambda line: say(console, line, style="yellow"), output=Path(config.output),
-        )  # fmt: skip
+            tell=lambda line: say(console, line, style="yellow"),
+            output=Path(config.output),
+        )
 
 
 def _describe_estimate(seconds: float, images: int) -> str:

@@ -23,15 +23,38 @@ from kind_export.targets.target import Lowering, load_target
 from kind_runtimes.engine_rows import ENGINES
 
 _VIEWS = frozenset(
-    ("view", "t", "transpose", "permute", "expand", "reshape", "unsqueeze", "squeeze", "select", "alias", "detach",
-     "_unsafe_view")
-)  # fmt: skip
+    (
+        "view",
+        "t",
+        "transpose",
+        "permute",
+        "expand",
+        "reshape",
+        "unsqueeze",
+        "squeeze",
+        "select",
+        "alias",
+        "detach",
+        "_unsafe_view",
+    )
+)
 _CLASSES: dict[str, OpClass] = {
-    "addmm": "linear", "mm": "linear", "bmm": "linear", "convolution": "convolution",
-    "native_layer_norm": "norm", "_softmax": "softmax", "index_select": "lookup", "index": "lookup",
-    "embedding": "lookup", "cat": "layout", "clone": "layout", "copy_": "layout", "slice": "layout",
-    "split": "layout", "_to_copy": "quantize",
-}  # fmt: skip
+    "addmm": "linear",
+    "mm": "linear",
+    "bmm": "linear",
+    "convolution": "convolution",
+    "native_layer_norm": "norm",
+    "_softmax": "softmax",
+    "index_select": "lookup",
+    "index": "lookup",
+    "embedding": "lookup",
+    "cat": "layout",
+    "clone": "layout",
+    "copy_": "layout",
+    "slice": "layout",
+    "split": "layout",
+    "_to_copy": "quantize",
+}
 # Beside the numbers themselves: a scale for each row of 8 bit, one for each group of 32 below, which fills up the rank.
 _GROUP = 32
 _SCALE_BITS = 32
@@ -139,13 +162,19 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch do
         self.num_ops += 1
         self.ledger.add(
             Node(
-                name=f"{op_type}_{self.num_ops}", op_type=op_type, op_class=op_class, reads=[*map(_name, reads)],
-                writes=[*map(_name, writes)], backend="", is_view=is_view,
+                name=f"{op_type}_{self.num_ops}",
+                op_type=op_type,
+                op_class=op_class,
+                reads=[*map(_name, reads)],
+                writes=[*map(_name, writes)],
+                backend="",
+                is_view=is_view,
                 precision=self.storage.compute if is_low else self.storage.plain,
-                flops=_count_flops(op_type, reads, writes), has_bias=op_type == "addmm",
+                flops=_count_flops(op_type, reads, writes),
+                has_bias=op_type == "addmm",
             ),
             sizes,
-        )  # fmt: skip
+        )
 
     def _add_constant(self, tensor: Tensor) -> None:
         self.kept.append(tensor)

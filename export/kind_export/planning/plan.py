@@ -85,12 +85,14 @@ class Plan:
         """For the report; `chosen` is the one that was exported."""
         return {
             "budget": {
-                "max_size_bytes": self.budget.max_size_bytes, "max_step_ms": self.budget.max_step_ms,
-                "max_image_ms": self.budget.max_image_ms, "device": self.device,
+                "max_size_bytes": self.budget.max_size_bytes,
+                "max_step_ms": self.budget.max_step_ms,
+                "max_image_ms": self.budget.max_image_ms,
+                "device": self.device,
             },
             "chosen": _describe(chosen),
             "considered": [_describe(one) for one in self.considered],
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,9 +220,12 @@ class _Space:
         # tables hold a row a step: a model for as many steps as it will run
         inputs, checkpoint = self.inputs, self.inputs.reference.checkpoint
         options = RewriteOptions(
-            baking=inputs.baking, max_rank=choice.max_rank, energy=inputs.energy, forms=choice.forms,
+            baking=inputs.baking,
+            max_rank=choice.max_rank,
+            energy=inputs.energy,
+            forms=choice.forms,
             table_error_db=table_error_db(choice.precision),
-        )  # fmt: skip
+        )
         key = (options, choice.steps)
         if key not in self._models:
             table = read_sampler_table(checkpoint.config.diffusion, inputs.reference.sampling.sampler, choice.steps)
@@ -231,9 +236,13 @@ class _Space:
 def apply_choice(request: ExportRequest, choice: Choice) -> ExportRequest:
     """The request with what was chosen filled in, and no budget left to plan."""
     return replace(
-        request, precision=choice.precision, steps=choice.steps, max_rank=choice.max_rank, forms=choice.forms,
+        request,
+        precision=choice.precision,
+        steps=choice.steps,
+        max_rank=choice.max_rank,
+        forms=choice.forms,
         budget=NO_BUDGET,
-    )  # fmt: skip
+    )
 
 
 def artifact_cost(works: Mapping[str, ProgramWork], size_bytes: int, manifest: Manifest, device: Device | None) -> Cost:

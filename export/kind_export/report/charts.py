@@ -48,11 +48,13 @@ def draw_bars(title: str, values: Mapping[str, float], unit: str, subject: str |
     words = format_bytes if unit == "bytes" else format_count
     bars = [
         {
-            "label": name, "value": words(round(value)), "percent": round(100 * value / top, 2),
+            "label": name,
+            "value": words(round(value)),
+            "percent": round(100 * value / top, 2),
             "is_subject": subject in (name, None),
         }
         for name, value in values.items()
-    ]  # fmt: skip
+    ]
     summary = f"{title}: " + ", ".join(f"{bar['label']} {bar['value']}" for bar in bars)
     return {"title": title, "bars": bars, "summary": summary}
 
@@ -68,12 +70,15 @@ def draw_columns(title: str, values: Mapping[str, float], unit: str) -> dict[str
         height = (HEIGHT - _TOP - _BOTTOM) * value / top
         columns.append(
             {
-                "x": round(_LEFT + index * width + 0.1 * width, 1), "width": round(0.8 * width, 1),
-                "y": round(HEIGHT - _BOTTOM - height, 1), "height": round(height, 1),
+                "x": round(_LEFT + index * width + 0.1 * width, 1),
+                "width": round(0.8 * width, 1),
+                "y": round(HEIGHT - _BOTTOM - height, 1),
+                "height": round(height, 1),
                 "label": name.removeprefix("blocks.") if index % every == 0 or not name.startswith("blocks.") else "",
-                "name": name, "value": words(round(value)),
+                "name": name,
+                "value": words(round(value)),
             }
-        )  # fmt: skip
+        )
     summary = f"{title}: " + ", ".join(f"{one['name']} {one['value']}" for one in columns)
     return {"title": title, "columns": columns, "top": words(round(top)), "summary": summary, **_frame()}
 
@@ -92,12 +97,13 @@ def draw_roofline(entry: Mapping[str, Any]) -> dict[str, Any] | None:
         {
             # without traffic it lies beyond the right end
             "x": x.end if point["flops_per_byte"] is None else x.place(point["flops_per_byte"]),
-            "y": y.place(point["gflops"]), "name": point["name"],
+            "y": y.place(point["gflops"]),
+            "name": point["name"],
             "words": f"{point['name']}: {_describe_intensity(point['flops_per_byte'])}, "
             f"{format_count(point['gflops'] * 1e9)}FLOPS, limited by {point['limited_by']}",
         }
         for point in line["points"]
-    ]  # fmt: skip
+    ]
     for point, below in zip(points, _dodge([p["y"] for p in points]), strict=True):
         point["label_y"] = below
         point["anchor"] = "end" if point["x"] > WIDTH * 0.7 else "start"
@@ -131,8 +137,14 @@ def draw_ranges(title: str, entries: Sequence[Mapping[str, Any]], part: str) -> 
         rows.append(row)
     summary = f"{title}: " + "; ".join(f"{row['label']} {row['words']}" for row in rows)
     ticks = [{"at": axis.place(tick), "label": format_ms(tick)} for tick in axis.ticks()]
-    return {"title": title, "rows": rows, "ticks": ticks, "height": len(rows) * _ROW + 26, "summary": summary,
-            "width": WIDTH}  # fmt: skip
+    return {
+        "title": title,
+        "rows": rows,
+        "ticks": ticks,
+        "height": len(rows) * _ROW + 26,
+        "summary": summary,
+        "width": WIDTH,
+    }
 
 
 def _describe_intensity(flops_per_byte: float | None) -> str:
@@ -166,5 +178,11 @@ def _dodge(places: Sequence[float]) -> list[float]:
 
 
 def _frame() -> dict[str, int]:
-    return {"width": WIDTH, "height": HEIGHT, "left": _LEFT, "right": WIDTH - _RIGHT, "top_y": _TOP,
-            "bottom": HEIGHT - _BOTTOM}  # fmt: skip
+    return {
+        "width": WIDTH,
+        "height": HEIGHT,
+        "left": _LEFT,
+        "right": WIDTH - _RIGHT,
+        "top_y": _TOP,
+        "bottom": HEIGHT - _BOTTOM,
+    }

@@ -127,12 +127,15 @@ def collect_report(
         "classes": manifest.data["classes"],
         "latents_shape": list(manifest.latents_shape),
         "sampling": {
-            "sampler": sampling.sampler, "steps": sampling.steps, "guidance_scale": sampling.guidance_scale,
+            "sampler": sampling.sampler,
+            "steps": sampling.steps,
+            "guidance_scale": sampling.guidance_scale,
             "passes_per_step": _passes_per_step(takes_guidance=sampling.takes_guidance),
             "initial_noise_scale": sampling.initial_noise_scale,
             "guided_steps": [index for index, is_on in enumerate(sampling.guided) if is_on],
             "guidance_interval": manifest.data.get("guidance_interval", [0, 1]),
-            "distillation": manifest.data.get("distillation"), "is_approximate": manifest.is_approximate,
+            "distillation": manifest.data.get("distillation"),
+            "is_approximate": manifest.is_approximate,
         },
         "packs": [
             {"name": pack.info.name, "file": pack.file, "size_bytes": pack.size_bytes} for pack in manifest.packs
@@ -148,7 +151,7 @@ def collect_report(
         "host": {key: measured["machine"].get(key) for key in ("system", "processor", "num_cpus", "load_before")},
         "source": manifest.data["source"],
         "tools": manifest.data["tools"],
-    }  # fmt: skip
+    }
 
 
 def _step_profiles(profiles: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,15 +177,20 @@ def _describe_measured(results: Results) -> dict[str, Any]:
         "partial": results.partial,
         "cases": [
             {
-                "name": case.name, "runtime": case.runtime, "engine": case.engine, "precision": case.precision,
-                "threads": case.threads, "provider": case.provider,
+                "name": case.name,
+                "runtime": case.runtime,
+                "engine": case.engine,
+                "precision": case.precision,
+                "threads": case.threads,
+                "provider": case.provider,
                 "step_ms": {k: v for k, v in case.step.to_dict().items() if k != "samples"},
-                "image_ms": case.image_ms, "load_ms": case.data.get("load_ms", {}).get("first"),
+                "image_ms": case.image_ms,
+                "load_ms": case.data.get("load_ms", {}).get("first"),
                 "peak_memory_bytes": case.data.get("peak_memory_bytes"),
             }
             for case in results.cases
         ],
-    }  # fmt: skip
+    }
 
 
 def _describe_target(

@@ -67,9 +67,13 @@ def _describe(works: Works, manifest: Manifest, device: Device, target: str, uni
 
 def _times(one: Forecast) -> dict[str, float | None]:
     return {
-        "floor_ms": one.floor_ms, "low_ms": one.low_ms, "likely_ms": one.likely_ms, "high_ms": one.high_ms,
-        "sustained_ms": one.sustained_ms, "first_run_ms": one.first_run_ms,
-    }  # fmt: skip
+        "floor_ms": one.floor_ms,
+        "low_ms": one.low_ms,
+        "likely_ms": one.likely_ms,
+        "high_ms": one.high_ms,
+        "sustained_ms": one.sustained_ms,
+        "first_run_ms": one.first_run_ms,
+    }
 
 
 def _roofline(device: Device, step: Forecast, work: ProgramWork) -> dict[str, Any] | None:
@@ -92,7 +96,9 @@ def _roofline(device: Device, step: Forecast, work: ProgramWork) -> dict[str, An
         "reached_bandwidth_gbs": speed.reached_bandwidth_gbs.value,
         "points": [
             {
-                "name": name, "flops": flops[name], "bytes_moved": moved[name],
+                "name": name,
+                "flops": flops[name],
+                "bytes_moved": moved[name],
                 "flops_per_byte": flops[name] / moved[name] if moved[name] else None,
                 "gflops": flops[name] / 1e6 / step.ms_by_class[name],
                 "limited_by": step.limited_by.get(name),
@@ -100,4 +106,4 @@ def _roofline(device: Device, step: Forecast, work: ProgramWork) -> dict[str, An
             for name in flops
             if flops[name] and step.ms_by_class.get(name)
         ],
-    }  # fmt: skip
+    }

@@ -49,10 +49,14 @@ def render_page(report: Report, preview: bytes | None, kits: Sequence[str] = ())
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "bytes": format_bytes, "count": format_count, "ms": format_ms, "db": format_db, "percent": format_percent,
+        "bytes": format_bytes,
+        "count": format_count,
+        "ms": format_ms,
+        "db": format_db,
+        "percent": format_percent,
         "describe_guidance": describe_guidance,
         "range": format_range,
-    }  # fmt: skip
+    }
     report = {**report, "forecasts": [{**one, "limits": describe_limits(one)} for one in report["forecasts"]]}
     return environment.get_template("report.html").render(
         report=report,
@@ -237,9 +241,14 @@ def _contents(report: Report) -> list[tuple[str, str]]:
     """The sections by their anchors, in order."""
     where = [("where", "Where the work is")] if report["work"] else []
     return [
-        ("programs", "The programs"), ("use", "Use it in your app"), ("work", "Parameters and FLOPs"), *where,
-        ("devices", "On devices"), ("choices", "What was chosen"), ("reproduce", "Reproduce it"),
-    ]  # fmt: skip
+        ("programs", "The programs"),
+        ("use", "Use it in your app"),
+        ("work", "Parameters and FLOPs"),
+        *where,
+        ("devices", "On devices"),
+        ("choices", "What was chosen"),
+        ("reproduce", "Reproduce it"),
+    ]
 
 
 def _read_snippet(kit: str) -> dict[str, str]:

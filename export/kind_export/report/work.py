@@ -44,9 +44,11 @@ def _group(ops: Iterable[OpWork], key: Any) -> list[dict[str, Any]]:
         groups[key(op)].append(op)
     return [
         {
-            "name": name, "num_ops": len(members), "flops": sum(op.flops for op in members),
+            "name": name,
+            "num_ops": len(members),
+            "flops": sum(op.flops for op in members),
             "bytes_moved": sum(op.bytes_moved for op in members),
             "weight_bytes": sum(op.weight_bytes for op in members),
         }
         for name, members in groups.items()
-    ]  # fmt: skip
+    ]

@@ -95,6 +95,11 @@ def _make_probe(reference: Reference, trajectory: Trajectory, index: int, guidan
     else:
         expected, denoised = reference.step(trajectory, index, guidance, gain)
     return Probe(
-        index=index, guidance=guidance, latents=trajectory.latents[index] * np.float32(gain),
-        history=history * np.float32(gain), expected=expected, denoised=denoised, gain=gain,
-    )  # fmt: skip
+        index=index,
+        guidance=guidance,
+        latents=trajectory.latents[index] * np.float32(gain),
+        history=history * np.float32(gain),
+        expected=expected,
+        denoised=denoised,
+        gain=gain,
+    )

@@ -58,6 +58,4 @@ def ways_to_run(subject: Subject, target: TargetSpec) -> list[Subject]:
         return [subject]
     programs = {"step": generator.step, "step_unguided": generator.step_unguided, "decode": generator.decode}
     rounded = {name: one.node_by_node() for name, one in programs.items() if one is not None}  # type: ignore[attr-defined]
-    return [
-        replace(subject, is_wider=True), replace(subject, generator=replace(generator, **rounded), is_rounded=True)
-    ]  # fmt: skip
+    return [replace(subject, is_wider=True), replace(subject, generator=replace(generator, **rounded), is_rounded=True)]

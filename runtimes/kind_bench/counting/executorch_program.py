@@ -28,25 +28,74 @@ _CLASSES: dict[OpClass, tuple[str, ...]] = {
     "norm": ("native_layer_norm", "native_group_norm"),
     "softmax": ("_softmax",),
     "elementwise": (
-        "abs", "add", "clamp", "cos", "div", "eq", "exp", "gelu", "ge", "gt", "le", "log", "lt", "maximum", "minimum",
-        "mul", "ne", "neg", "pow", "reciprocal", "relu", "remainder", "rsqrt", "sigmoid", "sin", "sqrt", "sub", "tanh",
+        "abs",
+        "add",
+        "clamp",
+        "cos",
+        "div",
+        "eq",
+        "exp",
+        "gelu",
+        "ge",
+        "gt",
+        "le",
+        "log",
+        "lt",
+        "maximum",
+        "minimum",
+        "mul",
+        "ne",
+        "neg",
+        "pow",
+        "reciprocal",
+        "relu",
+        "remainder",
+        "rsqrt",
+        "sigmoid",
+        "sin",
+        "sqrt",
+        "sub",
+        "tanh",
         "where",
     ),
     "lookup": ("embedding", "gather", "index", "index_select"),
     "layout": (
-        "cat", "clone", "_clone_dim_order", "constant_pad_nd", "expand_copy", "full", "permute_copy", "repeat",
-        "select_copy", "slice_copy", "split_with_sizes_copy", "squeeze_copy", "stack", "t_copy", "transpose_copy",
-        "unsqueeze_copy", "view_copy", "et_view",
+        "cat",
+        "clone",
+        "_clone_dim_order",
+        "constant_pad_nd",
+        "expand_copy",
+        "full",
+        "permute_copy",
+        "repeat",
+        "select_copy",
+        "slice_copy",
+        "split_with_sizes_copy",
+        "squeeze_copy",
+        "stack",
+        "t_copy",
+        "transpose_copy",
+        "unsqueeze_copy",
+        "view_copy",
+        "et_view",
     ),
     "quantize": ("_to_copy", "_to_dim_order_copy"),
     "other": ("amax", "amin", "arange", "avg_pool2d", "max_pool2d", "mean", "sum", "upsample_nearest2d"),
-}  # fmt: skip
+}
 _CLASS_OF = {op_type: op_class for op_class, op_types in _CLASSES.items() for op_type in op_types}
 _VIEWS = ("et_view",)
 _BITS = {
-    ScalarType.BYTE: 8, ScalarType.CHAR: 8, ScalarType.BOOL: 8, ScalarType.SHORT: 16, ScalarType.HALF: 16,
-    ScalarType.BFLOAT16: 16, ScalarType.INT: 32, ScalarType.FLOAT: 32, ScalarType.LONG: 64, ScalarType.DOUBLE: 64,
-}  # fmt: skip
+    ScalarType.BYTE: 8,
+    ScalarType.CHAR: 8,
+    ScalarType.BOOL: 8,
+    ScalarType.SHORT: 16,
+    ScalarType.HALF: 16,
+    ScalarType.BFLOAT16: 16,
+    ScalarType.INT: 32,
+    ScalarType.FLOAT: 32,
+    ScalarType.LONG: 64,
+    ScalarType.DOUBLE: 64,
+}
 _FLOATS = (ScalarType.FLOAT, ScalarType.HALF)
 _OBSTACLES = {
     "lookup": "XNNPACK has no look-up of rows",
@@ -150,14 +199,20 @@ class _Walk:
         elements = sizes[0].elements if sizes else 0
         self.ledger.add(
             Node(
-                name=writes[0] if writes else op_type, op_type=op_type, op_class=op_class, reads=reads, writes=writes,
-                backend=BACKEND, precision=self._precision(writes),
+                name=writes[0] if writes else op_type,
+                op_type=op_type,
+                op_class=op_class,
+                reads=reads,
+                writes=writes,
+                backend=BACKEND,
+                precision=self._precision(writes),
                 flops=2 * elements * self.ledger[reads[0]].shape[-1] if op_type in _CLASSES["linear"] else 0,
-                has_bias=op_type == "linear" and len(reads) > 2, is_view=op_type in _VIEWS,
+                has_bias=op_type == "linear" and len(reads) > 2,
+                is_view=op_type in _VIEWS,
                 obstacle=self._find_obstacle(op_type, op_class, writes),
             ),
             sizes,
-        )  # fmt: skip
+        )
 
     def _add_delegate(self, call: Any) -> None:
         delegate = self.plan.delegates[call.delegate_index]

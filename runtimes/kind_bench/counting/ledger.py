@@ -130,12 +130,20 @@ class Ledger:
         written = 0 if node.is_view else sum(size.size_bytes for size in sizes)
         self._ops.append(
             OpWork(
-                name=node.name, op_type=node.op_type, op_class=node.op_class, backend=node.backend,
-                precision=node.precision, flops=node.flops, elements=elements,
-                bias_elements=elements if node.has_bias else 0, weight_bytes=weight_bytes,
-                activation_bytes=read_bytes + written, obstacle=node.obstacle, layer=_name_layer(node.reads),
+                name=node.name,
+                op_type=node.op_type,
+                op_class=node.op_class,
+                backend=node.backend,
+                precision=node.precision,
+                flops=node.flops,
+                elements=elements,
+                bias_elements=elements if node.has_bias else 0,
+                weight_bytes=weight_bytes,
+                activation_bytes=read_bytes + written,
+                obstacle=node.obstacle,
+                layer=_name_layer(node.reads),
             )
-        )  # fmt: skip
+        )
 
     def mark_bias(self, result: str) -> None:
         """The product that gives `result` has its bias added by an operator after it."""
@@ -145,12 +153,14 @@ class Ledger:
     def finish(self, target: str, program: str, outputs: Iterable[str], num_delegates: int = 0) -> ProgramWork:
         """The program, when all operators are in."""
         return ProgramWork(
-            target=target, program=program, ops=_fill_layers(self._ops),
+            target=target,
+            program=program,
+            ops=_fill_layers(self._ops),
             weight_bytes=sum(self._stored[key] for key in self._used),
             bytes_by_bits=self._sum_by_bits(),
             peak_activation_bytes=self._find_peak({self._root(name) for name in outputs}),
             num_delegates=num_delegates,
-        )  # fmt: skip
+        )
 
     def _sum_by_bits(self) -> dict[int, int]:
         sums: dict[int, int] = {}

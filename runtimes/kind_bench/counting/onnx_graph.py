@@ -28,25 +28,73 @@ _CLASSES: dict[OpClass, tuple[str, ...]] = {
     "norm": ("LayerNormalization", "GroupNormalization", "InstanceNormalization", "RMSNormalization"),
     "softmax": ("Softmax",),
     "elementwise": (
-        "Abs", "Add", "And", "Ceil", "Clip", "Cos", "Div", "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater", "Less",
-        "Log", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Round", "Sigmoid", "Sin",
-        "Sqrt", "Sub", "Tanh", "Where",
+        "Abs",
+        "Add",
+        "And",
+        "Ceil",
+        "Clip",
+        "Cos",
+        "Div",
+        "Equal",
+        "Erf",
+        "Exp",
+        "Floor",
+        "Gelu",
+        "Greater",
+        "Less",
+        "Log",
+        "Max",
+        "Min",
+        "Mod",
+        "Mul",
+        "Neg",
+        "Not",
+        "Or",
+        "Pow",
+        "Reciprocal",
+        "Relu",
+        "Round",
+        "Sigmoid",
+        "Sin",
+        "Sqrt",
+        "Sub",
+        "Tanh",
+        "Where",
     ),
     "lookup": ("Gather",),
     "layout": ("Concat", "Expand", "Pad", "Slice", "Split", "Tile", "Transpose", *_VIEWS),
     "quantize": ("Cast", "DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"),
     "other": (
-        "AveragePool", "ConstantOfShape", "GlobalAveragePool", "Range", "ReduceMax", "ReduceMean", "ReduceMin",
-        "ReduceSum", "Resize", "Shape",
+        "AveragePool",
+        "ConstantOfShape",
+        "GlobalAveragePool",
+        "Range",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceMin",
+        "ReduceSum",
+        "Resize",
+        "Shape",
     ),
-}  # fmt: skip
+}
 _CLASS_OF = {op_type: op_class for op_class, op_types in _CLASSES.items() for op_type in op_types}
 _BITS = {
-    TensorProto.FLOAT: 32, TensorProto.FLOAT16: 16, TensorProto.BFLOAT16: 16, TensorProto.DOUBLE: 64,
-    TensorProto.INT8: 8, TensorProto.UINT8: 8, TensorProto.BOOL: 8, TensorProto.INT16: 16, TensorProto.UINT16: 16,
-    TensorProto.INT32: 32, TensorProto.UINT32: 32, TensorProto.INT64: 64, TensorProto.UINT64: 64,
-    TensorProto.INT4: 4, TensorProto.UINT4: 4,
-}  # fmt: skip
+    TensorProto.FLOAT: 32,
+    TensorProto.FLOAT16: 16,
+    TensorProto.BFLOAT16: 16,
+    TensorProto.DOUBLE: 64,
+    TensorProto.INT8: 8,
+    TensorProto.UINT8: 8,
+    TensorProto.BOOL: 8,
+    TensorProto.INT16: 16,
+    TensorProto.UINT16: 16,
+    TensorProto.INT32: 32,
+    TensorProto.UINT32: 32,
+    TensorProto.INT64: 64,
+    TensorProto.UINT64: 64,
+    TensorProto.INT4: 4,
+    TensorProto.UINT4: 4,
+}
 _INTEGER_PRODUCTS = ("MatMulInteger", "ConvInteger")
 _MAX_SHAPE_ELEMENTS = 64  # constants up to here may say a shape; larger ones are numbers that inference need not see
 
@@ -116,12 +164,19 @@ class _Walk:
         self.makers |= dict.fromkeys(writes, node)
         self.ledger.add(
             Node(
-                name=node.name, op_type=node.op_type, op_class=op_class, reads=reads, writes=writes, backend=BACKEND,
-                precision=self._precision(node), flops=self._count_flops(node, sizes[0].elements),
-                has_bias=node.op_type in ("Gemm", "Conv") and len(reads) > 2, is_view=node.op_type in _VIEWS,
+                name=node.name,
+                op_type=node.op_type,
+                op_class=op_class,
+                reads=reads,
+                writes=writes,
+                backend=BACKEND,
+                precision=self._precision(node),
+                flops=self._count_flops(node, sizes[0].elements),
+                has_bias=node.op_type in ("Gemm", "Conv") and len(reads) > 2,
+                is_view=node.op_type in _VIEWS,
             ),
             sizes,
-        )  # fmt: skip
+        )
         self._find_bias(node)
         return None
 

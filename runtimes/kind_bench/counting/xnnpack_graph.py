@@ -31,27 +31,79 @@ _CLASSES: dict[OpClass, tuple[str, ...]] = {
     "attention": ("XNNScaledDotProductAttention",),
     "softmax": ("XNNSoftmax",),
     "elementwise": (
-        "XNNAbs", "XNNAdd", "XNNCeiling", "XNNClamp", "XNNCos", "XNNDiv", "XNNELU", "XNNExp", "XNNFloor", "XNNGelu",
-        "XNNHardswish", "XNNLeakyReLU", "XNNLog", "XNNMaximum", "XNNMinimum", "XNNMultiply", "XNNNegate", "XNNPReLU",
-        "XNNReciprocalSquareRoot", "XNNSigmoid", "XNNSin", "XNNSquare", "XNNSquareRoot", "XNNSubtract", "XNNTanh",
+        "XNNAbs",
+        "XNNAdd",
+        "XNNCeiling",
+        "XNNClamp",
+        "XNNCos",
+        "XNNDiv",
+        "XNNELU",
+        "XNNExp",
+        "XNNFloor",
+        "XNNGelu",
+        "XNNHardswish",
+        "XNNLeakyReLU",
+        "XNNLog",
+        "XNNMaximum",
+        "XNNMinimum",
+        "XNNMultiply",
+        "XNNNegate",
+        "XNNPReLU",
+        "XNNReciprocalSquareRoot",
+        "XNNSigmoid",
+        "XNNSin",
+        "XNNSquare",
+        "XNNSquareRoot",
+        "XNNSubtract",
+        "XNNTanh",
     ),
     "layout": (
-        "XNNConcatenate2", "XNNConcatenate3", "XNNConcatenate4", "XNNConcatenate5", "XNNCopy", "XNNStaticConstantPad",
-        "XNNStaticReshape", "XNNStaticSlice", "XNNStaticTranspose",
+        "XNNConcatenate2",
+        "XNNConcatenate3",
+        "XNNConcatenate4",
+        "XNNConcatenate5",
+        "XNNCopy",
+        "XNNStaticConstantPad",
+        "XNNStaticReshape",
+        "XNNStaticSlice",
+        "XNNStaticTranspose",
     ),
     "quantize": ("XNNConvert",),
     "other": ("XNNAvgPooling2d", "XNNGlobalAvgPooling2d", "XNNMaxPooling2d", "XNNStaticResizeBilinear2D"),
-}  # fmt: skip
+}
 _CLASS_OF = {op_type: op_class for op_class, op_types in _CLASSES.items() for op_type in op_types}
 _NUM_READS = {f"XNNConcatenate{n}": n for n in (2, 3, 4, 5)}  # fields after these are not set
 _READS = (
-    "input_id", "input1_id", "input2_id", "input3_id", "input4_id", "input5_id", "filter_id", "bias_id", "query_id",
-    "key_id", "value_id", "scale_id", "mask_id",
-)  # fmt: skip
+    "input_id",
+    "input1_id",
+    "input2_id",
+    "input3_id",
+    "input4_id",
+    "input5_id",
+    "filter_id",
+    "bias_id",
+    "query_id",
+    "key_id",
+    "value_id",
+    "scale_id",
+    "mask_id",
+)
 _BITS = {
-    "fp32": 32, "pfp32": 32, "qint32": 32, "qcint32": 32, "int32": 32, "fp16": 16, "bf16": 16, "qint8": 8,
-    "quint8": 8, "qcint8": 8, "qdint8": 8, "qpint8": 8, "qcint4": 4, "qbint4": 4,
-}  # fmt: skip
+    "fp32": 32,
+    "pfp32": 32,
+    "qint32": 32,
+    "qcint32": 32,
+    "int32": 32,
+    "fp16": 16,
+    "bf16": 16,
+    "qint8": 8,
+    "quint8": 8,
+    "qcint8": 8,
+    "qdint8": 8,
+    "qpint8": 8,
+    "qcint4": 4,
+    "qbint4": 4,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,13 +165,19 @@ class XnnpackGraph:
             op_class = ledger.product_class(*(one.name for one in reads[:2]))
         ledger.add(
             Node(
-                name=f"{self._label}/node {index}", op_type=op_type, op_class=op_class,
-                reads=[one.name for one in reads], writes=[result.name], backend=BACKEND,
-                precision=_precision(reads, result), flops=_count_flops(op_type, reads, result),
-                has_bias=fields.get("bias_id", _NONE) != _NONE, is_view=op_type == "XNNStaticReshape",
+                name=f"{self._label}/node {index}",
+                op_type=op_type,
+                op_class=op_class,
+                reads=[one.name for one in reads],
+                writes=[result.name],
+                backend=BACKEND,
+                precision=_precision(reads, result),
+                flops=_count_flops(op_type, reads, result),
+                has_bias=fields.get("bias_id", _NONE) != _NONE,
+                is_view=op_type == "XNNStaticReshape",
             ),
             [result.size],
-        )  # fmt: skip
+        )
 
     def _is_mean(self, filter_value: _Value, ident: int) -> bool:
         """Whether a product takes the mean: a constant vector of equal numbers, as a LayerNorm is written."""

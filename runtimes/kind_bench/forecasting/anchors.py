@@ -117,10 +117,11 @@ def leave_one_out() -> tuple[AnchorCheck, ...]:
     checks = []
     for row in fit_anchors():
         others = [
-            other for other in fit_anchors()
+            other
+            for other in fit_anchors()
             if (other.device.vendor, other.unit, other.precision) == (row.device.vendor, row.unit, row.precision)
             and other.device.id != row.device.id
-        ]  # fmt: skip
+        ]
         if others:
             checks.append(AnchorCheck(anchor=row, forecast_ms=row.forecast_ms(_mean_share(others))))
     return tuple(checks)
@@ -188,9 +189,16 @@ def _anchors() -> tuple[Anchor, ...]:
         for precision, ms in row["ms"].items():
             anchors.append(
                 Anchor(
-                    device=load_device(row["device"]), measured_on=row["measured_on"], unit=row["unit"],
-                    precision=precision, workload=workload["name"], flops=workload["gflop"] * 1e9 / calls,
-                    calls=calls, ms=ms / calls, is_fit=row["role"] == "fit", source=row["source"],
+                    device=load_device(row["device"]),
+                    measured_on=row["measured_on"],
+                    unit=row["unit"],
+                    precision=precision,
+                    workload=workload["name"],
+                    flops=workload["gflop"] * 1e9 / calls,
+                    calls=calls,
+                    ms=ms / calls,
+                    is_fit=row["role"] == "fit",
+                    source=row["source"],
                 )
-            )  # fmt: skip
+            )
     return tuple(anchors)

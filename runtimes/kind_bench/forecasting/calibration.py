@@ -27,12 +27,25 @@ from kind_runtimes.engine_rows import ENGINES
 
 # Milliseconds per unit on an ordinary CPU of two cores: only their ratios count, and those of few measurements most.
 _PRIOR: Mapping[str, float] = {
-    "gflop linear fp32": 12, "gflop linear fp16": 12, "gflop linear int8": 6, "gflop linear int4": 8,
-    "gflop attention": 16, "gflop convolution": 16,
-    "MB weights": 0.06, "MB linear": 0.08, "MB attention": 0.12, "MB softmax": 0.3, "MB norm": 0.15,
-    "MB elementwise": 0.12, "MB quantize": 0.15, "MB layout": 0.12, "MB portable": 1.0,
-    "operators": 0.004, "delegates": 0.02, "calls": 0.03,
-}  # fmt: skip
+    "gflop linear fp32": 12,
+    "gflop linear fp16": 12,
+    "gflop linear int8": 6,
+    "gflop linear int4": 8,
+    "gflop attention": 16,
+    "gflop convolution": 16,
+    "MB weights": 0.06,
+    "MB linear": 0.08,
+    "MB attention": 0.12,
+    "MB softmax": 0.3,
+    "MB norm": 0.15,
+    "MB elementwise": 0.12,
+    "MB quantize": 0.15,
+    "MB layout": 0.12,
+    "MB portable": 1.0,
+    "operators": 0.004,
+    "delegates": 0.02,
+    "calls": 0.03,
+}
 _LIMITS: Mapping[str, Limit] = {"gflop": "compute", "MB": "bandwidth"}
 _UNITS: Mapping[str, UnitName] = {"CPU": "cpu", "XNNPACK": "cpu", "cpu-only": "cpu", "cpu-and-gpu": "gpu"}
 _CLASSES = {"convolution": "linear", "lookup": "layout", "other": "layout"}  # whose bytes cost alike
@@ -111,10 +124,13 @@ class Calibration:
     ) -> Rates | None:
         """The rates of a runtime; where several ways of running it were measured, of the one measured most."""
         fitting = [
-            rates for rates in self.rates
-            if rates.runtime == runtime and unit in (None, rates.unit)
-            and threads in (None, rates.threads) and provider in (None, rates.provider)
-        ]  # fmt: skip
+            rates
+            for rates in self.rates
+            if rates.runtime == runtime
+            and unit in (None, rates.unit)
+            and threads in (None, rates.threads)
+            and provider in (None, rates.provider)
+        ]
         return max(fitting, key=lambda rates: (rates.num_measurements, rates.threads or 0), default=None)
 
 

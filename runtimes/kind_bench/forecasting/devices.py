@@ -163,10 +163,16 @@ def describe_device(device: Device) -> dict[str, Any]:
         for key, unit in device.units.items()
     }
     return {
-        "format_version": FORMAT_VERSION, "name": device.name, "vendor": device.vendor, "form": device.form,
-        "aliases": list(device.aliases), "notes": list(device.notes), **top, "units": units,
+        "format_version": FORMAT_VERSION,
+        "name": device.name,
+        "vendor": device.vendor,
+        "form": device.form,
+        "aliases": list(device.aliases),
+        "notes": list(device.notes),
+        **top,
+        "units": units,
         **({} if device.calibration is None else {"calibration": dict(device.calibration)}),
-    }  # fmt: skip
+    }
 
 
 def _refuse_newer(data: object, where: str) -> None:

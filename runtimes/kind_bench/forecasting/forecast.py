@@ -222,12 +222,12 @@ def _by_roofline(base: Forecast, work: ProgramWork, ops: tuple[OpWork, ...], dev
         ms_by_class=spent.by_class(),
         notes=tuple(notes),
         unsure={
-            place: figure.status for place, figure in device.figures()
-            if figure.status in ("derived", "unconfirmed") and (
-                place.startswith(f"units.{base.unit}.") or place == "memory_bandwidth_gbs"
-            )
+            place: figure.status
+            for place, figure in device.figures()
+            if figure.status in ("derived", "unconfirmed")
+            and (place.startswith(f"units.{base.unit}.") or place == "memory_bandwidth_gbs")
         },
-    )  # fmt: skip
+    )
 
 
 def _calibrated(base: Forecast, work: ProgramWork, ops: tuple[OpWork, ...], device: Device, rates: Rates) -> Forecast:

@@ -57,10 +57,13 @@ class BenchRequest:
 
     def __post_init__(self) -> None:
         for name, value, least, most in (
-            ("warmup", self.warmup, 0, 100_000), ("repeat", self.repeat, 1, 1_000_000),
-            ("rounds", self.rounds, 1, 1000), ("images", self.images, 0, 100_000),
-            ("sustain", self.sustain_s, 0, 86_400), *(("threads", count, 1, MAX_THREADS) for count in self.threads),
-        ):  # fmt: skip
+            ("warmup", self.warmup, 0, 100_000),
+            ("repeat", self.repeat, 1, 1_000_000),
+            ("rounds", self.rounds, 1, 1000),
+            ("images", self.images, 0, 100_000),
+            ("sustain", self.sustain_s, 0, 86_400),
+            *(("threads", count, 1, MAX_THREADS) for count in self.threads),
+        ):
             if not least <= value <= most:  # also of NaN
                 raise ConfigError(f"{name} is {value}, expected {least} to {most}")
         for runtime in self.runtimes:
@@ -228,10 +231,14 @@ def _num_samples(counts: Counts, manifest: Manifest, runtime: str) -> int:
 
 def _describe_job(request: BenchRequest, case: Gathering, counts: Counts) -> dict[str, Any]:
     return {
-        "bundle": str(request.bundle), "runtime": case.runtime, "options": asdict(case.options),
-        "counts": asdict(counts), "cold": request.cold, "profile": False,
+        "bundle": str(request.bundle),
+        "runtime": case.runtime,
+        "options": asdict(case.options),
+        "counts": asdict(counts),
+        "cold": request.cold,
+        "profile": False,
         "run_code": any(map(holds_code, request.runtimes)),
-    }  # fmt: skip
+    }
 
 
 def _run_worker(case: Gathering, job: dict[str, Any]) -> Generator[dict[str, Any]]:

@@ -13,8 +13,11 @@ from kind_runtimes.engines.runtime import EngineOptions
 from kind_runtimes.manifest import Manifest
 
 _FIELDS: Mapping[Part, str] = {
-    "step": "step_ms", "step_unguided": "step_unguided_ms", "decode": "decode_ms", "whole_image": "whole_image_ms",
-}  # fmt: skip
+    "step": "step_ms",
+    "step_unguided": "step_unguided_ms",
+    "decode": "decode_ms",
+    "whole_image": "whole_image_ms",
+}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -42,8 +45,10 @@ class Gathering:
         """Take in one process's memory; the largest peak is kept, with its baseline."""
         if peak_bytes > self.memory.get("peak_memory_bytes", 0):
             self.memory = {
-                "peak_memory_bytes": peak_bytes, "baseline_memory_bytes": baseline_bytes, "memory_measure": measure,
-            }  # fmt: skip
+                "peak_memory_bytes": peak_bytes,
+                "baseline_memory_bytes": baseline_bytes,
+                "memory_measure": measure,
+            }
 
     @property
     def num_samples(self) -> int:

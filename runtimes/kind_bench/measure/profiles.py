@@ -116,10 +116,15 @@ def summarise_plan(operations: Iterable[Any]) -> dict[str, Any]:
     ms = {key: sum(statistics.median(one) for one in samples if one) for key, samples in groups.items()}
     total = sum(ms.values())
     ops = [
-        {"op_type": key[0], "backend": key[1], "count": len(groups[key]), "ms": round(ms[key], 4),
-         "share": round(ms[key] / total, 4) if total else None}
+        {
+            "op_type": key[0],
+            "backend": key[1],
+            "count": len(groups[key]),
+            "ms": round(ms[key], 4),
+            "share": round(ms[key] / total, 4) if total else None,
+        }
         for key in sorted(groups, key=lambda key: -ms[key])
-    ]  # fmt: skip
+    ]
     neural = sum(ms[key] for key in groups if key[1] == "Neural Engine")
     share = {"delegate_share": round(neural / total, 4)} if total else {}
     return {"tool": "MLComputePlan", "run_ms": round(total, 4) if total else None, **share, "ops": ops}

@@ -59,9 +59,14 @@ def _time_target(bundle: Bundle, name: str) -> Gathering | None:
     if hasattr(generator.step, "without_rounding"):
         return None
     gathering = Gathering(
-        runtime=name, options=DEFAULT_OPTIONS, counts=_COUNTS, engine=generator.step.engine, process="shared",
-        rounds=1, first_loads_ms=[load_ms],
-    )  # fmt: skip
+        runtime=name,
+        options=DEFAULT_OPTIONS,
+        counts=_COUNTS,
+        engine=generator.step.engine,
+        process="shared",
+        rounds=1,
+        first_loads_ms=[load_ms],
+    )
     measure_generator(generator, _COUNTS, gathering.add_samples)
     return gathering
 
@@ -69,7 +74,12 @@ def _time_target(bundle: Bundle, name: str) -> Gathering | None:
 def _summarise(case: Case) -> Timing:
     step, data = case.data["step_ms"], case.data
     return Timing(
-        runtime=case.runtime, engine=case.engine, step_ms=step["median"], step_min_ms=step["min"],
-        step_max_ms=step["max"], image_ms=data["image_ms"], load_ms=data["load_ms"]["first"],
+        runtime=case.runtime,
+        engine=case.engine,
+        step_ms=step["median"],
+        step_min_ms=step["min"],
+        step_max_ms=step["max"],
+        image_ms=data["image_ms"],
+        load_ms=data["load_ms"]["first"],
         repeats=len(step["samples"]),
-    )  # fmt: skip
+    )

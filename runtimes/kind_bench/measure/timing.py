@@ -94,15 +94,19 @@ def _list_parts(generator: Generator, counts: Counts) -> Iterator[_Timed]:
     if True in flags and False in flags:
         unguided = flags.index(False)
         yield _Timed(
-            part="step_unguided", call=lambda: generator.run_step(inputs, unguided, scale), repeat=counts.repeat,
+            part="step_unguided",
+            call=lambda: generator.run_step(inputs, unguided, scale),
+            repeat=counts.repeat,
             warmup=counts.warmup,
-        )  # fmt: skip
+        )
     if generator.decode is not None:
         decode = generator.decode
         yield _Timed(
-            part="decode", call=lambda: decode({"latents": inputs["latents"]}), repeat=counts.repeat,
+            part="decode",
+            call=lambda: decode({"latents": inputs["latents"]}),
+            repeat=counts.repeat,
             warmup=counts.warmup,
-        )  # fmt: skip
+        )
         yield _Timed(part="whole_image", call=lambda: generator.picture(0, _SEED), repeat=counts.images)
     if counts.sustain_s:
         yield _Timed(part="sustained", call=step, repeat=counts.repeat, warmup_s=counts.sustain_s)

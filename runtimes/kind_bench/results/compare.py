@@ -161,9 +161,12 @@ def _change(name: str, before: Figure | None, after: Figure | None) -> Change:
     one = before or after
     assert one is not None
     return Change(
-        name=name, group=one.group, unit=one.unit, before=before.value if before else None,
+        name=name,
+        group=one.group,
+        unit=one.unit,
+        before=before.value if before else None,
         after=after.value if after else None,
-    )  # fmt: skip
+    )
 
 
 def _list_notes(old: Results | dict[str, Any], new: Results | dict[str, Any]) -> Iterator[str]:

@@ -44,12 +44,17 @@ def describe_comparison(comparison: Comparison, worse: Sequence[Change]) -> dict
         "notes": list(comparison.notes),
         "changes": [
             {
-                "name": change.name, "group": change.group, "unit": change.unit, "before": change.before,
-                "after": change.after, "relative": _finite(change.relative), "failed": change in worse,
+                "name": change.name,
+                "group": change.group,
+                "unit": change.unit,
+                "before": change.before,
+                "after": change.after,
+                "relative": _finite(change.relative),
+                "failed": change in worse,
             }
             for change in comparison.changes
         ],
-    }  # fmt: skip
+    }
 
 
 def align_columns(rows: Iterable[Sequence[str]]) -> str:
@@ -64,9 +69,11 @@ def align_columns(rows: Iterable[Sequence[str]]) -> str:
 
 def _describe_state(machine: Mapping[str, Any]) -> str:
     words = {
-        "num_cpus": "{} CPUs", "governor": "governor {}", "load_before": "load before {}",
+        "num_cpus": "{} CPUs",
+        "governor": "governor {}",
+        "load_before": "load before {}",
         "thermal_state": "thermal state {}",
-    }  # fmt: skip
+    }
     known = {name: machine[name] for name in words if machine.get(name) is not None}
     return "".join(f", {words[name].format(value)}" for name, value in known.items())
 

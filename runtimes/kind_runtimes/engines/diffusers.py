@@ -87,9 +87,13 @@ def open_pipeline(folder: Path, *, without: tuple[str, ...] = (), only: tuple[st
     try:
         with _own_module_cache(), _quiet():
             return DiffusionPipeline.from_pretrained(
-                str(folder), custom_pipeline=str(folder), trust_remote_code=True, dtype=torch.float32,
-                low_cpu_mem_usage=False, **dict.fromkeys(absent),
-            )  # fmt: skip
+                str(folder),
+                custom_pipeline=str(folder),
+                trust_remote_code=True,
+                dtype=torch.float32,
+                low_cpu_mem_usage=False,
+                **dict.fromkeys(absent),
+            )
     except (OSError, ValueError, RuntimeError, AttributeError, SyntaxError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise BundleError(f"diffusers cannot load {folder}: {reason}", "export the bundle again") from error
@@ -98,8 +102,11 @@ def open_pipeline(folder: Path, *, without: tuple[str, ...] = (), only: tuple[st
 def _list_components(folder: Path) -> list[str]:
     try:
         index = read_json(folder / _INDEX_NAME)
-        return [name for name, value in index.items() if isinstance(value, list) and not name.startswith("_")
-                and (folder / name).is_dir()]  # fmt: skip
+        return [
+            name
+            for name, value in index.items()
+            if isinstance(value, list) and not name.startswith("_") and (folder / name).is_dir()
+        ]
     except (OSError, ValueError, AttributeError) as error:
         raise BundleError(f"cannot read {folder / _INDEX_NAME}: {error}", "export the bundle again") from error
 

@@ -67,8 +67,9 @@ def set_threads(options: EngineOptions) -> None:
     if options.provider is not None:
         raise TargetError(
             f"ExecuTorch was asked for provider {options.provider!r}, but a program's backend is fixed when it is "
-            "exported: XNNPACK on CPU", "leave --provider out",
-        )  # fmt: skip
+            "exported: XNNPACK on CPU",
+            "leave --provider out",
+        )
     if options.threads is None:
         return
     from executorch.extension.pybindings import portable_lib

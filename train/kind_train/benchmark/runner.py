@@ -106,12 +106,14 @@ def make_table(suite: Suite, results: Sequence[Mapping[str, Any]], classes: Sequ
     """Markdown: our figures with 95 % intervals, and the paper's beside them."""
     judges = ", ".join(sorted({result["judge"] for result in results}))
     lines = [
-        f"# {suite.title}", "",
+        f"# {suite.title}",
+        "",
         f"Judged by {judges}; {len(classes)} classes; means over the pictures with 95 % intervals, the same start "
         "noise in every row. The paper's figures are of Inception's logits on ImageNet and compare by order alone.",
-        "", "| | n | called as asked | entropy | variance | kurtosis | paper: entropy, variance, kurtosis |",
+        "",
+        "| | n | called as asked | entropy | variance | kurtosis | paper: entropy, variance, kurtosis |",
         "|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     for result in results:
         paper = suite.paper.get(result["method"])
         cells = [_show(result.get(name), name) for name in ("called_as_asked", *_COLUMNS)]

@@ -40,8 +40,14 @@ def run_benchmark(
     )
     console = open_console(stderr=True)
     run_suite(
-        suite, request, rows, output, scale=scale, classifier=classifier, resume=resume,
+        suite,
+        request,
+        rows,
+        output,
+        scale=scale,
+        classifier=classifier,
+        resume=resume,
         tell=lambda line: say(console, line),
-    )  # fmt: skip
+    )
     echo_lines((output / "results.md").read_text(encoding="utf-8"))
     echo(str(output))

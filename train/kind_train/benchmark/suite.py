@@ -51,11 +51,14 @@ def read_suite(name: str) -> Suite:
     data = yaml.safe_load(text)
     rows = tuple(
         Row(
-            name=key, title=row["title"], source=row.get("source", "model"), has_label=row.get("label") == "own",
+            name=key,
+            title=row["title"],
+            source=row.get("source", "model"),
+            has_label=row.get("label") == "own",
             has_gate=row.get("gate") == "own",
         )
         for key, row in data["rows"].items()
-    )  # fmt: skip
+    )
     paper = {key: (float(e), float(v), float(k)) for key, (e, v, k) in data["paper"].items()}
     counts = {key: scale["count"] for key, scale in data["scales"].items()}
     return Suite(name=name, title=data["title"], rows=rows, paper=paper, counts=counts)

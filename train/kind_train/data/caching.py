@@ -113,9 +113,12 @@ def make_cache(
     kept = source.choose(request.classes)
     require_photos(source, kept)
     settings = CacheSettings(
-        autoencoder=config, autoencoder_sha256=hash_autoencoder(request.autoencoder), size=request.size,
-        flip=request.flip, shard_rows=request.shard_rows,
-    )  # fmt: skip
+        autoencoder=config,
+        autoencoder_sha256=hash_autoencoder(request.autoencoder),
+        size=request.size,
+        flip=request.flip,
+        shard_rows=request.shard_rows,
+    )
     for line in source.notes:
         tell(line)
     _start(request, settings, source, kept)
@@ -150,9 +153,12 @@ def _encode_photos(
     _write_cache_file(request.output, settings, source, kept, finished=True)
     size_bytes = sum(file.stat().st_size for file in request.output.rglob("*") if file.is_file())
     return CacheResult(
-        photos=photos, latents=len(writer.known), duplicates=photos - len(rows), skipped=tuple(skipped),
+        photos=photos,
+        latents=len(writer.known),
+        duplicates=photos - len(rows),
+        skipped=tuple(skipped),
         size_bytes=size_bytes,
-    )  # fmt: skip
+    )
 
 
 def _is_cache_file(name: str) -> bool:

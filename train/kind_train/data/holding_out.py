@@ -37,9 +37,12 @@ class SplitRecord:
     def to_dict(self) -> dict[str, object]:
         """As it lies in a run's folder."""
         return {
-            "format_version": _VERSION, "val_fraction": self.fraction, "seed": self.seed, "photos": self.photos,
+            "format_version": _VERSION,
+            "val_fraction": self.fraction,
+            "seed": self.seed,
+            "photos": self.photos,
             "moved": dict(self.moved),
-        }  # fmt: skip
+        }
 
 
 def split_photos(photos: _Set, fraction: float, seed: int, record: SplitRecord | None = None) -> tuple[_Set, _Set]:

@@ -94,8 +94,9 @@ class LatentSet:
     def digests(self) -> list[str]:
         """sha256 of the pixels of each photo, before it was encoded."""
         places = list_shards(self.folder)
-        hashes = [one for place, latents in zip(places, self._shards, strict=True)
-                  for one in read_hashes(place, len(latents))]  # fmt: skip
+        hashes = [
+            one for place, latents in zip(places, self._shards, strict=True) for one in read_hashes(place, len(latents))
+        ]
         return [hashes[row] for row in self.rows.tolist()]
 
     def choose(self, asked: Sequence[str] | Sequence[ClassInfo]) -> LatentSet:

@@ -14,9 +14,17 @@ from kind_train.evaluate.small_classifier import CLASSIFIER, save_classifier, tr
 
 
 def run_classifier(
-    data: str, val_data: str | None, output: Path, classes: tuple[str, ...], *,
-    size: int, images: int, flip: bool, seed: int, force: bool,
-) -> None:  # fmt: skip
+    data: str,
+    val_data: str | None,
+    output: Path,
+    classes: tuple[str, ...],
+    *,
+    size: int,
+    images: int,
+    flip: bool,
+    seed: int,
+    force: bool,
+) -> None:
     """Train on `data`, test on `val_data` or, without it, on half of `data`, and write the classifier to `output`."""
     check_output(output, CLASSIFIER, force=force)
     console = open_console(stderr=True)

@@ -66,10 +66,16 @@ class SecondJudge:
         figures |= compare_coverage(self, prefix, *rows, note=self._note)
         if (self._outputs >= 0).any():
             figures[f"{prefix}_called_as_asked"] = Figure(
-                generated=self._called_as_asked(generated), real=self._called_as_asked(held_out), n=len(rows[0]),
-                dimensions=generated["logits"].shape[1], level=LEVEL, interval="Wilson", network=self.name,
-                sha256=self.sha256, note=self._note,
-            )  # fmt: skip
+                generated=self._called_as_asked(generated),
+                real=self._called_as_asked(held_out),
+                n=len(rows[0]),
+                dimensions=generated["logits"].shape[1],
+                level=LEVEL,
+                interval="Wilson",
+                network=self.name,
+                sha256=self.sha256,
+                note=self._note,
+            )
         return figures
 
     def _called_as_asked(self, observed: Observed) -> Estimate:

@@ -154,12 +154,18 @@ def compare_coverage(
     floor = measure_coverage(training, held_out, n=ours.n)
     return {
         f"{prefix}_{name}": Figure(
-            generated=_share(ours, name), real=_share(floor, name), n=len(generated), dimensions=generated.shape[1],
-            level=LEVEL, interval="Wilson, at the measured manifolds", network=network.name, sha256=network.sha256,
+            generated=_share(ours, name),
+            real=_share(floor, name),
+            n=len(generated),
+            dimensions=generated.shape[1],
+            level=LEVEL,
+            interval="Wilson, at the measured manifolds",
+            network=network.name,
+            sha256=network.sha256,
             note=note,
         )
         for name in ("precision", "recall")
-    }  # fmt: skip
+    }
 
 
 def _share(coverage: ManifoldCoverage, name: str) -> Estimate:

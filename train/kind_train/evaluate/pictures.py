@@ -77,11 +77,13 @@ class CheckpointDrawer:
             source=str(path),
             sha256=self.checkpoint.sha256,
             sampling=choose_sampling(
-                diffusion, steps=settings.steps, guidance_scale=settings.guidance,
+                diffusion,
+                steps=settings.steps,
+                guidance_scale=settings.guidance,
                 guidance_interval=settings.guidance_interval,
             ),
             training=config.provenance.training,
-        )  # fmt: skip
+        )
 
     def draw(self, label: int, gate: int, count: int) -> np.ndarray:
         seed, sampling = self.settings.seed, self.drawing.sampling

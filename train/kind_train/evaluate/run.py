@@ -201,9 +201,12 @@ def evaluate(
 def open_drawer(request: EvaluationRequest) -> Drawer:
     """What draws the pictures that a request asks for."""
     settings = DrawSettings(
-        seed=request.seed, device=request.device, steps=request.steps, guidance=request.guidance,
+        seed=request.seed,
+        device=request.device,
+        steps=request.steps,
+        guidance=request.guidance,
         guidance_interval=request.guidance_interval,
-    )  # fmt: skip
+    )
     if request.bundle is not None:
         return BundleDrawer(request.bundle, request.runtime, request.classes, settings)
     assert request.checkpoint is not None

@@ -19,15 +19,18 @@ from kind_train.evaluate.networks import Figure
 from kind_train.evaluate.run import Evaluation, EvaluationRequest, evaluate
 
 LABELS = {
-    **{f"{one}_{name}": f"{one.capitalize()} {name.replace('_', ' ')}"
-       for one in ("lite2", "lite0") for name in ("distance", "precision", "recall", "called_as_asked")},
+    **{
+        f"{one}_{name}": f"{one.capitalize()} {name.replace('_', ' ')}"
+        for one in ("lite2", "lite0")
+        for name in ("distance", "precision", "recall", "called_as_asked")
+    },
     "fid": "FID",
     "sfid": "sFID",
     "inception_score": "Inception Score",
     "inception_precision": "Inception precision",
     "inception_recall": "Inception recall",
     "fdd": "FDD",
-}  # fmt: skip
+}
 _SHARES = ("_precision", "_recall", "_called_as_asked")
 
 
@@ -82,8 +85,9 @@ def run_evaluation(
         for note, names in _group_notes(evaluation.metrics).items():
             echo(f"{', '.join(names)}: {note}")
     for name, one in evaluation.statistics.items():
-        echo(f"classifier on {name}: entropy {one.entropy:.3f}, variance {one.variance:.3e}, "
-                   f"kurtosis {one.kurtosis:.1f}")  # fmt: skip
+        echo(
+            f"classifier on {name}: entropy {one.entropy:.3f}, variance {one.variance:.3e}, kurtosis {one.kurtosis:.1f}"
+        )
     for pair in evaluation.cross_class:
         echo(
             f"tailor {pair.tailor!r} with label {pair.label!r}: {pair.as_tailor_class.share:.0%} are called "

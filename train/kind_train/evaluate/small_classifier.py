@@ -121,9 +121,12 @@ def train_classifier(
     answers = _classify(network, test.images.permute(0, 2, 3, 1).numpy(), "cpu").logits.argmax(1)
     accuracy = float((answers == test.labels.numpy()).mean())
     return network, ClassifierInfo(
-        size=train.input_shape[1], classes=train.classes, accuracy=accuracy, num_trained=len(train),
+        size=train.input_shape[1],
+        classes=train.classes,
+        accuracy=accuracy,
+        num_trained=len(train),
         num_tested=len(test),
-    )  # fmt: skip
+    )
 
 
 def save_classifier(path: Path, network: nn.Module, info: ClassifierInfo) -> None:

@@ -44,9 +44,7 @@ class _Steps:
         """Those where `of` (batch,) is true; what they need of the student is no longer learnt from."""
         rows = None if self.rows is None else self.rows.detach()
         noisy, begin, end, labels = (one[of] for one in (self.noisy, self.begin, self.end, self.labels))
-        return _Steps(
-            noisy=noisy, begin=begin, end=end, labels=labels, rows=rows, teacher_rows=self.teacher_rows
-        )  # fmt: skip
+        return _Steps(noisy=noisy, begin=begin, end=end, labels=labels, rows=rows, teacher_rows=self.teacher_rows)
 
 
 class DistillationLosses:

@@ -55,8 +55,10 @@ def draw_losses(metrics: Path, file: Path) -> None:
 def _read_curves(metrics: Path) -> dict[str, list[Point]]:
     """The curves that have points, thinned out; what is not finite or not above zero has no place on them."""
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    raw = {name: [(one["images"], one[key]) for one in lines if one.get(key, 0) > 0]
-           for name, key in (("training loss", "loss"), ("held-out loss", "held_out_loss"))}  # fmt: skip
+    raw = {
+        name: [(one["images"], one[key]) for one in lines if one.get(key, 0) > 0]
+        for name, key in (("training loss", "loss"), ("held-out loss", "held_out_loss"))
+    }
     trained = raw["training loss"]
     window = max(1, len(trained) // 50)
     smooth = [
@@ -76,9 +78,13 @@ def _span(values: Sequence[float]) -> Point:
 
 
 def _draw_axes(
-    pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, low: float, high: float, last: float,
+    pen: ImageDraw.ImageDraw,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    low: float,
+    high: float,
+    last: float,
     place: Callable[[Point], Point],
-) -> None:  # fmt: skip
+) -> None:
     pen.line((_LEFT, _TOP, _LEFT, _BOTTOM, _RIGHT, _BOTTOM), "#555", 1)
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         value = low * (high / low) ** share

@@ -131,8 +131,9 @@ class DivertedAdamW:
                 moments = {key: state[f"adamw.{key}.{name}"] for key in ("exp_avg", "exp_avg_sq")}
                 step = state[f"adamw.step.{name}"].clone().to(parameter.device)
                 self._adamw.state[parameter] = {
-                    "step": step, **{key: shard_like(moment, parameter) for key, moment in moments.items()}
-                }  # fmt: skip
+                    "step": step,
+                    **{key: shard_like(moment, parameter) for key, moment in moments.items()},
+                }
         for name in self._row_state:
             self._row_state[name].copy_(state[f"rows.{name}"])
         self._row_average.copy_(state["rows.average"])

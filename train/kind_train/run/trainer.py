@@ -112,9 +112,11 @@ class Trainer:
         self.model = KindDiT(self.model_config.dit).to(self.device)
         self.held_out = held_out
         self.objective = Objective(
-            self.model_config.diffusion, self.device, timestep_mean=config.timestep_mean,
+            self.model_config.diffusion,
+            self.device,
+            timestep_mean=config.timestep_mean,
             timestep_std=config.timestep_std,
-        )  # fmt: skip
+        )
         self.losses = self._make_losses()
         self.share = processes.share(config.batch_size)
         self.feeder = Feeder(train, config, self.share, self.device)
@@ -251,9 +253,12 @@ class Trainer:
         """What decides the order of the photos and the meaning of the weights."""
         config, classes = self.config, [info.id for info in self.model_config.classes]
         identity: dict[str, Any] = {
-            "preset": config.preset_name, "diversion": config.diversion, "classes": classes,
-            "batch_size": config.batch_size, "seed": config.seed,
-        }  # fmt: skip
+            "preset": config.preset_name,
+            "diversion": config.diversion,
+            "classes": classes,
+            "batch_size": config.batch_size,
+            "seed": config.seed,
+        }
         if config.noise_schedule is not None:
             identity["noise_schedule"] = config.noise_schedule
         if config.size is not None:
@@ -299,9 +304,15 @@ class Trainer:
         # Where every label was dropped no gate opens, but the model needs a row to look at.
         bank = rows if len(classes) else self.model.tailors.weight.detach()
         terms = self.losses.train(
-            self._forward, photos, labels, generator, bank, classes=classes, batch_size=self.config.batch_size,
+            self._forward,
+            photos,
+            labels,
+            generator,
+            bank,
+            classes=classes,
+            batch_size=self.config.batch_size,
             share=self.share,
-        )  # fmt: skip
+        )
         torch.autograd.backward(terms.sum())
         if rows.grad is not None:
             self.processes.average(rows.grad)
@@ -399,20 +410,29 @@ class Trainer:
         speed = steps * self.config.batch_size / seconds
         left_s = (self.config.num_steps - self.step) * self.config.batch_size / speed
         return Progress(
-            step=self.step, num_steps=self.config.num_steps, images=self.step * self.config.batch_size, loss=loss,
-            images_per_second=speed, seconds_left=left_s, held_out_loss=self.held_out_loss,
-            learning_rate=self.config.learning_rate_at(self.step - 1), gradient_norm=float(self._gradient_norm),
-        )  # fmt: skip
+            step=self.step,
+            num_steps=self.config.num_steps,
+            images=self.step * self.config.batch_size,
+            loss=loss,
+            images_per_second=speed,
+            seconds_left=left_s,
+            held_out_loss=self.held_out_loss,
+            learning_rate=self.config.learning_rate_at(self.step - 1),
+            gradient_norm=float(self._gradient_norm),
+        )
 
     def _report(self, progress: Progress) -> None:
         """A line of metrics for what was trained since the last one; what is held out has lines of its own."""
         self._record(
             {
-                "step": progress.step, "images": progress.images, "loss": progress.loss,
-                "learning_rate": progress.learning_rate, "gradient_norm": progress.gradient_norm,
+                "step": progress.step,
+                "images": progress.images,
+                "loss": progress.loss,
+                "learning_rate": progress.learning_rate,
+                "gradient_norm": progress.gradient_norm,
                 "images_per_second": round(progress.images_per_second, 2),
             }
-        )  # fmt: skip
+        )
 
     def _record(self, metrics: dict[str, float]) -> None:
         if self.processes.is_main:

@@ -24,9 +24,13 @@ def make_student(config: TrainConfig) -> ModelConfig:
     guidance = teacher.diffusion.guidance_scale if config.guidance is None else config.guidance
     distillation = Distillation(steps=config.steps, guidance_scale=guidance)
     diffusion = replace(
-        teacher.diffusion, sampler=FIRST_ORDER, sampler_settings={}, steps=config.steps[0], guidance_scale=1.0,
+        teacher.diffusion,
+        sampler=FIRST_ORDER,
+        sampler_settings={},
+        steps=config.steps[0],
+        guidance_scale=1.0,
         distillation=distillation,
-    )  # fmt: skip
+    )
     depth = teacher.dit.depth
     return replace(teacher, dit=replace(teacher.dit, end_blocks=depth - 2 * depth // 3), diffusion=diffusion)
 

@@ -16,8 +16,15 @@ from kind_train.start.distillation import make_student, refuse_student
 
 # What a preset says of a network, and of what it learns to predict.
 _SIZES = (
-    "patch_size", "in_channels", "hidden_size", "depth", "num_heads", "mlp_ratio", "learngene_rank", "tailor_rank",
-)  # fmt: skip
+    "patch_size",
+    "in_channels",
+    "hidden_size",
+    "depth",
+    "num_heads",
+    "mlp_ratio",
+    "learngene_rank",
+    "tailor_rank",
+)
 _OBJECTIVE = ("noise_schedule", "prediction_type")
 
 

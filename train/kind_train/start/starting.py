@@ -45,8 +45,10 @@ def load_start(model: KindDiT, config: ModelConfig, path: Path) -> None:
         )
     ours, theirs = config.diffusion, source.config.diffusion
     if any(getattr(ours, name) != getattr(theirs, name) for name in NOISE_FIELDS):
-        raise ConfigError(f"{path} was trained with {theirs.prediction_type} on {theirs.noise_schedule} noise, "
-                          f"not with {ours.prediction_type} on {ours.noise_schedule}")  # fmt: skip
+        raise ConfigError(
+            f"{path} was trained with {theirs.prediction_type} on {theirs.noise_schedule} noise, "
+            f"not with {ours.prediction_type} on {ours.noise_schedule}"
+        )
     model.load_state_dict(source.model.learngene_state(), strict=False)
     known = {info.id: index for index, info in enumerate(source.config.classes)}
     with torch.no_grad():
