@@ -31,7 +31,8 @@ def predict_guided(
     if guidance is None:
         t = timestep.to(latents.device, torch.float32).expand(latents.shape[0])
         r = t if end is None else end.to(latents.device, torch.float32).expand(latents.shape[0])
-        return model(latents, t, labels, gates, ends=r)[:, : latents.shape[1]]  # type: ignore[no-any-return]
+        predicted: Tensor = model(latents, t, labels, gates, ends=r)
+        return predicted[:, : latents.shape[1]]
     t = timestep.to(latents.device, torch.float32).expand(2 * latents.shape[0])
     both = model(latents.repeat(2, 1, 1, 1), t, _with_null(labels), _with_null(gates))
     conditional, null = both[:, : latents.shape[1]].chunk(2)
