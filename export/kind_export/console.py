@@ -18,7 +18,6 @@ from rich.table import Table
 from kind_core.console import echo
 from kind_core.console.tables import PlainColumn, open_console, say
 from kind_export.asked import check_request
-from kind_export.report.words import describe_guidance
 from kind_export.request import ExportRequest, parse_targets
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ def _progress(console: Console, num_stages: int) -> Iterator[Callable[[str], Non
 
 
 def _summary(report: dict[str, Any]) -> Table:
-    from kind_export.report.words import describe_load
+    from kind_export.report.words import describe_guidance, describe_load
 
     names = ", ".join(c["names"][0] for c in report["classes"])
     sampling = report["sampling"]
