@@ -13,7 +13,7 @@ import torch
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.classes import ClassInfo
 from kind_core.config import DiffusionConfig
-from kind_core.errors import ConfigError, VerificationError
+from kind_core.errors import BundleError, ConfigError, VerificationError
 from kind_core.samplers import Sampling
 from kind_core.schedule import read_sampler_table
 from kind_export.compact.model import CompactModel
@@ -125,7 +125,7 @@ def test_functions_are_opened_as_their_classes_are_drawn(result: ExportResult, m
     for _ in range(2):
         generator.picture(2, seed=0)
     assert opened == ["giant_panda", None, "giant_panda_lemon"]
-    with pytest.raises(ValueError, match="class_index is 3, expected 0 to 2"):
+    with pytest.raises(BundleError, match="class_index is 3, expected 0 to 2"):
         generator.picture(3, seed=0)
 
 

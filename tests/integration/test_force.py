@@ -72,6 +72,7 @@ def _commands(inputs: Path, checkpoint: Path, bundle: Path, out: Path) -> dict[s
         "export within a budget": (*export, "--target", "onnx", "--max-size", "9MB", "-o", out),
         "fit": ("kind-train", "fit", *data, "--output", out),
         "adapt": ("kind-train", "adapt", "--checkpoint", checkpoint, *data, "--output", out),
+        "distill": ("kind-train", "distill", "--checkpoint", checkpoint, *data, "--steps", 2, "--output", out),
         "cache": ("kind-train", "cache", *data, "--autoencoder", inputs / "vae", "--size", 16, "--output", out),
         "init": ("kind-train", "init", "--from-dit", inputs / "dit", "--learngene-rank", 8, "--tailor-rank", 2,
                  "-o", out),

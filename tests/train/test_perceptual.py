@@ -119,7 +119,8 @@ def test_the_term_that_is_not_finite_is_named(tmp_path: Path) -> None:
 
 def test_latents_are_refused_before_data_is_read(tmp_path: Path) -> None:
     write_folder(tmp_path / "photos", make_photos(6))
-    arguments = ["fit", "--data", str(tmp_path / "missing"), "--output", str(tmp_path / "run"), "--perceptual", "0.15"]
+    next((tmp_path / "photos").rglob("*.png")).write_bytes(b"would be told of")
+    arguments = ["fit", "--data", str(tmp_path / "photos"), "--output", str(tmp_path / "run"), "--perceptual", "0.15"]
     result = CliRunner().invoke(main, [*arguments, "--preset", "kind-b/2"])
     assert result.exit_code == 1
     assert "perceptual is 0.15, but preset 'kind-b/2' is of latents" in result.stderr

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from kind_core.checkpoint import load_checkpoint
 from kind_core.files.tensor_files import write_tensors
-from kind_train.run import run_folder
 from kind_train.run.interrupts import hold_interrupts
 from kind_train.run.trainer import Trainer
 
@@ -75,7 +74,7 @@ def test_a_checkpoint_that_is_being_written_is_finished_first(tmp_path: Path, mo
         signal.raise_signal(signal.SIGINT)
         write_tensors(file, tensors)
 
-    monkeypatch.setattr(run_folder, "write_tensors", interrupt_and_write)
+    monkeypatch.setattr("kind_core.files.tensor_files.write_tensors", interrupt_and_write)
     photos = make_photos()
     with pytest.raises(KeyboardInterrupt):
         Trainer(make_config(tmp_path), photos, photos).run()

@@ -206,7 +206,8 @@ def start(launcher: list[str], folder: Path, *options: str) -> subprocess.Comple
         write_folder(folder / "photos", make_photos(12))
     script = folder / "train.py"
     script.write_text(
-        "import kind_train.start.shape, tiny_training, torch\nkind_train.shape.preset = tiny_training.tiny_preset\n"
+        "import kind_train.start.shape, tiny_training, torch\n"
+        "kind_train.start.shape.preset = tiny_training.tiny_preset\n"
         "torch.set_num_threads(1)\nfrom kind_train.cli import main\nmain()\n"
     )
     module = ["-m", *launcher] if launcher else []
