@@ -58,6 +58,8 @@ def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, A
     facts: dict[str, Any] = {"min_ios": options.min_ios}
     with _quiet(), torch.no_grad(), one_line_errors("coremltools", lowering):
         exported = torch.export.export(lowering.module, lowering.example, strict=False).run_decompositions({})
+        # it goes on from one program of a process to the next, into their names
+        ct.converters.mil.mil.Builder.name_count.clear()
         model = ct.convert(
             exported,
             convert_to="mlprogram",
