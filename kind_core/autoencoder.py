@@ -37,7 +37,10 @@ def read_autoencoder(folder: Path, *, with_weights: bool = True) -> AutoencoderC
 
     `with_weights`: the weights must lie there too, as they do wherever it is run.
     """
-    component = _read_settings(folder)
+    return _describe(_read_settings(folder), folder, with_weights=with_weights)
+
+
+def _describe(component: Component, folder: Path, *, with_weights: bool) -> AutoencoderConfig:
     for name in ("in_channels", "out_channels"):
         if component.values[name] != 3:
             raise component.refuse(name, "3, those of a picture")
@@ -101,14 +104,14 @@ def _require_file(weights: Path) -> None:
 
 def load_autoencoder(folder: Path, config: AutoencoderConfig) -> Any:
     """The diffusers model, in fp32, from a local folder; nothing is downloaded."""
-    found = read_autoencoder(folder)
+    component = _read_settings(folder)
+    found = _describe(component, folder, with_weights=True)
     for name in ("kind", "downscale"):
         if getattr(found, name) != getattr(config, name):
             message = (
                 f"{folder} holds an autoencoder of {name} {getattr(found, name)}, expected {getattr(config, name)}"
             )
             raise CheckpointError(message, "put the autoencoder there that the model was trained with")
-    component = _read_settings(folder)
     model = load_component(component, "autoencoder").requires_grad_(False)
     with loading(component, "autoencoder"):
         _try_both_ways(model, config)

@@ -112,7 +112,7 @@ def test_held_out_photos_are_labelled_as_the_trained_ones(data: Path, tmp_path: 
     config = make_config(
         tmp_path, data=str(data), val_data=str(tmp_path / "val.parquet"), classes=("class 2", "class 0")
     )
-    train, held_out = session._load_data(config, Console(quiet=True))
+    train, held_out, _ = session._load_split(config, Console(quiet=True), resume=False)
     assert train.labels.tolist() == [1] * 4 + [0] * 4
     assert held_out.labels.tolist() == [1, 0]
     assert torch.equal(held_out.images, photos.images[[0, 2]])

@@ -100,11 +100,6 @@ def _claim(config: TrainConfig, processes: Processes) -> AbstractContextManager[
     return claimed(Path(config.output), RUN) if processes.is_main else nullcontext()
 
 
-def _load_data(config: TrainConfig, console: Console) -> tuple[TrainingSet, TrainingSet]:
-    train, held_out, _ = _load_split(config, console, resume=False)
-    return train, held_out
-
-
 def _load_split(
     config: TrainConfig, console: Console, *, resume: bool
 ) -> tuple[TrainingSet, TrainingSet, SplitRecord | None]:

@@ -1,6 +1,6 @@
 """The compact model: what is left of a KIND model for some classes, some steps and one sampler, as plain data.
 
-Rewrites replace it piece by piece; `step_program.StepProgram` runs any such model, rewritten or not, which is how every
+Rewrites replace it piece by piece; `step.StepProgram` runs any such model, rewritten or not, which is how every
 rewrite is tested for equality.
 """
 

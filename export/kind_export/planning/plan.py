@@ -42,7 +42,6 @@ _RANK_SHARES = (1.0, 0.875, 0.75, 0.625, 0.5)
 _STEP_SHARES = (1.0, 0.75, 0.6, 0.5, 0.4)
 _MIN_STEPS = 4
 _FORMS = ("auto", "dense")
-# Bits say which precision is finer; of equal bits neither is.
 # A file holds more than its weights: graph, names, alignment. Where that is more, the next choice is exported.
 _FILE_BYTES = 30_000
 

@@ -1,6 +1,6 @@
 """report.json and report.html: what is in the bundle, how big, how much work, how fast here, how close to the model.
 
-The page is made from report.json and preview.png alone, see `report_page`. What is forecast and what was measured
+The page is made from report.json and preview.png alone, see `page`. What is forecast and what was measured
 elsewhere may come later: `refresh_report`.
 """
 

@@ -1,6 +1,6 @@
 """The page of a report: one self-contained HTML file from report.json's data and the preview picture.
 
-Words and layout are in `templates/`, numbers as words in `report_words`; here the data is put into the page's order.
+Words and layout are in `templates/`, numbers as words in `words`; here the data is put into the page's order.
 """
 
 from __future__ import annotations

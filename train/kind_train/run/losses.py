@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,6 +20,17 @@ PERCEPTUAL = "perceptual term"
 _PERCEPTUAL_SHARE = 0.5
 
 Forward = Callable[..., Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Told:
+    """Images (batch, channels, size, size), their noise, timesteps (batch,), both as noisy images, and the answer."""
+
+    images: Tensor
+    noise: Tensor
+    timesteps: Tensor
+    noisy: Tensor
+    output: Tensor
 
 
 class Losses:
@@ -54,13 +66,10 @@ class Losses:
 
         `rows` are the tailors of `classes`, in which labels count.
         """
-        images, noise, timesteps = self._draw(stored, generator, batch_size, share)
-        noisy = self.objective.add_noise(images, noise, timesteps)
-        with self._autocast():
-            output = forward(noisy, self.objective.condition(timesteps), labels, labels, rows)
-        terms = [self.objective.loss(output, images, noise, timesteps).mean()]
+        told = self._predict(forward, stored, labels, generator, rows, batch_size, share)
+        terms = [self._errors(told).mean()]
         if self._distance is not None:
-            terms.append(self._weight * self._look(self._distance, output, images, noisy, timesteps))
+            terms.append(self._weight * self._look(self._distance, told))
         return torch.stack(terms)
 
     def measure(
@@ -74,16 +83,19 @@ class Losses:
         share: slice,
     ) -> Tensor:
         """The denoising loss of each photo of `stored`, the `share` of a batch whose numbers are drawn as a whole."""
-        images, noise, timesteps = self._draw(stored, generator, batch_size, share)
-        noisy = self.objective.add_noise(images, noise, timesteps)
-        with self._autocast():
-            output = forward(noisy, self.objective.condition(timesteps), labels, labels, None)
-        return self.objective.loss(output, images, noise, timesteps)
+        return self._errors(self._predict(forward, stored, labels, generator, None, batch_size, share))
 
-    def _draw(
-        self, stored: Tensor, generator: torch.Generator, batch_size: int, share: slice
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, noise and timesteps."""
+    def _predict(
+        self,
+        forward: Forward,
+        stored: Tensor,
+        labels: Tensor,
+        generator: torch.Generator,
+        rows: Tensor | None,
+        batch_size: int,
+        share: slice,
+    ) -> _Told:
+        """Images with the noise of as many timesteps, and what the model says of them."""
         shape = (batch_size, *self._photos.input_shape)
 
         def draw() -> Tensor:
@@ -91,14 +103,20 @@ class Losses:
 
         timesteps = self.objective.draw_timesteps(batch_size, generator)[share]
         noise = draw()
-        return self._photos.to_input(stored, draw), noise, timesteps
-
-    def _look(
-        self, distance: PerceptualDistance, output: Tensor, images: Tensor, noisy: Tensor, timesteps: Tensor
-    ) -> Tensor:
-        """The mean perceptual distance where there is little noise, from the first part of the batch."""
-        part = slice(0, max(1, round(len(images) * _PERCEPTUAL_SHARE)))
-        pictures = self.objective.predicted_image(output[part], noisy[part], timesteps[part])
+        images = self._photos.to_input(stored, draw)
+        noisy = self.objective.add_noise(images, noise, timesteps)
         with self._autocast():
-            distances = distance(pictures, images[part])
-        return (distances * (self.objective.share_of_noise(timesteps[part]) < MAX_NOISE)).mean()
+            output = forward(noisy, self.objective.condition(timesteps), labels, labels, rows)
+        return _Told(images=images, noise=noise, timesteps=timesteps, noisy=noisy, output=output)
+
+    def _errors(self, told: _Told) -> Tensor:
+        return self.objective.loss(told.output, told.images, told.noise, told.timesteps)
+
+    def _look(self, distance: PerceptualDistance, told: _Told) -> Tensor:
+        """The mean perceptual distance where there is little noise, from the first part of the batch."""
+        part = slice(0, max(1, round(len(told.images) * _PERCEPTUAL_SHARE)))
+        timesteps = told.timesteps[part]
+        pictures = self.objective.predicted_image(told.output[part], told.noisy[part], timesteps)
+        with self._autocast():
+            distances = distance(pictures, told.images[part])
+        return (distances * (self.objective.share_of_noise(timesteps) < MAX_NOISE)).mean()

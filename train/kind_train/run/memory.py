@@ -69,8 +69,7 @@ def clip_gradients(learngene: Sequence[Tensor], rows: Tensor, max_norm: float) -
     sharded = [parameter.grad for parameter in learngene if parameter.grad is not None]
     whole = [rows.grad] if rows.grad is not None else []
     norms = gather({str(i): torch.nn.utils.get_total_norm(group) for i, group in enumerate((sharded, whole)) if group})
-    norm = torch.stack(list(norms.values())).norm()
+    norm: Tensor = torch.stack(list(norms.values())).norm()
     factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)  # as clip_grad_norm_
     torch._foreach_mul_([local(gradient) for gradient in (*sharded, *whole)], factor)
-    result: Tensor = norm
-    return result
+    return norm
