@@ -35,11 +35,12 @@ from kind_core.checkpoint import load_checkpoint, read_config, save_checkpoint
 from kind_core.config import DiTConfig, preset
 from kind_core.flops import count_parameters
 from kind_core.pictures import make_grid, write_picture
-from kind_train.config import TrainConfig, gather_options, load_options
+from kind_train.config import TrainConfig
 from kind_train.data.photo_set import PhotoSet, load_photos
 from kind_train.evaluate.pictures import NULL, CheckpointDrawer, DrawSettings
 from kind_train.evaluate.run import EvaluationRequest, evaluate
 from kind_train.fit import fit_model
+from kind_train.options_file import gather_options, load_options
 from kind_train.run.run_folder import OPTIONS_NAME, STATE_NAME
 from kind_train.run.trainer import Trainer
 from kind_train.start.diversion import part_tailors

@@ -21,7 +21,7 @@ from kind_core.files.regular_files import read_text
 from kind_runtimes.bundle import read_manifest
 from kind_runtimes.inspection import inspect_path
 from kind_runtimes.packs import read_pack
-from kind_train.config import check_options, load_options
+from kind_train.options_file import check_options, load_options
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="a system with pipes that have names")
 

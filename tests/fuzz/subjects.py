@@ -355,7 +355,7 @@ def _write_options(folder: Path, rng: Random) -> Path:
 
 
 def _use_options(place: Path) -> None:
-    from kind_train.config import load_options
+    from kind_train.options_file import load_options
 
     assert load_options(load_options(place, {}) and place, {}).to_yaml()
 

@@ -9,7 +9,8 @@ import pytest
 from tiny_training import make_config
 
 from kind_core.errors import ConfigError
-from kind_train.config import TrainConfig, load_options
+from kind_train.config import TrainConfig
+from kind_train.options_file import load_options
 from kind_train.start.shape import pick_shape
 
 GIVEN = {"data": "photos", "output": "run"}

@@ -20,8 +20,9 @@ from kind_core.errors import CheckpointError, ConfigError, OutputError
 from kind_core.files.json_files import read_json
 from kind_core.files.litter import is_bare
 from kind_core.files.staging import PART, check_output, folder_kind, recover, staged
-from kind_train.config import HELD_OUT_NAME, TrainConfig, check_options
+from kind_train.config import HELD_OUT_NAME, TrainConfig
 from kind_train.config import OPTIONS_NAME as OPTIONS_NAME
+from kind_train.options_file import check_options
 
 if TYPE_CHECKING:
     import torch

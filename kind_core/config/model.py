@@ -1,0 +1,154 @@
+"""Everything in `config.json` of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
+
+from kind_core.classes import ClassInfo
+from kind_core.config.checks import is_whole, require_choice, require_known, require_number, require_positive
+from kind_core.config.diffusion import DiffusionConfig
+from kind_core.config.dit import DiTConfig
+from kind_core.errors import CheckpointError, ConfigError
+from kind_core.samplers import Distillation
+
+FORMAT_VERSION = 2  # of a distilled model; the others are written as 1, which older programs read
+_FIELDS = {"format_version", "architecture", "diffusion", "autoencoder", "classes", "provenance"}
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AutoencoderConfig:
+    """The diffusers autoencoder that turns images into latents, and how its numbers become those of the model.
+
+    latents = (what it encodes - shift_factor) * scaling_factor. `source` says where its files lie in a checkpoint;
+    it is no part of what it computes.
+    """
+
+    kind: str
+    source: str = field(default="autoencoder", compare=False)
+    scaling_factor: float = 1.0
+    shift_factor: float = 0.0
+    downscale: int = 8
+
+    def __post_init__(self) -> None:
+        require_choice("autoencoder kind", self.kind, ("AutoencoderTiny", "AutoencoderKL"))
+        require_number("scaling_factor", self.scaling_factor, above=1e-6, below=1e6)
+        require_number("shift_factor", self.shift_factor)
+        require_positive("downscale", self.downscale)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `config.json` holds it, without the places of this machine; `shift_factor` came later."""
+        data = asdict(self) | {"source": "autoencoder"}
+        return {name: value for name, value in data.items() if name != "shift_factor" or value}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provenance:
+    """Whose the weights are, under which licence, and what they were trained on: for model cards and programs.
+
+    `training` says how they were trained where that is not the ordinary way.
+    """
+
+    author: str = ""
+    licence: str = ""
+    data: str = ""
+    training: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """As `config.json` holds it; `training` came later and is left out where it says nothing."""
+        return {name: value for name, value in asdict(self).items() if name != "training" or value}
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not isinstance(value, str):
+                raise ConfigError(f"provenance {item.name} is {value!r}, expected a text")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Everything in `config.json`."""
+
+    dit: DiTConfig
+    diffusion: DiffusionConfig
+    classes: tuple[ClassInfo, ...]
+    autoencoder: AutoencoderConfig | None = None
+    provenance: Provenance = Provenance()
+
+    def __post_init__(self) -> None:
+        if (self.diffusion.distillation is None) != (self.dit.end_blocks == 0):
+            raise ConfigError(f"end_blocks is {self.dit.end_blocks}, expected 1 or more in a distilled model, else 0")
+        if len(self.classes) != self.dit.num_classes:
+            raise ConfigError(f"{len(self.classes)} classes are named, expected num_classes = {self.dit.num_classes}")
+        ids = [c.id for c in self.classes]
+        if len(set(ids)) != len(ids):
+            twice = next(i for i in ids if ids.count(i) > 1)
+            raise ConfigError(f"class id {twice!r} appears twice")
+
+    @property
+    def format_version(self) -> int:
+        """The oldest that says all of it: programs that know nothing of distilled models must not draw with one."""
+        return 1 if self.diffusion.distillation is None else FORMAT_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "format_version": self.format_version,
+            "architecture": self.dit.to_dict(),
+            "diffusion": self.diffusion.to_dict(),
+            "autoencoder": None if self.autoencoder is None else self.autoencoder.to_dict(),
+            "classes": [{"id": c.id, "names": list(c.names)} for c in self.classes],
+            # it came later: left out where nothing is known, older programs read on
+            **({} if self.provenance == Provenance() else {"provenance": self.provenance.to_dict()}),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ModelConfig:
+        """Parse `config.json`; raises CheckpointError for a newer format, ConfigError for what does not fit."""
+        version = data.get("format_version")
+        if not is_whole(version) or version < 1:
+            raise CheckpointError(f"config.json has format_version {version!r}, expected an integer from 1")
+        if version > FORMAT_VERSION:
+            raise CheckpointError(
+                f"config.json has format_version {version}, this program reads up to {FORMAT_VERSION}",
+                "upgrade kind-diffusion",
+            )
+        require_known(data, _FIELDS, "config.json")
+        autoencoder = data.get("autoencoder")
+        try:
+            return cls(
+                dit=_build(DiTConfig, data["architecture"], "architecture"),
+                diffusion=_build(DiffusionConfig, _with_distillation(data["diffusion"]), "diffusion"),
+                classes=_build_classes(data["classes"]),
+                autoencoder=None if autoencoder is None else _build(AutoencoderConfig, autoencoder, "autoencoder"),
+                provenance=_build(Provenance, data.get("provenance", {}), "provenance"),
+            )
+        except KeyError as error:
+            raise CheckpointError(f"config.json has no {error.args[0]!r}") from error
+
+
+def _build(cls: type[_T], data: object, where: str) -> _T:
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where} in config.json is {data!r}, expected an object")
+    require_known(data, {f.name for f in fields(cls)}, where)  # type: ignore[arg-type]  # callers pass dataclasses
+    try:
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _with_distillation(data: object) -> object:
+    if not isinstance(data, Mapping) or data.get("distillation") is None:
+        return data
+    return {**data, "distillation": Distillation.from_dict(data["distillation"])}
+
+
+def _build_classes(data: object) -> tuple[ClassInfo, ...]:
+    if not isinstance(data, list):
+        raise ConfigError(f"classes in config.json is {data!r}, expected a list")
+    for entry in data:
+        names = entry.get("names") if isinstance(entry, Mapping) else None
+        if not isinstance(names, list) or not all(isinstance(text, str) for text in (entry.get("id"), *names)):
+            raise ConfigError(f"class {entry!r} in config.json, expected an id and a list of names")
+    return tuple(ClassInfo(id=entry["id"], names=tuple(entry["names"])) for entry in data)

@@ -1,0 +1,105 @@
+"""Commands from checkpoint to checkpoint: `init`, `add`, `convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kind_core.console import echo
+from kind_core.console.commands import PlainCommand, report_errors, split_names
+from kind_core.console.vocabulary import Named
+from kind_core.samplers import SAMPLERS
+from kind_train.commands.options import choose_output, output_argument
+
+
+@click.command(cls=PlainCommand)
+@click.option(
+    "--from-dit",
+    "source",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of a diffusers DiT, or hub:ORG/NAME.",
+)
+@click.option("--preset", help="Whose ranks to take: kind-b/2, kind-l/2, kind-xl/2 ...")
+@click.option("--learngene-rank", type=int, help="Instead of a preset: components for every class [the preset's].")
+@click.option("--tailor-rank", type=int, help="Instead of a preset: components a class [the preset's].")
+@click.option("--classes", multiple=True, help="Labels to keep, by name or number (comma or repeated) [all].")
+@click.option(
+    "--tailors",
+    type=Named(("strongest", "dealt", "random")),
+    default="strongest",
+    show_default=True,
+    help="What tailors start from.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of random tailors.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Checkpoint folder to write.")
+@click.option("--force", is_flag=True, help="Replace an existing --output.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@report_errors
+def init(classes: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Start from a trained DiT: the singular vectors of its matrices as learngene and tailors; prints what they lose.
+
+    \b
+    Examples:
+      kind-train init --from-dit DiT-XL-2-256 --preset kind-xl/2 -o start
+      kind-train init --from-dit dit/ --learngene-rank 300 --tailor-rank 4 --classes "goldfish,lemon" -o start
+    """
+    from kind_train.start.from_dit import InitRequest
+    from kind_train.start.init_session import run_init
+
+    run_init(InitRequest(classes=split_names(classes), **options), as_json=as_json)
+
+
+@click.command(cls=PlainCommand)
+@click.argument("base", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--classes", multiple=True, help="Add these classes [all that BASE lacks] (comma or repeated).")
+@report_errors
+def add(base: Path, source: Path, classes: tuple[str, ...]) -> None:
+    """Add tailors of the checkpoint SOURCE to the checkpoint BASE, whose own files stay as they are.
+
+    \b
+    Example:
+      kind-train add base run/best
+    """
+    from kind_core.growth import add_classes
+
+    for info in add_classes(base, source, split_names(classes)):
+        echo(f"{info.id}  {info.name}")
+
+
+@click.command(cls=PlainCommand)
+@click.argument("source", type=click.Path(path_type=Path))
+@output_argument
+@click.option(
+    "--precision",
+    "--dtype",
+    "dtype",
+    type=Named(("fp16", "fp32")),
+    default="fp16",
+    show_default=True,
+    help="Numbers that are stored.",
+)
+@click.option("--sampler", type=Named(SAMPLERS), help="Default sampler to store [as it is].")
+@click.option("--steps", type=int, help="Default sampler steps to store [as they are].")
+@click.option("--guidance", type=float, help="Default guidance scale to store [as it is].")
+@click.option("--author", help="Whose the weights are, for model cards and programs [as it is].")
+@click.option("--licence", help="Their licence: apache-2.0, cc-by-nc-4.0, or in words [as it is].")
+@click.option("--trained-on", metavar="TEXT", help="The data they were trained on, in words [as it is].")
+@click.option("--force", is_flag=True, help="Replace an existing OUTPUT.")
+@report_errors
+def convert(source: Path, output: Path | None, output_option: Path | None, **options: Any) -> None:
+    """Make a checkpoint ready to ship: fp16 weights and the sampling defaults that measured best.
+
+    \b
+    Example:
+      kind-train convert run/best my-model --guidance 2.5
+      kind-train convert run/best my-model --author "A. Uthor" --licence apache-2.0 --trained-on "my own photos"
+    """
+    place = choose_output(output, output_option)
+    from kind_train.start.convert import convert_checkpoint
+
+    size_bytes = convert_checkpoint(source, place, **options)
+    echo(f"{place}  {size_bytes / 1e6:.2f} MB")

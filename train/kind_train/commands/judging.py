@@ -1,0 +1,141 @@
+"""Commands that judge pictures: `classifier`, `evaluate`, `benchmark`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kind_core.console.commands import PlainCommand, parse_interval, report_errors, split_names
+from kind_core.console.vocabulary import Named
+from kind_core.errors import ConfigError
+
+
+@click.command(cls=PlainCommand)
+@click.option("--data", required=True, help="Photos that no model was trained on: held-out ones.")
+@click.option("--val-data", help="Other photos, to say how often it is right [half of --data].")
+@click.option("--classes", multiple=True, help="Learn these classes only (comma or repeated).")
+@click.option("--size", type=int, default=32, show_default=True, help="Side of the pictures that it will judge.")
+@click.option("--images", type=int, default=60_000, show_default=True, help="Training images to see.")
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror half of the images.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of weights and order of photos.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write.")
+@click.option("--force", is_flag=True, help="Replace an existing --output.")
+@report_errors
+def classifier(classes: tuple[str, ...], **options: Any) -> None:
+    """Train a small classifier of your own classes, for kind-train evaluate --classifier; minutes on a CPU.
+
+    \b
+    Example:
+      kind-train classifier --data held-out-a/ --val-data held-out-b/ --output judge.safetensors
+      kind-train evaluate --checkpoint run/best --data photos/ --val-data held-out-b/ --classifier judge.safetensors
+    """
+    from kind_train.places import require_data
+
+    for path in (options["data"], options["val_data"]):
+        if path is not None:
+            require_data(path)
+    from kind_train.evaluate.classifier_session import run_classifier
+
+    run_classifier(classes=split_names(classes), **options)
+
+
+@click.command(cls=PlainCommand)
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder.")
+@click.option("--sample", type=Named(("photos", "garments")), help="In place of a checkpoint: one that ships [none].")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Exported bundle, in place of a checkpoint.")
+@click.option(
+    "--runtime", type=Named(("onnx", "executorch", "coreml")), help="Runtime of the bundle [the first that runs here]."
+)
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="The photos it was trained on.")
+@click.option("--val-data", type=click.Path(path_type=Path), required=True, help="Held-out photos of the same classes.")
+@click.option("--classes", multiple=True, help="Measure these classes only (comma or repeated).")
+@click.option("--count", type=int, default=200, show_default=True, help="Pictures a class.")
+@click.option(
+    "--cross-count", type=int, default=50, show_default=True, help="Pictures a pair of the cross-class check."
+)
+@click.option("--cross-matrix", is_flag=True, help="Cross-class check of all pairs, not of neighbours only.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the first picture of each class.")
+@click.option("--device", default="cpu", show_default=True, help="Where a checkpoint draws: cpu, cuda, auto ...")
+@click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
+@click.option("--guidance", type=float, help="Guidance scale [the checkpoint's].")
+@click.option("--guidance-interval", metavar="LO,HI", help="Guidance in this share of the steps only [0,1].")
+@click.option(
+    "--classifier", type=click.Path(path_type=Path), help="Judge: a file of kind-train classifier [EfficientNet-Lite2]."
+)
+@click.option(
+    "--inception-weights", metavar="FILE|none", help="Inception-v3 of torch-fidelity, for FID [torch hub's cache]."
+)
+@click.option(
+    "--dinov2", metavar="FOLDER|none", help="DINOv2 of transformers, for FDD [dinov2-large in the Hub's cache]."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the whole report as JSON.")
+@click.option("--force", is_flag=True, help="Replace an existing --output.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@report_errors
+def evaluate(
+    classes: tuple[str, ...], sample: str | None, output: Path | None, force: bool, as_json: bool, **options: Any
+) -> None:
+    """Measure pictures beside real held-out photos: asked-class share, distance, precision and recall, copying.
+
+    A bundle is run in its own runtime from the same noise as its checkpoint, so the two differ by what export cost.
+    FID, sFID, Inception Score and FDD are added where their networks' weights are given or cached; none is downloaded.
+
+    \b
+    Examples:
+      kind-train evaluate --checkpoint run/best --data train.parquet --val-data val.parquet
+      kind-train evaluate --bundle panda.kind --data train.parquet --val-data val.parquet
+    """
+    from kind_core.files.staging import check_output
+    from kind_train.early import check_evaluation
+
+    check_evaluation(options)
+    from kind_train.evaluate.session import REPORT, run_evaluation
+
+    if output is not None:
+        check_output(output, REPORT, force=force)
+    if sample is not None:
+        from kind_samples import sample_checkpoint
+
+        if options["checkpoint"] is not None:
+            raise ConfigError("both --checkpoint and --sample were given", "give one of them")
+        options |= {"checkpoint": sample_checkpoint(sample)}
+    options |= {"guidance_interval": parse_interval(options["guidance_interval"])}
+    run_evaluation(split_names(classes), options, output, force=force, as_json=as_json)
+
+
+@click.command(cls=PlainCommand)
+@click.argument("suite")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the results.")
+@click.option(
+    "--scale", type=click.Choice(["small", "paper"]), default="small", show_default=True, help="How much is drawn."
+)
+@click.option("--methods", multiple=True, help="Rows of the table to make (comma or repeated) [all].")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="The decomposed model.")
+@click.option("--sample", type=Named(("photos", "garments")), help="In its place one that ships [photos].")
+@click.option("--dense", type=click.Path(path_type=Path), help="A dense model of the same classes, for its row.")
+@click.option("--data", help="Held-out photos of the classes, for their row.")
+@click.option(
+    "--classifier", type=click.Path(path_type=Path), help="Judge: a file of kind-train classifier [EfficientNet-Lite2]."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the first picture of each class.")
+@click.option("--device", default="cpu", show_default=True, help="Where it draws and judges: cpu, cuda, auto ...")
+@click.option("--resume", is_flag=True, help="Make the rows that --output lacks.")
+@report_errors
+def benchmark(suite: str, methods: tuple[str, ...], resume: bool, **options: Any) -> None:
+    """Run a comparison of the paper. SUITE: class-agnostic (table 5, figure 7: what carries the class).
+
+    Each row is a cell that can be made by itself, with --methods and --resume; what is there is not made again.
+
+    \b
+    Example:
+      kind-train benchmark class-agnostic --sample photos --output table-5
+    """
+    from kind_train.benchmark.suite import read_suite
+
+    found = read_suite(suite)
+    rows = found.choose(split_names(methods))
+    from kind_train.benchmark.session import run_benchmark
+
+    run_benchmark(found, rows, resume=resume, **options)

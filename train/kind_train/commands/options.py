@@ -1,0 +1,89 @@
+"""Options that several commands take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from kind_core.console.vocabulary import Named
+from kind_train.config import REPORTS
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def with_options(*options: Callable[[_F], _F]) -> Callable[[_F], _F]:
+    """Several click options as one decorator, in the order of `--help`."""
+
+    def decorate(command: _F) -> _F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+data_options = with_options(
+    click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of options; flags win."),
+    click.option(
+        "--data",
+        help="Image folder (one folder a class), .parquet, WebDataset shards, hub:ORG/NAME, or a cache of latents.",
+    ),
+    click.option("--val-data", help="Held-out photos; without it --val-fraction of the data is held out."),
+    click.option("--val-fraction", type=float, help="Share held out when there is no --val-data [0.05]."),
+    click.option("--classes", multiple=True, help="Train these classes only (comma or repeated)."),
+    click.option("--output", help="Run folder."),
+)
+run_options = with_options(
+    click.option("--batch-size", type=int, help="Images an update, over all processes [64]."),
+    click.option("--warmup-images", type=int, help="Warm the learning rate up over so many images [0]."),
+    click.option("--decay-fraction", type=float, help="Let the learning rate fall to zero over the last share [0]."),
+    click.option("--weight-decay", type=float, help="How much weights shrink, times the learning rate [0]."),
+    click.option("--max-grad-norm", type=float, help="Longer gradients are shortened to this [1.0]."),
+    click.option("--ema-decay", type=float, help="How much of the average stays at each update [0.9999]."),
+    click.option("--flip/--no-flip", default=None, help="Mirror half of the images [on]."),
+    click.option("--seed", type=int, help="Seed of weights, order of photos and noise [0]."),
+    click.option("--device", help="auto, cpu, cuda, cuda:1 ... [auto]."),
+    click.option(
+        "--compute",
+        "--precision",
+        "precision",
+        type=Named(("auto", "fp32", "bf16")),
+        help="Numbers of the computation; auto is bf16 on a GPU; on a CPU without AMX bf16 is slow [auto].",
+    ),
+    click.option("--shard/--no-shard", default=None, help="Share the weights out over the processes (FSDP2) [off]."),
+    click.option(
+        "--checkpoint-activations/--no-checkpoint-activations",
+        default=None,
+        help="Compute each block twice instead of keeping what it computed [off].",
+    ),
+    click.option("--compile/--no-compile", default=None, help="Compile the model with torch.compile [off]."),
+    click.option("--save-every", type=int, help="Images between checkpoints [20000]."),
+    click.option("--sample-every", type=int, help="Images between sample grids [20000]."),
+    click.option("--report-to", type=Named(REPORTS), help="Send the metrics there, too [metrics.jsonl alone]."),
+    click.option(
+        "--stop-at-unreadable/--skip-unreadable",
+        "--strict/--no-strict",
+        "strict",
+        default=None,
+        help="Stop at an unreadable image, or skip it and say so [skip].",
+    ),
+    click.option("--resume", is_flag=True, help="Continue the run in --output."),
+    click.option("--force", is_flag=True, help="Replace an existing run in --output."),
+)
+
+
+output_argument = with_options(
+    click.argument("output", type=click.Path(path_type=Path), required=False),
+    click.option("-o", "--output", "output_option", type=click.Path(path_type=Path), help="The same as OUTPUT."),
+)
+
+
+def choose_output(argument: Path | None, option: Path | None) -> Path:
+    """The output of a command that takes it as its last word or by -o; raises UsageError for none and for both."""
+    given = [one for one in (argument, option) if one is not None]
+    if len(given) != 1:
+        raise click.UsageError(f"expected one output, as the last word or by -o, not {len(given)}")
+    return given[0]

@@ -1,0 +1,151 @@
+"""Commands that train a model: `fit`, `adapt`, `distill`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kind_core.console import echo
+from kind_core.console.commands import PlainCommand, parse_counts, report_errors, split_names
+from kind_core.console.vocabulary import Named
+from kind_core.errors import ConfigError
+from kind_train.commands.options import data_options, run_options
+from kind_train.config import ARMS, METHODS, RECIPES
+
+
+@click.command(cls=PlainCommand)
+@data_options
+@click.option(
+    "--preset",
+    help="sample, sample-64, sample-64-cpu, kind-mobile, kind-l-206, kind-b/2, kind-l/2, dit-b/2 ... "
+    "[as --start-from, or sample].",
+)
+@click.option(
+    "--recipe", type=Named(RECIPES), help="The paper's pre-training, 256 x 300K of kind-b/2; other options win [none]."
+)
+@click.option("--size", type=int, help="Side of the photos: a multiple of the preset's patches [the preset's].")
+@click.option(
+    "--noise-schedule",
+    type=Named(("flow", "squaredcos_cap_v2", "linear", "scaled_linear")),
+    help="How noise grows over time [the preset's].",
+)
+@click.option("--timestep-mean", type=float, help="Of flow: times are sigmoid(normal) of this mean [0.4].")
+@click.option("--timestep-std", type=float, help="Of flow: and of this deviation [1.1].")
+@click.option(
+    "--diversion/--no-diversion",
+    default=None,
+    help="Open each image the gate of its own class [on]; off: all gates for every image; not a run of the paper.",
+)
+@click.option(
+    "--perceptual",
+    type=float,
+    help="Weight of a term for sharp pictures, by a classifier's first stages [0]; try 0.15.",
+)
+@click.option("--start-from", metavar="CHECKPOINT", help="Start from these weights; classes it lacks start at random.")
+@click.option("--images", type=int, help="Training images to see [250000].")
+@click.option("--learning-rate", type=float, help="Largest step of an update [1e-4]; 6e-4 suits `sample`.")
+@click.option("--label-dropout", type=float, help="Share of images trained with the null label [0.1].")
+@run_options
+@report_errors
+def fit(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> None:
+    """Train a model by diversion; the best weights land in OUTPUT/best.
+
+    In several processes the batch is shared out; a run goes on with any number of them, sharded or not. Start them by
+    torchrun, or by accelerate launch --multi_gpu, with or without GPUs.
+
+    \b
+    Examples:
+      kind-train fit --data photos/ --output run
+      kind-train fit --config sample.yaml --images 500000 --resume
+      torchrun --nproc-per-node 8 --no-python kind-train fit --preset kind-b/2 --data latents --output run
+      accelerate launch --multi_gpu --num_processes 8 --no_python kind-train fit --preset kind-xl/2 --shard ...
+    """
+    _train(config_file, resume, force, flags)
+
+
+@click.command(cls=PlainCommand)
+@click.option("--checkpoint", "base", metavar="CHECKPOINT", help="The base, whose learngene is frozen.")
+@data_options
+@click.option("--method", type=Named(METHODS), help="How: KIND's tailors, or what the paper compares [tailors].")
+@click.option("--init-from", metavar="CLASS", help="Start from this class of the base, or `nearest` [at random].")
+@click.option("--tailor-rank", type=int, help="Rank of the new tailors, and budget of other methods [the base's].")
+@click.option("--images", type=int, help="Training images to see [50000].")
+@click.option("--learning-rate", type=float, help="Largest step of an update [the paper's: 1e-3, 1e-4 ...].")
+@run_options
+@report_errors
+def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> None:
+    """Train tailors of new classes beside the frozen learngene of a checkpoint.
+
+    OUTPUT/best is the checkpoint with the new classes added; every file of the base is in it as it was. `kind-train
+    add` puts the new tailors into the base itself. Other methods change the base, some start from a dense one, and
+    write a checkpoint of the new classes alone.
+
+    \b
+    Examples:
+      kind-train adapt --checkpoint base --data novel.parquet --output run
+      kind-train adapt --checkpoint base --data bears/ --init-from koala --output run
+      kind-train adapt --checkpoint dense --data novel.parquet --method svdiff --output svdiff
+      kind-export --checkpoint run/best --classes "polar bear"
+    """
+    if config_file is None and not resume and flags["base"] is None:
+        raise ConfigError("no checkpoint given", "add --checkpoint, the base that is adapted")
+    _train(config_file, resume, force, flags)
+
+
+@click.command(cls=PlainCommand)
+@click.option("--checkpoint", "teacher", metavar="CHECKPOINT", help="The teacher: a flow model that predicts images.")
+@data_options
+@click.option("--steps", metavar="NUMBERS", help="Numbers of steps to draw in, the most first: 4,2,1.")
+@click.option(
+    "--train",
+    type=Named(ARMS),
+    help="What of the student; of tailors alone the teacher's learngene stays [everything].",
+)
+@click.option("--guidance", type=float, help="Guidance to build in [the teacher's].")
+@click.option("--images", type=int, help="Training images to see [100000].")
+@click.option("--learning-rate", type=float, help="Largest step of an update [2e-4].")
+@run_options
+@report_errors
+def distill(config_file: Path | None, resume: bool, force: bool, steps: str | None, **flags: Any) -> None:
+    """Teach a student to draw in one to four steps, guidance included, what its teacher draws in twenty guided ones.
+
+    OUTPUT/best is a checkpoint like any other, whose programs take no guidance and run the class's half alone.
+
+    \b
+    Examples:
+      kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --output few
+      kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --train tailors --output few
+      kind-export --checkpoint few/best --classes panda --target all --steps 2
+    """
+    is_new = config_file is None and not resume
+    for name, value in (("images", 100_000), ("learning_rate", 2e-4)):
+        flags[name] = value if flags[name] is None and is_new else flags[name]
+    if is_new and flags["teacher"] is None:
+        raise ConfigError("no checkpoint given", "add --checkpoint, the teacher that is distilled")
+    flags |= {"steps": None if steps is None else parse_counts("steps", steps), "label_dropout": 0.0}
+    _train(config_file, resume, force, flags)
+
+
+def _train(config_file: Path | None, resume: bool, force: bool, flags: dict[str, Any]) -> None:
+    from kind_train.early import check_run
+    from kind_train.methods import adaptation_defaults
+    from kind_train.options_file import gather_options
+
+    flags["classes"] = split_names(flags["classes"])
+    config = gather_options(config_file, flags, resume=resume, defaults=adaptation_defaults)
+    check_run(config, resume=resume, force=force)
+    from kind_train.fit import fit_model
+
+    try:
+        result = fit_model(config, resume=resume, force=force)
+    except KeyboardInterrupt:
+        sys.exit(130)  # fit_model said how to go on
+    if result.is_main:
+        if result.best_loss is None:
+            echo("no photo was held out: the checkpoint is the last one")
+        else:
+            echo(f"best held-out loss {result.best_loss:.5f}")
+        echo(f"checkpoint         {result.checkpoint}")
