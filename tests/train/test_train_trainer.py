@@ -189,6 +189,14 @@ def test_the_best_weights_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ]
 
 
+def test_held_out_losses_are_alike_whatever_times_are_trained(tmp_path: Path) -> None:
+    losses = []
+    for name, mean in (("early", -2.0), ("late", 2.0)):
+        trainer = make_trainer(tmp_path / name, noise_schedule="flow", timestep_mean=mean, learning_rate=1e-30)
+        losses.append(trainer.run())
+    assert losses[0] == losses[1]
+
+
 def test_a_resumed_run_does_not_forget_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trainer, "_measure_held_out", lambda self, model: 1.0)
     run(make_trainer(tmp_path), stop_after=7)

@@ -40,11 +40,17 @@ class Objective:
 
     def draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
         """Long (count,) from 0: all alike, or those of a straight path at sigmoid(normal) of the way to noise."""
+        return self._draw_timesteps(count, generator, self._timestep_mean, self._timestep_std)
+
+    def draw_usual_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
+        """As `draw_timesteps`, whatever mean and deviation are trained: losses there can be compared."""
+        return self._draw_timesteps(count, generator, TIMESTEP_MEAN, TIMESTEP_STD)
+
+    def _draw_timesteps(self, count: int, generator: torch.Generator, mean: float, std: float) -> Tensor:
         device = self.alpha.device
         if not self._is_flow:
             return torch.randint(self.num_timesteps, (count,), generator=generator, device=device)
-        normal = torch.randn(count, generator=generator, device=device)
-        time = torch.sigmoid(self._timestep_mean + self._timestep_std * normal)
+        time = torch.sigmoid(mean + std * torch.randn(count, generator=generator, device=device))
         return (time * self.num_timesteps).long().clamp(max=self.num_timesteps - 1)
 
     def add_noise(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

@@ -66,7 +66,8 @@ class Losses:
 
         `rows` are the tailors of `classes`, in which labels count.
         """
-        told = self._predict(forward, stored, labels, generator, rows, batch_size, share)
+        timesteps = self.objective.draw_timesteps(batch_size, generator)[share]
+        told = self._predict(forward, stored, labels, generator, rows, timesteps, batch_size, share)
         terms = [self._errors(told).mean()]
         if self._distance is not None:
             terms.append(self._weight * self._look(self._distance, told))
@@ -82,8 +83,12 @@ class Losses:
         batch_size: int,
         share: slice,
     ) -> Tensor:
-        """The denoising loss of each photo of `stored`, the `share` of a batch whose numbers are drawn as a whole."""
-        return self._errors(self._predict(forward, stored, labels, generator, None, batch_size, share))
+        """The denoising loss of each photo of `stored`, the `share` of a batch whose numbers are drawn as a whole.
+
+        Its timesteps are the usual ones, so that a run that goes on with others is held against what it was before.
+        """
+        timesteps = self.objective.draw_usual_timesteps(batch_size, generator)[share]
+        return self._errors(self._predict(forward, stored, labels, generator, None, timesteps, batch_size, share))
 
     def _predict(
         self,
@@ -92,6 +97,7 @@ class Losses:
         labels: Tensor,
         generator: torch.Generator,
         rows: Tensor | None,
+        timesteps: Tensor,
         batch_size: int,
         share: slice,
     ) -> _Told:
@@ -101,7 +107,6 @@ class Losses:
         def draw() -> Tensor:
             return torch.randn(shape, generator=generator, device=self._device)[share]
 
-        timesteps = self.objective.draw_timesteps(batch_size, generator)[share]
         noise = draw()
         images = self._photos.to_input(stored, draw)
         noisy = self.objective.add_noise(images, noise, timesteps)
