@@ -192,6 +192,16 @@ def _require_own_files(path: Path, classes: Sequence[ClassInfo]) -> None:
             )
 
 
+def hash_checkpoint(path: Path) -> str:
+    """sha256 of a whole checkpoint, as `load_checkpoint` has it for all classes of a model of pixels."""
+    files = [path / CONFIG_NAME, path / LEARNGENE_NAME]
+    files += [tailor_path(path, info.id) for info in read_config(path).classes]
+    try:
+        return hash_files(files)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {error.filename}: {error.strerror}", "copy the checkpoint again") from error
+
+
 def hash_learngene(path: Path) -> str:
     """sha256 of a checkpoint's learngene file: tailors fit the learngene they were trained beside, and no other."""
     try:

@@ -244,7 +244,7 @@ def test_schema_refuses_a_damaged_report(tmp_path: Path, damage: Callable[[Repor
 
 
 def test_text_has_contrast_in_light_dark_and_print() -> None:
-    css = (files("kind_export") / "templates" / "report.css").read_text(encoding="utf-8")
+    css = (files("kind_core") / "templates" / "page.css").read_text(encoding="utf-8")
     schemes = [
         dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", css, re.DOTALL)
     ]

@@ -74,7 +74,13 @@ SLIPS = (
     (f"{FIT} --start-from rn/best", "no checkpoint folder at rn/best", "did you mean run/best?"),
     (f"{FIT} --resume", "new holds no training state to resume", "start without --resume"),
     ("kind-train adapt --data photos --output new", "no checkpoint given", "--checkpoint"),
-    ("kind-train evaluate --checkpoint run/best", "missing option '--data'", "kind-train evaluate --help"),
+    ("kind-train evaluate --checkpoint run/best", "expected --data and --val-data, or --real", "kind-train statistics"),
+    ("kind-train statistics --data photo --size 8 -o new", "no data at photo", "did you mean photos?"),
+    ("kind-train shrink rn/best new --construction heur-lg", "no checkpoint folder at rn/best", "run/best"),
+    ("kind-train benchmark table-9 --output new", "there is no suite 'table-9'", "kind-train benchmark --help"),
+    ("kind-train benchmark novel-classes --methods lorra --output new", "no method 'lorra'", "kind-train benchmark"),
+    ("kind-train benchmark novel-classes --output new", "expected photos of new classes", "--data photos/"),
+    ("kind-train benchmark novel-classes --data photo --output new", "no data at photo", "did you mean photos?"),
 )  # fmt: skip
 
 

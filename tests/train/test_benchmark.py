@@ -25,6 +25,7 @@ from kind_train.evaluate.pictures import NULL
 from tiny import tiny_model
 
 SUITE = read_suite("class-agnostic")
+NONE = [NULL] * 3
 
 
 class Painter:
@@ -72,19 +73,24 @@ def painted(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "label", "gate"),
     [
-        ("label-and-tailor", True, True), ("tailor-with-null-label", False, True),
-        ("label-without-tailor", True, False), ("learngene", False, False),
+        ("label-and-tailor", [0, 1, 2], [0, 1, 2]), ("tailor-with-null-label", NONE, [0, 1, 2]),
+        ("wrong-tailor", [0, 1, 2], [1, 2, 0]), ("label-without-tailor", [0, 1, 2], NONE), ("learngene", NONE, NONE),
     ],
 )  # fmt: skip
-def test_rows_draw_with_the_label_and_gate_that_they_name(name: str, label: bool, gate: bool, checkpoint: Path) -> None:
+def test_rows_draw_with_the_label_and_gate_that_they_name(
+    name: str, label: list[int], gate: list[int], checkpoint: Path
+) -> None:
     (row,) = SUITE.choose((name,))
     figures, pictures, logits = run_row(row, Request(checkpoint=checkpoint, count=3), GateReader())
-    assert [int(one[0, 0, 0]) - 1 for one in pictures] == ([0, 1, 2] if label else [NULL] * 3)
-    assert [int(one[0, 1, 0]) - 1 for one in pictures] == ([0, 1, 2] if gate else [NULL] * 3)
+    assert [int(one[0, 0, 0]) - 1 for one in pictures] == label
+    assert [int(one[0, 1, 0]) - 1 for one in pictures] == gate
     assert len(logits) == 9
     # the judge follows the tailor, so that label and tailor swapped would show
-    assert figures["called_as_asked"]["value"] == pytest.approx(1.0 if gate else 1 / 3)
-    assert figures["entropy"]["value"] == pytest.approx(0 if gate else np.log(3), abs=1e-6)
+    is_wrong = name == "wrong-tailor"
+    expected = 1 / 3 if gate == NONE else float(not is_wrong)
+    assert figures["called_as_asked"]["value"] == pytest.approx(expected)
+    assert figures.get("called_as_tailor", {}).get("value") == (1 if is_wrong else None)
+    assert figures["entropy"]["value"] == pytest.approx(np.log(3) if gate == NONE else 0, abs=1e-6)
     assert figures["entropy"]["low"] <= figures["entropy"]["value"] <= figures["entropy"]["high"] + 1e-12
 
 
@@ -96,7 +102,7 @@ def test_rows_may_be_made_one_by_one_and_resumed(checkpoint: Path, tmp_path: Pat
     before = (output / "cells" / "learngene.npz").read_bytes()
     results = run_suite(SUITE, request, SUITE.rows, output, scale="small", resume=True, tell=told.append)
     assert [one["method"] for one in results] == [
-        "label-and-tailor", "tailor-with-null-label", "label-without-tailor", "learngene", "noise",
+        "label-and-tailor", "tailor-with-null-label", "wrong-tailor", "label-without-tailor", "learngene", "noise",
     ]  # fmt: skip
     assert (output / "cells" / "learngene.npz").read_bytes() == before
     assert "held-out photos: left out, it needs --data" in told
@@ -108,7 +114,7 @@ def test_rows_may_be_made_one_by_one_and_resumed(checkpoint: Path, tmp_path: Pat
     assert (output / "pictures.png").stat().st_size > 0
     with pytest.raises(ConfigError, match="already holds results of this suite"):
         run_suite(SUITE, request, SUITE.rows, output, scale="small")
-    with pytest.raises(ResultsError, match="holds results of seed '0', not '1'"):
+    with pytest.raises(ResultsError, match="holds results of seed 0, not 1"):
         run_suite(
             SUITE, Request(checkpoint=checkpoint, count=3, seed=1), SUITE.rows, output, scale="small", resume=True
         )
@@ -138,7 +144,9 @@ def call(*arguments: object) -> str:
 
 def test_what_cannot_be_run_is_one_line(checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "results"
-    assert "there is no suite 'table-9', expected class-agnostic" in call("table-9", "--output", output)
+    unknown_suite = CliRunner().invoke(main, ["benchmark", "table-9", "--output", str(output)])
+    assert unknown_suite.exit_code == 2
+    assert "there is no suite 'table-9', expected class-agnostic, cross-class" in unknown_suite.stderr
     unknown = call("class-agnostic", "--methods", "lorra", "--output", output)
     assert "suite 'class-agnostic' has no method 'lorra', expected one of photos, label-and-tailor" in unknown
     assert "method 'photos' needs --data" in call("class-agnostic", "--methods", "photos", "--output", output)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from kind_core.console.commands import PlainGroup, completion_option
-from kind_train.commands.checkpoints import add, convert, init
-from kind_train.commands.judging import benchmark, classifier, evaluate
+from kind_train.commands.checkpoints import add, convert, init, shrink
+from kind_train.commands.comparing import benchmark
+from kind_train.commands.judging import classifier, evaluate, statistics
 from kind_train.commands.photos import cache, imagenet_split
 from kind_train.commands.runs import adapt, distill, fit
 
@@ -26,5 +27,8 @@ def main() -> None:
 
 
 # in the order of --help
-for command in (fit, adapt, distill, cache, imagenet_split, add, classifier, benchmark, evaluate, convert, init):
+_COMMANDS = (
+    fit, adapt, distill, cache, imagenet_split, add, classifier, statistics, benchmark, evaluate, convert, shrink, init,
+)  # fmt: skip
+for command in _COMMANDS:
     main.add_command(command)

@@ -30,6 +30,8 @@ METHODS = (
     "learngene-lora",
     "open-tailors",
 )
+FACTORS = ("free", "cayley")
+CONSTRUCTIONS = ("laptop-diff", "heur-lg", "auto-lg")  # of smaller models, see `kind_train.start.shrinking`
 PRECISIONS = ("auto", "fp32", "bf16")
 MAX_BATCH_SIZE = 65_536  # twice the largest that anybody trained images with
 # What one word sets of a run, under everything that is given. `paper`: 300K steps of pre-training at a constant rate.
@@ -80,6 +82,9 @@ class TrainConfig:
     mean `timestep_mean` and deviation `timestep_std`.
     `perceptual` weighs how unlike predicted picture and photo look to a classifier's first stages, see
     `kind_train.run.perceptual`.
+    `factors` are free, or those of the learngene have orthonormal columns: see `kind_train.start.orthogonal`.
+    With `match`, a dense checkpoint, the model learns its predictions and the features after `match_blocks` of it, one
+    for each block of the model: see `kind_train.run.matching`.
     Without `diversion` every component of every class takes part for every image, see `kind_train.start.diversion`.
     With `base`, the checkpoint that is adapted by `method`, its architecture counts instead of the preset's;
     `tailor_rank` is that of the new tailors, and sets the budget of every other method; `init_from` says how tailors
@@ -98,6 +103,9 @@ class TrainConfig:
     timestep_std: float | None = None
     perceptual: float = 0.0
     diversion: bool = True
+    factors: str = "free"
+    match: str | None = None
+    match_blocks: tuple[int, ...] = ()
     start_from: str | None = None
     base: str | None = None
     method: str = TAILORS
@@ -155,6 +163,12 @@ class TrainConfig:
         self._require("timestep_mean", self.timestep_mean is None or math.isfinite(self.timestep_mean), "finite")
         self._require("size", self.size is None or self.size >= 1, "1 or more")
         self._require("report_to", self.report_to in (None, *REPORTS), f"one of {', '.join(REPORTS)}")
+        self._require("factors", self.factors in FACTORS, f"one of {', '.join(FACTORS)}")
+        is_plain = self.base is None and self.teacher is None
+        for name, is_set in (("factors", self.factors != "free"), ("match", self.match is not None)):
+            self._require(name, is_plain or not is_set, "nothing where a base is adapted or a teacher distilled")
+            self._require(name, not (is_set and (self.shard or self.compile)), "nothing in a sharded or compiled run")
+        self._require("match_blocks", (self.match is None) == (not self.match_blocks), "blocks where `match` is given")
         self._check_adaptation()
         self._check_distillation()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kind_core.checkpoint_config import read_config
+from kind_core.errors import ConfigError
 from kind_train.config import TrainConfig
 from kind_train.places import require_data, require_device
 from kind_train.run.journal import check_tracker
@@ -27,9 +28,18 @@ def check_run(config: TrainConfig, *, resume: bool, force: bool) -> None:
     pick_shape(config)  # reads the config of what it starts from
 
 
-def check_evaluation(options: Mapping[str, Any]) -> None:
-    """The same for the options of an evaluation."""
-    for name in ("data", "val_data"):
+def check_evaluation(options: Mapping[str, Any], real: Path | None = None) -> None:
+    """The same for the options of an evaluation, of photos or of statistics of `real` ones."""
+    given = [name for name in ("data", "val_data") if options[name] is not None]
+    if real is None and len(given) < 2:
+        raise ConfigError(
+            "expected --data and --val-data, or --real", "give photos, or a file of kind-train statistics"
+        )
+    if real is not None and given:
+        raise ConfigError(f"expected --real alone, not with --{given[0].replace('_', '-')}", "leave one out")
+    if real is not None and not real.is_file():
+        raise ConfigError(f"--real: there is no file {real}", "write it with kind-train statistics")
+    for name in given:
         require_data(str(options[name]))
     if options["checkpoint"] is not None:
         read_config(options["checkpoint"])
@@ -37,4 +47,17 @@ def check_evaluation(options: Mapping[str, Any]) -> None:
         from kind_runtimes.bundle import read_manifest
 
         read_manifest(options["bundle"])
+    require_device(options["device"])
+
+
+def check_benchmark(options: Mapping[str, Any], *, is_trained: bool) -> None:
+    """The same for the options of a suite, one that trains or one that only draws."""
+    if is_trained and (options["data"] is None) == (options["tasks"] is None):
+        raise ConfigError("expected photos of new classes: one of --data and --tasks", "give --data photos/")
+    for name in ("data", "val_data", "base_data"):
+        if options[name] is not None:
+            require_data(options[name])
+    for name in ("checkpoint", "dense"):
+        if options[name] is not None:
+            read_config(options[name])
     require_device(options["device"])

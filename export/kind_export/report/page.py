@@ -39,10 +39,10 @@ _RANGES = (("One step", "step"), ("One picture", "picture"))
 
 def render_page(report: Report, preview: bytes | None, kits: Sequence[str] = ()) -> str:
     """One page without scripts and without anything to load; `preview` is a PNG file, `kits` lie in the bundle."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("kind_export"),
+        loader=ChoiceLoader([PackageLoader("kind_export"), PackageLoader("kind_core")]),  # the latter has page.css
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,9 @@ from kind_core.errors import ConfigError, DataError
 from kind_core.noise import picture_seed, start_noise
 from kind_train.benchmark.suite import Row
 from kind_train.data.photo_set import load_photos
-from kind_train.evaluate.classification import measure_output_statistics, wilson_interval
+from kind_train.evaluate.against import measure_asked, measure_outputs
 from kind_train.evaluate.judges import Judge
 from kind_train.evaluate.pictures import NULL, CheckpointDrawer, DrawSettings
-
-_NUM_REPLICATES, _LEVEL = 1000, 0.95
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,20 +40,25 @@ def lacks(row: Row, request: Request) -> str | None:
 
 def run_row(row: Row, request: Request, judge: Judge) -> tuple[dict[str, Any], NDArray[np.uint8], NDArray[np.float32]]:
     """The figures of a row, its first picture of every class, and all logits (N, K)."""
-    logits, firsts, asked, hits = [], [], 0, 0
-    for index, pictures in _draw(row, request, judge):
-        seen = judge.classify(pictures).logits
-        logits.append(seen)
+    outputs, firsts, logits = [], [], []
+    for output, pictures in _draw(row, request, judge):
+        outputs.append(output)
         firsts.append(pictures[0])
-        if index is not None:
-            asked += len(seen)
-            hits += int((seen.argmax(1) == index).sum())
+        logits.append(judge.classify(pictures).logits)
     every = np.concatenate(logits)
-    figures = _measure(every, request.seed) | {"num_images": len(every), "judge": judge.name}
-    if asked:
-        low, high = wilson_interval(hits, asked, level=_LEVEL)
-        figures["called_as_asked"] = {"value": hits / asked, "low": low, "high": high}
+    figures: dict[str, Any] = {name: asdict(one) for name, one in measure_outputs(every, seed=request.seed).items()}
+    figures |= {"num_images": len(every), "judge": judge.name}
+    figures |= _share("called_as_asked", logits, outputs)
+    if row.gate:
+        figures |= _share("called_as_tailor", logits, outputs[row.gate :] + outputs[: row.gate])
     return figures, np.stack(firsts), every
+
+
+def _share(name: str, logits: Sequence[NDArray[np.float32]], outputs: Sequence[int | None]) -> dict[str, Any]:
+    """The share of the pictures of each class that the judge gives its output; nothing where it knows none of them."""
+    labels = np.repeat(np.arange(len(logits)), [len(seen) for seen in logits])
+    found = measure_asked(np.concatenate(logits), labels, outputs)
+    return {} if found is None else {name: asdict(found)}
 
 
 def _draw(row: Row, request: Request, judge: Judge) -> Iterator[tuple[int | None, NDArray[np.uint8]]]:
@@ -67,12 +70,12 @@ def _draw(row: Row, request: Request, judge: Judge) -> Iterator[tuple[int | None
     if row.source == "photos":
         photos = load_photos(str(request.data), size, classes=classes)
         for label, output in enumerate(outputs):
-            own = photos.images[photos.labels == label][: request.count]
-            if len(own) < 2:
+            shown = photos.images[photos.labels == label][: request.count]
+            if len(shown) < 2:
                 raise DataError(
-                    f"{request.data} holds {len(own)} photos of {classes[label].name!r}, expected 2 or more"
+                    f"{request.data} holds {len(shown)} photos of {classes[label].name!r}, expected 2 or more"
                 )
-            yield output, own.permute(0, 2, 3, 1).contiguous().numpy()
+            yield output, shown.permute(0, 2, 3, 1).contiguous().numpy()
         return
     if row.source == "dense":
         drawer = CheckpointDrawer(Path(str(request.dense)), [info.id for info in classes], settings)
@@ -84,8 +87,8 @@ def _draw(row: Row, request: Request, judge: Judge) -> Iterator[tuple[int | None
         if row.source == "noise":
             yield output, _draw_noise(label, size, request)
         else:
-            pair = (label if row.has_label else NULL, label if row.has_gate else NULL)
-            yield output, drawer.draw(*pair, request.count)
+            own, gate = (NULL if step is None else (label + step) % len(classes) for step in (row.label, row.gate))
+            yield output, drawer.draw(own, gate, request.count)
 
 
 def _draw_noise(label: int, size: int, request: Request) -> NDArray[np.uint8]:
@@ -94,16 +97,3 @@ def _draw_noise(label: int, size: int, request: Request) -> NDArray[np.uint8]:
     seeds = [picture_seed(request.seed, first + i) for i in range(request.count)]
     noise = np.stack([start_noise(seed, (size, size, 3)) for seed in seeds])
     return np.asarray(np.rint(np.clip(noise / 2 + 0.5, 0, 1) * 255), np.uint8)
-
-
-def _measure(logits: NDArray[np.float32], seed: int) -> dict[str, Any]:
-    """Means over the pictures with percentile intervals of a bootstrap over them."""
-    each = [asdict(measure_output_statistics(one[None])) for one in logits]
-    chance = np.random.default_rng(seed)
-    draws = chance.integers(len(each), size=(_NUM_REPLICATES, len(each)))
-    figures = {}
-    for name in ("entropy", "variance", "kurtosis"):
-        values = np.array([one[name] for one in each])
-        low, high = np.quantile(values[draws].mean(1), [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-        figures[name] = {"value": float(values.mean()), "low": float(low), "high": float(high)}
-    return figures

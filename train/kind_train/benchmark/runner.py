@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kind_core.checkpoint import read_config
+from kind_core.checkpoint import hash_checkpoint, read_config
 from kind_core.classes import ClassInfo
 from kind_core.errors import ConfigError, ResultsError
-from kind_core.files.hashing import hash_file
 from kind_core.files.staging import PART, staged
-from kind_core.pictures import make_class_grid
 from kind_train.benchmark.class_agnostic import Request, lacks, run_row
+from kind_train.benchmark.results import Results, Table, write_results
 from kind_train.benchmark.suite import Row, Suite
 from kind_train.evaluate.judges import open_judge
 
 _SUITE, _CELLS = "suite.json", "cells"
 _COLUMNS = ("entropy", "variance", "kurtosis")
-_DIGITS = {"entropy": ".3f", "variance": ".3e", "kurtosis": ".1f", "called_as_asked": ".0%"}
-_PICTURE_HEIGHT = 64
+_MAX_SHOWN = 120  # letters of a value in an error
+_SHARES = ("called_as_asked", "called_as_tailor")
+_DIGITS = {"entropy": ".3f", "variance": ".3e", "kurtosis": ".1f", **dict.fromkeys(_SHARES, ".0%")}
 
 
 def run_suite(
@@ -57,7 +56,7 @@ def run_suite(
             tell(f"{row.title} ...")
             figures, pictures, logits = run_row(row, request, judge)
             _write_cell(cell, {"method": row.name, "title": row.title, **figures}, pictures, logits)
-    return write_results(suite, output, read_config(request.checkpoint).classes)
+    return write_rows(suite, output, read_config(request.checkpoint).classes)
 
 
 def open_folder(output: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
@@ -76,14 +75,20 @@ def open_folder(output: Path, identity: Mapping[str, Any], *, resume: bool) -> N
     for name, now in identity.items():
         if then.get(name) != now:
             raise ResultsError(
-                f"{output} holds results of {name} {then.get(name)!r}, not {now!r}", "choose another --output"
+                f"{output} holds results of {name} {_brief(then.get(name))}, not {_brief(now)}",
+                "choose another --output",
             )
     if not resume:
         raise ConfigError(f"{output} already holds results of this suite", "continue it with --resume")
 
 
-def write_results(suite: Suite, output: Path, classes: Sequence[ClassInfo]) -> list[dict[str, Any]]:
-    """`results.jsonl`, `results.md` and `pictures.png` of the cells that are there; returns their figures."""
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
+
+
+def write_rows(suite: Suite, output: Path, classes: Sequence[ClassInfo]) -> list[dict[str, Any]]:
+    """All files that the folder shows, of the cells that are there; returns their figures."""
     results, strips = [], []
     for row in suite.rows:
         cell = output / _CELLS / f"{row.name}.npz"
@@ -91,35 +96,35 @@ def write_results(suite: Suite, output: Path, classes: Sequence[ClassInfo]) -> l
             continue
         with np.load(cell, allow_pickle=False) as stored:
             results.append(json.loads(str(stored["figures"])))
-            strips.append((ClassInfo(id=row.name, names=(row.title,)), list(stored["pictures"])))
-    lines = "".join(json.dumps(result) + "\n" for result in results)
-    for name, text in (("results.jsonl", lines), ("results.md", make_table(suite, results, classes))):
-        with staged(output / name, PART, force=True) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    if strips:
-        with staged(output / "pictures.png", PART, force=True) as temporary:
-            make_class_grid(strips, _PICTURE_HEIGHT).save(temporary, format="PNG")
+            strips.append((row.name, row.title, list(stored["pictures"])))
+    judges = ", ".join(sorted({result["judge"] for result in results}))
+    notes = [
+        f"Judged by {judges}; {len(classes)} classes; means over the pictures with 95 % intervals, the same start "
+        "noise in every row."
+    ]
+    if suite.paper:
+        notes.append("The paper's figures are of Inception's logits on ImageNet and compare by order alone.")
+    write_results(
+        output,
+        Results(title=suite.title, notes=notes, lines=results, tables=[make_table(suite, results)], strips=strips),
+    )
     return results
 
 
-def make_table(suite: Suite, results: Sequence[Mapping[str, Any]], classes: Sequence[ClassInfo]) -> str:
-    """Markdown: our figures with 95 % intervals, and the paper's beside them."""
-    judges = ", ".join(sorted({result["judge"] for result in results}))
-    lines = [
-        f"# {suite.title}",
-        "",
-        f"Judged by {judges}; {len(classes)} classes; means over the pictures with 95 % intervals, the same start "
-        "noise in every row. The paper's figures are of Inception's logits on ImageNet and compare by order alone.",
-        "",
-        "| | n | called as asked | entropy | variance | kurtosis | paper: entropy, variance, kurtosis |",
-        "|---|---|---|---|---|---|---|",
-    ]
+def make_table(suite: Suite, results: Sequence[Mapping[str, Any]]) -> Table:
+    """Our figures with 95 % intervals, and the paper's beside them."""
+    headings = ("row", "n", "called as the label's class", "as the tailor's", *_COLUMNS)
+    rows = []
     for result in results:
         paper = suite.paper.get(result["method"])
-        cells = [_show(result.get(name), name) for name in ("called_as_asked", *_COLUMNS)]
-        of_paper = "" if paper is None else ", ".join(f"{v:{_DIGITS[n]}}" for n, v in zip(_COLUMNS, paper, strict=True))
-        lines.append(f"| {result['title']} | {result['num_images']} | {' | '.join(cells)} | {of_paper} |")
-    return "\n".join(lines) + "\n"
+        cells = [_show(result.get(name), name) for name in (*_SHARES, *_COLUMNS)]
+        if suite.paper:
+            values = () if paper is None else zip(_COLUMNS, paper, strict=True)
+            cells.append(", ".join(f"{value:{_DIGITS[name]}}" for name, value in values))
+        rows.append((result["title"], str(result["num_images"]), *cells))
+    if suite.paper:
+        headings = (*headings, "paper: entropy, variance, kurtosis")
+    return Table(title="", headings=headings, rows=rows)
 
 
 def _show(figure: Mapping[str, float] | None, name: str) -> str:
@@ -131,10 +136,10 @@ def _show(figure: Mapping[str, float] | None, name: str) -> str:
 
 def _identity(suite: Suite, request: Request, scale: str, judge_sha256: str) -> dict[str, Any]:
     """What all cells of a folder share."""
-    options = {name: value if value is None else str(value) for name, value in asdict(request).items()}
-    del options["device"], options["checkpoint"]
-    model = hash_file(request.checkpoint / "learngene.safetensors")
-    return {"suite": suite.name, "scale": scale, "checkpoint": model, "judge": judge_sha256, **options}
+    models = {"checkpoint": hash_checkpoint(request.checkpoint), "judge": judge_sha256}
+    models["dense"] = "" if request.dense is None else hash_checkpoint(request.dense)
+    return {"suite": suite.name, "scale": scale, **models, "data": request.data or "",
+            "count": request.count, "seed": request.seed}  # fmt: skip
 
 
 def _write_cell(file: Path, figures: Mapping[str, Any], pictures: np.ndarray, logits: np.ndarray) -> None:

@@ -2,52 +2,138 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from kind_core.console import echo, echo_lines
 from kind_core.console.tables import open_console, say
 from kind_core.errors import ConfigError
-from kind_train.benchmark.class_agnostic import Request
-from kind_train.benchmark.runner import run_suite
-from kind_train.benchmark.suite import Row, Suite
+from kind_train.benchmark.suite import Arm, Row, Scale, Suite, TrainingSuite
+
+_OF_TRAINING = ("tasks", "task_size", "val_data", "base_data", "preset", "real", "images", "batch_size", "seeds",
+                "inception_weights", "dinov2", "steps", "guidance", "cell")  # fmt: skip
 
 
 def run_benchmark(
-    suite: Suite,
-    rows: Sequence[Row],
-    *,
-    output: Path,
-    scale: str,
-    checkpoint: Path | None,
-    sample: str | None,
-    dense: Path | None,
-    data: str | None,
-    classifier: Path | None,
-    seed: int,
-    device: str,
-    resume: bool,
+    suite: Suite | TrainingSuite, chosen: Sequence[Row] | Sequence[Arm], options: Mapping[str, Any], *, list_cells: bool
 ) -> None:
-    """Run the rows that are missing and print the table of all."""
+    """Make the cells that are missing, or the one of `cell`, and print the table of all; or only list them."""
+    options = dict(options)
+    checkpoint, sample = options["checkpoint"], options.pop("sample")
     if checkpoint is not None and sample is not None:
         raise ConfigError("expected one of --checkpoint and --sample", "leave one out")
-    if checkpoint is None:
+    if sample is not None:
+        from kind_samples import sample_checkpoint
+
+        options["checkpoint"] = sample_checkpoint(sample)
+    console = open_console(stderr=True)
+
+    def tell(line: str) -> None:
+        say(console, line)
+
+    if isinstance(suite, TrainingSuite):
+        _run_training(suite, _arms(chosen), options, tell, list_cells=list_cells)
+    else:
+        _run_drawing(suite, _rows(chosen), options, tell, list_cells=list_cells)
+
+
+def _arms(chosen: Sequence[Row] | Sequence[Arm]) -> list[Arm]:
+    return [one for one in chosen if isinstance(one, Arm)]
+
+
+def _rows(chosen: Sequence[Row] | Sequence[Arm]) -> list[Row]:
+    return [one for one in chosen if isinstance(one, Row)]
+
+
+def _run_drawing(
+    suite: Suite, rows: Sequence[Row], options: dict[str, Any], tell: Callable[[str], None], *, list_cells: bool
+) -> None:
+    from kind_train.benchmark.class_agnostic import Request
+    from kind_train.benchmark.runner import run_suite
+
+    for name in _OF_TRAINING:
+        if options.pop(name) not in (None, ()) and name != "cell":
+            raise ConfigError(
+                f"--{name.replace('_', '-')} is for suites that train, {suite.name!r} draws", "leave it out"
+            )
+    if list_cells:
+        _print_cells([row.name for row in rows], options["output"], [f"{row.name}.npz" for row in rows])
+        return
+    if options["checkpoint"] is None:
         from kind_samples import SAMPLES, sample_checkpoint
 
-        checkpoint = sample_checkpoint(sample or SAMPLES[0])
+        options["checkpoint"] = sample_checkpoint(SAMPLES[0])
+    scale, output, count = options["scale"], options["output"], options["count"]
     request = Request(
-        checkpoint=checkpoint, dense=dense, data=data, count=suite.counts[scale], seed=seed, device=device
+        checkpoint=options["checkpoint"],
+        dense=options["dense"],
+        data=options["data"],
+        count=suite.counts[scale] if count is None else count,
+        seed=options["seed"],
+        device=options["device"],
     )
-    console = open_console(stderr=True)
     run_suite(
         suite,
         request,
         rows,
         output,
         scale=scale,
-        classifier=classifier,
-        resume=resume,
-        tell=lambda line: say(console, line),
+        classifier=options["classifier"],
+        resume=options["resume"],
+        tell=tell,
     )
+    _print_results(output)
+
+
+def _run_training(
+    suite: TrainingSuite, arms: Sequence[Arm], options: dict[str, Any], tell: Callable[[str], None], *, list_cells: bool
+) -> None:
+    from kind_train.benchmark.cells import TrainingRequest, choose_cell, list_cells_of
+    from kind_train.benchmark.tasks import read_tasks
+    from kind_train.benchmark.training import TrainingRunner, choose_arms, write_training
+
+    tasks = read_tasks(options["tasks"], options["data"], options["val_data"], options["task_size"])
+    kept = ("checkpoint", "dense", "base_data", "preset", "real", "classifier", "inception_weights", "dinov2", "steps",
+            "guidance", "device")  # fmt: skip
+    request = TrainingRequest(tasks=tasks, **{name: options[name] for name in kept})
+    scale, output = _fit_scale(suite.scales[options["scale"]], options), options["output"]
+    arms = choose_arms(arms, request, tell)
+    cells = list_cells_of(arms, tasks, scale)
+    if list_cells:
+        _print_cells([cell.name for cell in cells], output, [f"{cell.name}.npz" for cell in cells])
+        return
+    number = options["cell"]
+    wanted = cells if number is None else [choose_cell(cells, number)]
+    # cells are made by many commands at a time, none of which is the first
+    runner = TrainingRunner(suite, request, scale, output, resume=options["resume"] or number is not None, tell=tell)
+    for cell in wanted:
+        runner.make(cell)
+    write_training(runner, list_cells_of(suite.arms, tasks, scale))
+    _print_results(output)
+
+
+def _fit_scale(scale: Scale, options: Mapping[str, Any]) -> Scale:
+    """The scale with what was given in its place; points beyond the images are left out."""
+    given = {
+        name: options[name] for name in ("images", "batch_size", "count", "seeds") if options[name] not in (None, ())
+    }
+    for name in ("images", "batch_size"):
+        if name in given and given[name] < 1:
+            raise ConfigError(f"{name} is {given[name]}, expected 1 or more")
+    if given.get("count", 2) < 2 and scale.count:
+        raise ConfigError(f"count is {given['count']}, expected 2 or more")
+    changed = replace(scale, **given)
+    points = tuple(point for point in scale.points if point < changed.images)
+    return replace(changed, points=(*points, changed.images) if scale.points else ())
+
+
+def _print_cells(names: Sequence[str], output: Path, files: Sequence[str]) -> None:
+    for number, (name, file) in enumerate(zip(names, files, strict=True)):
+        echo(f"{number}  {name}  {'done' if (output / 'cells' / file).exists() else 'open'}")
+
+
+def _print_results(output: Path) -> None:
     echo_lines((output / "results.md").read_text(encoding="utf-8"))
-    echo(str(output))
+    echo(str(output / "index.html"))

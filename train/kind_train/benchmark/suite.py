@@ -1,25 +1,49 @@
-"""A suite as its YAML file in `suites/` says: rows, the paper's figures, and how much is drawn at each scale."""
+"""A suite as its YAML file in `suites/` says: what is compared, the paper's figures, and how much at each scale.
+
+A suite either draws with one model (`Row`s: what carries the class) or trains (`Arm`s: methods, shapes, starts).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any, TypeVar
 
 from kind_core.errors import ConfigError
 
-SUITES = ("class-agnostic",)
+DRAWING_SUITES = ("class-agnostic", "cross-class")
+TRAINING_SUITES = (
+    "table-1",
+    "novel-classes",
+    "domain-shift",
+    "convergence",
+    "gpu-time",
+    "num-classes",
+    "tailor-rank",
+    "init-from",
+    "frobenius",
+    "gradient-sparsity",
+    "cayley",
+)
+SUITES = (*DRAWING_SUITES, *TRAINING_SUITES)
+STAGES = ("fit", "shrink", "adapt")
+_T = TypeVar("_T")
+_STEPS = {"own": 0, "next": 1, "none": None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One row of a table. `source`: model, dense, photos or noise; `has_label` and `has_gate`: the class's own."""
+    """One row of a table. `source`: model, dense, photos or noise.
+
+    `label` and `gate`: how many classes after the drawn one it is whose label and tailor are taken; None for neither.
+    """
 
     name: str
     title: str
     source: str = "model"
-    has_label: bool = False
-    has_gate: bool = False
+    label: int | None = None
+    gate: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,31 +58,129 @@ class Suite:
 
     def choose(self, names: tuple[str, ...]) -> tuple[Row, ...]:
         """The rows called so, all of them by default; raises ConfigError for one that is unknown."""
-        known = {row.name: row for row in self.rows}
-        for name in names:
-            if name not in known:
-                raise ConfigError(f"suite {self.name!r} has no method {name!r}, expected one of {', '.join(known)}")
-        return tuple(known[name] for name in names) or self.rows
+        return _choose(self.name, {row.name: row for row in self.rows}, names)
 
 
-def read_suite(name: str) -> Suite:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arm:
+    """One thing that is compared: the stages that make its checkpoint, each of `STAGES` with the options of a run.
+
+    Without stages it is the checkpoint that is given as `start`: `checkpoint` or `dense`.
+    """
+
+    name: str
+    title: str
+    stages: tuple[tuple[str, Mapping[str, Any]], ...]
+    start: str = "checkpoint"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scale:
+    """How much: training `images` of the last stage and `base_images` of those before it, `count` pictures a class.
+
+    Figures are taken after each of `points` images, where there are any. `options` are those of every run.
+    """
+
+    images: int
+    batch_size: int
+    count: int
+    seeds: tuple[int, ...]
+    base_images: int = 0
+    points: tuple[int, ...] = ()
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingSuite:
+    """`paper` has the figures that it prints of an arm, by `columns`; lower is better, the first arm is KIND's.
+
+    `measures` are taken of the weights beside what is drawn: see `kind_train.benchmark.weights`.
+    """
+
+    name: str
+    title: str
+    arms: tuple[Arm, ...]
+    columns: tuple[str, ...]
+    paper: Mapping[str, tuple[float | None, ...]]
+    scales: Mapping[str, Scale]
+    measures: tuple[str, ...] = ()
+
+    def choose(self, names: tuple[str, ...]) -> tuple[Arm, ...]:
+        """The arms called so, all of them by default; raises ConfigError for one that is unknown."""
+        return _choose(self.name, {arm.name: arm for arm in self.arms}, names)
+
+
+def _choose(suite: str, known: Mapping[str, _T], names: tuple[str, ...]) -> tuple[_T, ...]:
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"suite {suite!r} has no method {name!r}, expected one of {', '.join(known)}",
+                f"see them with kind-train benchmark {suite} --list-cells",
+            )
+    return tuple(known[name] for name in names) or tuple(known.values())
+
+
+def read_suite(name: str) -> Suite | TrainingSuite:
     """The suite called `name`; raises ConfigError naming those there are."""
     import yaml
 
     if name not in SUITES:
-        raise ConfigError(f"there is no suite {name!r}, expected {' or '.join(SUITES)}")
+        raise ConfigError(f"there is no suite {name!r}, expected {', '.join(SUITES[:-1])} or {SUITES[-1]}")
     text = (files("kind_train.benchmark") / "suites" / f"{name}.yaml").read_text(encoding="utf-8")
     data = yaml.safe_load(text)
+    return _read_drawing(name, data) if name in DRAWING_SUITES else _read_training(name, data)
+
+
+def _read_drawing(name: str, data: Mapping[str, Any]) -> Suite:
     rows = tuple(
         Row(
             name=key,
             title=row["title"],
             source=row.get("source", "model"),
-            has_label=row.get("label") == "own",
-            has_gate=row.get("gate") == "own",
+            label=_find_step(row.get("label", "none")),
+            gate=_find_step(row.get("gate", "none")),
         )
         for key, row in data["rows"].items()
     )
-    paper = {key: (float(e), float(v), float(k)) for key, (e, v, k) in data["paper"].items()}
+    paper = {key: (float(e), float(v), float(k)) for key, (e, v, k) in data.get("paper", {}).items()}
     counts = {key: scale["count"] for key, scale in data["scales"].items()}
     return Suite(name=name, title=data["title"], rows=rows, paper=paper, counts=counts)
+
+
+def _find_step(value: str | int) -> int | None:
+    return value if isinstance(value, int) else _STEPS[value]
+
+
+def _read_training(name: str, data: Mapping[str, Any]) -> TrainingSuite:
+    arms = tuple(
+        Arm(
+            name=key,
+            title=arm["title"],
+            stages=tuple((stage, options) for stage, options in arm.items() if stage in STAGES),
+            start=arm.get("start", "checkpoint"),
+        )
+        for key, arm in data["arms"].items()
+    )
+    paper = data.get("paper", {})
+    common = data.get("options", {})
+    scales = {
+        key: Scale(
+            images=int(scale["images"]),
+            batch_size=int(scale["batch_size"]),
+            count=int(scale["count"]),
+            seeds=tuple(scale["seeds"]),
+            base_images=int(scale.get("base_images", 0)),
+            points=tuple(scale.get("points", ())),
+            options={**common, **scale.get("options", {})},
+        )
+        for key, scale in data["scales"].items()
+    }
+    return TrainingSuite(
+        name=name,
+        title=data["title"],
+        arms=arms,
+        columns=tuple(paper.get("columns", ())),
+        paper={key: tuple(values) for key, values in paper.items() if key != "columns"},
+        scales=scales,
+        measures=tuple(data.get("measures", ())),
+    )

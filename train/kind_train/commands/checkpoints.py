@@ -1,4 +1,4 @@
-"""Commands from checkpoint to checkpoint: `init`, `add`, `convert`."""
+"""Commands from checkpoint to checkpoint: `init`, `shrink`, `add`, `convert`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from kind_core.console.commands import PlainCommand, report_errors, split_names
 from kind_core.console.vocabulary import Named
 from kind_core.samplers import SAMPLERS
 from kind_train.commands.options import choose_output, output_argument
+from kind_train.config import CONSTRUCTIONS
 
 
 @click.command(cls=PlainCommand)
@@ -50,6 +51,41 @@ def init(classes: tuple[str, ...], as_json: bool, **options: Any) -> None:
     from kind_train.start.init_session import run_init
 
     run_init(InitRequest(classes=split_names(classes), **options), as_json=as_json)
+
+
+@click.command(cls=PlainCommand)
+@click.argument("source", type=click.Path(path_type=Path))
+@output_argument
+@click.option("--construction", type=Named(CONSTRUCTIONS), required=True, help="Which blocks are kept, and how chosen.")
+@click.option("--blocks", type=int, metavar="BLOCKS", help="To so many [the paper's share: 10 or 7 of 12].")
+@click.option("--data", help="Photos or a cache on which laptop-diff measures what each block does.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of random blocks, photos and noise.")
+@click.option("--device", default="cpu", show_default=True, help="Where blocks are measured: cpu, cuda, auto ...")
+@click.option("--force", is_flag=True, help="Replace an existing OUTPUT.")
+@report_errors
+def shrink(source: Path, output: Path | None, output_option: Path | None, **options: Any) -> None:
+    """Make a dense checkpoint smaller by blocks, as the paper's table 1 compares it, to be trained on.
+
+    \b
+    Example:
+      kind-train shrink dense/best small --construction laptop-diff --data photos/
+      kind-train fit --data photos/ --start-from small --match dense/best --match-blocks 0,2,5 --output run
+    """
+    place = choose_output(output, output_option)
+    from kind_core.checkpoint_config import read_config
+    from kind_train.places import require_data, require_device
+
+    if options["data"] is not None:
+        require_data(options["data"])
+    require_device(options["device"])
+    read_config(source)
+    from kind_train.start.shrinking import ShrinkRequest, shrink_checkpoint
+
+    made = shrink_checkpoint(ShrinkRequest(source=source, output=place, **options))
+    for block, change in enumerate(made.changes):
+        echo(f"block {block}  changes the prediction by {change:.4g}{'' if block in made.origins else ', taken out'}")
+    kept = ",".join("random" if origin is None else str(origin) for origin in made.origins)
+    echo(f"{place}  blocks {kept}")
 
 
 @click.command(cls=PlainCommand)

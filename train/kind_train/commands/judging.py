@@ -1,4 +1,4 @@
-"""Commands that judge pictures: `classifier`, `evaluate`, `benchmark`."""
+"""Commands that judge pictures: `classifier`, `statistics`, `evaluate`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from kind_core.console.commands import PlainCommand, parse_interval, report_errors, split_names
 from kind_core.console.vocabulary import Named
 from kind_core.errors import ConfigError
+from kind_train.commands.options import judge_options
 
 
 @click.command(cls=PlainCommand)
@@ -42,14 +43,57 @@ def classifier(classes: tuple[str, ...], **options: Any) -> None:
 
 
 @click.command(cls=PlainCommand)
+@click.option("--data", required=True, help="Real photos: image folder, .parquet, WebDataset shards or hub:ORG/NAME.")
+@click.option("--size", type=int, required=True, help="Side of the pictures that they will be compared with.")
+@click.option("--classes", multiple=True, help="Photos of these classes only (comma or repeated).")
+@click.option(
+    "--keep",
+    type=int,
+    metavar="PHOTOS",
+    default=10_000,
+    show_default=True,
+    help="Photos kept for precision and recall.",
+)
+@judge_options
+@click.option("--batch-size", type=int, default=64, show_default=True, help="Photos in memory at a time.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the photos that are kept.")
+@click.option("--device", default="cpu", show_default=True, help="Where the networks run: cpu, cuda, auto ...")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write.")
+@click.option("--force", is_flag=True, help="Replace an existing --output.")
+@report_errors
+def statistics(data: str, output: Path, classes: tuple[str, ...], **options: Any) -> None:
+    """See real photos once: mean, covariance and some features of every network, for --real of other commands.
+
+    Photos are read one after the other, so that memory does not grow with their number.
+
+    \b
+    Example:
+      kind-train statistics --data held-out/ --size 256 --device cuda -o real.safetensors
+      kind-train evaluate --checkpoint run/best --real real.safetensors
+    """
+    from kind_train.places import require_data, require_device
+
+    require_data(data)
+    require_device(options["device"])
+    from kind_train.evaluate.statistics_session import run_statistics
+
+    run_statistics(data, output, split_names(classes), **options)
+
+
+@click.command(cls=PlainCommand)
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder.")
 @click.option("--sample", type=Named(("photos", "garments")), help="In place of a checkpoint: one that ships [none].")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Exported bundle, in place of a checkpoint.")
 @click.option(
     "--runtime", type=Named(("onnx", "executorch", "coreml")), help="Runtime of the bundle [the first that runs here]."
 )
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="The photos it was trained on.")
-@click.option("--val-data", type=click.Path(path_type=Path), required=True, help="Held-out photos of the same classes.")
+@click.option("--data", type=click.Path(path_type=Path), help="The photos it was trained on.")
+@click.option("--val-data", type=click.Path(path_type=Path), help="Held-out photos of the same classes.")
+@click.option(
+    "--real",
+    type=click.Path(path_type=Path),
+    help="In place of both: a file of kind-train statistics; then no floor and no copying.",
+)
 @click.option("--classes", multiple=True, help="Measure these classes only (comma or repeated).")
 @click.option("--count", type=int, default=200, show_default=True, help="Pictures a class.")
 @click.option(
@@ -61,15 +105,7 @@ def classifier(classes: tuple[str, ...], **options: Any) -> None:
 @click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
 @click.option("--guidance", type=float, help="Guidance scale [the checkpoint's].")
 @click.option("--guidance-interval", metavar="LO,HI", help="Guidance in this share of the steps only [0,1].")
-@click.option(
-    "--classifier", type=click.Path(path_type=Path), help="Judge: a file of kind-train classifier [EfficientNet-Lite2]."
-)
-@click.option(
-    "--inception-weights", metavar="FILE|none", help="Inception-v3 of torch-fidelity, for FID [torch hub's cache]."
-)
-@click.option(
-    "--dinov2", metavar="FOLDER|none", help="DINOv2 of transformers, for FDD [dinov2-large in the Hub's cache]."
-)
+@judge_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the whole report as JSON.")
 @click.option("--force", is_flag=True, help="Replace an existing --output.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -90,8 +126,9 @@ def evaluate(
     from kind_core.files.staging import check_output
     from kind_train.early import check_evaluation
 
-    check_evaluation(options)
-    from kind_train.evaluate.session import REPORT, run_evaluation
+    real = options.pop("real")
+    check_evaluation(options, real)
+    from kind_train.evaluate.session import REPORT, run_against, run_evaluation
 
     if output is not None:
         check_output(output, REPORT, force=force)
@@ -102,40 +139,7 @@ def evaluate(
             raise ConfigError("both --checkpoint and --sample were given", "give one of them")
         options |= {"checkpoint": sample_checkpoint(sample)}
     options |= {"guidance_interval": parse_interval(options["guidance_interval"])}
+    if real is not None:
+        run_against(real, split_names(classes), options, output, force=force, as_json=as_json)
+        return
     run_evaluation(split_names(classes), options, output, force=force, as_json=as_json)
-
-
-@click.command(cls=PlainCommand)
-@click.argument("suite")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the results.")
-@click.option(
-    "--scale", type=click.Choice(["small", "paper"]), default="small", show_default=True, help="How much is drawn."
-)
-@click.option("--methods", multiple=True, help="Rows of the table to make (comma or repeated) [all].")
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="The decomposed model.")
-@click.option("--sample", type=Named(("photos", "garments")), help="In its place one that ships [photos].")
-@click.option("--dense", type=click.Path(path_type=Path), help="A dense model of the same classes, for its row.")
-@click.option("--data", help="Held-out photos of the classes, for their row.")
-@click.option(
-    "--classifier", type=click.Path(path_type=Path), help="Judge: a file of kind-train classifier [EfficientNet-Lite2]."
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the first picture of each class.")
-@click.option("--device", default="cpu", show_default=True, help="Where it draws and judges: cpu, cuda, auto ...")
-@click.option("--resume", is_flag=True, help="Make the rows that --output lacks.")
-@report_errors
-def benchmark(suite: str, methods: tuple[str, ...], resume: bool, **options: Any) -> None:
-    """Run a comparison of the paper. SUITE: class-agnostic (table 5, figure 7: what carries the class).
-
-    Each row is a cell that can be made by itself, with --methods and --resume; what is there is not made again.
-
-    \b
-    Example:
-      kind-train benchmark class-agnostic --sample photos --output table-5
-    """
-    from kind_train.benchmark.suite import read_suite
-
-    found = read_suite(suite)
-    rows = found.choose(split_names(methods))
-    from kind_train.benchmark.session import run_benchmark
-
-    run_benchmark(found, rows, resume=resume, **options)

@@ -75,6 +75,21 @@ run_options = with_options(
 )
 
 
+judge_options = with_options(
+    click.option(
+        "--classifier",
+        type=click.Path(path_type=Path),
+        help="Judge: a file of kind-train classifier [EfficientNet-Lite2].",
+    ),
+    click.option(
+        "--inception-weights", metavar="FILE|none", help="Inception-v3 of torch-fidelity, for FID [torch hub's cache]."
+    ),
+    click.option(
+        "--dinov2", metavar="FOLDER|none", help="DINOv2 of transformers, for FDD [dinov2-large in the Hub's cache]."
+    ),
+)
+
+
 output_argument = with_options(
     click.argument("output", type=click.Path(path_type=Path), required=False),
     click.option("-o", "--output", "output_option", type=click.Path(path_type=Path), help="The same as OUTPUT."),

@@ -13,7 +13,7 @@ from kind_core.console.commands import PlainCommand, parse_counts, report_errors
 from kind_core.console.vocabulary import Named
 from kind_core.errors import ConfigError
 from kind_train.commands.options import data_options, run_options
-from kind_train.config import ARMS, METHODS, RECIPES
+from kind_train.config import ARMS, FACTORS, METHODS, RECIPES
 
 
 @click.command(cls=PlainCommand)
@@ -40,6 +40,11 @@ from kind_train.config import ARMS, METHODS, RECIPES
     help="Open each image the gate of its own class [on]; off: all gates for every image; not a run of the paper.",
 )
 @click.option(
+    "--factors", type=Named(FACTORS), help="cayley: the learngene's factors have orthonormal columns; slow [free]."
+)
+@click.option("--match", metavar="CHECKPOINT", help="Learn the predictions and features of this dense model, too.")
+@click.option("--match-blocks", metavar="NUMBERS", help="Its block for each block of the model, as shrink prints them.")
+@click.option(
     "--perceptual",
     type=float,
     help="Weight of a term for sharp pictures, by a classifier's first stages [0]; try 0.15.",
@@ -50,7 +55,7 @@ from kind_train.config import ARMS, METHODS, RECIPES
 @click.option("--label-dropout", type=float, help="Share of images trained with the null label [0.1].")
 @run_options
 @report_errors
-def fit(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> None:
+def fit(config_file: Path | None, resume: bool, force: bool, match_blocks: str | None, **flags: Any) -> None:
     """Train a model by diversion; the best weights land in OUTPUT/best.
 
     In several processes the batch is shared out; a run goes on with any number of them, sharded or not. Start them by
@@ -63,6 +68,7 @@ def fit(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> No
       torchrun --nproc-per-node 8 --no-python kind-train fit --preset kind-b/2 --data latents --output run
       accelerate launch --multi_gpu --num_processes 8 --no_python kind-train fit --preset kind-xl/2 --shard ...
     """
+    flags["match_blocks"] = None if match_blocks is None else parse_counts("match-blocks", match_blocks)
     _train(config_file, resume, force, flags)
 
 

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,49 @@ def load_photos(
         labels=torch.tensor(labels),
         classes=tuple(source.classes[label] for label in kept),
         skipped=tuple(skipped),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhotoStream:
+    """Photos that are decoded when they are asked for: `parts()` is a pass over them, (photos (n, size, size, 3) uint8,
+    labels (n,) into `classes`), and holds one part at a time. `total` are to be read, fewer where some are unreadable.
+    """
+
+    classes: tuple[ClassInfo, ...]
+    total: int
+    parts: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
+
+
+def stream_photos(
+    path: str | Path,
+    size: int,
+    *,
+    classes: Sequence[str] | Sequence[ClassInfo] = (),
+    part_size: int = 64,
+    tell: Tell = ignore,
+) -> PhotoStream:
+    """The photos at `path` part by part, each as `load_photos` would have it; see there."""
+    source = open_source(path)
+    kept = source.choose(classes)
+    require_photos(source, kept)
+    for line in source.notes:
+        tell(line)
+
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        skipped: list[Skipped] = []
+        found: set[int] = set()
+        photos = read_photos(source, size, kept, strict=False, on_skip=skipped.append)
+        while part := list(islice(photos, part_size)):
+            found.update(one.label for one in part)
+            yield np.stack([one.pixels.transpose(1, 2, 0) for one in part]), np.array([one.label for one in part])
+        tell_skipped(skipped, tell)
+        require_all_classes(source, kept, sorted(found))
+
+    return PhotoStream(
+        classes=tuple(source.classes[label] for label in kept),
+        total=sum(map(set(kept).__contains__, source.labels)),
+        parts=parts,
     )
 
 

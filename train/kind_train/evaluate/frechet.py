@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kind_core.errors import DataError
+from kind_train.evaluate.moments import Moments
 from kind_train.evaluate.neighbours import require_disjoint
 
 Rows = NDArray[np.floating[Any]]
@@ -72,6 +73,39 @@ def compare_frechet(
         low=max(0.0, low),
         high=high,
         n=len(a),
+        level=level,
+        num_replicates=num_replicates,
+        seed=seed,
+    )
+
+
+def compare_with_moments(
+    rows: Rows, real: Moments, *, num_replicates: int = 100, level: float = 0.95, seed: int = 0
+) -> FrechetComparison:
+    """Fréchet distance of `rows` to a set that is known by mean and covariance; n is the number of `rows`.
+
+    The set stands still: replicates resample the rows alone.
+    """
+    if rows.ndim != 2 or len(rows) < 2 or rows.shape[1:] != real.mean.shape or not np.isfinite(rows).all():
+        raise ValueError(f"rows are {rows.shape}, expected finite (n, {len(real.mean)}), n > 1")
+    rows, root = rows.astype(np.float64), real.root()
+    trace = np.trace(real.covariance)
+
+    def measure(counts: Counts) -> float:
+        mean, own = _fit(rows, counts)
+        squared = np.sum((mean - real.mean) ** 2) + np.sum(own**2) + trace - 2 * _trace_of_root(own, root)
+        return float(max(0.0, squared))
+
+    distance = measure(np.ones(len(rows), int))
+    (rng,) = np.random.default_rng(seed).spawn(1)
+    even = np.full(len(rows), 1 / len(rows))
+    replicates = np.array([measure(rng.multinomial(len(rows), even)) for _ in range(num_replicates)])
+    low, high = shift_interval(distance, replicates, level)
+    return FrechetComparison(
+        distance=distance,
+        low=max(0.0, low),
+        high=high,
+        n=len(rows),
         level=level,
         num_replicates=num_replicates,
         seed=seed,

@@ -34,6 +34,7 @@ OnWork = Callable[[str, int, int], None]
 class EvaluationRequest:
     """What to measure: a checkpoint, or a bundle in one of its runtimes.
 
+    `data` were trained on, `val_data` were not; against statistics of real photos neither is read.
     `device`: where a checkpoint draws, its autoencoder decodes, and classifier and networks run.
     `count` pictures a class; `cross_count` for each pair of the cross-class check, of neighbours only or of all pairs.
     `classifier`: a file of `kind-train classifier`, which then judges in place of EfficientNet-Lite2.
@@ -41,8 +42,8 @@ class EvaluationRequest:
     libraries, "none" leaves them out.
     """
 
-    data: Path
-    val_data: Path
+    data: Path | None = None
+    val_data: Path | None = None
     checkpoint: Path | None = None
     bundle: Path | None = None
     runtime: str | None = None
@@ -146,6 +147,7 @@ def evaluate(
     `networks` take the place of those that the request names and of the second judges, `judge` that of the first.
     `tell` gets the lines about photos that are not read.
     """
+    paths = [_given(path) for path in (request.val_data, request.data)]
     device = str(pick_device(request.device))
     evaluator = open_judge(request.classifier, device) if judge is None else judge
     drawer = open_drawer(request)
@@ -156,7 +158,7 @@ def evaluate(
         )
     asked = [evaluator.index(info) for info in drawer.classes]
     held_out_photos, training_photos = (
-        load_photos(path, drawer.size, classes=drawer.classes, tell=tell) for path in (request.val_data, request.data)
+        load_photos(path, drawer.size, classes=drawer.classes, tell=tell) for path in paths
     )
     totals = (request.count * len(asked), len(held_out_photos), len(training_photos))
     observers = [Observer(networks, min(totals), total, seed=request.seed) for total in totals]
@@ -196,6 +198,12 @@ def evaluate(
         },
         metrics=_compare(networks, observers, on_work),
     )
+
+
+def _given(path: Path | None) -> Path:
+    if path is None:
+        raise ConfigError("expected photos in --data and --val-data", "or compare with --real")
+    return path
 
 
 def open_drawer(request: EvaluationRequest) -> Drawer:

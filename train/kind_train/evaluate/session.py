@@ -15,6 +15,7 @@ from kind_core.errors import ResultsError
 from kind_core.files.json_files import read_json
 from kind_core.files.staging import file_kind, staged
 from kind_train.display import show_progress
+from kind_train.evaluate.beside_statistics import evaluate_against
 from kind_train.evaluate.networks import Figure
 from kind_train.evaluate.run import Evaluation, EvaluationRequest, evaluate
 
@@ -93,6 +94,38 @@ def run_evaluation(
             f"tailor {pair.tailor!r} with label {pair.label!r}: {pair.as_tailor_class.share:.0%} are called "
             f"{pair.tailor!r}, {pair.as_label_class.share:.0%} {pair.label!r}"
         )
+
+
+def run_against(
+    real: Path,
+    classes: tuple[str, ...],
+    options: Mapping[str, Any],
+    output: Path | None,
+    *,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """The same beside statistics of real photos, which are not read again."""
+    request = EvaluationRequest(classes=classes, **options)
+    with show_progress(open_console(stderr=True), "evaluating") as update:
+        report = evaluate_against(request, real, lambda what, done, total: update(done, total, what))
+    text = json.dumps(report, indent=2) + "\n"
+    if output is not None:
+        with staged(output, REPORT, force=force) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    if as_json:
+        echo_lines(text)
+        return
+    table = Table(title="all classes, 95 % intervals")
+    for heading in ("metric", "pictures", "n", "photos"):
+        table.add_column(heading, justify="left" if heading == "metric" else "right")
+    for network, figures in report["overall"].items():
+        for name, one in figures.items():
+            digits = ".2f" if name.endswith(("precision", "recall", "called_as_asked")) else ".4g"
+            value, low, high = (f"{one[key]:{digits}}" for key in ("value", "low", "high"))
+            table.add_row(f"{name.replace('_', ' ')}, {network}", f"{value} ({low}, {high})", str(one["n"]),
+                          str(one["n_real"] or ""))  # fmt: skip
+    open_console().print(table)
 
 
 def _metric_table(metrics: Mapping[str, Figure]) -> Table:

@@ -12,6 +12,8 @@ from torch import Tensor
 from kind_train.config import TrainConfig
 from kind_train.data.photo_set import TrainingSet
 from kind_train.objective import Objective
+from kind_train.run.matching import NAMES as MATCHED
+from kind_train.run.matching import Matching
 from kind_train.run.perceptual import MAX_NOISE, PerceptualDistance
 
 DENOISING = "loss"
@@ -48,7 +50,13 @@ class Losses:
         self.names = (DENOISING, *((PERCEPTUAL,) if config.perceptual else ()))
         self._weight = config.perceptual
         self._distance = PerceptualDistance(device) if config.perceptual else None
+        self._matching: Matching | None = None
         self._photos, self._device, self._autocast = photos, device, autocast
+
+    def match(self, matching: Matching) -> None:
+        """Learn from a teacher, too."""
+        self._matching = matching
+        self.names = (*self.names, *MATCHED)
 
     def train(
         self,
@@ -71,6 +79,10 @@ class Losses:
         terms = [self._errors(told).mean()]
         if self._distance is not None:
             terms.append(self._weight * self._look(self._distance, told))
+        if self._matching is not None:
+            condition = self.objective.condition(told.timesteps)
+            with self._autocast():
+                terms += self._matching.terms(told.output, told.noisy, condition, labels, classes)
         return torch.stack(terms)
 
     def measure(

@@ -38,6 +38,7 @@ from kind_train.run.grid import Decode, save_sample_grid
 from kind_train.run.interrupts import hold_interrupts
 from kind_train.run.loss_plot import draw_losses
 from kind_train.run.losses import Losses
+from kind_train.run.matching import Matching
 from kind_train.run.memory import checkpoint_activations, gather, shard_model
 from kind_train.run.optimizer import DivertedAdamW
 from kind_train.run.perceptual import with_provenance
@@ -56,6 +57,7 @@ from kind_train.run.run_folder import (
 )
 from kind_train.start.adaptation import prepare_adaptation, start_adaptation
 from kind_train.start.diversion import open_gates
+from kind_train.start.orthogonal import constrain_factors, merged
 from kind_train.start.shape import Shape, pick_shape
 from kind_train.start.starting import load_start, make_model_config
 
@@ -126,6 +128,9 @@ class Trainer:
             prepare_adaptation(self.model, self.model_config, self.base, self.method, config, train)
         elif config.train == "tailors":
             freeze(self.model)
+        if config.factors == "cayley":
+            constrain_factors(self.model)
+        self._look_at_teacher()
         self.step = 0
         self.best_loss = float("inf")
         self.held_out_loss: float | None = None
@@ -213,6 +218,8 @@ class Trainer:
         state = gather(self.optimizer.averaged_state())
         if self.method is not None:
             return self.method.merged(self.model, state)
+        if self.config.factors == "cayley":
+            return merged(self.model, state)
         averaged = KindDiT(self.model_config.dit).to(self.device)
         averaged.load_state_dict(state)
         return averaged.eval()
@@ -232,6 +239,11 @@ class Trainer:
         if self.config.teacher is None:
             return Losses(self.config, self.held_out, self.objective, self.device, self._autocast)
         return DistillationLosses(self.config, self.model_config, self.held_out, self.device, self._autocast)
+
+    def _look_at_teacher(self) -> None:
+        if self.config.match is not None and isinstance(self.losses, Losses):
+            teacher, blocks = Path(self.config.match), self.config.match_blocks
+            self.losses.match(Matching(teacher, blocks, self.model, self.model_config))
 
     def _load_start(self, photos: TrainingSet) -> None:
         config = self.config
@@ -268,6 +280,10 @@ class Trainer:
             identity |= {"teacher": hash_learngene(Path(config.teacher)), "steps": steps, "train": config.train}
         if config.method != TAILORS:
             identity["method"] = config.method
+        if config.factors != "free":
+            identity["factors"] = config.factors
+        if config.match is not None:
+            identity["match"] = hash_learngene(Path(config.match))
         return identity if self.base is None else identity | {"base": hash_learngene(self.base)}
 
     def _read_state(self) -> TrainingState:

@@ -1,0 +1,293 @@
+"""Suites that train: their cells, what all methods of a task share, resuming, tables and refusals."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from test_statistics import Means
+from tiny_training import TINY_DIFFUSION, TINY_DIT, make_photos, write_folder
+
+from kind_core.checkpoint import save_checkpoint
+from kind_core.config import ModelConfig
+from kind_core.costs.methods import dense_twin
+from kind_train.benchmark.cells import Cell
+from kind_train.benchmark.results import to_markdown
+from kind_train.benchmark.suite import SUITES, TRAINING_SUITES, Arm, TrainingSuite, read_suite
+from kind_train.benchmark.summary import Stored, compare_order, summarise
+from kind_train.benchmark.tasks import Task
+from kind_train.cli import main
+from kind_train.config import METHODS
+from kind_train.evaluate.against import Measured
+from kind_train.evaluate.frechet import compare_with_moments
+from kind_train.evaluate.moments import MomentSums
+from kind_train.evaluate.statistics import RealStatistics
+from kind_train.objective import Objective
+from kind_train.run.trainer import Trainer
+from tiny import CLASSES, tiny_model
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+FAST = ("--inception-weights", "none", "--dinov2", "none", "--count", "4", "--images", "24", "--batch-size", "4")
+THREE = ("--methods", "tailors,svdiff,full-ft")
+
+
+@pytest.fixture
+def bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, ...]:
+    """Options of a decomposed and a dense base and of photos of three new classes, judged by `Means`."""
+    for module in ("evaluate.statistics_session", "benchmark.training"):
+        monkeypatch.setattr(f"kind_train.{module}.open_judge", lambda classifier, device: Means())
+    given: list[Any] = []
+    for name, dit in (("checkpoint", TINY_DIT), ("dense", dense_twin(TINY_DIT))):
+        config = ModelConfig(dit=dit, diffusion=TINY_DIFFUSION, classes=CLASSES[:3])
+        save_checkpoint(tmp_path / name, config, tiny_model(dit, seed=5))
+        given += [f"--{name}", tmp_path / name]
+    write_folder(tmp_path / "photos", make_photos(24))
+    return (*given, "--data", tmp_path / "photos")
+
+
+def call(*words: Any) -> str:
+    """What the command printed; of one that failed the line that says why."""
+    result = CliRunner().invoke(main, ["benchmark", *map(str, words)])
+    if result.exit_code == 0:
+        return result.stdout
+    assert result.exit_code == 1, result.output
+    return "failed: " + next(line for line in result.stderr.splitlines() if line.startswith("error"))
+
+
+def read_lines(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
+
+
+def without_time(figures: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in figures.items() if name != "seconds_per_step"}
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_suite_that_ships_is_whole(name: str) -> None:
+    suite = read_suite(name)
+    assert suite.title
+    if isinstance(suite, TrainingSuite):
+        assert set(suite.scales) == {"small", "paper"}
+        known = {arm.name for arm in suite.arms}
+        assert set(suite.paper) <= known
+        assert all(len(values) == len(suite.columns) for values in suite.paper.values())
+        methods = {o["method"] for arm in suite.arms for stage, o in arm.stages if stage == "adapt"}
+        assert methods <= set(METHODS)
+
+
+def test_all_methods_are_compared_on_new_classes() -> None:
+    suite = read_suite("novel-classes")
+    assert isinstance(suite, TrainingSuite)
+    assert [arm.name for arm in suite.arms] == [arm.stages[0][1]["method"] for arm in suite.arms]
+    assert {arm.name for arm in suite.arms} == set(METHODS)
+
+
+def test_a_suite_from_two_bases_to_its_page(bases: tuple[Any, ...], tmp_path: Path) -> None:
+    output = tmp_path / "results"
+    printed = call("novel-classes", *bases, *FAST, *THREE, "--output", output)
+    assert "| KIND |" in printed
+    lines = read_lines(output)
+    assert [line["arm"] for line in lines] == ["tailors", "full-ft", "svdiff"]
+    for line in lines:
+        assert set(line["overall"]) == {"distance", "precision", "recall", "called_as_asked"}
+        assert line["overall"]["distance"]["low"] <= line["overall"]["distance"]["value"]
+        assert len(line["curve"]) == 6
+        assert line["trained"] > 0
+        with np.load(output / "cells" / f"{line['arm']}--task--0.npz") as cell:
+            assert cell["means/features"].shape == (12, 3)
+            assert cell["labels"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    table = (output / "results.md").read_text()
+    assert "| 26.49 | 14.51 |" in table
+    assert "(paper: yes)" in table
+    assert "24 training images in batches of 4" in table
+    page = (output / "index.html").read_text()
+    assert "<title>New classes (tables 2, 8 and 4): results</title>" in page
+    assert page.count("data:image/png;base64,") == 2
+    assert "<script" not in page
+    assert all((output / name).stat().st_size for name in ("pictures.png", "curve.png"))
+    assert not list(output.glob("runs/*/*/state"))
+    listed = call("novel-classes", *bases, *FAST, *THREE, "--output", output, "--list-cells")
+    assert listed.splitlines() == ["0  tailors--task--0  done", "1  full-ft--task--0  done", "2  svdiff--task--0  done"]
+
+
+def test_a_cell_made_alone_is_that_of_the_whole_suite(bases: tuple[Any, ...], tmp_path: Path) -> None:
+    given = (*bases, *FAST, "--methods", "tailors,svdiff", "--task-size", 2)
+    call("novel-classes", *given, "--output", tmp_path / "whole")
+    for cell in (3, 0, 2, 1):
+        call("novel-classes", *given, "--output", tmp_path / "parts", "--cell", cell)
+    whole, parts = (read_lines(tmp_path / name) for name in ("whole", "parts"))
+    assert [without_time(one) for one in whole] == [without_time(one) for one in parts]
+    assert {one["task"] for one in whole} == {"task-01", "task-02", "pooled"}
+    assert "## Task by task: distance" in (tmp_path / "whole" / "results.md").read_text()
+    assert "there is no cell 4, expected 0 to 3" in call(
+        "novel-classes", *given, "--output", tmp_path / "parts", "--cell", 4
+    )
+
+
+def test_all_methods_of_a_task_see_the_same(
+    bases: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Photos, noise and timesteps of every step, whether labels are dropped or not."""
+    seen: list[str] = []
+    add = Objective.add_noise
+
+    def record(self: Objective, images: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            parts = (images, noise, timesteps)
+            seen.append(hashlib.sha256(b"".join(one.numpy().tobytes() for one in parts)).hexdigest())
+        return add(self, images, noise, timesteps)
+
+    monkeypatch.setattr(Objective, "add_noise", record)
+    by_method = {}
+    for name in ("tailors", "svdiff", "full-ft", "open-tailors"):
+        seen.clear()
+        call("gpu-time" if name != "open-tailors" else "novel-classes", *bases, *FAST[4:], "--methods", name,
+             "--output", tmp_path / name, *(() if name != "open-tailors" else ("--inception-weights", "none",
+                                                                             "--dinov2", "none")))  # fmt: skip
+        by_method[name] = list(dict.fromkeys(seen))
+    assert len(set(map(tuple, by_method.values()))) == 1
+    assert len(by_method["tailors"]) == 6
+
+
+def test_a_killed_cell_goes_on_to_the_same_results(
+    bases: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ("novel-classes", *bases, *FAST, "--methods", "svdiff")
+    call(*given, "--output", tmp_path / "whole")
+    save = Trainer.save
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save", _kill_after(save, step=3))
+        result = CliRunner().invoke(main, ["benchmark", *map(str, given), "--output", str(tmp_path / "half")])
+        assert result.exit_code != 0
+    assert not (tmp_path / "half" / "cells").exists()
+    call(*given, "--output", tmp_path / "half", "--resume")
+    whole, half = (read_lines(tmp_path / name) for name in ("whole", "half"))
+    assert [without_time(one) for one in whole] == [without_time(one) for one in half]
+
+
+def _kill_after(save: Any, *, step: int) -> Any:
+    def save_and_die(self: Trainer) -> None:
+        save(self)
+        if self.step == step:
+            raise KeyboardInterrupt
+
+    return save_and_die
+
+
+def test_figures_are_taken_at_every_point(bases: tuple[Any, ...], tmp_path: Path, monkeypatch: Any) -> None:
+    suite = read_suite("convergence")
+    assert isinstance(suite, TrainingSuite)
+    small = replace(suite.scales["small"], points=(8, 16))
+    monkeypatch.setattr("kind_train.benchmark.suite.read_suite", lambda name: replace(suite, scales={"small": small}))
+    call("convergence", *bases, *FAST, "--methods", "svdiff", "--output", tmp_path / "results")
+    (line,) = read_lines(tmp_path / "results")
+    assert [point["images"] for point in line["points"]] == [8, 16, 24]
+    assert line["overall"] == line["points"][-1]["overall"]
+    assert line["points"][0]["overall"] != line["overall"]
+
+
+def test_norms_and_gradients_are_those_of_the_weights(bases: tuple[Any, ...], tmp_path: Path) -> None:
+    call("frobenius", *bases, *FAST, "--output", tmp_path / "norms")
+    (line,) = read_lines(tmp_path / "norms")
+    assert 0 < line["tailor_norm"]["low"] <= line["tailor_norm"]["value"] <= line["tailor_norm"]["high"] < 10
+
+
+def test_what_cannot_be_run_is_one_line(
+    bases: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = ("--output", tmp_path / "results")
+    given = ("novel-classes", *bases, *FAST)
+    assert "suite 'novel-classes' has no method 'lorra', expected one of tailors" in call(
+        *given, "--methods", "lorra", *output
+    )
+    monkeypatch.setitem(__import__("sys").modules, "peft", None)
+    assert "method 'lora' needs peft" in call(*given, "--methods", "svdiff,lora", *output)
+    swapped = ("novel-classes", "--checkpoint", bases[3], *bases[4:], *FAST)
+    assert "is dense, method 'tailors' starts from a decomposed base" in call(*swapped, "--methods", "tailors", *output)
+    assert "method 'svdiff' needs --dense" in call(
+        "novel-classes", *bases[:2], *bases[4:], *FAST, "--methods", "svdiff", *output
+    )
+    write_folder(tmp_path / "few", make_photos(4))
+    few = ("novel-classes", *bases[:4], "--data", tmp_path / "few", *FAST)
+    assert "task 'all':" in call(*few, *output)
+    assert "holds 1 photos of 'class_1', expected 2 or more" in call(*few, *output)
+    assert "no data at nowhere" in call("novel-classes", *bases[:4], "--data", "nowhere", *FAST, *output)
+    (tmp_path / "tasks.yaml").write_text("bears: {photos: here}")
+    assert "tasks.yaml: 'bears' is no task" in call(
+        "novel-classes", *bases[:4], "--tasks", tmp_path / "tasks.yaml", *FAST, *output
+    )
+    assert not (tmp_path / "results").exists()
+    call(*given, "--methods", "svdiff", *output)
+    before = read_lines(tmp_path / "results")
+    assert "holds results of suite 'novel-classes', not 'domain-shift'" in call("domain-shift", *given[1:], *output)
+    assert "holds results of images 24, not 28" in call(*given, "--images", 28, "--methods", "svdiff", *output)
+    assert "already holds results of this suite" in call(*given, "--methods", "svdiff", *output)
+    assert read_lines(tmp_path / "results") == before
+
+
+def _stored(arm: str, task: str, rows: np.ndarray, distance: float = 1.0) -> Stored:
+    figure = {"value": distance, "low": distance, "high": distance, "n": len(rows), "n_real": 9}
+    figures = {"arm": arm, "curve": [], "overall": {"distance": figure}, "held_out_loss": 0.1}
+    cell = Cell(
+        arm=Arm(name=arm, title=arm, stages=()),
+        task=Task(name=task, data="d", val_data=None, classes=("a",)),
+        seed=0,
+    )
+    return Stored(cell=cell, figures=figures, pictures=None, seen={("means", "features"): rows})
+
+
+def test_a_pooled_distance_is_that_of_all_rows_together() -> None:
+    rng = np.random.default_rng(0)
+    rows = [rng.normal(shift, 1, (30, 3)).astype(np.float32) for shift in (0, 4)]
+    photos = [rng.normal(shift, 1, (50, 3)).astype(np.float32) for shift in (0, 4)]
+    real = {}
+    for name, own in zip("ab", photos, strict=True):
+        real[name] = RealStatistics(
+            classes=(), counts=(50,), size=8, photos_sha256="", networks=(), labels=np.zeros(50, np.int64),
+            moments={("means", "features"): _moments(own)}, rows={("means", "features"): own},
+        )  # fmt: skip
+    suite = read_suite("novel-classes")
+    assert isinstance(suite, TrainingSuite)
+    stored = [_stored("tailors", name, own) for name, own in zip("ab", rows, strict=True)]
+    results = summarise(suite, suite.scales["small"], stored, real)
+    pooled = results.lines[-1]["distance"]["value"]
+    whole = compare_with_moments(np.concatenate(rows), _moments(np.concatenate(photos)))
+    assert pooled == pytest.approx(whole.distance, rel=1e-9)
+    assert "Task by task: distance" in to_markdown(results)
+
+
+def _moments(rows: np.ndarray) -> Any:
+    sums = MomentSums()
+    sums.add(rows)
+    return sums.moments()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "found"), [((1, 2), (3, 4), "yes"), ((5, 6), (3, 4), "no"), ((1, 3), (2, 4), "undecided")]
+)
+def test_an_order_is_decided_where_intervals_do_not_meet(
+    ours: tuple[float, float], theirs: tuple[float, float], found: str
+) -> None:
+    suite = read_suite("novel-classes")
+    assert isinstance(suite, TrainingSuite)
+    lora = next(arm for arm in suite.arms if arm.name == "lora")
+    figures = {
+        name: {"distance": Measured(value=sum(ends) / 2, low=ends[0], high=ends[1], n=9)}
+        for name, ends in (("tailors", ours), ("lora", theirs))
+    }
+    assert compare_order(suite, lora, figures) == f"{found} (paper: yes)"
+
+
+def test_every_training_suite_has_a_small_scale_that_fits_its_points() -> None:
+    for name in TRAINING_SUITES:
+        suite = read_suite(name)
+        assert isinstance(suite, TrainingSuite)
+        for scale in suite.scales.values():
+            assert not scale.points or scale.points[-1] == scale.images

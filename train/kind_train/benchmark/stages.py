@@ -1,0 +1,140 @@
+"""Makes the checkpoint of a cell: its stages one after the other, each a run that a killed one goes on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kind_train.benchmark.cells import RUNS, Cell, TrainingRequest
+from kind_train.benchmark.suite import Arm, Scale
+from kind_train.benchmark.tasks import look_into
+from kind_train.config import TAILORS, TrainConfig
+from kind_train.fit import fit_model
+from kind_train.methods import adaptation_defaults, open_method
+from kind_train.methods.method import Method
+from kind_train.options_file import load_options
+from kind_train.run.run_folder import LAST_NAME, METRICS_NAME, STATE_NAME
+
+_SAVES = 10  # checkpoints a run, at which its held-out loss is measured
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """A cell's checkpoint, and what its last run told: (images, held-out loss), and the seconds that a step took."""
+
+    checkpoint: Path
+    curve: tuple[tuple[int, float], ...] = ()
+    seconds_per_step: float | None = None
+
+
+def find_method(arm: Arm) -> Method | None:
+    """How the arm adapts a base; None where it does not."""
+    return next(
+        (open_method(options.get("method", TAILORS)) for stage, options in arm.stages if stage == "adapt"), None
+    )
+
+
+def lacks(arm: Arm, request: TrainingRequest) -> str | None:
+    """The option without which an arm cannot be made; None where it can."""
+    stages = [stage for stage, _ in arm.stages]
+    if not stages or stages[0] == "adapt":
+        method = find_method(arm)
+        is_dense = arm.start == "dense" if method is None else method.needs_dense
+        option, value = ("--dense", request.dense) if is_dense else ("--checkpoint", request.checkpoint)
+        return option if value is None else None
+    if stages[0] == "shrink" and request.dense is None:
+        return "--dense"
+    return "--base-data" if stages[:2] == ["fit", "adapt"] and request.base_data is None else None
+
+
+def make_checkpoint(cell: Cell, request: TrainingRequest, scale: Scale, images: int, output: Path) -> Made:
+    """The checkpoint of a cell after `images` of its last stage."""
+    made = Made(checkpoint=_start(cell.arm, request))
+    last = len(cell.arm.stages) - 1
+    previous: Path | None = None
+    match: dict[str, Any] = {}
+    for number, (stage, options) in enumerate(cell.arm.stages):
+        folder = output / RUNS / cell.name / f"{number}-{stage}"
+        if stage == "shrink":
+            previous, match = _shrink(cell, request, options, folder)
+            made = Made(checkpoint=previous)
+            continue
+        size = images if number == last else scale.base_images
+        given = _stage_options(cell, request, scale, stage, options, previous, is_last=number == last)
+        given |= {} if stage != "fit" else match
+        config = load_options(None, given | _amounts(size, scale) | {"output": str(folder)}, adaptation_defaults)
+        made = _train(config, folder)
+        previous = made.checkpoint
+    return made
+
+
+def _start(arm: Arm, request: TrainingRequest) -> Path:
+    return (request.dense if arm.start == "dense" else request.checkpoint) or Path()
+
+
+def _amounts(images: int, scale: Scale) -> dict[str, Any]:
+    return {
+        "images": images,
+        "batch_size": scale.batch_size,
+        "save_every": max(scale.batch_size, images // _SAVES),
+        "sample_every": max(images, 1) * 1000,
+    }
+
+
+def _stage_options(
+    cell: Cell,
+    request: TrainingRequest,
+    scale: Scale,
+    stage: str,
+    options: Mapping[str, Any],
+    previous: Path | None,
+    *,
+    is_last: bool,
+) -> dict[str, Any]:
+    """Options of a run; all arms of a task and seed are given the same photos, seed, batch size and device."""
+    task, own = cell.task, dict(options)
+    given: dict[str, Any] = {**scale.options, "seed": cell.seed, "device": request.device}
+    if is_last:
+        given |= {"data": task.data, "classes": task.classes}
+        given |= {"val_data": task.val_data} if task.val_data is not None else {}
+    else:
+        given |= {"data": str(request.base_data), "classes": _first_classes(request, own.pop("share_of_classes", 1.0))}
+    if stage == "adapt":
+        method = open_method(own.get("method", TAILORS))
+        given["base"] = str(previous or (request.dense if method.needs_dense else request.checkpoint))
+    elif previous is not None:
+        given["start_from"] = str(previous)
+    elif request.preset is not None:
+        given["preset"] = request.preset
+    return given | own
+
+
+def _first_classes(request: TrainingRequest, share: float) -> tuple[str, ...]:
+    infos, _ = look_into(str(request.base_data))
+    return tuple(info.id for info in infos[: max(2, round(share * len(infos)))])
+
+
+def _train(config: TrainConfig, folder: Path) -> Made:
+    fit_model(config, resume=(folder / STATE_NAME).exists())
+    lines = [json.loads(line) for line in (folder / METRICS_NAME).read_text(encoding="utf-8").splitlines()]
+    curve = tuple((one["images"], one["held_out_loss"]) for one in lines if "held_out_loss" in one)
+    speeds = [one["images_per_second"] for one in lines if "images_per_second" in one]
+    seconds = config.batch_size / speeds[-1] if speeds else None
+    return Made(checkpoint=folder / LAST_NAME, curve=curve, seconds_per_step=seconds)
+
+
+def _shrink(
+    cell: Cell, request: TrainingRequest, options: Mapping[str, Any], folder: Path
+) -> tuple[Path, dict[str, Any]]:
+    """The smaller checkpoint, and what its training is told of the one that it was made of."""
+    from kind_train.start.shrinking import ShrinkRequest, shrink_checkpoint
+
+    assert request.dense is not None
+    given = {"data": cell.task.data, "seed": cell.seed, "device": request.device}
+    made = shrink_checkpoint(ShrinkRequest(source=request.dense, output=folder, force=True, **given, **options))
+    if options["construction"] != "laptop-diff":
+        return folder, {}
+    return folder, {"match": str(request.dense), "match_blocks": made.origins}

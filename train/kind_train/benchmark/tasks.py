@@ -1,0 +1,114 @@
+"""The tasks of a suite: data sets that everything is adapted to, each by itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kind_core.class_ids import choose_classes
+from kind_core.classes import ClassInfo
+from kind_core.errors import ConfigError, DataError
+from kind_core.files.regular_files import read_text
+from kind_train.data.latents import is_cache, open_cache
+from kind_train.data.sources import open_source
+from kind_train.places import require_data
+
+_FIELDS = {"data", "val_data", "classes"}
+_LEAST = 2  # photos a class: a covariance needs them
+_HINT = "write `NAME: {data: PATH, val_data: PATH, classes: [NAME, ...]}` lines, of which data alone is needed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """Photos at `data`, those of `classes` (ids); `val_data` are held out, else a share of `data` is."""
+
+    name: str
+    data: str
+    val_data: str | None
+    classes: tuple[str, ...]
+
+    @property
+    def real_data(self) -> str:
+        """The photos that pictures are compared with."""
+        return self.val_data or self.data
+
+
+def read_tasks(file: Path | None, data: str | None, val_data: str | None, size: int | None) -> tuple[Task, ...]:
+    """The tasks of a YAML file, or of one data set, whose classes are parted in tasks of `size`.
+
+    Raises ConfigError for what is no task, DataError where a task has not enough photos.
+    """
+    if file is None:
+        assert data is not None, "neither a file of tasks nor data"
+        return _part(data, val_data, size)
+    if val_data is not None or size is not None:
+        raise ConfigError("--val-data and --task-size go with --data", f"write them into {file}")
+    tasks = [_make_task(name, fields, file) for name, fields in _read(file).items()]
+    return tuple(tasks)
+
+
+def _part(data: str, val_data: str | None, size: int | None) -> tuple[Task, ...]:
+    ids = _require_photos("all", data, val_data, ())
+    if size is not None and not 1 <= size <= len(ids):
+        raise ConfigError(f"task_size is {size}, expected 1 to {len(ids)}, the classes of {data}")
+    step = size or len(ids)
+    parts = [ids[first : first + step] for first in range(0, len(ids), step)]
+    names = [f"task-{number:02d}" for number in range(1, len(parts) + 1)] if len(parts) > 1 else ["task"]
+    return tuple(
+        Task(name=name, data=data, val_data=val_data, classes=part) for name, part in zip(names, parts, strict=True)
+    )
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        tasks = yaml.safe_load(read_text(file))
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror or error}", _HINT) from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}", _HINT) from error
+    if not isinstance(tasks, dict) or not tasks:
+        raise ConfigError(f"{file} holds no tasks", _HINT)
+    return tasks
+
+
+def _make_task(name: object, fields: object, file: Path) -> Task:
+    is_named = isinstance(name, str) and name.replace("-", "").replace("_", "").isalnum()
+    if not is_named or not isinstance(fields, dict) or not set(fields) <= _FIELDS or "data" not in fields:
+        raise ConfigError(f"{file}: {name!r} is no task", _HINT)
+    data, val_data = str(fields["data"]), fields.get("val_data")
+    val_data = None if val_data is None else str(val_data)
+    ids = _require_photos(str(name), data, val_data, tuple(map(str, fields.get("classes", ()))))
+    return Task(name=str(name), data=data, val_data=val_data, classes=ids)
+
+
+def _require_photos(task: str, data: str, val_data: str | None, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The ids of the classes; raises DataError where one has too few photos, before any of them is read."""
+    ids: tuple[str, ...] = ()
+    for path in filter(None, (data, val_data)):
+        infos, labels = look_into(path)
+        kept = choose_classes(ids or classes, infos) or list(range(len(infos)))
+        counts = Counter(labels)
+        for label in kept:
+            if counts[label] < _LEAST:
+                raise DataError(
+                    f"task {task!r}: {path} holds {counts[label]} photos of {infos[label].name!r}, "
+                    f"expected {_LEAST} or more",
+                    "add photos, or leave the class out of the task",
+                )
+        ids = tuple(infos[label].id for label in kept)
+    return ids
+
+
+def look_into(path: str) -> tuple[Sequence[ClassInfo], Sequence[int]]:
+    """Classes and labels of photos, or of a cache of latents; no photo is read."""
+    if is_cache(path):
+        latents = open_cache(Path(path))
+        return latents.classes, latents.labels.tolist()
+    require_data(path)
+    source = open_source(path)
+    return source.classes, source.labels

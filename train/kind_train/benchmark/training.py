@@ -1,0 +1,223 @@
+"""A training suite: makes cells, each a file with its figures, first pictures and what the networks saw."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kind_core.checkpoint import hash_checkpoint, read_config
+from kind_core.errors import ConfigError, DataError
+from kind_core.files.hashing import hash_file
+from kind_core.files.staging import PART, staged
+from kind_train.benchmark.cells import REAL, RUNS, Cell, TrainingRequest
+from kind_train.benchmark.results import write_results
+from kind_train.benchmark.runner import open_folder
+from kind_train.benchmark.stages import Made, find_method, lacks, make_checkpoint
+from kind_train.benchmark.suite import Arm, Scale, TrainingSuite
+from kind_train.benchmark.summary import read_cell, summarise
+from kind_train.benchmark.tasks import Task
+from kind_train.benchmark.weights import MEASURES
+from kind_train.data.latents import is_cache
+from kind_train.data.photo_set import stream_photos
+from kind_train.device import pick_device
+from kind_train.evaluate.against import measure_asked
+from kind_train.evaluate.beside_statistics import compare, draw_and_observe
+from kind_train.evaluate.judges import Judge, open_judge
+from kind_train.evaluate.networks import FeatureNetwork
+from kind_train.evaluate.pictures import CheckpointDrawer, DrawSettings
+from kind_train.evaluate.statistics import (
+    LOGITS,
+    STATISTICS,
+    RealStatistics,
+    collect_statistics,
+    read_statistics,
+    save_statistics,
+)
+from kind_train.evaluate.statistics_session import open_observers
+from kind_train.methods.shared.peft_method import PeftMethod, import_peft
+from kind_train.run.run_folder import STATE_NAME
+
+_SHOWN = 12  # classes of which a cell keeps a picture
+Tell = Callable[[str], None]
+
+
+def choose_arms(arms: Sequence[Arm], request: TrainingRequest, tell: Tell) -> list[Arm]:
+    """Those that can be made, the others told; raises KindError before anything is trained.
+
+    Where none can, where a base is of the other kind, or where peft is missing.
+    """
+    missing = {arm.name: option for arm in arms if (option := lacks(arm, request)) is not None}
+    if len(missing) == len(arms):
+        name, option = next(iter(missing.items()))
+        raise ConfigError(f"method {name!r} needs {option}", "add it, or choose others with --methods")
+    kept = [arm for arm in arms if arm.name not in missing]
+    for arm in arms:
+        if arm.name in missing:
+            tell(f"{arm.title}: left out, it needs {missing[arm.name]}")
+    for arm in kept:
+        method = find_method(arm)
+        if method is None or arm.stages[0][0] != "adapt":
+            continue
+        if isinstance(method, PeftMethod):
+            import_peft(method.name)
+        base = request.dense if method.needs_dense else request.checkpoint
+        assert base is not None
+        method.require_base(read_config(base).dit, str(base))
+    return kept
+
+
+class TrainingRunner:
+    """Makes the cells of one folder."""
+
+    def __init__(
+        self, suite: TrainingSuite, request: TrainingRequest, scale: Scale, output: Path, *, resume: bool, tell: Tell
+    ) -> None:
+        self.suite, self.request, self.scale, self.output, self.tell = suite, request, scale, output, tell
+        device = str(pick_device(request.device))
+        self.networks: tuple[FeatureNetwork, ...] = ()
+        self.judge: Judge | None = None
+        if scale.count:
+            self.networks = open_observers(request.classifier, request.inception_weights, request.dinov2, device)
+            self.judge = open_judge(request.classifier, device)
+        open_folder(output, self._identity(), resume=resume)
+
+    def make(self, cell: Cell) -> None:
+        """Train, draw, measure and write a cell that is not there yet."""
+        file = cell.file(self.output)
+        if file.exists():
+            return
+        self.tell(f"{cell.name} ...")
+        points, arrays = [], {}
+        for images in self.scale.points or (self.scale.images,):
+            made = make_checkpoint(cell, self.request, self.scale, images, self.output)
+            figures, arrays = self._measure(cell, made)
+            points.append({"images": images, **figures})
+        about = {
+            "arm": cell.arm.name,
+            "title": cell.arm.title,
+            "task": cell.task.name,
+            "seed": cell.seed,
+            "classes": list(cell.task.classes),
+            **_count(cell, self.request),
+            **points[-1],
+        }
+        if len(points) > 1:
+            about["points"] = points
+        with staged(file, PART, force=True) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(stream, figures=json.dumps(about), **arrays)
+        for folder in (self.output / RUNS / cell.name).glob(f"*/{STATE_NAME}"):
+            shutil.rmtree(folder)  # the cell is whole: what its runs would go on with is not needed
+
+    def _measure(self, cell: Cell, made: Made) -> tuple[dict[str, Any], dict[str, Any]]:
+        figures: dict[str, Any] = {"curve": made.curve, "seconds_per_step": made.seconds_per_step}
+        if made.curve:
+            figures["held_out_loss"] = made.curve[-1][1]
+        for name in self.suite.measures:
+            figures |= {key: asdict(one) for key, one in MEASURES[name](made.checkpoint, cell.task).items()}
+        if not self.scale.count:
+            return figures, {}
+        assert self.judge is not None
+        request = self.request
+        settings = DrawSettings(device=request.device, steps=request.steps, guidance=request.guidance)
+        drawer = CheckpointDrawer(made.checkpoint, cell.task.classes, settings)
+        real = self.real(cell.task, drawer)
+        seen, labels = draw_and_observe(drawer, self.networks, self.scale.count, lambda what, done, total: None)
+        overall = {}
+        for network, observed in zip(self.networks, seen, strict=True):
+            overall |= {name: asdict(one) for name, one in compare(network, observed, real).items()}
+        outputs = [self.judge.index(info) for info in drawer.classes]
+        asked = measure_asked(seen[0][LOGITS], labels, outputs)
+        if asked is not None:
+            overall["called_as_asked"] = asdict(asked)
+        first = [drawer.draw(label, label, 1)[0] for label in range(min(_SHOWN, len(drawer.classes)))]
+        arrays = {f"{network.name}/{name}": rows for network, one in zip(self.networks, seen, strict=True)
+                  for name, rows in one.items()}  # fmt: skip
+        arrays |= {"pictures": np.stack(first), "labels": labels}
+        return figures | {"num_images": len(labels), "overall": overall}, arrays
+
+    def real(self, task: Task, drawer: CheckpointDrawer) -> RealStatistics:
+        """Statistics of the real photos of a task: given, or seen once for all cells."""
+        file = self.real_file(task)
+        if self.request.real is None and not file.exists():
+            if is_cache(task.real_data):
+                raise DataError(
+                    f"task {task.name!r}: {task.real_data} holds latents, pictures are compared with photos",
+                    "give --real, the statistics of the photos: kind-train statistics",
+                )
+            photos = stream_photos(task.real_data, drawer.size, classes=drawer.classes, tell=self.tell)
+            found = collect_statistics(photos, self.networks)
+            with staged(file, STATISTICS, force=True) as temporary:
+                save_statistics(temporary, found)
+        statistics = read_statistics(file)
+        statistics.require_classes(drawer.classes, file)
+        statistics.require_size(drawer.size, file)
+        for network in self.networks:
+            statistics.require_network(network, file)
+        return statistics
+
+    def real_file(self, task: Task) -> Path:
+        """Where the statistics of a task lie."""
+        given = self.request.real
+        if given is None or given.is_dir():
+            return (given or self.output / REAL) / f"{task.name}.safetensors"
+        return given
+
+    def _identity(self) -> Mapping[str, Any]:
+        """What all cells of the folder share, whichever of them are made."""
+        request, scale = self.request, self.scale
+        bases = {name: "" if path is None else hash_checkpoint(path)
+                 for name, path in (("checkpoint", request.checkpoint), ("dense", request.dense))}  # fmt: skip
+        given = {} if request.real is None else {"real": _hash_real(request.real)}
+        tasks = {task.name: [task.data, task.val_data, list(task.classes)] for task in request.tasks}
+        options = {key: str(value) for key, value in scale.options.items()}
+        return {
+            "suite": self.suite.name,
+            **bases,
+            **given,
+            "tasks": tasks,
+            "base_data": request.base_data,
+            "preset": request.preset,
+            "images": scale.images,
+            "base_images": scale.base_images,
+            "points": list(scale.points),
+            "batch_size": scale.batch_size,
+            "count": scale.count,
+            "options": options,
+            "networks": {network.name: network.sha256 for network in self.networks},
+            "steps": request.steps,
+            "guidance": request.guidance,
+        }
+
+
+def _hash_real(real: Path) -> dict[str, str]:
+    files = sorted(real.glob("*.safetensors")) if real.is_dir() else [real]
+    if not files:
+        raise DataError(
+            f"--real: {real} holds no statistics", "write TASK.safetensors there with kind-train statistics"
+        )
+    return {file.name: hash_file(file) for file in files}
+
+
+def _count(cell: Cell, request: TrainingRequest) -> dict[str, Any]:
+    """Trained parameters and FLOPs of a pass, as the paper counts them; nothing of what adapts no base."""
+    method = find_method(cell.arm)
+    if method is None or cell.arm.stages[0][0] != "adapt":
+        return {}
+    base = request.dense if method.needs_dense else request.checkpoint
+    assert base is not None
+    rank = next(options.get("tailor_rank") for stage, options in cell.arm.stages if stage == "adapt")
+    plan, classes = method.plan(read_config(base).dit, rank), len(cell.task.classes)
+    return {"trained": method.count_trained(plan, classes), "flops": method.count_flops(plan, classes)}
+
+
+def write_training(runner: TrainingRunner, cells: Sequence[Cell]) -> None:
+    """Write what the folder shows, of the cells that are there."""
+    stored = [read_cell(cell, runner.output) for cell in cells if cell.file(runner.output).exists()]
+    real = {one.cell.task.name: read_statistics(runner.real_file(one.cell.task)) for one in stored if one.seen}
+    write_results(runner.output, summarise(runner.suite, runner.scale, stored, real))

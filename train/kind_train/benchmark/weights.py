@@ -1,0 +1,86 @@
+"""What a suite measures of weights alone: how large tailors are, and how far the gradient of one image reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kind_core.checkpoint import load_checkpoint, read_config
+from kind_core.classes import resolve_classes
+from kind_core.dit import KindDiT
+from kind_train.benchmark.tasks import Task
+from kind_train.data.photo_set import load_photos
+from kind_train.evaluate.against import Measured
+from kind_train.objective import Objective
+
+_IMAGES, _SEED = 16, 0
+
+
+def measure_norms(checkpoint: Path, task: Task) -> dict[str, Measured]:
+    """|U diag(s) V^T| of each tailor of the task over that of the learngene, Frobenius: means over the matrices.
+
+    The interval is the lowest and highest class.
+    """
+    model = _load(checkpoint, task)
+    state = model.learngene_state()
+    shares = np.zeros((model.config.num_classes, 0))
+    for name, _, _ in model.config.matrix_names():
+        whole = _norm(*(state[f"{name}.{factor}"] for factor in "UsV"))
+        tailors = [model.tailors.state_of(index) for index in range(model.config.num_classes)]
+        own = [_norm(*(tailor[f"{name}.{factor}"] for factor in "UsV")) / whole for tailor in tailors]
+        shares = np.concatenate([shares, np.array(own)[:, None]], axis=1)
+    means = shares.mean(1)
+    return {
+        "tailor_norm": Measured(
+            value=float(means.mean()), low=float(means.min()), high=float(means.max()), n=len(means)
+        )
+    }
+
+
+def measure_gradients(checkpoint: Path, task: Task) -> dict[str, Measured]:
+    """The share of all trained weights, and of those of tailors, that the gradient of one image reaches."""
+    model = _load(checkpoint, task)
+    config = model.config
+    photos = load_photos(task.data, config.sample_size, classes=task.classes)
+    objective = Objective(read_config(checkpoint).diffusion, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(_SEED)
+    whole, tailors = [], []
+    for index in torch.randperm(len(photos), generator=generator)[:_IMAGES].tolist():
+        model.zero_grad()
+        image = photos.to_unit(torch.tensor([index]))
+        timesteps = objective.draw_timesteps(1, generator)
+        noise = torch.randn(image.shape, generator=generator)
+        label = photos.labels[index][None]
+        noisy = objective.add_noise(image, noise, timesteps)
+        output = model(noisy, objective.condition(timesteps), label, label)
+        torch.autograd.backward(objective.loss(output, image, noise, timesteps).sum())
+        reached = {name: (0 if p.grad is None else int((p.grad != 0).sum()), p.numel())
+                   for name, p in model.named_parameters()}  # fmt: skip
+        whole.append(sum(hit for hit, _ in reached.values()) / sum(total for _, total in reached.values()))
+        hit, total = reached["tailors.weight"]
+        tailors.append(hit / total)
+    return {"gradient_share": _spread(whole), "tailor_gradient_share": _spread(tailors)}
+
+
+MEASURES: dict[str, Callable[[Path, Task], dict[str, Measured]]] = {
+    "norms": measure_norms,
+    "gradients": measure_gradients,
+}
+
+
+def _load(checkpoint: Path, task: Task) -> KindDiT:
+    chosen = [found.index for found in resolve_classes(task.classes, read_config(checkpoint).classes)]
+    return load_checkpoint(checkpoint, chosen, with_decoder=False).model
+
+
+def _norm(U: torch.Tensor, s: torch.Tensor, V: torch.Tensor) -> float:
+    """Of U diag(s) V^T, without making it: |.|^2 = sum of (U^T U) (V^T V) s s^T."""
+    scaled = U * s
+    return float(((scaled.T @ scaled) * (V.T @ V)).sum().clamp(min=0).sqrt())
+
+
+def _spread(values: list[float]) -> Measured:
+    return Measured(value=float(np.mean(values)), low=min(values), high=max(values), n=len(values))

@@ -1,0 +1,77 @@
+"""The command that runs the paper's comparisons: `benchmark`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kind_core.console.commands import PlainCommand, parse_counts, report_errors, split_names
+from kind_core.console.vocabulary import Named
+from kind_train.benchmark.suite import SUITES
+from kind_train.commands.options import judge_options
+
+
+@click.command(cls=PlainCommand)
+@click.argument("suite", type=Named(SUITES))
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the results.")
+@click.option(
+    "--scale",
+    type=click.Choice(["small", "paper"]),
+    default="small",
+    show_default=True,
+    help="How much, of everything.",
+)
+@click.option("--methods", multiple=True, help="Rows of the table to make (comma or repeated) [all].")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="The decomposed model, base of KIND.")
+@click.option("--sample", type=Named(("photos", "garments")), help="In its place one that ships [none].")
+@click.option("--dense", type=click.Path(path_type=Path), help="A dense model of the same classes, base of others.")
+@click.option("--data", help="Photos of new classes; of suites that only draw: held-out ones, for their row.")
+@click.option("--val-data", help="Held-out photos of the new classes [a share of --data].")
+@click.option(
+    "--task-size", type=int, metavar="CLASSES", help="Part the classes of --data into tasks of so many [one task]."
+)
+@click.option("--tasks", type=click.Path(path_type=Path), help="In place of --data: YAML, `NAME: {data: PATH, ...}`.")
+@click.option("--base-data", help="Photos that suites pre-train on before they adapt.")
+@click.option("--preset", help="What suites pre-train [sample].")
+@click.option("--real", type=click.Path(path_type=Path), help="Statistics of the tasks' photos: TASK.safetensors each.")
+@click.option("--images", type=int, help="Training images of a cell [the scale's].")
+@click.option("--batch-size", type=int, help="Images an update [the scale's].")
+@click.option("--count", type=int, help="Pictures a class [the scale's].")
+@click.option("--seeds", metavar="NUMBERS", help="Seeds of weights and photos, 0,1,2: each is a cell [0].")
+@judge_options
+@click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
+@click.option("--guidance", type=float, help="Guidance scale [the checkpoint's].")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the first picture of each class.")
+@click.option(
+    "--device", default="cpu", show_default=True, help="Where it trains, draws and judges: cpu, cuda, auto ..."
+)
+@click.option("--list-cells", is_flag=True, help="Print the cells by number, and whether they are there.")
+@click.option("--cell", type=int, metavar="NUMBER", help="Make this cell alone, beside others that are made elsewhere.")
+@click.option("--resume", is_flag=True, help="Make the cells that --output lacks.")
+@report_errors
+def benchmark(suite: str, methods: tuple[str, ...], list_cells: bool, seeds: str | None, **options: Any) -> None:
+    """Run a comparison of the paper.
+
+    class-agnostic (table 5, figure 7) and cross-class only draw; the others train every row on every task: table-1,
+    novel-classes (tables 2, 8, 4), domain-shift (table 3), convergence (figure 6), gpu-time, num-classes, tailor-rank,
+    init-from, frobenius, gradient-sparsity and cayley. Each row, task and seed is a cell that anyone can make alone,
+    with --cell, as a job of any queue; what is there is not made again, and a killed one goes on where it was.
+
+    \b
+    Examples:
+      kind-train benchmark class-agnostic --sample photos --output table-5
+      kind-train benchmark novel-classes --checkpoint run/best --dense dense/best --data novel/ --output table-2
+      kind-train benchmark novel-classes --checkpoint run/best --data novel/ --output table-2 --cell 3
+    """
+    from kind_train.benchmark.suite import TrainingSuite, read_suite
+    from kind_train.early import check_benchmark
+
+    found = read_suite(suite)
+    chosen = found.choose(split_names(methods))
+    check_benchmark(options, is_trained=isinstance(found, TrainingSuite))
+    options["seeds"] = () if seeds is None else parse_counts("seeds", seeds)
+    from kind_train.benchmark.session import run_benchmark
+
+    run_benchmark(found, chosen, options, list_cells=list_cells)

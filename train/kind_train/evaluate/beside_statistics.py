@@ -1,0 +1,75 @@
+"""An evaluation beside statistics of real photos: what `kind-train evaluate --real` measures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kind_core.files.hashing import hash_file
+from kind_train.device import pick_device
+from kind_train.evaluate.against import measure_asked, measure_distances
+from kind_train.evaluate.judges import open_judge
+from kind_train.evaluate.networks import FeatureNetwork, Observed
+from kind_train.evaluate.pictures import Drawer
+from kind_train.evaluate.run import EvaluationRequest, open_drawer
+from kind_train.evaluate.statistics import LOGITS, RealStatistics, read_statistics
+from kind_train.evaluate.statistics_session import open_observers
+
+OnWork = Callable[[str, int, int], None]
+
+
+def evaluate_against(
+    request: EvaluationRequest, real: Path, on_work: OnWork = lambda what, done, total: None
+) -> dict[str, Any]:
+    """The report as JSON values; raises DataError where `real` is of other photos or of another network."""
+    statistics, drawer = read_statistics(real), open_drawer(request)
+    statistics.require_classes(drawer.classes, real)
+    statistics.require_size(drawer.size, real)
+    device = str(pick_device(request.device))
+    networks = open_observers(request.classifier, request.inception_weights, request.dinov2, device)
+    for network in networks:
+        statistics.require_network(network, real)
+    seen, labels = draw_and_observe(drawer, networks, request.count, on_work)
+    judge = open_judge(request.classifier, device)
+    figures = {}
+    for network, observed in zip(networks, seen, strict=True):
+        figures[network.name] = {name: asdict(one) for name, one in compare(network, observed, statistics).items()}
+    asked = measure_asked(seen[0][LOGITS], labels, [judge.index(info) for info in drawer.classes])
+    if asked is not None:
+        figures[networks[0].name]["called_as_asked"] = asdict(asked)
+    drawing = drawer.drawing
+    return {
+        "source": drawing.source,
+        "sha256": drawing.sha256,
+        "classes": [info.id for info in drawer.classes],
+        "sampling": asdict(drawing.sampling),
+        "statistics": {"file": str(real), "sha256": hash_file(real), "photos_sha256": statistics.photos_sha256,
+                       "photos": sum(statistics.counts)},
+        "networks": {network.name: network.sha256 for network in networks},
+        "overall": figures,
+    }  # fmt: skip
+
+
+def draw_and_observe(
+    drawer: Drawer, networks: tuple[FeatureNetwork, ...], count: int, on_work: OnWork
+) -> tuple[list[Observed], np.ndarray]:
+    """What each network sees in `count` pictures of every class, and the labels (n,) of these."""
+    parts: list[list[Observed]] = [[] for _ in networks]
+    for label in range(len(drawer.classes)):
+        pictures = drawer.draw(label, label, count)
+        for network, seen in zip(networks, parts, strict=True):
+            seen.append(network.observe(pictures))
+        on_work("generated pictures", label + 1, len(drawer.classes))
+    labels = np.repeat(np.arange(len(drawer.classes)), count)
+    return [{name: np.concatenate([one[name] for one in seen]) for name in seen[0]} for seen in parts], labels
+
+
+def compare(network: FeatureNetwork, observed: Observed, statistics: RealStatistics) -> dict[str, Any]:
+    """The figures of one network beside its own statistics."""
+    moments = {feature: one for (name, feature), one in statistics.moments.items() if name == network.name}
+    rows = {feature: one for (name, feature), one in statistics.rows.items() if name == network.name}
+    return measure_distances(observed, moments, rows)

@@ -1,0 +1,176 @@
+"""Smaller dense models built from a trained one, as table 1 compares them: fewer blocks, which are then trained.
+
+`heur-lg` (https://arxiv.org/abs/2106.06788): the last quarter of the blocks is inherited, the others are random.
+`auto-lg` (https://arxiv.org/abs/2305.02279): the first half is inherited, the others are random.
+`laptop-diff` (https://arxiv.org/abs/2404.11098): blocks without which the prediction changes least are taken out.
+
+Which blocks the other two inherit is a fixed choice here, in place of the original selection. What is outside the
+blocks is inherited by all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kind_core.autoencoder import find_autoencoder
+from kind_core.checkpoint import CHECKPOINT, Checkpoint, load_checkpoint, save_checkpoint
+from kind_core.config import DiTConfig
+from kind_core.dit import KindDiT
+from kind_core.errors import ConfigError
+from kind_core.files.staging import check_output
+from kind_train.config import CONSTRUCTIONS
+from kind_train.data.latents import is_cache, open_cache
+from kind_train.data.photo_set import TrainingSet, load_photos
+from kind_train.device import pick_device
+from kind_train.methods import open_method
+from kind_train.methods.shared.inherited_blocks import InheritedBlocks
+from kind_train.objective import Objective
+
+# Table 1: 10 of 12 and 19 of 24 blocks, 7 of 12 and 13 of 24.
+_SHARES = {"heur-lg": 0.8, "auto-lg": 0.55, "laptop-diff": 0.55}
+_PHOTOS, _BATCH = 256, 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShrinkRequest:
+    """A dense checkpoint, how it is made smaller, and to how many `blocks` (the paper's share by default).
+
+    `data` are the photos, or the cache of latents, on which `laptop-diff` measures what each block does.
+    """
+
+    source: Path
+    output: Path
+    construction: str
+    blocks: int | None = None
+    data: str | None = None
+    seed: int = 0
+    device: str = "cpu"
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shrunk:
+    """Which block of the source each block is, None where it is random; of laptop-diff also `changes`, J of each."""
+
+    origins: tuple[int | None, ...]
+    changes: tuple[float, ...] = ()
+
+
+def shrink_checkpoint(request: ShrinkRequest) -> Shrunk:
+    """Write the smaller checkpoint; raises ConfigError for a source that cannot be made smaller so."""
+    if request.construction not in CONSTRUCTIONS:
+        raise ConfigError(f"construction is {request.construction!r}, expected one of {', '.join(CONSTRUCTIONS)}")
+    check_output(request.output, CHECKPOINT, force=request.force)
+    source = load_checkpoint(request.source, with_decoder=False)
+    depth = _require_depth(request, source.config.dit)
+    changes: tuple[float, ...] = ()
+    if request.construction == "laptop-diff":
+        changes = measure_changes(source, _open_data(request, source.config.dit), request.seed, request.device)
+        strongest = sorted(range(source.config.dit.depth), key=lambda block: -changes[block])[:depth]
+        origins: tuple[int | None, ...] = tuple(sorted(strongest))
+    else:
+        origins = _inherit(request.construction, source.config.dit.depth, depth)
+    model = build(source.model, origins, request.seed)
+    training = f"{request.construction} of {source.config.dit.depth} blocks to {depth}, not trained since"
+    config = replace(source.config, dit=model.config, provenance=replace(source.config.provenance, training=training))
+    autoencoder = None if config.autoencoder is None else find_autoencoder(request.source)
+    save_checkpoint(request.output, config, model, autoencoder=autoencoder, force=request.force)
+    return Shrunk(origins=origins, changes=changes)
+
+
+@torch.no_grad()
+def measure_changes(source: Checkpoint, photos: TrainingSet, seed: int, device: str) -> tuple[float, ...]:
+    """J of every block: the mean squared difference of the prediction with and without it, on the same noisy photos."""
+    place = pick_device(device)
+    model, objective = source.model.to(place), Objective(source.config.diffusion, place)
+    generator = torch.Generator(place).manual_seed(seed)
+    known = {info.id: index for index, info in enumerate(source.config.classes)}
+    labels_of = torch.tensor([known.get(info.id, -1) for info in photos.classes])
+    order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(seed))[:_PHOTOS]
+    totals = [0.0] * len(model.blocks)
+    for part in torch.split(order, _BATCH):
+        stored = photos.read(part).to(place)
+
+        def draw(count: int = len(part)) -> Tensor:
+            return torch.randn((count, *photos.input_shape), generator=generator, device=place)
+
+        timesteps, noise = objective.draw_timesteps(len(part), generator), draw()
+        noisy = objective.add_noise(photos.to_input(stored, draw), noise, timesteps)
+        labels = labels_of[photos.labels[part]].to(place)
+        given = (noisy, objective.condition(timesteps), labels, labels)
+        whole = model(*given)
+        for index, block in enumerate(model.blocks):
+            with _left_out(block):
+                totals[index] += float((model(*given) - whole).square().mean()) * len(part)
+    return tuple(total / len(order) for total in totals)
+
+
+@torch.no_grad()
+def build(source: KindDiT, origins: Sequence[int | None], seed: int) -> KindDiT:
+    """The dense model whose blocks are those of `source` at `origins`, random ones where that is None."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = KindDiT(replace(source.config, depth=len(origins)))
+    state = source.state_dict()
+    kept: dict[str, Any] = {name: value for name, value in state.items() if not name.startswith("blocks.")}
+    for index, origin in enumerate(origins):
+        prefix = f"blocks.{origin}."
+        kept |= {f"blocks.{index}.{name.removeprefix(prefix)}": value for name, value in state.items()
+                 if origin is not None and name.startswith(prefix)}  # fmt: skip
+    model.load_state_dict({name: value.cpu() for name, value in kept.items()}, strict=False)
+    return model.eval()
+
+
+@contextmanager
+def _left_out(block: nn.Module) -> Iterator[None]:
+    handle = block.register_forward_hook(lambda module, inputs, output: inputs[0])
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _inherit(construction: str, whole: int, depth: int) -> tuple[int | None, ...]:
+    """Those that the method of this name inherits, at the same end of the smaller model."""
+    method = open_method(construction)
+    assert isinstance(method, InheritedBlocks)
+    found = [*method.inherited(whole)]
+    inherited = found[:depth] if found[0] == 0 else found[-depth:]
+    random: tuple[None, ...] = (None,) * (depth - len(inherited))
+    return (*inherited, *random) if inherited[0] == 0 else (*random, *inherited)
+
+
+def _require_depth(request: ShrinkRequest, dit: DiTConfig) -> int:
+    if not dit.is_dense:
+        raise ConfigError(
+            f"{request.source} is decomposed, shrink takes blocks out of a dense model",
+            "a decomposed model is cut by its gates: kind-export --classes; or train a dense one: --preset dit-sample",
+        )
+    if dit.block_embedders:
+        raise ConfigError(f"{request.source} has embedders in every block, shrink takes models that have one")
+    blocks = round(dit.depth * _SHARES[request.construction]) if request.blocks is None else request.blocks
+    if not 1 <= blocks < dit.depth:
+        raise ConfigError(f"blocks is {blocks}, expected 1 to {dit.depth - 1}: the model has {dit.depth}")
+    if request.construction == "laptop-diff" and request.data is None:
+        raise ConfigError("laptop-diff measures blocks on photos, none are given", "add --data")
+    return blocks
+
+
+def _open_data(request: ShrinkRequest, dit: DiTConfig) -> TrainingSet:
+    assert request.data is not None
+    photos: TrainingSet = (
+        open_cache(Path(request.data)) if is_cache(request.data) else load_photos(request.data, dit.sample_size)
+    )
+    expected = (dit.in_channels, dit.sample_size, dit.sample_size)
+    if photos.input_shape != expected:
+        raise ConfigError(
+            f"{request.data} is of {photos.input_shape}, the model takes {expected}", "see kind-train cache"
+        )
+    return photos
