@@ -113,7 +113,7 @@ def write_rows(suite: Suite, output: Path, classes: Sequence[ClassInfo]) -> list
 
 def make_table(suite: Suite, results: Sequence[Mapping[str, Any]]) -> Table:
     """Our figures with 95 % intervals, and the paper's beside them."""
-    headings = ("row", "n", "called as the label's class", "as the tailor's", *_COLUMNS)
+    headings: tuple[str, ...] = ("row", "n", "called as the label's class", "as the tailor's", *_COLUMNS)
     rows = []
     for result in results:
         paper = suite.paper.get(result["method"])

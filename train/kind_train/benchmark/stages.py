@@ -133,7 +133,7 @@ def _shrink(
     from kind_train.start.shrinking import ShrinkRequest, shrink_checkpoint
 
     assert request.dense is not None
-    given = {"data": cell.task.data, "seed": cell.seed, "device": request.device}
+    given: dict[str, Any] = {"data": cell.task.data, "seed": cell.seed, "device": request.device}
     made = shrink_checkpoint(ShrinkRequest(source=request.dense, output=folder, force=True, **given, **options))
     if options["construction"] != "laptop-diff":
         return folder, {}

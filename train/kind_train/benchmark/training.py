@@ -93,7 +93,8 @@ class TrainingRunner:
         if file.exists():
             return
         self.tell(f"{cell.name} ...")
-        points, arrays = [], {}
+        points: list[dict[str, Any]] = []
+        arrays: dict[str, Any] = {}
         for images in self.scale.points or (self.scale.images,):
             made = make_checkpoint(cell, self.request, self.scale, images, self.output)
             figures, arrays = self._measure(cell, made)
@@ -128,7 +129,7 @@ class TrainingRunner:
         drawer = CheckpointDrawer(made.checkpoint, cell.task.classes, settings)
         real = self.real(cell.task, drawer)
         seen, labels = draw_and_observe(drawer, self.networks, self.scale.count, lambda what, done, total: None)
-        overall = {}
+        overall: dict[str, Any] = {}
         for network, observed in zip(self.networks, seen, strict=True):
             overall |= {name: asdict(one) for name, one in compare(network, observed, real).items()}
         outputs = [self.judge.index(info) for info in drawer.classes]
