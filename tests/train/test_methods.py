@@ -17,6 +17,8 @@ from kind_core.config import DiTConfig, ModelConfig, preset
 from kind_core.costs.methods import dense_twin
 from kind_core.dit import KindDiT
 from kind_core.errors import ConfigError, TargetError
+from kind_export.pipeline import export_bundle
+from kind_export.request import ExportRequest
 from kind_train.cli import main
 from kind_train.config import METHODS
 from kind_train.methods import open_method
@@ -69,6 +71,17 @@ def test_merged_weights_are_the_adapted_model(name: str, bases: dict[bool, Path]
     torch.testing.assert_close(answer(checkpoint.model, torch.arange(3)), adapted, rtol=1e-4, atol=1e-5)
     start_again = start(name, bases, tmp_path / "other", ema_decay=1e-6, images=16)
     assert not torch.allclose(answer(start_again.model, torch.arange(3)), adapted, atol=1e-3)  # it has learnt something
+
+
+@pytest.mark.parametrize("name", ["svdiff", "open-tailors"])
+def test_merged_weights_pass_an_export(name: str, bases: dict[bool, Path], tmp_path: Path) -> None:
+    """A dense checkpoint and a decomposed one without tailors, as any other."""
+    start(name, bases, tmp_path / "run", ema_decay=1e-6, images=16).run()
+    request = ExportRequest(
+        checkpoint=tmp_path / "run" / "best", classes=("class_1",), targets=("onnx",), output=tmp_path / "one.kind"
+    )
+    parity = export_bundle(request).manifest.data["targets"]["onnx"]["parity"]
+    assert parity["trajectory_psnr_db"] >= parity["threshold_db"] >= 60
 
 
 @pytest.mark.parametrize("name", OWN)
