@@ -13,9 +13,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 from test_statistics import Means
-from tiny_training import TINY_DIFFUSION, TINY_DIT, make_photos, write_folder
+from tiny_training import TINY_DIFFUSION, TINY_DIT, make_photos, tiny_preset, write_folder
 
-from kind_core.checkpoint import save_checkpoint
+from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.config import ModelConfig
 from kind_core.costs.methods import dense_twin
 from kind_train.benchmark.cells import Cell
@@ -193,10 +193,32 @@ def test_figures_are_taken_at_every_point(bases: tuple[Any, ...], tmp_path: Path
     assert line["points"][0]["overall"] != line["overall"]
 
 
-def test_norms_and_gradients_are_those_of_the_weights(bases: tuple[Any, ...], tmp_path: Path) -> None:
+def test_norms_are_those_of_the_products(bases: tuple[Any, ...], tmp_path: Path) -> None:
     call("frobenius", *bases, *FAST, "--output", tmp_path / "norms")
     (line,) = read_lines(tmp_path / "norms")
-    assert 0 < line["tailor_norm"]["low"] <= line["tailor_norm"]["value"] <= line["tailor_norm"]["high"] < 10
+    chosen = [3, 4, 5]  # behind the classes of the base
+    model = load_checkpoint(tmp_path / "norms" / "runs" / "tailors--task--0" / "0-adapt" / "last", chosen).model
+    state = model.learngene_state()
+    shares = []
+    for index in range(3):
+        tailor = model.tailors.state_of(index)
+        shares += [_norm(tailor, name) / _norm(state, name) for name, _, _ in model.config.matrix_names()]
+    assert line["tailor_norm"]["value"] == pytest.approx(sum(shares) / len(shares), rel=1e-4)
+
+
+def _norm(factors: dict[str, torch.Tensor], name: str) -> float:
+    U, s, V = (factors[f"{name}.{factor}"] for factor in "UsV")
+    return float(torch.linalg.matrix_norm(U @ torch.diag(s) @ V.T))
+
+
+def test_a_gradient_reaches_the_tailor_of_its_own_class_alone(
+    bases: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kind_train.start.shape.preset", tiny_preset)
+    call("gradient-sparsity", *bases[4:], "--images", 24, "--batch-size", 4, "--output", tmp_path / "gradients")
+    gates, opened = read_lines(tmp_path / "gradients")
+    assert 0.3 < gates["tailor_gradient_share"]["value"] <= 1 / 3 + 1e-6
+    assert gates["gradient_share"]["high"] < opened["gradient_share"]["low"]
 
 
 def test_what_cannot_be_run_is_one_line(
