@@ -136,6 +136,27 @@ def test_photos_stand_beside_what_is_drawn(checkpoint: Path, tmp_path: Path) -> 
     assert result["num_images"] == 9
 
 
+@pytest.mark.usefixtures("painted")
+def test_inception_judges_where_it_is_given(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Inception:
+        name, sha256 = "Inception of a test", "2" * 64
+
+        def __init__(self, path: Path, *, device: str) -> None:
+            self.path = path
+
+        def observe(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+            logits = np.eye(1008, dtype=np.float32)[images[:, 0, 1, 0]] * 20
+            return {"pooled": np.zeros((len(images), 2048), np.float32), "logits": logits}
+
+    monkeypatch.setattr("kind_train.evaluate.judges.InceptionV3", Inception)
+    given = ("class-agnostic", "--checkpoint", checkpoint, "--output", tmp_path / "results", "--count", 3)
+    result = CliRunner().invoke(main, ["benchmark", *map(str, given), "--inception-weights", "weights.pth"])
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in (tmp_path / "results" / "results.jsonl").read_text().splitlines()]
+    assert {line["judge"] for line in lines} == {"Inception of a test"}
+    assert all("called_as_asked" not in line for line in lines)  # it knows no class by name
+
+
 def call(*arguments: object) -> str:
     result = CliRunner().invoke(main, ["benchmark", *map(str, arguments)])
     assert result.exit_code == 1, result.output

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from kind_core.errors import ConfigError
 from kind_train.benchmark.suite import Arm, Scale
 from kind_train.benchmark.tasks import Task
 
+_T = TypeVar("_T")
 CELLS, RUNS, REAL = "cells", "runs", "real"  # in the folder of the results
 
 
@@ -58,7 +60,7 @@ def list_cells_of(arms: Sequence[Arm], tasks: Sequence[Task], scale: Scale) -> l
     return [Cell(arm=arm, task=task, seed=seed) for seed in scale.seeds for task in tasks for arm in arms]
 
 
-def choose_cell(cells: Sequence[Cell], number: int) -> Cell:
+def choose_cell(cells: Sequence[_T], number: int) -> _T:
     """The cell of a number from 0; raises ConfigError for one that is not there."""
     if not 0 <= number < len(cells):
         raise ConfigError(f"there is no cell {number}, expected 0 to {len(cells) - 1}", "see them with --list-cells")

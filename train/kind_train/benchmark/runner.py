@@ -20,7 +20,8 @@ from kind_core.files.staging import PART, staged
 from kind_train.benchmark.class_agnostic import Request, lacks, run_row
 from kind_train.benchmark.results import Results, Table, write_results
 from kind_train.benchmark.suite import Row, Suite
-from kind_train.evaluate.judges import open_judge
+from kind_train.evaluate.judges import InceptionJudge, Judge, open_judge
+from kind_train.evaluate.networks import NONE
 
 _SUITE, _CELLS = "suite.json", "cells"
 _COLUMNS = ("entropy", "variance", "kurtosis")
@@ -37,16 +38,21 @@ def run_suite(
     *,
     scale: str,
     classifier: Path | None = None,
+    inception_weights: str | None = None,
     resume: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
-    """Every result that the folder then holds, in the order of the suite."""
+    """Every result that the folder then holds, in the order of the suite; Inception judges where it is given."""
     names = [row.name for row in rows]
     missing = {row.name: option for row in rows if (option := lacks(row, request)) is not None}
     if len(missing) == len(rows):
         raise ConfigError(f"method {names[0]!r} needs {missing[names[0]]}", "add it, or choose others with --methods")
     read_config(request.checkpoint)
-    judge = open_judge(classifier, request.device)
+    judge: Judge = (
+        open_judge(classifier, request.device)
+        if inception_weights in (None, NONE)
+        else InceptionJudge(Path(str(inception_weights)), device=request.device)
+    )
     open_folder(output, _identity(suite, request, scale, judge.sha256), resume=resume)
     for row in rows:
         cell = output / _CELLS / f"{row.name}.npz"

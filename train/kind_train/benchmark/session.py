@@ -13,7 +13,7 @@ from kind_core.errors import ConfigError
 from kind_train.benchmark.suite import Arm, Row, Scale, Suite, TrainingSuite
 
 _OF_TRAINING = ("tasks", "task_size", "val_data", "base_data", "preset", "real", "images", "batch_size", "seeds",
-                "inception_weights", "dinov2", "steps", "guidance", "cell")  # fmt: skip
+                "dinov2", "steps", "guidance")  # fmt: skip
 
 
 def run_benchmark(
@@ -50,11 +50,12 @@ def _rows(chosen: Sequence[Row] | Sequence[Arm]) -> list[Row]:
 def _run_drawing(
     suite: Suite, rows: Sequence[Row], options: dict[str, Any], tell: Callable[[str], None], *, list_cells: bool
 ) -> None:
+    from kind_train.benchmark.cells import choose_cell
     from kind_train.benchmark.class_agnostic import Request
     from kind_train.benchmark.runner import run_suite
 
     for name in _OF_TRAINING:
-        if options.pop(name) not in (None, ()) and name != "cell":
+        if options.pop(name) not in (None, ()):
             raise ConfigError(
                 f"--{name.replace('_', '-')} is for suites that train, {suite.name!r} draws", "leave it out"
             )
@@ -65,6 +66,8 @@ def _run_drawing(
         from kind_samples import SAMPLES, sample_checkpoint
 
         options["checkpoint"] = sample_checkpoint(SAMPLES[0])
+    number = options["cell"]
+    rows = rows if number is None else [choose_cell(rows, number)]
     scale, output, count = options["scale"], options["output"], options["count"]
     request = Request(
         checkpoint=options["checkpoint"],
@@ -81,7 +84,8 @@ def _run_drawing(
         output,
         scale=scale,
         classifier=options["classifier"],
-        resume=options["resume"],
+        inception_weights=options["inception_weights"],
+        resume=options["resume"] or number is not None,
         tell=tell,
     )
     _print_results(output)
@@ -95,7 +99,7 @@ def _run_training(
     from kind_train.benchmark.training import TrainingRunner, choose_arms, write_training
 
     tasks = read_tasks(options["tasks"], options["data"], options["val_data"], options["task_size"])
-    kept = ("checkpoint", "dense", "base_data", "preset", "real", "classifier", "inception_weights", "dinov2", "steps",
+    kept = ("checkpoint", "dense", "base_data", "preset", "real", "classifier", "dinov2", "steps",
             "guidance", "device")  # fmt: skip
     request = TrainingRequest(tasks=tasks, **{name: options[name] for name in kept})
     scale, output = _fit_scale(suite.scales[options["scale"]], options), options["output"]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from kind_core.classes import ClassInfo
 from kind_train.evaluate.classification import wilson_interval
 from kind_train.evaluate.features import Classification, EfficientNetLite0, EfficientNetLite2
+from kind_train.evaluate.inception import InceptionV3
 from kind_train.evaluate.networks import (
     LEVEL,
     Estimate,
@@ -87,6 +88,23 @@ class SecondJudge:
             return Estimate(value=0.0, low=0.0, high=1.0)
         low, high = wilson_interval(hits, total, level=LEVEL)
         return Estimate(value=hits / total, low=low, high=high)
+
+
+class InceptionJudge:
+    """Inception-v3's logits, as table 5 of the paper was judged; it is asked for no class by name."""
+
+    def __init__(self, path: Path, *, device: str = "cpu") -> None:
+        self._network = InceptionV3(path, device=device)
+        self.name, self.sha256 = self._network.name, self._network.sha256
+
+    def index(self, info: ClassInfo) -> int | None:
+        """None: its outputs are not in ImageNet's order."""
+        return None
+
+    def classify(self, images: NDArray[np.uint8]) -> Classification:
+        """`pooled` features (N, 2048) and `logits` (N, 1008)."""
+        seen = self._network.observe(images)
+        return Classification(features=seen["pooled"], logits=seen["logits"])
 
 
 def open_judge(classifier: Path | None, device: str) -> Judge:
