@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ LOCK_SUFFIX = ".kind-lock"
 MAX_NAME = 255  # bytes of a file name
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL})
 _GLANCE_S = 0.02
+_WAIT_S = 0.2
 _held: dict[Path, int] = {}  # by this process: the thread that holds each
 
 
@@ -55,6 +56,19 @@ def locked(path: Path) -> Iterator[None]:
         del _held[file]
         file.unlink(missing_ok=True)  # while it is held: whoever waits for it sees that it is gone, and makes its own
         os.close(descriptor)
+
+
+@contextmanager
+def waited_for(path: Path) -> Iterator[None]:
+    """`locked`, but where another process writes there now, that is waited for, as long as it lives."""
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(path))
+                break
+            except OutputError:
+                time.sleep(_WAIT_S)
+        yield
 
 
 def check_unlocked(path: Path) -> None:

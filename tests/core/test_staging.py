@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from kind_core.errors import OutputError
+from kind_core.files.locking import waited_for
 from kind_core.files.staging import PART, OutputKind, check_output, find_foreign, link_file, recover, staged
 
 ANYTHING = OutputKind("anything", lambda path: None)
@@ -280,3 +283,41 @@ def test_a_link_to_a_symbolic_link_is_the_file_itself(tmp_path: Path) -> None:
     (tmp_path / "far" / "away").mkdir(parents=True)
     link_file(tmp_path / "snapshot" / "model", tmp_path / "far" / "away" / "model")
     assert (tmp_path / "far" / "away" / "model").read_text() == "weights"
+
+
+def test_who_waits_for_another_writer_comes_after_it(tmp_path: Path) -> None:
+    """Of two at the same time each adds its own number to what the other wrote."""
+    file = tmp_path / "count"
+    file.write_text("0")
+    is_held, told = threading.Event(), []
+
+    def hold() -> None:
+        with waited_for(file):
+            is_held.set()
+            with pytest.raises(OutputError, match="count is being written by process"):
+                other()
+            before = int(file.read_text())
+            time.sleep(0.3)
+            with staged(file, PART, force=True) as path:
+                path.write_text(str(before + 1))
+
+    def other() -> None:
+        def look() -> None:
+            try:
+                check_output(file, PART, force=True)
+            except OutputError as error:
+                told.append(error)
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+        raise told[0]
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    is_held.wait()
+    with waited_for(file):
+        file.write_text(str(int(file.read_text()) + 1))
+    thread.join()
+    assert file.read_text() == "2"
+    assert os.listdir(tmp_path) == ["count"]

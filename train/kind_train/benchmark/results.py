@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from kind_core.classes import ClassInfo
+from kind_core.files.locking import waited_for
 from kind_core.files.staging import PART, staged
 from kind_core.pictures import make_class_grid
 from kind_train.benchmark.page import render_page
@@ -44,6 +45,11 @@ class Results:
 
 def write_results(output: Path, results: Results) -> None:
     """Write everything anew; each file is whole or as it was."""
+    with waited_for(output / "results.md"):  # others may make cells of the folder at the same time
+        _write_all(output, results)
+
+
+def _write_all(output: Path, results: Results) -> None:
     texts = {
         "results.jsonl": "".join(json.dumps(line) + "\n" for line in results.lines),
         "results.md": to_markdown(results),

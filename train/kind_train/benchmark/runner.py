@@ -16,6 +16,9 @@ import numpy as np
 from kind_core.checkpoint import hash_checkpoint, read_config
 from kind_core.classes import ClassInfo
 from kind_core.errors import ConfigError, ResultsError
+from kind_core.files.json_files import read_object
+from kind_core.files.litter import is_hidden
+from kind_core.files.locking import waited_for
 from kind_core.files.staging import PART, staged
 from kind_train.benchmark.class_agnostic import Request, lacks, run_row
 from kind_train.benchmark.results import Results, Table, write_results
@@ -69,23 +72,27 @@ def open_folder(output: Path, identity: Mapping[str, Any], *, resume: bool) -> N
     """Begin or continue the folder of a suite; raises ResultsError where it holds another one's results."""
     file = output / _SUITE
     if not file.exists():
-        if output.exists() and any(output.iterdir()):
+        if output.exists() and any(not is_hidden(one.name) for one in output.iterdir()):
             raise ResultsError(f"{output} holds other files than results of a suite", "choose an empty --output")
-        with staged(file, PART, force=True) as temporary:
-            temporary.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
-        return
-    try:
-        then = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ResultsError(f"{file} is not JSON: {error}", "choose another --output") from error
+        output.mkdir(parents=True, exist_ok=True)
+        with waited_for(file):
+            if not file.exists():
+                with staged(file, PART, force=True) as temporary:
+                    temporary.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+                return
+    _require_same(file, identity)
+    if not resume:
+        raise ConfigError(f"{output} already holds results of this suite", "continue it with --resume")
+
+
+def _require_same(file: Path, identity: Mapping[str, Any]) -> None:
+    then = read_object(file, ResultsError, "choose another --output")
     for name, now in identity.items():
         if then.get(name) != now:
             raise ResultsError(
-                f"{output} holds results of {name} {_brief(then.get(name))}, not {_brief(now)}",
+                f"{file.parent} holds results of {name} {_brief(then.get(name))}, not {_brief(now)}",
                 "choose another --output",
             )
-    if not resume:
-        raise ConfigError(f"{output} already holds results of this suite", "continue it with --resume")
 
 
 def _brief(value: object) -> str:

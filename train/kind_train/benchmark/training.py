@@ -14,6 +14,7 @@ import numpy as np
 from kind_core.checkpoint import hash_checkpoint, read_config
 from kind_core.errors import ConfigError, DataError
 from kind_core.files.hashing import hash_file
+from kind_core.files.locking import waited_for
 from kind_core.files.staging import PART, staged
 from kind_train.benchmark.cells import REAL, RUNS, Cell, TrainingRequest
 from kind_train.benchmark.results import write_results
@@ -146,21 +147,28 @@ class TrainingRunner:
         """Statistics of the real photos of a task: given, or seen once for all cells."""
         file = self.real_file(task)
         if self.request.real is None and not file.exists():
-            if is_cache(task.real_data):
-                raise DataError(
-                    f"task {task.name!r}: {task.real_data} holds latents, pictures are compared with photos",
-                    "give --real, the statistics of the photos: kind-train statistics",
-                )
-            photos = stream_photos(task.real_data, drawer.size, classes=drawer.classes, tell=self.tell)
-            found = collect_statistics(photos, self.networks)
-            with staged(file, STATISTICS, force=True) as temporary:
-                save_statistics(temporary, found)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with waited_for(file):  # somebody else may see them now
+                if not file.exists():
+                    self._see_photos(task, drawer, file)
         statistics = read_statistics(file)
         statistics.require_classes(drawer.classes, file)
         statistics.require_size(drawer.size, file)
         for network in self.networks:
             statistics.require_network(network, file)
         return statistics
+
+    def _see_photos(self, task: Task, drawer: CheckpointDrawer, file: Path) -> None:
+        if is_cache(task.real_data):
+            raise DataError(
+                f"task {task.name!r}: {task.real_data} holds latents, pictures are compared with photos",
+                "give --real, the statistics of the photos: kind-train statistics",
+            )
+        self.tell(f"{task.name}: real photos ...")
+        photos = stream_photos(task.real_data, drawer.size, classes=drawer.classes, tell=self.tell)
+        found = collect_statistics(photos, self.networks)
+        with staged(file, STATISTICS, force=True) as temporary:
+            save_statistics(temporary, found)
 
     def real_file(self, task: Task) -> Path:
         """Where the statistics of a task lie."""
