@@ -239,7 +239,7 @@ def test_what_cannot_be_run_is_one_line(
     write_folder(tmp_path / "few", make_photos(4))
     few = ("novel-classes", *bases[:4], "--data", tmp_path / "few", *FAST)
     assert "task 'all':" in call(*few, *output)
-    assert "holds 1 photos of 'class_1', expected 2 or more" in call(*few, *output)
+    assert "holds 1 photos of 'class 1', expected 2 or more" in call(*few, *output)
     assert "no data at nowhere" in call("novel-classes", *bases[:4], "--data", "nowhere", *FAST, *output)
     (tmp_path / "tasks.yaml").write_text("bears: {photos: here}")
     assert "tasks.yaml: 'bears' is no task" in call(

@@ -149,7 +149,7 @@ def test_an_evaluation_beside_statistics_on_the_command_line(
 
     def call(*words: object) -> str:
         result = CliRunner().invoke(main, [*map(str, words)])
-        return result.output if result.exit_code == 0 else f"failed: {result.stderr}"
+        return result.stdout if result.exit_code == 0 else f"failed: {result.stderr}"
 
     assert "30 photos of 3 classes at 8 x 8, seen by means" in call(
         "statistics", "--data", folder, "--size", 8, "-o", real, *fast

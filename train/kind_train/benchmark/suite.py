@@ -117,7 +117,7 @@ def _choose(suite: str, known: Mapping[str, _T], names: tuple[str, ...]) -> tupl
                 f"suite {suite!r} has no method {name!r}, expected one of {', '.join(known)}",
                 f"see them with kind-train benchmark {suite} --list-cells",
             )
-    return tuple(known[name] for name in names) or tuple(known.values())
+    return tuple(one for name, one in known.items() if name in names or not names)
 
 
 def read_suite(name: str) -> Suite | TrainingSuite:

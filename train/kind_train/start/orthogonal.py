@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 from torch.nn.utils.parametrizations import orthogonal
-from torch.nn.utils.parametrize import remove_parametrizations
 
 from kind_core.dit import KindDiT
 from kind_core.diverted import DivertedLinear
@@ -43,11 +42,13 @@ def merged(model: KindDiT, state: Mapping[str, Tensor]) -> KindDiT:
     """The plain model that `model` is with the weights of `state`."""
     bound = copy.deepcopy(model)
     bound.load_state_dict(dict(state), strict=False)
-    for layer in _layers(bound):
-        for name in _FACTORS:
-            remove_parametrizations(layer, name, leave_parametrized=True)
+    # torch's own removal would take the factors from the class, which `model` shares with its copy
+    plain_state = {name: value for name, value in bound.state_dict().items() if ".parametrizations." not in name}
+    for name, layer in bound.named_modules():
+        if isinstance(layer, DivertedLinear):
+            plain_state |= {f"{name}.{factor}": getattr(layer, factor) for factor in _FACTORS}
     plain = KindDiT(model.config).to(model.null_label_embedding.device)
-    plain.load_state_dict(bound.state_dict())
+    plain.load_state_dict(plain_state)
     return plain.eval()
 
 
