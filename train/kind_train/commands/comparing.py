@@ -48,9 +48,7 @@ from kind_train.commands.options import judge_options
     "--device", default="cpu", show_default=True, help="Where it trains, draws and judges: cpu, cuda, auto ..."
 )
 @click.option("--list-cells", is_flag=True, help="Print the cells by number, and whether they are there.")
-@click.option(
-    "--cell", type=int, metavar="NUMBER", help="Make this cell alone, beside others that are made elsewhere [all]."
-)
+@click.option("--cell", type=int, metavar="NUMBER", help="Make this cell alone, beside others made elsewhere [all].")
 @click.option("--resume", is_flag=True, help="Make the cells that --output lacks.")
 @report_errors
 def benchmark(suite: str, methods: tuple[str, ...], list_cells: bool, seeds: str | None, **options: Any) -> None:
