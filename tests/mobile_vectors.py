@@ -60,6 +60,8 @@ _TEXTS = (
     "long name " * 30, "❤️ heart", "👨\u200d👩\u200d👧", "\u0645\u06cc\u200c\u062e\u0648", "हिन्दी", "İstanbul", "ΟΔΌΣ",
     "a\u0301b", "①", "$1 + 2 = 3^~", "tab\tnew\nline", "\u3164", "e\u200b", "x_y-z", "ﬁne", "\uff2b", "a b-seed-7",
 )  # fmt: skip
+# What a safetensors header may call numbers that are no weights of a pack, and their bytes.
+_DTYPES = {"I64": 8, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "BF16": 2, "F64": 8}
 NAMES = Path(__file__).parents[1] / "runtimes" / "js" / "tests" / "vectors.json"
 PLACES = {
     "ios": "KindRuntime/Tests/KindRuntimeTests/vectors.json",
@@ -216,13 +218,26 @@ def format_names() -> str:
     texts = dict.fromkeys([*(name for names, _ in _ALIKE for name in names), *_TEXTS])
     vectors = {
         "classes": [{"classes": data, **case} for case in _classes()] + _alike(),
+        "packs": _packs(),
         "stems": [{"text": text, "stem": name_file(text)} for text in texts],
     }
     return _format(vectors)
 
 
+def _stored_as(dtype: str, width: int) -> bytes:
+    """A pack whose tailor, the last of its file, is three numbers of `width` bytes that the header calls `dtype`."""
+    data = pack_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    begin, end = header["tailor"]["data_offsets"]
+    assert end == len(data) - start
+    header["tailor"] |= {"dtype": dtype, "data_offsets": [begin, begin + 3 * width]}
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data[start : start + begin] + bytes(3 * width)
+
+
 def _packs() -> list[dict[str, Any]]:
-    """Files that must be refused, and the one that they are changed from."""
+    """Files that must be refused with what `says` says, if anything, and the one that they are changed from."""
     good = pack_bytes()
     newer = good.replace(b'format_version\\": 1', b'format_version\\": 2')
     assert newer != good
@@ -237,9 +252,17 @@ def _packs() -> list[dict[str, Any]]:
         "no pack": save({"tailor": np.zeros((1, 3), np.float16)}),
         "not finite": pack_bytes(tailor=np.array([[1, np.nan, 1]], np.float16)),
         "single precision": pack_bytes(tailor=np.zeros((1, 3), np.float32)),
+        **{dtype: _stored_as(dtype, width) for dtype, width in _DTYPES.items()},
+        "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 2117\n",
     }
+    says = {"single precision": "F32", **{dtype: dtype for dtype in _DTYPES}, "a Git LFS pointer": "Git LFS pointer"}
     return [
-        {"what": what, "base64": base64.b64encode(data).decode(), "is_refused": what != "as it is"}
+        {
+            "what": what,
+            "base64": base64.b64encode(data).decode(),
+            "is_refused": what != "as it is",
+            "says": says.get(what, ""),
+        }
         for what, data in cases.items()
     ] + [
         {"what": what, "base64": base64.b64encode(data).decode(), "is_refused": False, "does_not_fit": True}

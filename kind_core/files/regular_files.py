@@ -5,15 +5,21 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+from kind_core.files.plain_text import decode_text
+
+POINTER_START = b"version https://git-lfs"  # of the few lines of text that Git LFS leaves in a file's place
 _MAX_BYTES = 64 << 20  # settings, manifests and lists of classes are kilobytes
 
 
 def read_text(file: Path) -> str:
-    """The UTF-8 text of a regular file of at most 64 MiB; raises OSError or UnicodeDecodeError."""
+    """The text of a regular file of at most 64 MiB, as any editor writes it; raises OSError, or ValueError for none."""
     require_regular(file)
     if file.stat().st_size > _MAX_BYTES:
         raise OSError(f"it has {file.stat().st_size} bytes, expected {_MAX_BYTES} or fewer")
-    return file.read_text(encoding="utf-8")
+    data = file.read_bytes()
+    if data.startswith(POINTER_START):
+        raise OSError("it is a Git LFS pointer: git lfs pull brings the file")
+    return decode_text(data)
 
 
 def require_regular(file: Path) -> None:

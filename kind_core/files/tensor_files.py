@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kind_core.errors import CheckpointError
-from kind_core.files.weight_files import is_pointer
+from kind_core.files.weight_files import COUNTER, is_pointer
 
 _FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -40,7 +40,7 @@ def read_pickled(file: Path) -> dict[str, Tensor]:
     if not isinstance(tensors, dict) or not all(isinstance(one, Tensor) for one in tensors.values()):
         raise CheckpointError(f"{file} holds no table of weights", "save them as safetensors")
     for name, tensor in tensors.items():
-        if tensor.dtype not in _FLOATING:
+        if tensor.dtype not in _FLOATING and not name.endswith(COUNTER):
             raise CheckpointError(
                 f"{file} holds {name!r} as {str(tensor.dtype).removeprefix('torch.')}, "
                 "expected floating point of 16 bits or more",

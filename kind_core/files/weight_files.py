@@ -7,12 +7,12 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from kind_core.files.regular_files import require_regular
+from kind_core.files.regular_files import POINTER_START, require_regular
 
 # The names that a safetensors header has for them.
 FLOATING = ("F16", "BF16", "F32", "F64")
+COUNTER = "num_batches_tracked"  # how the name of a batch norm's counter ends, which is no weight
 POINTER = "is a Git LFS pointer, not the weights: run git lfs pull, or download the file itself"
-_POINTER = b"version https://git-lfs"
 
 
 def find_misfit(file: Path, dtypes: Collection[str] = FLOATING) -> str | None:
@@ -25,7 +25,7 @@ def find_misfit(file: Path, dtypes: Collection[str] = FLOATING) -> str | None:
     with safe_open(file, framework="numpy") as opened:
         for name in opened.keys():  # noqa: SIM118  # not a mapping
             dtype = opened.get_slice(name).get_dtype()
-            if dtype not in dtypes:
+            if dtype not in dtypes and not name.endswith(COUNTER):
                 return f"holds {name!r} as {dtype}, expected floating point: {', '.join(dtypes)}"
     return None
 
@@ -40,4 +40,4 @@ def is_pointer(file: Path) -> bool:
     """Whether Git LFS left a few lines of text in the file's place; raises OSError where it is no file with an end."""
     require_regular(file)
     with file.open("rb") as opened:
-        return opened.read(len(_POINTER)) == _POINTER
+        return opened.read(len(POINTER_START)) == POINTER_START

@@ -11,6 +11,7 @@ from kind_core.files.litter import is_litter
 from kind_core.files.near_paths import suggest_path
 from kind_core.files.regular_files import read_text
 from kind_core.files.staging import OutputKind, find_foreign
+from kind_core.files.weight_files import is_pointer
 from kind_runtimes.external_data import list_external_data
 from kind_runtimes.manifest import MEASURED_FOLDER, PACK_SUFFIX, PACKS_FOLDER, Manifest, parse_manifest
 
@@ -70,7 +71,7 @@ def read_manifest(path: Path, *, run_code: bool = False) -> Manifest:
         raise BundleError(f"{path} is not a bundle: it has no {MANIFEST_NAME}", "make one with kind-export")
     try:
         text = read_text(file)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise BundleError(f"cannot read {file}: {error}", "copy or export the bundle again") from error
     manifest = parse_manifest(text, str(file))
     return manifest.with_code() if run_code else manifest
@@ -115,6 +116,8 @@ def _check_file(path: Path, name: str, expected: str) -> None:
         actual = hash_file(path / name)
     except OSError as error:
         raise BundleError(f"cannot read {path / name}: {error.strerror or error}", "copy the bundle again") from error
+    if actual != expected and is_pointer(path / name):
+        raise BundleError(f"{path / name} is a Git LFS pointer, not the file itself", "git lfs pull brings it")
     if actual != expected:
         raise BundleError(
             f"{path / name} has sha256 {actual[:12]}..., the manifest expects {expected[:12]}...",

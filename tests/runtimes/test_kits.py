@@ -5,6 +5,8 @@ Kotlin: `npm install kotlin-compiler`, Debian's `libandroid-json-java` and `juni
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import re
 import shutil
@@ -13,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from kind_core.errors import BundleError
 from kind_runtimes.kits import KITS, kit_folder
+from kind_runtimes.packs import read_pack
 from mobile_vectors import NAMES, PLACES, format_names, format_vectors
 
 _SOURCES = kit_folder("android") / "kind-runtime" / "src"
@@ -30,6 +34,20 @@ def test_vectors_are_what_python_draws(kit: str) -> None:
 
 def test_names_are_those_of_python_in_javascript_too() -> None:
     assert NAMES.read_text(encoding="utf-8") == format_names(), "run: python tests/mobile_vectors.py"
+
+
+def test_packs_are_read_or_refused(tmp_path: Path) -> None:
+    """What the kits' own tests ask of their readers, asked of Python's."""
+    file = tmp_path / "a.pack"
+    for case in json.loads(format_names())["packs"]:
+        file.write_bytes(base64.b64decode(case["base64"]))
+        if case["is_refused"]:
+            with pytest.raises(BundleError) as caught:
+                read_pack(file)
+            assert case["says"] in caught.value.message, case["what"]
+            assert "\n" not in caught.value.message
+        else:
+            assert read_pack(file).info.name == "lemon"
 
 
 @pytest.mark.slow

@@ -92,6 +92,25 @@ def test_weights_that_lack_a_part_are_refused(folder: Path) -> None:
         DinoV2(folder)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "said"), [(torch.int8, "I8"), (torch.bool, "BOOL"), (torch.float8_e4m3fn, "F8_E4M3")]
+)
+def test_weights_that_are_no_floating_point_are_refused(folder: Path, dtype: torch.dtype, said: str) -> None:
+    """transformers would load them, and a distance on those would look like any other."""
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    name = "encoder.layer.1.mlp.fc1.weight"
+    save_file(weights | {name: weights[name].to(dtype)}, file, {"format": "pt"})
+    with pytest.raises(ConfigError, match=rf"holds '{name}' as {said}, expected floating point"):
+        DinoV2(folder)
+
+
+def test_a_pointer_of_git_lfs_is_called_one(folder: Path) -> None:
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(ConfigError, match=r"--dinov2: .*model\.safetensors is a Git LFS pointer, not the weights"):
+        DinoV2(folder)
+
+
 def test_the_hubs_cache_is_looked_into(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "hub"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 import torch
 from fid_packages import mend_torchvision
 
-from kind_core.errors import ConfigError, DataError, TargetError
+from kind_core.errors import CheckpointError, ConfigError, DataError, TargetError
 from kind_train.evaluate.frechet import compare_frechet, frechet_distance
 from kind_train.evaluate.inception import (
     FILE_NAMES,
@@ -193,9 +192,21 @@ def test_a_pickle_that_runs_code_is_not_run(tmp_path: Path) -> None:
 
     path = tmp_path / "code.pth"
     torch.save({"fc.bias": Code()}, path)
-    with pytest.raises(pickle.UnpicklingError, match="weights_only"):
+    with pytest.raises(CheckpointError, match="holds more than weights, or is cut short: it was not loaded"):
         InceptionV3(path, sha256_prefix="")
     assert not (tmp_path / "ran").exists()
+
+
+def test_weights_that_are_no_floating_point_are_refused(weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "integers.pth"
+    tensors = torch.load(weights, weights_only=True)
+    assert any(name.endswith("num_batches_tracked") for name in tensors)  # whole numbers that are no weights
+    torch.save(tensors | {"fc.weight": tensors["fc.weight"].to(torch.int8)}, path)
+    with pytest.raises(CheckpointError, match=r"holds 'fc\.weight' as int8, expected floating point"):
+        InceptionV3(path, sha256_prefix="")
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(ConfigError, match=r"--inception-weights: .* is a Git LFS pointer, not the weights"):
+        InceptionV3(path)
 
 
 def test_weights_are_found_where_torch_hub_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

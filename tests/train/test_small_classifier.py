@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tiny_training import make_photos, write_folder
 
 from kind_core.classes import ClassInfo
@@ -61,6 +64,22 @@ def test_another_file_is_no_classifier(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("not a classifier")
     with pytest.raises(CheckpointError, match="is no classifier"):
         open_judge(tmp_path / "other", "cpu")
+    (tmp_path / "other").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(CheckpointError, match="is a Git LFS pointer"):
+        open_judge(tmp_path / "other", "cpu")
+
+
+def test_weights_that_do_not_fit_are_refused(judge: Path, tmp_path: Path) -> None:
+    with safe_open(judge, "pt") as opened:
+        metadata = opened.metadata()
+    weights = load_file(judge)
+    file = tmp_path / "other"
+    save_file({**weights, "head.weight": weights["head.weight"].to(torch.float8_e4m3fn)}, file, metadata)
+    with pytest.raises(CheckpointError, match=r"holds 'head\.weight' as F8_E4M3, expected floating point"):
+        SmallClassifier(file)
+    save_file({**weights, "head.weight": weights["head.weight"][:2].contiguous()}, file, metadata)
+    with pytest.raises(CheckpointError, match=r"is no classifier: .*head\.weight"):
+        SmallClassifier(file)
 
 
 def test_a_second_judge_counts_what_is_called_as_asked(judge: Path) -> None:

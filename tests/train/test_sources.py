@@ -42,7 +42,7 @@ def write_shards(folder: Path, photos: PhotoSet = PHOTOS, size: int = 4) -> None
     (folder / "classes.txt").write_text("".join(f"{info.id}\n" for info in photos.classes))
 
 
-@pytest.mark.parametrize("pattern", ["", "part-*.tar"])
+@pytest.mark.parametrize("pattern", ["", "part-*.tar", "part-{0000..0002}.tar", "part-0{00..00}{0,1,2}.*"])
 def test_shards_give_the_photos_in_order(tmp_path: Path, pattern: str) -> None:
     write_shards(tmp_path / "shards")
     photos = load_photos(tmp_path / "shards" / pattern, 8)
@@ -67,7 +67,7 @@ def test_shards_are_read_one_photo_at_a_time(tmp_path: Path, monkeypatch: pytest
     assert list(source.labels) == PHOTOS.labels.tolist()
     opened: list[str] = []
     real = tarfile.open
-    monkeypatch.setattr(tarfile, "open", lambda path, *rest: opened.append(Path(path).name) or real(path, *rest))
+    monkeypatch.setattr(tarfile, "open", lambda path, *a, **k: opened.append(Path(path).name) or real(path, *a, **k))
     entries = source.entries()
     next(entries)
     assert opened == ["part-0000.tar"]
@@ -100,6 +100,43 @@ def test_shards_without_samples_are_named(tmp_path: Path) -> None:
         add(archive, "x.png", encode(PHOTOS.images[0]))
     with pytest.raises(DataError, match=r"holds no sample with an image and \.cls"):
         load_photos(tmp_path / "empty.tar", 8)
+
+
+def test_a_shard_that_was_cut_off_anywhere_is_named(tmp_path: Path) -> None:
+    """tarfile takes a cut between two members, or in a header, for the end: photos would be lost in silence."""
+    write_shards(tmp_path / "shards", size=100)
+    file = tmp_path / "shards" / "part-0000.tar"
+    data = file.read_bytes()
+    end = len(data.rstrip(b"\0"))
+    for cut in range(512, end, 512):
+        file.write_bytes(data[: cut + 256 * (cut % 1024 == 0)])
+        with pytest.raises(
+            DataError, match=r"part-0000\.tar is not a whole tar file: (it ends in the middle|unexpected)"
+        ):
+            open_source(file)
+    for broken, words in ((b"x" * 512 + data[512:], "header"), (data[:2048] + b"x" * 512 + data[2560:], "header")):
+        file.write_bytes(broken)
+        with pytest.raises(DataError, match=words):
+            open_source(file)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_shards_that_were_joined_are_named(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    write_shards(tmp_path / "shards")
+    parts = [file.read_bytes() for file in sorted(tmp_path.glob("shards/*.tar"))]
+    (tmp_path / "all.tar").write_bytes(pack(b"".join(parts)))
+    with pytest.raises(DataError, match="another archive follows its end"):
+        open_source(tmp_path / "all.tar")
+
+
+def test_what_braces_name_is_all_there(tmp_path: Path) -> None:
+    write_shards(tmp_path / "shards")
+    with pytest.raises(DataError, match=r"there is no .*part-0003\.tar, but 3 of the 4 files that .* names"):
+        open_source(tmp_path / "shards" / "part-{0000..0003}.tar")
+    with pytest.raises(DataError, match="no data at"):
+        open_source(tmp_path / "shards" / "none-{0..3}.tar")
+    with pytest.raises(DataError, match=r"\{0\.\.999999999\} names 1000000000 files"):
+        open_source(tmp_path / "shards" / "part-{0..999999999}.tar")
 
 
 @pytest.mark.parametrize("suffix", [".tar.gz", ".tgz"])

@@ -12,6 +12,8 @@ from kind_core.files.litter import is_bare
 from kind_core.files.near_paths import suggest_path
 
 HUB_PREFIX = "hub:"
+_BRACES = re.compile(r"\{(?:(?P<first>\d{1,9})\.\.(?P<last>\d{1,9})|(?P<words>[^{}]*,[^{}]*))\}")
+_MAX_NAMED = 100_000  # in one pair of braces
 _DEVICE = re.compile(r"auto|[a-z]+(:\d+)?")
 _DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 
@@ -21,10 +23,49 @@ def require_data(path: str) -> None:
     if path.startswith(HUB_PREFIX):
         if find_spec("datasets") is None:
             raise no_datasets(path)
-    elif not Path(path).exists() and not any(glob.iglob(path, recursive=True)):
+    elif not find_paths(path):
         raise no_data(path)
     elif Path(path).is_dir() and is_bare(Path(path)):
         raise no_classes(path)
+
+
+def find_paths(pattern: str) -> list[Path]:
+    """What a path or a pattern names, in order: `*`, `?`, `**`, and braces as in `shard-{000..003}.tar`.
+
+    Raises DataError where some of what braces name is there and some is not.
+    """
+    if Path(pattern).exists():
+        return [Path(pattern)]
+    named = {one: [Path(one)] if Path(one).exists() else _glob(one) for one in _expand_braces(pattern)}
+    found = [path for paths in named.values() for path in paths]
+    missing = next((one for one, paths in named.items() if not paths), None)
+    if found and missing is not None:
+        there = sum(map(bool, named.values()))
+        message = f"there is no {missing}, but {there} of the {len(named)} files that {pattern} names"
+        raise DataError(message, "copy the missing ones, or name those that are there")
+    return found
+
+
+def _glob(pattern: str) -> list[Path]:
+    return sorted(map(Path, glob.glob(pattern, recursive=True)))
+
+
+def _expand_braces(pattern: str) -> list[str]:
+    """`{000..003}` and `{a,b}` as shells expand them; webdataset's users write their shards so."""
+    match = _BRACES.search(pattern)
+    if match is None:
+        return [pattern]
+    if match["words"] is None:
+        first, last = int(match["first"]), int(match["last"])
+        if last - first >= _MAX_NAMED:
+            raise DataError(
+                f"{match[0]} names {last - first + 1} files, expected {_MAX_NAMED} at most", "use * instead"
+            )
+        parts = [f"{number:0{len(match['first'])}d}" for number in range(first, last + 1)]
+    else:
+        parts = match["words"].split(",")
+    rest = _expand_braces(pattern[match.end() :])
+    return [pattern[: match.start()] + part + more for part in parts for more in rest]
 
 
 def require_device(name: str) -> None:

@@ -3,6 +3,7 @@ import { BundleError } from "./errors.js";
 import { hashBytes } from "./hash.js";
 import { MANIFEST_NAME, onnxTarget, parseManifest, type FileSpec, type Manifest, type PackSpec } from "./manifest.js";
 import { parsePack, type Pack } from "./packs.js";
+import { refusePointer } from "./safetensors.js";
 import type { Bytes, ReadOptions, Source } from "./source.js";
 
 /** Keeps verified files between visits, by hash; see `CacheStore` for the browser's. */
@@ -31,6 +32,7 @@ export class Bundle {
   /** Read and check the manifest. Files are read, and their hashes checked, when they are needed. */
   static async open(source: Source, options: OpenBundleOptions = {}): Promise<Bundle> {
     const bytes = await source.read(MANIFEST_NAME, { signal: options.signal });
+    refusePointer(bytes, `${source.where}${MANIFEST_NAME}`);
     const manifest = parseManifest(new TextDecoder().decode(bytes), `${source.where}${MANIFEST_NAME}`);
     onnxTarget(manifest);
     return new Bundle(manifest, bytes, source, options);
@@ -79,6 +81,7 @@ export class Bundle {
   }
 
   async #check(path: string, spec: FileSpec, bytes: Bytes): Promise<void> {
+    refusePointer(bytes, path);
     if (bytes.length !== spec.size_bytes) {
       throw new BundleError(
         `${path} has ${bytes.length} bytes, the manifest expects ${spec.size_bytes}`,

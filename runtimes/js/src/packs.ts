@@ -4,6 +4,7 @@ import { elementCount, type ClassInfo, type Manifest, type TensorSpec } from "./
 import { parseSafetensors, toFloats, type RawTensor, type TensorFile } from "./safetensors.js";
 
 const PACK_VERSION = 1;
+const PACK_DTYPE = "F16";
 const PACK_TENSORS = ["tailor", "modulation_basis", "modulation_coefficients"];
 
 /** A class as its file holds it. `name` is the file's, for errors. */
@@ -18,6 +19,11 @@ export interface Pack {
 export function parsePack(bytes: Uint8Array, name: string): Pack {
   const file = parseSafetensors(bytes, name);
   const data = parseMetadata(file, name);
+  for (const [key, { dtype }] of file.tensors) {
+    if (dtype !== PACK_DTYPE) {
+      throw new BundleError(`${name}: tensor '${key}' is ${dtype}, expected ${PACK_DTYPE}`, "download it again");
+    }
+  }
   for (const tensor of PACK_TENSORS) {
     if (!file.tensors.has(tensor)) {
       throw new BundleError(`${name} has no tensor '${tensor}'`, "download it again");
@@ -66,7 +72,7 @@ function fill(pack: Pack | undefined, spec: TensorSpec): Float32Array {
 function parseMetadata(file: TensorFile, name: string): { base: string; class: ClassInfo } {
   let data: { format_version?: unknown; base?: unknown; class?: Partial<ClassInfo> };
   try {
-    data = JSON.parse(file.metadata["pack"] ?? "") as typeof data;
+    data = (JSON.parse(file.metadata["pack"] ?? "") ?? {}) as typeof data;
   } catch {
     throw new BundleError(`${name} is not a pack: its metadata says nothing of one`, "make one with kind-export");
   }
@@ -77,8 +83,9 @@ function parseMetadata(file: TensorFile, name: string): { base: string; class: C
     );
   }
   const info = data.class;
-  if (typeof data.base !== "string" || typeof info?.id !== "string" || !info.names?.length) {
+  const isNamed = Array.isArray(info?.names) && info.names.length > 0 && info.names.every((one) => typeof one === "string");
+  if (typeof data.base !== "string" || typeof info?.id !== "string" || !isNamed) {
     throw new BundleError(`${name} does not say which class it holds and which base it fits`, "export it again");
   }
-  return { base: data.base, class: { id: info.id, names: info.names } };
+  return { base: data.base, class: { id: info.id, names: info.names! } };
 }

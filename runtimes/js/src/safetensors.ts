@@ -19,14 +19,23 @@ interface Entry {
 }
 
 const SIZES: Readonly<Record<string, number>> = { F16: 2, F32: 4 };
+const POINTER = new TextEncoder().encode("version https://git-lfs");
+
+/** Throw BundleError where Git LFS left a few lines of text in a file's place. */
+export function refusePointer(bytes: Uint8Array, name: string): void {
+  if (POINTER.every((byte, index) => bytes[index] === byte)) {
+    throw new BundleError(`${name} is a Git LFS pointer, not the file itself`, "run git lfs pull, or download it again");
+  }
+}
 
 /** Parse a file; throws BundleError where it is damaged or holds another number format than F16 and F32. */
 export function parseSafetensors(bytes: Uint8Array, name: string): TensorFile {
+  refusePointer(bytes, name);
   const { header, data } = split(bytes, name);
   const tensors = new Map<string, RawTensor>();
   for (const [key, entry] of Object.entries(header)) {
     if (key !== "__metadata__") {
-      tensors.set(key, slice(data, entry as Entry, `${name}: tensor '${key}'`));
+      tensors.set(key, slice(data, entry as Partial<Entry> | null, `${name}: tensor '${key}'`));
     }
   }
   return { metadata: (header["__metadata__"] ?? {}) as Record<string, string>, tensors };
@@ -70,12 +79,16 @@ function split(bytes: Uint8Array, name: string): { header: Record<string, unknow
   }
 }
 
-function slice(data: Uint8Array, { dtype, shape, data_offsets }: Entry, what: string): RawTensor {
-  const size = SIZES[dtype];
-  if (size === undefined) {
-    throw new BundleError(`${what} is ${dtype}, expected F16 or F32`, "export it again");
+function slice(data: Uint8Array, entry: Partial<Entry> | null, what: string): RawTensor {
+  const { dtype, shape, data_offsets } = entry ?? {};
+  const size = SIZES[dtype ?? ""];
+  if (dtype === undefined || size === undefined) {
+    throw new BundleError(`${what} is ${dtype}, expected floating point: F16 or F32`, "export it again");
   }
-  const [begin, end] = data_offsets ?? [];
+  if (!Array.isArray(shape) || !Array.isArray(data_offsets)) {
+    throw new BundleError(`${what} has no shape or no place in the file`, "download it again");
+  }
+  const [begin, end] = data_offsets;
   const expected = shape.reduce((product, length) => product * length, size);
   if (!(begin >= 0 && end <= data.length && end - begin === expected)) {
     throw new BundleError(`${what} has bytes ${begin} to ${end} of ${data.length}, expected ${expected}`, "download it again");

@@ -120,8 +120,8 @@ def read_device(path: Path) -> Device:
     """A device from a file; raises DeviceError naming the file and the field that does not fit."""
     try:
         text = read_text(path)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror or str(error) if isinstance(error, OSError) else "it is not UTF-8"
+    except (OSError, ValueError) as error:
+        reason = error.strerror or str(error) if isinstance(error, OSError) else f"it is no text: {error}"
         raise DeviceError(f"cannot read the device file {path}: {reason}", "give --device a name or a file") from error
     return parse_device(text, str(path), device_id=path.stem, is_json=path.suffix == ".json")
 

@@ -8,20 +8,25 @@ import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from kind_core.errors import DataError
 from kind_core.files.litter import is_hidden
+from kind_core.files.plain_text import decode_text
+from kind_core.files.weight_files import is_pointer
 from kind_train.data.decoding import photo_suffixes
 from kind_train.data.photo_source import Entry, Source, check_label, count_classes, make_classes
-from kind_train.data.plain_text import decode_text
 
 NAMES_NAME = "classes.txt"
 _LABEL_SUFFIX = ".cls"
 _MAX_LABEL_BYTES = 1024
 _MAX_PHOTO_BYTES = 1 << 30
 _MAX_NAMES_BYTES = 64 << 20
+_READ_BYTES = 1 << 20
+_COMPRESSIONS: dict[bytes, Literal["r:gz", "r:bz2", "r:xz"]] = {b"\x1f\x8b": "r:gz", b"BZ": "r:bz2", b"\xfd7": "r:xz"}
 _BROKEN = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError)
 
 
@@ -82,6 +87,41 @@ def read_names(file: Path) -> list[str]:
     return names
 
 
+class _Header(tarfile.TarInfo):
+    """A header that must be whole: tarfile takes a broken one, or none, for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except (tarfile.TruncatedHeaderError, tarfile.EmptyHeaderError) as error:
+            raise tarfile.ReadError("it ends in the middle, before the mark that ends a tar file") from error
+        except tarfile.InvalidHeaderError as error:
+            raise tarfile.ReadError(f"what should be the next file's header is none: {error}") from error
+
+
+@contextmanager
+def _open_shard(shard: Path) -> Iterator[tarfile.TarFile]:
+    """A shard, compressed or not; what is wrong with it, at any place, is one DataError."""
+    try:
+        if is_pointer(shard):
+            raise tarfile.ReadError("it is a Git LFS pointer: git lfs pull brings the data")
+        with shard.open("rb") as stream:
+            mode = _COMPRESSIONS.get(stream.read(2), "r:")
+        with tarfile.open(shard, mode, tarinfo=_Header) as archive:
+            yield archive
+    except _BROKEN as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{shard} is not a whole tar file: {reason}", "copy the shard again") from error
+
+
+def _require_end(archive: tarfile.TarFile) -> None:
+    """Raise ReadError where something follows the end: an archive joined to another, which tarfile does not see."""
+    while rest := archive.fileobj.read(_READ_BYTES) if archive.fileobj else b"":
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError("another archive follows its end: keep joined shards as files of their own")
+
+
 def _read_entries(shard: Path) -> Iterator[Entry]:
     for sample in _read_samples(shard, Counter(), with_images=True):
         yield Entry(
@@ -95,22 +135,19 @@ def _read_entries(shard: Path) -> Iterator[Entry]:
 def _read_samples(shard: Path, partial: Counter[str], *, with_images: bool) -> Iterator[_Sample]:
     """The whole samples of a shard, in which what belongs together lies together; others are counted in `partial`."""
     sample = _Sample("")
-    try:
-        with tarfile.open(shard) as archive:
-            for member in archive:
-                path = PurePosixPath(member.name)
-                if not member.isfile() or any(map(is_hidden, path.parts)):
-                    continue
-                stem, _, suffix = path.name.partition(".")
-                key = str(path.with_name(stem))
-                if key != sample.key:
-                    if _is_whole(sample, partial):
-                        yield sample
-                    sample = _Sample(key)
-                _add_member(archive, member, f".{suffix}".lower(), sample, with_images=with_images)
-    except _BROKEN as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{shard} is not a whole tar file: {reason}", "copy the shard again") from error
+    with _open_shard(shard) as archive:
+        for member in archive:
+            path = PurePosixPath(member.name)
+            if not member.isfile() or any(map(is_hidden, path.parts)):
+                continue
+            stem, _, suffix = path.name.partition(".")
+            key = str(path.with_name(stem))
+            if key != sample.key:
+                if _is_whole(sample, partial):
+                    yield sample
+                sample = _Sample(key)
+            _add_member(archive, member, f".{suffix}".lower(), sample, with_images=with_images)
+        _require_end(archive)
     if _is_whole(sample, partial):
         yield sample
 

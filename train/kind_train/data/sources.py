@@ -6,7 +6,6 @@ source may be larger than memory.
 
 from __future__ import annotations
 
-import glob
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from kind_train.data.photo_files import describe_output, list_folder
 from kind_train.data.photo_source import Entry, Source, check_label, make_classes
 from kind_train.data.shard_source import open_shards
 from kind_train.data.splits import is_split_name, is_train_name, refuse_splits
-from kind_train.places import HUB_PREFIX, no_data, no_datasets
+from kind_train.places import HUB_PREFIX, find_paths, no_data, no_datasets
 
 # How files that hold many photos are read, by their suffix.
 _READERS: dict[str, Callable[[str, Sequence[Path]], Source]] = {
@@ -38,10 +37,10 @@ def open_source(path: str | Path, output: Path | None = None) -> Source:
     """The photos at `path`: a folder with one folder a class, Parquet files, WebDataset shards, or `hub:ORG/NAME` or
     `hub:ORG/NAME:SPLIT`, read with the `datasets` library.
 
-    Parquet files and shards (.tar) are one file, a pattern, or a folder of them. Parquet has columns `image` (encoded
-    bytes, or a struct with `bytes`) and `label`, with the class names in the schema as `datasets` writes them. A sample
-    of a shard is an image and `.cls`, a number; the names of the classes are the lines of `classes.txt` beside the
-    shards. `output`, where the command writes, is left out of a folder.
+    Parquet files and shards (.tar) are one file, a pattern (`*`, `{000..003}`), or a folder of them. Parquet has
+    columns `image` (encoded bytes, or a struct with `bytes`) and `label`, with the class names in the schema as
+    `datasets` writes them. A sample of a shard is an image and `.cls`, a number; the names of the classes are the lines
+    of `classes.txt` beside the shards. `output`, where the command writes, is left out of a folder.
     """
     text = str(path)
     if text.startswith(HUB_PREFIX):
@@ -53,7 +52,7 @@ def open_source(path: str | Path, output: Path | None = None) -> Source:
     if place.exists():
         _check_file(place)
         return _open_files(text, [place])
-    files = sorted(file for file in map(Path, glob.glob(text, recursive=True)) if _is_wanted(file))
+    files = [file for file in find_paths(text) if _is_wanted(file)]
     if not files:
         raise no_data(text)
     return _open_files(text, files)

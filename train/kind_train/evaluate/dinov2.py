@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from kind_core.errors import ConfigError
 from kind_core.files.hashing import hash_file
 from kind_core.files.json_files import read_json
+from kind_core.files.weight_files import find_misfit
 from kind_train.evaluate.networks import Figure, Observed, compare_sets, refuse_import, require_file
 
 REPOSITORY = "facebook/dinov2-large"
@@ -99,6 +100,9 @@ def _load_network(path: Path) -> Any:
         raise refuse_import("transformers", error) from error
     logging.disable_progress_bar()  # the evaluation has its own
     try:
+        misfit = find_misfit(path / _WEIGHTS)
+        if misfit is not None:
+            raise ConfigError(f"{path / _WEIGHTS} {misfit}", _HINT)
         network, loaded = Dinov2Model.from_pretrained(
             path, local_files_only=True, use_safetensors=True, output_loading_info=True
         )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from kind_core.errors import ConfigError, DataError
 from kind_core.files.hashing import hash_file
+from kind_core.files.tensor_files import read_pickled
 from kind_train.evaluate.frechet import Rows, shift_interval
 from kind_train.evaluate.networks import (
     LEVEL,
@@ -156,6 +157,6 @@ def _load_network(path: Path) -> Any:
         raise refuse_import("torch-fidelity", error) from error
     # torch-fidelity unpickles whatever the file holds, so it gets what has been read as tensors alone.
     tensors = io.BytesIO()
-    torch.save(torch.load(path, map_location="cpu", weights_only=True), tensors)
+    torch.save(read_pickled(path), tensors)
     tensors.seek(0)
     return FeatureExtractorInceptionV3("inception-v3-compat", list(_LAYERS), feature_extractor_weights_path=tensors)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kind_core.errors import ConfigError, TargetError
+from kind_core.files.weight_files import POINTER, is_pointer
 from kind_train.evaluate.classification import wilson_interval
 from kind_train.evaluate.frechet import FrechetComparison, Rows, compare_frechet, real_floor
 from kind_train.evaluate.manifold import ManifoldCoverage, measure_coverage
@@ -193,9 +194,11 @@ def refuse_import(package: str, error: Exception) -> TargetError:
 
 
 def require_file(path: Path, option: str, hint: str) -> Path:
-    """`path`, which an option names. Raises ConfigError when no file is there."""
+    """`path`, which an option names. Raises ConfigError when no file is there, or a pointer to it."""
     if not path.is_file():
         raise ConfigError(f"{option}: there is no file {path}", hint)
+    if is_pointer(path):
+        raise ConfigError(f"{option}: {path} {POINTER}", hint)
     return path
 
 

@@ -21,6 +21,7 @@ from kind_core.errors import CheckpointError, ClassNameError, ConfigError
 from kind_core.files.hashing import hash_file
 from kind_core.files.json_files import parse_json
 from kind_core.files.staging import file_kind
+from kind_core.files.weight_files import find_misfit
 from kind_train.data.photo_set import PhotoSet
 from kind_train.evaluate.features import Classification
 
@@ -29,6 +30,7 @@ _WIDTHS = (32, 64, 128, NUM_FEATURES)
 _BATCH = 64
 _SHIFT = 0.08  # photos are moved by at most this share of their side while training
 _METADATA = "kind_classifier"
+_HINT = "train one: kind-train classifier --data held-out/ --output judge.safetensors"
 Progress = Callable[[int, int, str], None]
 
 
@@ -53,7 +55,10 @@ class SmallClassifier:
         self.sha256 = hash_file(path)
         self.device = device
         self._network = _Network(len(self.info.classes))
-        load_model(self._network, path)
+        try:
+            load_model(self._network, path)
+        except (RuntimeError, OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path} is no classifier: {' '.join(str(error).split())}", _HINT) from error
         self._network.eval().to(device)
         self._index = {info.id: index for index, info in enumerate(self.info.classes)}
 
@@ -136,20 +141,22 @@ def save_classifier(path: Path, network: nn.Module, info: ClassifierInfo) -> Non
 
 def read_classifier(path: Path) -> ClassifierInfo:
     """What `save_classifier` wrote about a classifier; raises CheckpointError for any other file."""
-    hint = "train one: kind-train classifier --data held-out/ --output judge.safetensors"
     try:
+        misfit = find_misfit(path)
+        if misfit is not None:
+            raise CheckpointError(f"{path} {misfit}", _HINT)
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(_METADATA)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is no classifier: {error}", hint) from error
+        raise CheckpointError(f"{path} is no classifier: {error}", _HINT) from error
     if text is None:
-        raise CheckpointError(f"{path} is no classifier: its metadata says nothing of one", hint)
+        raise CheckpointError(f"{path} is no classifier: its metadata says nothing of one", _HINT)
     try:
         data = parse_json(text)
         classes = tuple(ClassInfo(id=one["id"], names=tuple(one["names"])) for one in data.pop("classes"))
         return ClassifierInfo(classes=classes, **data)
     except (ValueError, KeyError, TypeError, AttributeError, ClassNameError) as error:
-        raise CheckpointError(f"{path} is no classifier: its metadata does not fit: {error}", hint) from error
+        raise CheckpointError(f"{path} is no classifier: its metadata does not fit: {error}", _HINT) from error
 
 
 CLASSIFIER = file_kind("a classifier", read_classifier)

@@ -18,6 +18,9 @@ public struct Pack: Sendable {
 
     /// Reads the bytes of a pack.
     public init(_ data: Data) throws {
+        guard !data.starts(with: Self.pointer) else {
+            throw KindError("the file is a Git LFS pointer, not the pack", hint: "Download the file itself.")
+        }
         let (header, body) = try Self.split(data)
         guard let text = (header["__metadata__"] as? [String: Any])?["pack"] as? String,
             let metadata = try? JSONDecoder().decode(Metadata.self, from: Data(text.utf8))
@@ -31,7 +34,11 @@ public struct Pack: Sendable {
         }
         info = metadata.info
         base = metadata.base
-        tensors = try header.filter { $0.key != "__metadata__" }.mapValues { try Self.tensor($0, in: body) }
+        var tensors: [String: Tensor] = [:]
+        for (name, entry) in header where name != "__metadata__" {
+            tensors[name] = try Self.tensor(name, entry, in: body)
+        }
+        self.tensors = tensors
     }
 
     /// The inputs of `specs` that a pack fills: `pack`'s tensors, or zeros for the learngene alone.
@@ -75,6 +82,8 @@ public struct Pack: Sendable {
         }
     }
 
+    private static let dtype = "F16"
+    private static let pointer = Data("version https://git-lfs".utf8)
     private static let damaged = KindError("the file is not a whole pack", hint: "Download it again.")
 
     /// safetensors: eight bytes of header length, the header in JSON, then the numbers.
@@ -90,9 +99,13 @@ public struct Pack: Sendable {
         return (header, data[end...])
     }
 
-    private static func tensor(_ entry: Any, in body: Data) throws -> Tensor {
-        guard let entry = entry as? [String: Any], entry["dtype"] as? String == "F16",
-            let shape = entry["shape"] as? [Int], let offsets = entry["data_offsets"] as? [Int],
+    private static func tensor(_ name: String, _ entry: Any, in body: Data) throws -> Tensor {
+        guard let entry = entry as? [String: Any], let dtype = entry["dtype"] as? String else { throw damaged }
+        guard dtype == Self.dtype else {
+            throw KindError(
+                "the pack holds '\(name)' as \(dtype), expected \(Self.dtype)", hint: "Download it again.")
+        }
+        guard let shape = entry["shape"] as? [Int], let offsets = entry["data_offsets"] as? [Int],
             offsets.count == 2, 0 <= offsets[0], offsets[0] <= offsets[1], offsets[1] <= body.count,
             offsets[1] - offsets[0] == 2 * shape.reduce(1, *)
         else { throw damaged }

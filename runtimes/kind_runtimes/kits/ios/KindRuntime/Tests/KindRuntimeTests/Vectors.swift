@@ -20,6 +20,7 @@ struct Vectors {
         let what: String
         let data: Data
         let isRefused: Bool
+        let says: String
         let doesNotFit: Bool
     }
 
@@ -63,7 +64,8 @@ struct Vectors {
         packs = json["packs"]!.map {
             File(
                 what: $0["what"] as! String, data: Data(base64Encoded: $0["base64"] as! String)!,
-                isRefused: $0["is_refused"] as! Bool, doesNotFit: $0["does_not_fit"] as? Bool ?? false)
+                isRefused: $0["is_refused"] as! Bool, says: $0["says"] as? String ?? "",
+                doesNotFit: $0["does_not_fit"] as? Bool ?? false)
         }
         loops = try json["loops"]!.map {
             Loop(

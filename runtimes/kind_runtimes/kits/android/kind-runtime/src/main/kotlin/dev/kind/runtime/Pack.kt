@@ -27,6 +27,8 @@ class Pack private constructor(val info: ClassInfo, private val base: String, pr
     companion object {
         const val FORMAT_VERSION = 1
         private const val METADATA = "__metadata__"
+        private const val DTYPE = "F16"
+        private val POINTER = "version https://git-lfs".encodeToByteArray()
         private val INPUTS = setOf("tailor", "modulation_basis", "modulation_coefficients")
 
         /** Reads a pack; throws a [KindException] for what is missing, damaged, newer or no pack. */
@@ -38,6 +40,9 @@ class Pack private constructor(val info: ClassInfo, private val base: String, pr
 
         /** Reads the bytes of a pack. */
         fun read(bytes: ByteArray): Pack {
+            if (bytes.size >= POINTER.size && POINTER.indices.all { bytes[it] == POINTER[it] }) {
+                throw KindException("the file is a Git LFS pointer, not the pack", "Download the file itself.")
+            }
             val (header, body) = split(ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN))
             val text = header.optJSONObject(METADATA)?.optString("pack").orEmpty()
             val metadata = try {
@@ -57,7 +62,7 @@ class Pack private constructor(val info: ClassInfo, private val base: String, pr
                     info = Manifest.parseClass(metadata.getJSONObject("class")),
                     base = metadata.getString("base"),
                     tensors = header.keys().asSequence().filter { it != METADATA }
-                        .associateWith { tensor(header.getJSONObject(it), body) },
+                        .associateWith { tensor(it, header.getJSONObject(it), body) },
                 )
             } catch (error: JSONException) {
                 throw damaged(error)
@@ -91,11 +96,15 @@ class Pack private constructor(val info: ClassInfo, private val base: String, pr
             }
         }
 
-        private fun tensor(entry: JSONObject, body: ByteBuffer): Tensor {
+        private fun tensor(name: String, entry: JSONObject, body: ByteBuffer): Tensor {
+            val dtype = entry.getString("dtype")
+            if (dtype != DTYPE) {
+                throw KindException("the pack holds '$name' as $dtype, expected $DTYPE", "Download it again.")
+            }
             val shape = entry.getJSONArray("shape").ints()
             val (start, end) = entry.getJSONArray("data_offsets").ints().also { if (it.size != 2) throw damaged() }
             val isWhole = start in 0..end && end <= body.capacity() && end - start == 2 * shape.product()
-            if (!isWhole || entry.getString("dtype") != "F16") throw damaged()
+            if (!isWhole) throw damaged()
             val values = FloatArray(shape.product()) { halfToFloat(body.getShort(start + 2 * it)) }
             if (!values.all(Float::isFinite)) throw damaged()
             return Tensor(values, shape)

@@ -70,7 +70,8 @@ class VectorsTest {
             val what = case.getString("what")
             val read = { Pack.read(Base64.getDecoder().decode(case.getString("base64"))) }
             if (case.getBoolean("is_refused")) {
-                assertFailsWith<KindException>(what) { read() }
+                val error = assertFailsWith<KindException>(what) { read() }
+                assertTrue(case.getString("says") in error.message.orEmpty(), "$what: ${error.message}")
             } else if (case.optBoolean("does_not_fit")) {
                 assertFailsWith<KindException>(what) { toy(base).attach(read()) }
             } else {
