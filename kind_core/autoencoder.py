@@ -5,11 +5,13 @@ A checkpoint carries it in its folder `autoencoder/`, in the layout of diffusers
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from kind_core.checkpoint_config import AUTOENCODER_NAME as AUTOENCODER_NAME
@@ -135,6 +137,14 @@ def hash_autoencoder(folder: Path) -> str:
     weights = find_weights(folder)
     _require_file(weights)
     return hash_file(weights)
+
+
+def hash_copy(folder: Path) -> str:
+    """The same as `copy_autoencoder` puts them, so that a folder and its copies have one."""
+    weights = find_weights(folder)
+    if weights.name == WEIGHTS_NAME:
+        return hash_autoencoder(folder)
+    return hashlib.sha256(save({name: one.contiguous() for name, one in read_pickled(weights).items()})).hexdigest()
 
 
 def copy_autoencoder(source: Path, target: Path, *, is_linked: bool = True) -> None:

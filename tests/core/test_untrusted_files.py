@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from kind_bench.forecasting.devices import read_device
+from kind_bench.forecasting.devices import load_device, read_device
 from kind_bench.results.results import read_results
 from kind_core.checkpoint import load_checkpoint, read_config
 from kind_core.classes import ClassInfo
 from kind_core.errors import ClassNameError, ConfigError, KindError
 from kind_core.files.hashing import hash_file
-from kind_core.files.json_files import parse_json
+from kind_core.files.json_files import parse_json, read_json
 from kind_core.files.regular_files import read_text
 from kind_runtimes.bundle import read_manifest
 from kind_runtimes.inspection import inspect_path
@@ -59,6 +61,39 @@ def test_what_has_no_end_is_not_read(tmp_path: Path, reader: str, make: Callable
     make(tmp_path / name)
     with pytest.raises(KindError) as error:
         read(tmp_path / name)
+    assert "\n" not in error.value.message
+
+
+EDITORS: dict[str, Callable[[str], bytes]] = {
+    "Notepad's UTF-8": lambda text: text.replace("\n", "\r\n").encode("utf-8-sig"),
+    "PowerShell's UTF-16": lambda text: codecs.BOM_UTF16_LE + text.replace("\n", "\r\n").encode("utf-16-le"),
+    "big-endian UTF-16": lambda text: codecs.BOM_UTF16_BE + text.encode("utf-16-be"),
+    "old line ends": lambda text: text.replace("\n", "\r").encode(),
+}
+
+
+@pytest.mark.parametrize("editor", EDITORS)
+def test_text_is_read_as_editors_write_it(tmp_path: Path, editor: str) -> None:
+    def write(name: str, text: str) -> Path:
+        (tmp_path / name).write_bytes(EDITORS[editor](text))
+        return tmp_path / name
+
+    options = load_options(write("options.yaml", "data: Küche\noutput: Läufe\nimages: 5\n"), {})
+    assert (options.data, options.output, options.images) == ("Küche", "Läufe", 5)
+    shipped = files("kind_bench") / "devices" / "apple-a15.toml"
+    device = read_device(write("apple-a15.toml", shipped.read_text(encoding="utf-8")))
+    assert device.name == load_device("apple-a15").name
+    assert read_json(write("a.json", '{"a": "Ærø"}')) == {"a": "Ærø"}
+
+
+@pytest.mark.parametrize(("data", "words"), [
+    ("Ü: 5".encode("cp1252"), "is not YAML"), ("images: 5".encode("utf-16-le"), "holds NUL"),
+    (codecs.BOM_UTF16_LE + b"i", "is not YAML"), (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+])  # fmt: skip
+def test_what_is_no_text_is_one_line(tmp_path: Path, data: bytes, words: str) -> None:
+    (tmp_path / "options.yaml").write_bytes(data)
+    with pytest.raises(ConfigError, match=words) as error:
+        check_options(tmp_path / "options.yaml")
     assert "\n" not in error.value.message
 
 

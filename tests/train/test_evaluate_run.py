@@ -18,6 +18,7 @@ from kind_core.checkpoint import save_checkpoint
 from kind_core.classes import ClassInfo
 from kind_core.errors import ConfigError, DataError
 from kind_train.cli import main
+from kind_train.evaluate.features import Classification
 from kind_train.evaluate.manifold import measure_coverage
 from kind_train.evaluate.run import EvaluationRequest, evaluate, open_drawer
 from tiny import CLASSES, tiny_config, tiny_model, tiny_model_config
@@ -127,6 +128,28 @@ def test_what_does_not_go_together_is_named(work: Path) -> None:
         request(work, bundle=work / "b.kind", device="cuda")
     with pytest.raises(ConfigError, match="steps and guidance interval are inside a bundle"):
         open_drawer(request(work, bundle=work / "b.kind", steps=5))
+
+
+class _Judge:
+    """Calls every picture the first class."""
+
+    name, sha256 = "nobody", "0" * 64
+
+    def index(self, info: ClassInfo) -> int:
+        return 0
+
+    def classify(self, images: np.ndarray) -> Classification:
+        features = images.reshape(len(images), -1)[:, :2].astype(np.float32)
+        return Classification(features=features, logits=np.zeros((len(images), 1), np.float32))
+
+
+def test_photos_in_both_data_are_told(work: Path) -> None:
+    told: list[str] = []
+    one = request(work, checkpoint=work / "checkpoint", val_data=work / "train", cross_count=0)
+    evaluate(one, networks=(), judge=_Judge(), tell=told.append)
+    assert [line.partition(":")[0] for line in told] == [
+        f"18 of the 18 photos of --val-data are in --data too, such as {sorted((work / 'train').rglob('*.png'))[0]}"
+    ]
 
 
 def test_coverage_of_equal_and_of_distant_sets() -> None:

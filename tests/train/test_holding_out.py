@@ -10,7 +10,7 @@ import torch
 from tiny_training import make_photos
 
 from kind_core.errors import CheckpointError, ConfigError, DataError
-from kind_train.data.holding_out import SplitRecord, read_split, split_and_record, split_photos
+from kind_train.data.holding_out import SplitRecord, describe_overlap, read_split, split_and_record, split_photos
 from kind_train.data.photo_set import PhotoSet
 
 
@@ -40,6 +40,17 @@ def test_the_order_of_the_photos_changes_nothing() -> None:
     shuffled = photos.select(torch.randperm(50, generator=torch.Generator().manual_seed(0)))
     held_out, again = (split_photos(one, 0.2, seed=0)[1] for one in (photos, shuffled))
     assert set(held_out.digests()) == set(again.digests())
+
+
+def test_photos_that_are_on_both_sides_are_told() -> None:
+    photos, others = make_photos(20), make_photos(5, seed=1)
+    assert describe_overlap(photos, others) is None
+    both = join(others, photos.select(torch.tensor([4, 7])))
+    told = describe_overlap(photos, both)
+    assert told is not None
+    assert told.startswith("2 of the 7 photos of --val-data are in --data too, such as photo 6, of class 'class 1':")
+    named = replace(both, names=tuple("abcdefg")).select(torch.tensor([0, 6]))
+    assert "1 of the 2 photos of --val-data are in --data too, such as g: " in str(describe_overlap(photos, named))
 
 
 @pytest.mark.parametrize("seed", range(20))

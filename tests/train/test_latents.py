@@ -216,6 +216,36 @@ def test_adaptation_wants_the_autoencoder_of_its_base(
         Trainer(config, make_photos(), make_photos())
 
 
+def test_training_on_wants_the_autoencoder_of_its_start(photos: Path, autoencoder: Path, tmp_path: Path) -> None:
+    """Two autoencoders may have the same settings: what was learned of one's latents is nothing to the other's."""
+    cache(photos, autoencoder, tmp_path / "cache")
+    cache(photos, save_autoencoder(tmp_path / "other", "AutoencoderKL", seed=1), tmp_path / "others")
+    latents, others = open_cache(tmp_path / "cache"), open_cache(tmp_path / "others")
+    assert latents.autoencoder == others.autoencoder
+    train(latents, tmp_path / "run")
+    start = make_config(tmp_path / "next", start_from=str(tmp_path / "run" / "best"))
+    Trainer(start, latents, latents)
+    for config, resume in ((start, False), (make_config(tmp_path / "run", images=96), True)):
+        with pytest.raises(ConfigError, match=r"others are of another autoencoder than that of .*run"):
+            Trainer(config, others, others, shape=SHAPE, resume=resume)
+
+
+def test_an_autoencoder_in_an_older_file_is_known_by_its_weights(
+    photos: Path, autoencoder: Path, tmp_path: Path
+) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(autoencoder, older)
+    weights = older / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    cache(photos, older, tmp_path / "cache")
+    latents = open_cache(tmp_path / "cache")
+    train(latents.choose(("class_0", "class_1")), tmp_path / "run")
+    config = make_config(tmp_path / "adapted", base=str(tmp_path / "run" / "best"), label_dropout=0.0)
+    Trainer(config, *[latents.choose(("class_2",))] * 2)
+    assert cache(photos, older, tmp_path / "cache", resume=True).latents == 11
+
+
 @pytest.fixture
 def latent_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kind_train.start.shape.preset", lambda name: (SHAPE.dit, SHAPE.diffusion))
@@ -296,6 +326,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a class of text": (lambda c: damage_settings(c, classes=["a"]), "has a class 'a'"),
     "cache.json cut": (lambda c: cut(c / "cache.json"), r"cache\.json is not JSON"),
     "autoencoder gone": (lambda c: shutil.rmtree(c / "autoencoder"), "has lost its autoencoder"),
+    "another autoencoder": (
+        lambda c: save_autoencoder(c / "autoencoder", "AutoencoderKL", seed=1),
+        "has weights of sha256 .* but the latents were made by",
+    ),
     "autoencoder cut": (lambda c: cut(next((c / "autoencoder").glob("*.safetensors"))), "has lost its autoencoder"),
 }
 

@@ -117,3 +117,5 @@ def test_without_other_photos_half_of_them_say_how_often_it_is_right(tmp_path: P
     info = read_classifier(tmp_path / "judge")
     assert info.num_trained + info.num_tested == 30
     assert 10 <= info.num_tested <= 20
+    result = CliRunner().invoke(main, [*map(str, arguments), "--force", "--val-data", str(tmp_path / "photos")])
+    assert "30 of the 30 photos of --val-data are in --data too, such as" in " ".join(result.stderr.split())

@@ -216,6 +216,19 @@ def test_photos_stay_held_out_when_others_are_added(tmp_path: Path) -> None:
     assert "held_out.json is broken" in broken.stderr
 
 
+@pytest.mark.usefixtures("tiny")
+def test_photos_in_both_data_are_told_by_their_files(data: Path, tmp_path: Path) -> None:
+    write_folder(tmp_path / "val", make_photos(6, seed=5))
+    given = ("--data", data, "--val-data", tmp_path / "val", "--output", tmp_path / "run", *FAST)
+    assert "are in --data too" not in call(*given).stderr
+    copy = tmp_path / "val" / "class_1" / "renamed.png"
+    copy.write_bytes((data / "class_1" / "001.png").read_bytes())
+    result = call(*given, "--force")
+    assert result.exit_code == 0, result.stderr
+    expected = f"1 of the 7 photos of --val-data are in --data too, such as {copy}: "
+    assert expected in " ".join(result.stderr.split())
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

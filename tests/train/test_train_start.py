@@ -15,6 +15,7 @@ from kind_core.classes import ClassInfo
 from kind_core.config import ModelConfig
 from kind_core.errors import ConfigError
 from kind_train.run.trainer import Trainer
+from kind_train.start.shape import pick_shape
 from tiny import tiny_model
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -45,6 +46,22 @@ def test_known_classes_and_the_learngene_are_taken_over(tmp_path: Path) -> None:
     assert not torch.equal(rows[2], given[1])
     averaged = trainer.optimizer.averaged_state()
     assert torch.equal(averaged["tailors.weight"], rows)  # the average starts there too
+
+
+def test_what_the_data_only_number_is_called_as_in_the_checkpoint(tmp_path: Path) -> None:
+    """A DiT's labels are numbers to a data set, and their names stand in the checkpoint that init made of it."""
+    _save(tmp_path / "start")
+    numbered = (ClassInfo(id="class_1", names=("class_1",)), ClassInfo(id="class_0", names=("my own",)))
+    more = ClassInfo(id="class_7", names=("class_7",))
+    photos = replace(make_photos(), classes=(*numbered, more))
+    config = make_config(tmp_path / "run", start_from=str(tmp_path / "start"))
+    trainer = Trainer(config, photos, photos)
+    assert [info.name for info in trainer.model_config.classes] == ["class 1", "my own", "class_7"]
+    assert pick_shape(config).describe_new(photos.classes) == (
+        "1 of the 3 classes start at random, such as 'class_7' (class_7): the checkpoint has the ids class_1, class_9, "
+        "class_0; call the data's classes so to train them on"
+    )
+    assert pick_shape(config).describe_new(numbered) is None
 
 
 def test_the_shape_is_that_of_the_checkpoint(tmp_path: Path) -> None:

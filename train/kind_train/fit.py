@@ -14,7 +14,7 @@ from kind_core.console.tables import open_console, say
 from kind_core.errors import ConfigError, DataError
 from kind_core.files.staging import claimed
 from kind_train.config import TrainConfig
-from kind_train.data.holding_out import SplitRecord, read_split, split_and_record
+from kind_train.data.holding_out import SplitRecord, describe_overlap, read_split, split_and_record
 from kind_train.data.latents import is_cache, open_cache
 from kind_train.data.photo_set import TrainingSet, load_photos
 from kind_train.display import show_progress
@@ -57,7 +57,8 @@ def fit_model(config: TrainConfig, *, resume: bool = False, force: bool = False)
 
 
 def _fit(config: TrainConfig, console: Console, processes: Processes, *, resume: bool, force: bool) -> FitResult:
-    check_recipe(config, pick_shape(config))
+    shape = pick_shape(config)
+    check_recipe(config, shape)
     train, held_out, record = _load_split(config, console, resume=resume)
     processes.wait()  # until the main one has mended what a killed run left
     trainer = Trainer(config, train, held_out, resume=resume, processes=processes)
@@ -73,6 +74,8 @@ def _fit(config: TrainConfig, console: Console, processes: Processes, *, resume:
         f"{len(train)} photos, {len(held_out)} held out, {len(train.classes)} classes; "
         f"{count / 1e6:.2f}M parameters on {trainer.device}",
     )
+    if not resume and (news := shape.describe_new(train.classes)) is not None:
+        say(console, news, style="yellow")
     if trainer.model_config.provenance.training:
         say(console, f"trained {trainer.model_config.provenance.training}")
     if trainer.step >= config.num_steps:
@@ -108,6 +111,8 @@ def _load_split(
     if config.val_data is not None:
         held_out = _load_set(config, console, config.val_data, train.classes)
         require_same_kind(train, held_out)
+        if (overlap := describe_overlap(train, held_out)) is not None:
+            say(console, overlap, style="yellow")
         return train, held_out, None
     record = read_split(Path(config.output), config.val_fraction) if resume else None
     if record is not None and record.photos != len(train):

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from kind_core.autoencoder import AUTOENCODER_NAME, find_weights, read_autoencoder
+from kind_core.autoencoder import AUTOENCODER_NAME, find_weights, hash_copy, read_autoencoder
 from kind_core.class_ids import require_distinct
 from kind_core.classes import ClassInfo
 from kind_core.config import AutoencoderConfig
@@ -252,6 +252,12 @@ def check_autoencoder(folder: Path, settings: CacheSettings) -> None:
         )
     if found != settings.autoencoder:
         raise DataError(f"{place} holds {found}, but the latents were made by {settings.autoencoder}", hint)
+    if (sha256 := hash_copy(place)) != settings.autoencoder_sha256:
+        raise DataError(
+            f"{place} has weights of sha256 {sha256[:12]}..., but the latents were made by "
+            f"{settings.autoencoder_sha256[:12]}...",
+            hint,
+        )
 
 
 def differs_in_scale(held: AutoencoderConfig, meant: AutoencoderConfig) -> bool:

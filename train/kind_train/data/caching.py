@@ -20,7 +20,7 @@ from kind_core.autoencoder import (
     AUTOENCODER_NAME,
     copy_autoencoder,
     encode_moments,
-    hash_autoencoder,
+    hash_copy,
     load_autoencoder,
     read_autoencoder,
 )
@@ -114,7 +114,7 @@ def make_cache(
     require_photos(source, kept)
     settings = CacheSettings(
         autoencoder=config,
-        autoencoder_sha256=hash_autoencoder(request.autoencoder),
+        autoencoder_sha256=hash_copy(request.autoencoder),
         size=request.size,
         flip=request.flip,
         shard_rows=request.shard_rows,

@@ -71,6 +71,18 @@ def split_and_record(
     return photos.select(places[~is_held]), photos.select(places[is_held]), made
 
 
+def describe_overlap(train: TrainingSet, held_out: TrainingSet) -> str | None:
+    """A line where photos that were given to be held out are among those trained on, by their pixels; None else."""
+    known = set(train.digests())
+    shared = [index for index, digest in enumerate(held_out.digests()) if digest in known]
+    if not shared:
+        return None
+    return (
+        f"{len(shared)} of the {len(held_out)} photos of --val-data are in --data too, such as "
+        f"{held_out.describe(shared[0])}: figures on them look better than the model is; take them out of one of both"
+    )
+
+
 class _Split:
     """The sides of photos by their hashes; a photo that is there twice, or in two classes, has one side."""
 

@@ -32,7 +32,7 @@ from kind_train.data.cache_files import (
     read_index,
 )
 from kind_train.data.cache_files import is_cache as is_cache
-from kind_train.data.photo_set import Draw
+from kind_train.data.photo_set import Draw, describe_photo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +90,10 @@ class LatentSet:
     def select(self, indices: Tensor) -> LatentSet:
         """The photos at `indices`."""
         return replace(self, rows=self.rows[indices], labels=self.labels[indices])
+
+    def describe(self, index: int) -> str:
+        """The number of a photo and its class."""
+        return describe_photo(index, self.classes[int(self.labels[index])])
 
     def digests(self) -> list[str]:
         """sha256 of the pixels of each photo, before it was encoded."""

@@ -43,13 +43,14 @@ class Skipped:
 class PhotoSet:
     """Decoded photos: `images` (n, 3, size, size) uint8, `labels` (n,) long into `classes`.
 
-    `skipped` holds the images that could not be read.
+    `skipped` holds the images that could not be read, `names` what errors call those that could, where that is known.
     """
 
     images: Tensor
     labels: Tensor
     classes: tuple[ClassInfo, ...]
     skipped: tuple[Skipped, ...] = field(default=())
+    names: tuple[str, ...] = field(default=())
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -74,7 +75,12 @@ class PhotoSet:
 
     def select(self, indices: Tensor) -> PhotoSet:
         """The photos at `indices`."""
-        return replace(self, images=self.images[indices], labels=self.labels[indices], skipped=())
+        names = tuple(self.names[index] for index in indices.tolist()) if self.names else ()
+        return replace(self, images=self.images[indices], labels=self.labels[indices], skipped=(), names=names)
+
+    def describe(self, index: int) -> str:
+        """The name of a photo, or its number and class."""
+        return self.names[index] if self.names else describe_photo(index, self.classes[int(self.labels[index])])
 
     def digests(self) -> list[str]:
         """sha256 of the pixels of each photo."""
@@ -88,6 +94,11 @@ class Photo:
     name: str
     label: int
     pixels: np.ndarray
+
+
+def describe_photo(index: int, info: ClassInfo) -> str:
+    """What a photo is called whose name nobody keeps."""
+    return f"photo {index + 1}, of class {info.name!r}"
 
 
 def ignore(line: str) -> None:
@@ -158,10 +169,12 @@ def load_photos(
     total = sum(map(set(kept).__contains__, source.labels))
     images = np.empty((total, 3, size, size), np.uint8)
     labels: list[int] = []
+    names: list[str] = []
     skipped: list[Skipped] = []
     for photo in read_photos(source, size, kept, strict=strict, on_skip=skipped.append):
         images[len(labels)] = photo.pixels
         labels.append(photo.label)
+        names.append(photo.name)
         if progress is not None:
             progress(len(labels) + len(skipped), total)
     tell_skipped(skipped, tell)
@@ -171,6 +184,7 @@ def load_photos(
         labels=torch.tensor(labels),
         classes=tuple(source.classes[label] for label in kept),
         skipped=tuple(skipped),
+        names=tuple(names),
     )
 
 

@@ -38,5 +38,8 @@ class TrainingSet(Protocol):
     def select(self, indices: Tensor) -> Self:
         """The photos at `indices` alone."""
 
+    def describe(self, index: int) -> str:
+        """What a line for the data's owner calls a photo."""
+
     def digests(self) -> list[str]:
         """sha256 of the pixels of each photo: what a photo is known by, whatever its file is called."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from kind_core.console import echo
 from kind_core.console.tables import open_console, say
 from kind_core.files.staging import check_output, staged
-from kind_train.data.holding_out import split_photos
+from kind_train.data.holding_out import describe_overlap, split_photos
 from kind_train.data.photo_set import load_photos
 from kind_train.display import show_progress
 from kind_train.evaluate.small_classifier import CLASSIFIER, save_classifier, train_classifier
@@ -37,6 +37,8 @@ def run_classifier(
         train, test = split_photos(photos, 0.5, seed)
     else:
         train, test = photos, load_photos(val_data, size, classes=photos.classes, tell=tell)
+        if (overlap := describe_overlap(train, test)) is not None:
+            tell(overlap)
     with show_progress(console, "images") as update:
         network, info = train_classifier(train, test, images=images, flip=flip, seed=seed, progress=update)
     with staged(output, CLASSIFIER, force=force) as temporary:

@@ -11,6 +11,7 @@ import numpy as np
 
 from kind_core.errors import ConfigError
 from kind_core.samplers import ALL_STEPS, check_interval
+from kind_train.data.holding_out import describe_overlap
 from kind_train.data.photo_set import PhotoSet, Tell, ignore, load_photos
 from kind_train.device import pick_device
 from kind_train.evaluate.classification import (
@@ -160,6 +161,8 @@ def evaluate(
     held_out_photos, training_photos = (
         load_photos(path, drawer.size, classes=drawer.classes, tell=tell) for path in paths
     )
+    if (overlap := describe_overlap(training_photos, held_out_photos)) is not None:
+        tell(overlap)
     totals = (request.count * len(asked), len(held_out_photos), len(training_photos))
     observers = [Observer(networks, min(totals), total, seed=request.seed) for total in totals]
     held_out = _classify_photos(evaluator, held_out_photos, observers[1], "held-out photos", on_work)

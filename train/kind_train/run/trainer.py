@@ -59,7 +59,7 @@ from kind_train.start.adaptation import prepare_adaptation, start_adaptation
 from kind_train.start.diversion import open_gates
 from kind_train.start.orthogonal import constrain_factors, merged
 from kind_train.start.shape import Shape, pick_shape
-from kind_train.start.starting import load_start, make_model_config
+from kind_train.start.starting import check_origin, load_start, make_model_config
 
 _VALIDATION_BATCH = 256
 _VALIDATION_IMAGES = 1024
@@ -120,6 +120,7 @@ class Trainer:
             timestep_std=config.timestep_std,
         )
         self.losses = self._make_losses()
+        check_origin(self.output / LAST_NAME if resume else config.teacher or config.start_from, train)
         self.share = processes.share(config.batch_size)
         self.feeder = Feeder(train, config, self.share, self.device)
         if not resume:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kind_core.checkpoint_config import read_config
 from kind_core.class_ids import require_distinct
-from kind_core.classes import ClassInfo
+from kind_core.classes import ClassInfo, normalise_name
 from kind_core.config import AutoencoderConfig, DiffusionConfig, DiTConfig, ModelConfig, on_schedule, preset
 from kind_core.errors import ConfigError
 from kind_train.config import TrainConfig
@@ -30,11 +31,15 @@ _OBJECTIVE = ("noise_schedule", "prediction_type")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """A model before its classes are known; the number of classes in `dit` says nothing."""
+    """A model before its classes are known; the number of classes in `dit` says nothing.
+
+    `known` are the classes of the checkpoint that a run starts from: it names what a data set only numbers.
+    """
 
     dit: DiTConfig
     diffusion: DiffusionConfig
     autoencoder: AutoencoderConfig | None = None
+    known: tuple[ClassInfo, ...] = ()
 
     def on_latents(self, autoencoder: AutoencoderConfig, sample_size: int) -> Shape:
         """The same model on the latents of `autoencoder`, of another size where they are."""
@@ -43,15 +48,35 @@ class Shape:
     def with_classes(self, classes: tuple[ClassInfo, ...]) -> ModelConfig:
         """The config of a model of this shape."""
         require_distinct(classes)
+        named = {info.id: info for info in self.known}
+        classes = tuple(named.get(info.id, info) if _is_bare(info) else info for info in classes)
         dit = replace(self.dit, num_classes=len(classes), tailor_ranks=None)
         return ModelConfig(dit=dit, diffusion=self.diffusion, classes=classes, autoencoder=self.autoencoder)
+
+    def describe_new(self, classes: Sequence[ClassInfo]) -> str | None:
+        """A line about those of `classes` that the checkpoint lacks, so that they start at random; None for none."""
+        ids = {info.id: None for info in self.known}
+        new = [info for info in classes if info.id not in ids]
+        if not self.known or not new:
+            return None
+        some = ", ".join([*ids][:3]) + (", ..." if len(ids) > 3 else "")
+        return (
+            f"{len(new)} of the {len(classes)} classes start at random, such as {new[0].name!r} ({new[0].id}): the "
+            f"checkpoint has the ids {some}; call the data's classes so to train them on"
+        )
+
+
+def _is_bare(info: ClassInfo) -> bool:
+    """Whether the name of a class says no more than its id."""
+    return normalise_name(info.full_name) == normalise_name(info.id)
 
 
 def pick_shape(config: TrainConfig) -> Shape:
     """The shape that the options ask for; raises ConfigError where it cannot be trained or adapted."""
     if config.teacher is not None:
         student = make_student(config)
-        return Shape(dit=student.dit, diffusion=student.diffusion, autoencoder=student.autoencoder)
+        known = read_config(Path(config.teacher)).classes
+        return Shape(dit=student.dit, diffusion=student.diffusion, autoencoder=student.autoencoder, known=known)
     if config.base is None and config.start_from is not None:
         if config.size is not None:
             raise ConfigError("--size was given, but --start-from says the size", "leave one of them out")
@@ -105,7 +130,7 @@ def _shape_of_start(config: TrainConfig, path: Path) -> Shape:
             f"noise_schedule is {schedule!r}, but {path} was trained on {start.diffusion.noise_schedule!r}",
             "leave out --noise-schedule, or --start-from",
         )
-    return Shape(dit=start.dit, diffusion=start.diffusion, autoencoder=start.autoencoder)
+    return Shape(dit=start.dit, diffusion=start.diffusion, autoencoder=start.autoencoder, known=start.classes)
 
 
 def _require_same(name: str, theirs: object, ours: object, config: TrainConfig) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from kind_core.autoencoder import find_autoencoder, hash_autoencoder
+from kind_core.autoencoder import AUTOENCODER_NAME, find_autoencoder, hash_autoencoder
 from kind_core.checkpoint import load_checkpoint
 from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
@@ -71,6 +71,12 @@ def require_same_autoencoder(base: Path, photos: TrainingSet) -> None:
             f"the latents in {photos.folder} are of another autoencoder than that of {base}",
             f"encode the photos with --autoencoder {find_autoencoder(base)}",
         )
+
+
+def check_origin(origin: str | Path | None, photos: TrainingSet) -> None:
+    """The same for what weights are taken over from, if anything, where an autoencoder lies there."""
+    if origin is not None and (Path(origin) / AUTOENCODER_NAME).is_dir():
+        require_same_autoencoder(Path(origin), photos)
 
 
 def require_same_kind(train: TrainingSet, held_out: TrainingSet) -> None:
