@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -146,7 +147,8 @@ def _read_classes(index: Mapping[str, Any], path: Path, num_labels: int) -> tupl
     return tuple(classes)
 
 
-def _read_autoencoder(folder: Path, index: Mapping[str, Any]) -> AutoencoderConfig | None:
+def _read_autoencoder(folder: Path, index: Mapping[str, Any] = MappingProxyType({})) -> AutoencoderConfig | None:
+    """That of the pipeline that `index` describes, or of a folder that nothing describes."""
     if not (folder / "config.json").is_file():
         if index.get(AUTOENCODER_FOLDER) not in (None, [None, None]):  # how diffusers names what is left out
             message = f"{folder.parent / _INDEX_NAME} names a {AUTOENCODER_FOLDER}, but {folder} has no config.json"

@@ -315,6 +315,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "labels below zero": (lambda c: damage_index(c, "labels", -1), "has labels of"),
     "index cut": (lambda c: cut(c / "index.safetensors"), r"index\.safetensors is damaged"),
+    "index a pointer": (lambda c: (c / "index.safetensors").write_bytes(POINTER), "is a Git LFS pointer"),
+    "autoencoder a pointer": (
+        lambda c: (c / "autoencoder" / "diffusion_pytorch_model.safetensors").write_bytes(POINTER),
+        "is a Git LFS pointer",
+    ),
     "index gone": (lambda c: (c / "index.safetensors").unlink(), r"index\.safetensors is damaged or missing"),
     "no settings": (lambda c: damage_settings(c, settings=None), "has settings None, expected an object"),
     "an unknown setting": (lambda c: damage_settings(c, new=1), "has a setting 'new' that this program does not know"),

@@ -152,6 +152,23 @@ def test_a_broken_state_is_named(run: Path, name: str, content: bytes | None) ->
     assert "\n" not in caught.value.message
 
 
+def test_a_state_that_git_lfs_left_behind_is_named(run: Path) -> None:
+    (run / "state" / "state.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(CheckpointError, match=r"state\.safetensors is a Git LFS pointer"):
+        make_trainer(run, resume=True)
+
+
+@pytest.mark.parametrize("line", [b"not json\n", b'{"loss": 1}\n', b"[]\n", b'{"step": "two"}\n', b"\xff\0\n"])
+def test_broken_lines_of_metrics_stop_no_run(run: Path, line: bytes) -> None:
+    file = run / "metrics.jsonl"
+    before = file.read_bytes()
+    file.write_bytes(line + before)
+    make_trainer(run, resume=True, images=16).run()
+    steps = [json.loads(one)["step"] for one in file.read_text().splitlines()]
+    assert steps == sorted(steps)
+    assert steps[-1] == 4
+
+
 def test_a_state_cut_short_is_named(run: Path) -> None:
     file = run / "state" / "state.safetensors"
     file.write_bytes(file.read_bytes()[:-100])

@@ -27,7 +27,7 @@ from kind_core.errors import ClassNameError, ConfigError, DataError
 from kind_core.files.json_files import read_json, read_object
 from kind_core.files.litter import is_hidden
 from kind_core.files.staging import PART, staged
-from kind_core.files.weight_files import is_pointer
+from kind_core.files.weight_files import find_misfit, is_pointer
 
 CACHE_NAME = "cache.json"
 INDEX_NAME = "index.safetensors"
@@ -214,6 +214,8 @@ def read_index(folder: Path, num_latents: int, classes: Sequence[ClassInfo]) -> 
     """The latent and the label of each photo, long (n,) both; every class has a photo."""
     file = folder / INDEX_NAME
     try:
+        if file.is_file() and is_pointer(file):
+            raise DataError(f"{file} is a Git LFS pointer, not the data", "git lfs pull brings it")
         index = load_file(file) if file.is_file() else {}
     except (SafetensorError, OSError, ValueError) as error:
         raise DataError(f"{file} is damaged: {error}", _AGAIN) from error
@@ -233,17 +235,16 @@ def read_index(folder: Path, num_latents: int, classes: Sequence[ClassInfo]) -> 
 
 def check_autoencoder(folder: Path, settings: CacheSettings) -> None:
     """Raise DataError where the autoencoder that made the latents does not lie beside them, whole."""
-    from safetensors import safe_open
-
     place = folder / AUTOENCODER_NAME
     hint = f"copy the autoencoder of the cache into {place}"
     try:
         found = read_autoencoder(place)
-        with safe_open(find_weights(place), "pt") as weights:
-            weights.keys()
+        misfit = find_misfit(find_weights(place))
     except (ConfigError, SafetensorError, OSError) as error:
         reason = error.message if isinstance(error, ConfigError) else f"{find_weights(place)} is damaged: {error}"
         raise DataError(f"the cache {folder} has lost its autoencoder: {reason}", hint) from error
+    if misfit is not None:
+        raise DataError(f"{find_weights(place)} {misfit}", hint)
     if differs_in_scale(settings.autoencoder, found):
         raise DataError(
             f"{folder / CACHE_NAME} says {_describe_scale(settings.autoencoder)}, but its autoencoder means "

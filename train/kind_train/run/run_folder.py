@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from kind_core.checkpoint_config import is_checkpoint_file
 from kind_core.errors import CheckpointError, ConfigError, OutputError
-from kind_core.files.json_files import read_json
+from kind_core.files.json_files import parse_json, read_json
 from kind_core.files.litter import is_bare
 from kind_core.files.staging import PART, check_output, folder_kind, recover, staged
+from kind_core.files.weight_files import is_pointer
 from kind_train.config import HELD_OUT_NAME, TrainConfig
 from kind_train.config import OPTIONS_NAME as OPTIONS_NAME
 from kind_train.options_file import check_options
@@ -150,6 +151,8 @@ def read_state(folder: Path, identity: Mapping[str, Any], device: torch.device) 
                 "resume it with that, or train into another --output",
             )
     try:
+        if is_pointer(place / _TENSORS_NAME):
+            raise CheckpointError(f"{place / _TENSORS_NAME} is a Git LFS pointer", "git lfs pull brings the state")
         tensors = load_file(place / _TENSORS_NAME, device=str(device))
     except (SafetensorError, OSError) as error:
         raise _broken(place, error) from error
@@ -166,8 +169,8 @@ def trim_metrics(folder: Path, step: int) -> None:
     file = folder / METRICS_NAME
     if not file.exists():
         return
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and _is_up_to(line, step)]
     if kept != lines:
         with staged(file, PART, force=True) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
@@ -183,6 +186,15 @@ def append_metrics(folder: Path, record: Mapping[str, float]) -> None:
     except OSError as error:
         message = f"cannot write {file}: {error.strerror or error}"
         raise OutputError(message, "mend that, then continue with --resume") from error
+
+
+def _is_up_to(line: str, step: int) -> bool:
+    """Whether a line of metrics is of a step up to this one; what a failing disk left is of none."""
+    try:
+        data = parse_json(line)
+    except ValueError:
+        return False
+    return isinstance(data, dict) and isinstance(data.get("step"), int | float) and bool(data["step"] <= step)
 
 
 def _read_numbers(place: Path) -> dict[str, Any]:
