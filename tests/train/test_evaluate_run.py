@@ -146,7 +146,8 @@ class _Judge:
 def test_photos_in_both_data_are_told(work: Path) -> None:
     told: list[str] = []
     one = request(work, checkpoint=work / "checkpoint", val_data=work / "train", cross_count=0)
-    evaluate(one, networks=(), judge=_Judge(), tell=told.append)
+    with pytest.raises(DataError, match="expected disjoint sets"):  # where most are shared
+        evaluate(one, networks=(), judge=_Judge(), tell=told.append)
     assert [line.partition(":")[0] for line in told] == [
         f"18 of the 18 photos of --val-data are in --data too, such as {sorted((work / 'train').rglob('*.png'))[0]}"
     ]

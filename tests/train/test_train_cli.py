@@ -221,12 +221,16 @@ def test_photos_in_both_data_are_told_by_their_files(data: Path, tmp_path: Path)
     write_folder(tmp_path / "val", make_photos(6, seed=5))
     given = ("--data", data, "--val-data", tmp_path / "val", "--output", tmp_path / "run", *FAST)
     assert "are in --data too" not in call(*given).stderr
+    assert "left out" not in call(*given, "--force").stderr
+    (tmp_path / "val" / "zebra").mkdir()
+    (tmp_path / "val" / "zebra" / "1.png").write_bytes(encode(make_photos(1, seed=9).images[0]))
     copy = tmp_path / "val" / "class_1" / "renamed.png"
     copy.write_bytes((data / "class_1" / "001.png").read_bytes())
     result = call(*given, "--force")
     assert result.exit_code == 0, result.stderr
     expected = f"1 of the 7 photos of --val-data are in --data too, such as {copy}: "
     assert expected in " ".join(result.stderr.split())
+    assert f"left out in {tmp_path / 'val'}: 1 photos of classes that are not asked for: 'zebra'" in result.stderr
 
 
 @pytest.mark.parametrize(

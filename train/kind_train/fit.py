@@ -17,6 +17,7 @@ from kind_train.config import TrainConfig
 from kind_train.data.holding_out import SplitRecord, describe_overlap, read_split, split_and_record
 from kind_train.data.latents import is_cache, open_cache
 from kind_train.data.photo_set import TrainingSet, load_photos
+from kind_train.data.photo_source import describe_unasked
 from kind_train.display import show_progress
 from kind_train.recipe import check_recipe
 from kind_train.run.journal import tracked
@@ -133,6 +134,8 @@ def _load_set(
         latents = open_cache(Path(path))
         if config.flip and not latents.settings.flip:
             raise ConfigError(f"{path} holds no mirror images", "train with --no-flip, or cache with --flip")
+        if (unasked := describe_unasked(path, latents.classes, latents.labels.tolist(), classes)) is not None:
+            say(console, unasked, style="yellow")
         return latents.choose(classes)
     shape = pick_shape(config)
     check_inputs(shape, (3, shape.dit.sample_size, shape.dit.sample_size))

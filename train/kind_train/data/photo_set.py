@@ -18,7 +18,7 @@ from kind_core.classes import ClassInfo
 from kind_core.errors import DataError
 from kind_train.data.decoding import UnreadableImage, decode_photo
 from kind_train.data.holding_out import split_photos as split_photos
-from kind_train.data.photo_source import Source
+from kind_train.data.photo_source import Source, describe_unasked
 from kind_train.data.sources import open_source
 from kind_train.data.training_set import Draw as Draw
 from kind_train.data.training_set import TrainingSet as TrainingSet
@@ -164,7 +164,8 @@ def load_photos(
     source = open_source(path, output)
     kept = source.choose(classes)
     require_photos(source, kept)
-    for line in source.notes:
+    unasked = describe_unasked(source.path, source.classes, source.labels, classes)
+    for line in (*source.notes, *filter(None, [unasked])):
         tell(line)
     total = sum(map(set(kept).__contains__, source.labels))
     images = np.empty((total, 3, size, size), np.uint8)

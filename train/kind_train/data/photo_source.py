@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,6 +55,23 @@ class Source:
             is_typed = isinstance(classes[0], str)
             held = ", ".join(info.name if is_typed else f"{info.name} ({info.id})" for info in self.classes)
             raise ClassNameError(error.message, f"{self.path} holds {held}") from error
+
+
+def describe_unasked(
+    path: str, held: Sequence[ClassInfo], labels: Iterable[int], asked: Sequence[str] | Sequence[ClassInfo]
+) -> str | None:
+    """A line about photos of classes that a model, or the set that it is trained on, does not have; None without any.
+
+    Who types classes knows that the others are left out.
+    """
+    if not asked or isinstance(asked[0], str):
+        return None
+    ids = {info.id for info in asked if isinstance(info, ClassInfo)}
+    counts = Counter(label for label in labels if held[label].id not in ids)
+    if not counts:
+        return None
+    some = ", ".join(repr(held[label].name) for label in sorted(counts)[:3]) + (", ..." if len(counts) > 3 else "")
+    return f"left out in {path}: {counts.total()} photos of classes that are not asked for: {some}"
 
 
 def make_classes(path: str, names: Sequence[str]) -> tuple[ClassInfo, ...]:
