@@ -80,7 +80,7 @@ def _name_row(info: ClassInfo, font: ImageFont.FreeTypeFont | ImageFont.ImageFon
         mask = font.getmask(letter)
         return letter.isspace() or (mask.getbbox(), bytes(mask)) != missing
 
-    texts = (info.name, info.id)
+    texts = (info.name[:width], info.id[:width])  # a letter has a pixel at least
     text = clean(next((text for text in texts if all(map(has, text))), ""))
     while text and font.getlength(text) > width:
         text = text[:-2].rstrip() + "\u2026"

@@ -96,7 +96,7 @@ def test_small_pictures_are_enlarged_until_they_can_be_seen(height: int, expecte
 
 def test_each_row_of_a_class_grid_stands_under_its_name() -> None:
     panda, cat, long = (
-        ClassInfo(id=id, names=(name,)) for id, name in (("p", "giant panda"), ("neko", "猫"), ("l", "w" * 99))
+        ClassInfo(id=id, names=(name,)) for id, name in (("p", "giant panda"), ("neko", "猫"), ("l", "w" * 20_000))
     )
     rows = [(info, [stripes(), stripes()]) for info in (panda, cat, long)]
     grid = np.asarray(make_class_grid(rows, 64))
