@@ -7,7 +7,9 @@ lines by `echo_lines`, tables and bars by `kind_core.console.tables`.
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Iterable
 
 # Controls of ASCII and of Latin-1, line and paragraph separators, what turns the direction of writing, lone surrogates.
@@ -33,6 +35,12 @@ def echo(line: str = "", *, err: bool = False) -> None:
 def tell(line: str) -> None:
     """Print a line of an error to stderr, which --quiet does not silence."""
     _write(clean(line), err=True)
+
+
+def announce_loading() -> None:
+    """Say that PyTorch is being loaded, which takes seconds, where it is not loaded yet; of several processes, one."""
+    if "torch" not in sys.modules and os.environ.get("RANK", "0") == "0":
+        echo("loading PyTorch", err=True)
 
 
 def verbosity() -> int:

@@ -66,8 +66,10 @@ def test_a_run_from_a_folder_ends_with_a_checkpoint(data: Path, tmp_path: Path) 
     )
     assert said[2] == "1 unreadable images skipped: it is of no format that is read here (1)"
     assert re.fullmatch(r"9 photos, 3 held out, 3 classes; 0\.\d\dM parameters on cpu", said[3])
-    assert re.fullmatch(r"about [\d.]+ minutes for 16 images, by one step that was tried", said[4])
-    assert re.fullmatch(r"images 16/16 loss [\d.]+ held-out [\d.]+ \| \d+ images/s \| 0:00:00 left", said[5])
+    rates = "16 images in batches of 4, learning rate 0.001, no warm-up, falling over the last 30%, average 0.9995"
+    assert said[4] == rates
+    assert re.fullmatch(r"about [\d.]+ minutes for 16 images, by one step that was tried", said[5])
+    assert re.fullmatch(r"images 16/16 loss [\d.]+ held-out [\d.]+ \| \d+ images/s \| 0:00:00 left", said[6])
     load_checkpoint(tmp_path / "run" / "best")
     assert (tmp_path / "run" / "samples" / "000000016.png").exists()
 

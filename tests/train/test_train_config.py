@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_training import make_config
+from tiny_training import TINY_DIFFUSION, TINY_DIT, make_config, make_photos
 
+from kind_core.config import ModelConfig
 from kind_core.errors import ConfigError
+from kind_samples import sample_checkpoint
 from kind_train.config import TrainConfig
-from kind_train.options_file import load_options
+from kind_train.options_file import configure, load_options
+from kind_train.preset_options import PRESET_OPTIONS
 from kind_train.start.shape import pick_shape
 
-GIVEN = {"data": "photos", "output": "run"}
+GIVEN: dict[str, Any] = {"data": "photos", "output": "run"}
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "train.md"
 
 
 def test_the_recipe_of_the_paper_is_one_word_and_what_is_given_wins(tmp_path: Path) -> None:
@@ -42,7 +48,7 @@ def test_flags_win_over_yaml_and_yaml_over_defaults(tmp_path: Path) -> None:
     config = load_options(file, flags)
     assert (config.data, config.images, config.batch_size, config.flip) == ("from-yaml", 2000, 16, False)
     assert config.classes == ("a", "b")
-    assert config.learning_rate == TrainConfig(**GIVEN).learning_rate
+    assert (config.learning_rate, config.weight_decay) == (6e-4, TrainConfig(**GIVEN).weight_decay)
 
 
 def test_what_is_written_beside_a_run_is_read_back_as_it_was(tmp_path: Path) -> None:
@@ -163,3 +169,42 @@ def test_without_warm_up_and_decay_the_learning_rate_is_constant() -> None:
     config = make_config(Path("run"), images=1001, batch_size=10, learning_rate=0.3)
     assert {config.learning_rate_at(step) for step in range(config.num_steps)} == {0.3}
     assert config.num_steps == 101  # the last batch is whole
+
+
+def test_a_preset_says_how_it_is_trained_and_what_is_given_wins(tmp_path: Path) -> None:
+    """The default trains the default: at 1e-4 the sample learns nothing worth looking at in its hours."""
+    plain = configure(**GIVEN)
+    assert (plain.preset_name, plain.images, plain.learning_rate) == ("sample", 590_000, 6e-4)
+    assert (plain.warmup_images, plain.decay_fraction, plain.ema_decay) == (5_000, 0.3, 0.9995)
+    assert configure(**GIVEN, preset="dit-sample") == replace(plain, preset="dit-sample")
+    assert configure(**GIVEN, preset="sample-64-cpu").perceptual == 0.15
+    assert configure(**GIVEN, preset="Garments").batch_size == 16
+    latents = configure(**GIVEN, preset="kind-l/4")
+    assert (latents.num_steps, latents.learning_rate_at(0), latents.decay_fraction) == (300_000, 1e-4, 0)
+    assert configure(**GIVEN, images=10_000).warmup_images == 500
+    given = load_options(write(tmp_path, "warmup_images: 0\n"), {**GIVEN, "learning_rate": 2e-4})
+    assert (given.learning_rate, given.warmup_images, given.decay_fraction) == (2e-4, 0, 0.3)
+    assert load_options(write(tmp_path, given.to_yaml()), {}) == given
+
+
+def test_who_starts_from_weights_trains_as_their_preset_does(tmp_path: Path) -> None:
+    garments = configure(**GIVEN, start_from=str(sample_checkpoint("garments")))
+    assert (garments.learning_rate, garments.batch_size, garments.preset) == (8e-4, 16, None)
+    other = ModelConfig(dit=TINY_DIT, diffusion=TINY_DIFFUSION, classes=make_photos().classes)
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "config.json").write_text(json.dumps(other.to_dict()))
+    plain = TrainConfig(**GIVEN, start_from=str(tmp_path / "tiny"))
+    assert configure(**GIVEN, start_from=plain.start_from) == plain
+    assert configure(**GIVEN, start_from="nowhere") == replace(plain, start_from="nowhere")  # refused later
+
+
+def test_the_guide_says_what_the_presets_say() -> None:
+    rows = [row for row in GUIDE.read_text().splitlines() if row.startswith("| `") and row.count("|") == 9]
+    for name, row in zip((*PRESET_OPTIONS, "kind-b/2"), rows, strict=True):
+        config = configure(**GIVEN, preset=name)
+        figures = (
+            f"{config.images:,}", config.batch_size, f"{config.learning_rate:.4f}", f"{config.warmup_images:,}",
+            f"{config.decay_fraction:.0%}".replace("%", " %"), f"{config.ema_decay:g}",
+        )  # fmt: skip
+        assert [cell.strip() for cell in row.split("|")[2:8]] == [str(figure) for figure in figures]
+        assert name in row

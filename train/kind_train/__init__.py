@@ -1,6 +1,6 @@
 """Diversion training, adaptation and evaluation of KIND models; the command line is `kind-train`.
 
-    result = fit_model(TrainConfig(data="photos", output="run", images=500_000))
+    result = fit_model(configure(data="photos", output="run"))
 
 These names are what users may rely on; everything else may change. Importing the package loads nothing heavy.
 """
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kind_train.data import load_photos
     from kind_train.evaluate.run import EvaluationRequest
     from kind_train.fit import FitResult, fit_model
+    from kind_train.options_file import configure
     from kind_train.start.convert import convert_checkpoint
     from kind_train.start.from_dit import InitRequest
 
@@ -24,6 +25,7 @@ __all__ = [
     "FitResult",
     "InitRequest",
     "TrainConfig",
+    "configure",
     "convert_checkpoint",
     "fit_model",
     "load_photos",
@@ -36,6 +38,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "data": ["load_photos"],
         "evaluate.run": ["EvaluationRequest"],
         "fit": ["FitResult", "fit_model"],
+        "options_file": ["configure"],
         "start.convert": ["convert_checkpoint"],
         "start.from_dit": ["InitRequest"],
     },

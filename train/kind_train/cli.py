@@ -22,7 +22,7 @@ def main() -> None:
 
     \b
     Example:
-      kind-train fit --data photos.parquet --output run --images 250000
+      kind-train fit --data photos/ --output run
     """
 
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from kind_core.errors import ConfigError
+from kind_train.preset_options import DEFAULT_PRESET, RECIPES
 
 REPORTS = ("tensorboard", "wandb", "csv")
-DEFAULT_PRESET = "sample"
 OPTIONS_NAME, HELD_OUT_NAME = "options.yaml", "held_out.json"  # in the folder of a run
 TAILORS = "tailors"
 # Ways of adapting a base, each a file of `kind_train.methods`.
@@ -34,22 +34,6 @@ FACTORS = ("free", "cayley")
 CONSTRUCTIONS = ("laptop-diff", "heur-lg", "auto-lg")  # of smaller models, see `kind_train.start.shrinking`
 PRECISIONS = ("auto", "fp32", "bf16")
 MAX_BATCH_SIZE = 65_536  # twice the largest that anybody trained images with
-# What one word sets of a run, under everything that is given. `paper`: 300K steps of pre-training at a constant rate.
-RECIPES: dict[str, dict[str, Any]] = {
-    "paper": {
-        "preset": "kind-b/2",
-        "images": 256 * 300_000,
-        "batch_size": 256,
-        "learning_rate": 1e-4,
-        "warmup_images": 0,
-        "decay_fraction": 0.0,
-        "weight_decay": 0.0,
-        "max_grad_norm": math.inf,
-        "ema_decay": 0.9999,
-        "label_dropout": 0.1,
-        "flip": True,
-    }
-}
 # What an option annotated so may hold, and how an error calls that. A bool is an int to Python, but not to a user.
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "text"),

@@ -10,6 +10,7 @@ from typing import Any
 from kind_core.checkpoint_config import read_config
 from kind_core.errors import ConfigError
 from kind_train.config import TrainConfig
+from kind_train.evaluate.features import find_packages
 from kind_train.places import require_data, require_device
 from kind_train.run.journal import check_tracker
 from kind_train.run.run_folder import check_run_folder
@@ -24,6 +25,8 @@ def check_run(config: TrainConfig, *, resume: bool, force: bool) -> None:
         if path is not None:
             require_data(path)
     check_tracker(config.report_to)
+    if config.perceptual:
+        find_packages()
     require_device(config.device)
     pick_shape(config)  # reads the config of what it starts from
 

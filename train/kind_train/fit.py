@@ -75,6 +75,7 @@ def _fit(config: TrainConfig, console: Console, processes: Processes, *, resume:
         f"{len(train)} photos, {len(held_out)} held out, {len(train.classes)} classes; "
         f"{count / 1e6:.2f}M parameters on {trainer.device}",
     )
+    say(console, _describe_rates(config))
     if not resume and (news := shape.describe_new(train.classes)) is not None:
         say(console, news, style="yellow")
     if trainer.model_config.provenance.training:
@@ -149,6 +150,18 @@ def _load_set(
             tell=lambda line: say(console, line, style="yellow"),
             output=Path(config.output),
         )
+
+
+def _describe_rates(config: TrainConfig) -> str:
+    """What of the options decides how well it trains, most of which the preset says."""
+    parts = [
+        f"{config.images:,} images in batches of {config.batch_size}",
+        f"learning rate {config.learning_rate:g}",
+        f"warm-up over {config.warmup_images:,} images" if config.warmup_images else "no warm-up",
+        f"falling over the last {config.decay_fraction:.0%}" if config.decay_fraction else "constant to the end",
+        f"average {config.ema_decay:g}",
+    ]
+    return ", ".join(parts + ([f"perceptual {config.perceptual:g}"] if config.perceptual else []))
 
 
 def _describe_estimate(seconds: float, images: int) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 from kind_core.console.commands import split_names
 from kind_core.errors import ConfigError
 from kind_core.files.regular_files import read_text
-from kind_train.config import OPTIONS_NAME, RECIPES, TrainConfig
+from kind_train.config import OPTIONS_NAME, TrainConfig
+from kind_train.preset_options import RECIPES, preset_options
 
 _MAX_DEPTH = 8  # of YAML: options are values and lists of names
 
@@ -22,7 +23,7 @@ def load_options(
 ) -> TrainConfig:
     """Options from a YAML file (if any) with `flags` over them; None flags and an empty tuple count as not given.
 
-    `defaults` says what the options that are given imply for others.
+    `defaults` says what the options that are given imply for others; what nobody says is the preset's.
     """
     options: dict[str, Any] = _read_yaml(path) if path is not None else {}
     options |= {name: value for name, value in flags.items() if value is not None and value != ()}
@@ -30,10 +31,19 @@ def load_options(
     _refuse_unknown(options, known)
     recipe = options.get("recipe")
     options = {**defaults(options), **(RECIPES.get(recipe, {}) if isinstance(recipe, str) else {}), **options}
+    options = {**preset_options(options), **options}
     for name in ("data", "output"):
         if name not in options:
             raise ConfigError(f"no {name} given", f"add --{name} or `{name}:` in the YAML file")
     return TrainConfig(**{name: _from_yaml(value, known[name]) for name, value in options.items()})
+
+
+def configure(**options: Any) -> TrainConfig:
+    """Options of a run by name, as `kind-train fit` takes them: what is not given is that of the preset.
+
+    Raises ConfigError for an unknown name, and for a value that does not fit.
+    """
+    return load_options(None, options)
 
 
 def gather_options(

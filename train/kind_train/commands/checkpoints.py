@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kind_core.console import echo
+from kind_core.console import announce_loading, echo
 from kind_core.console.commands import PlainCommand, report_errors, split_names
 from kind_core.console.vocabulary import Named
 from kind_core.samplers import SAMPLERS
@@ -47,6 +47,7 @@ def init(classes: tuple[str, ...], as_json: bool, **options: Any) -> None:
       kind-train init --from-dit DiT-XL-2-256 --preset kind-xl/2 -o start
       kind-train init --from-dit dit/ --learngene-rank 300 --tailor-rank 4 --classes "goldfish,lemon" -o start
     """
+    announce_loading()
     from kind_train.start.from_dit import InitRequest
     from kind_train.start.init_session import run_init
 
@@ -100,6 +101,7 @@ def add(base: Path, source: Path, classes: tuple[str, ...]) -> None:
     Example:
       kind-train add base run/best
     """
+    announce_loading()
     from kind_core.growth import add_classes
 
     for info in add_classes(base, source, split_names(classes)):
@@ -135,6 +137,7 @@ def convert(source: Path, output: Path | None, output_option: Path | None, **opt
       kind-train convert run/best my-model --author "A. Uthor" --licence apache-2.0 --trained-on "my own photos"
     """
     place = choose_output(output, output_option)
+    announce_loading()
     from kind_train.start.convert import convert_checkpoint
 
     size_bytes = convert_checkpoint(source, place, **options)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from kind_core.console import announce_loading
 from kind_core.console.commands import PlainCommand, parse_counts, report_errors, split_names
 from kind_core.console.vocabulary import Named
 from kind_train.benchmark.suite import SUITES
@@ -72,6 +73,7 @@ def benchmark(suite: str, methods: tuple[str, ...], list_cells: bool, seeds: str
     chosen = found.choose(split_names(methods))
     check_benchmark(options, is_trained=isinstance(found, TrainingSuite))
     options["seeds"] = () if seeds is None else parse_counts("seeds", seeds)
+    announce_loading()
     from kind_train.benchmark.session import run_benchmark
 
     run_benchmark(found, chosen, options, list_cells=list_cells)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from kind_core.console import announce_loading
 from kind_core.console.commands import PlainCommand, parse_interval, report_errors, split_names
 from kind_core.console.vocabulary import Named
 from kind_core.errors import ConfigError
@@ -37,6 +38,7 @@ def classifier(classes: tuple[str, ...], **options: Any) -> None:
     for path in (options["data"], options["val_data"]):
         if path is not None:
             require_data(path)
+    announce_loading()
     from kind_train.evaluate.classifier_session import run_classifier
 
     run_classifier(classes=split_names(classes), **options)
@@ -128,6 +130,7 @@ def evaluate(
 
     real = options.pop("real")
     check_evaluation(options, real)
+    announce_loading()
     from kind_train.evaluate.session import REPORT, run_against, run_evaluation
 
     if output is not None:

@@ -36,13 +36,35 @@ data_options = with_options(
     click.option("--classes", multiple=True, help="Train these classes only (comma or repeated)."),
     click.option("--output", help="Run folder."),
 )
+
+
+def rate_options(*, is_of_preset: bool) -> Callable[[_F], _F]:
+    """What a preset decides where a model is trained from its start, with the defaults of every other run."""
+
+    def default(plain: str) -> str:
+        return "[the preset's]" if is_of_preset else f"[{plain}]"
+
+    return with_options(
+        click.option("--batch-size", type=int, help=f"Images an update, over all processes {default('64')}."),
+        click.option(
+            "--warmup-images", type=int, help=f"Warm the learning rate up over so many images {default('0')}."
+        ),
+        click.option(
+            "--decay-fraction",
+            type=float,
+            help=f"Let the learning rate fall to zero over the last share {default('0')}.",
+        ),
+        click.option(
+            "--ema-decay", type=float, help=f"How much of the average stays at each update {default('0.9999')}."
+        ),
+        click.option("--save-every", type=int, help=f"Images between checkpoints {default('20000')}."),
+        click.option("--sample-every", type=int, help=f"Images between sample grids {default('20000')}."),
+    )
+
+
 run_options = with_options(
-    click.option("--batch-size", type=int, help="Images an update, over all processes [64]."),
-    click.option("--warmup-images", type=int, help="Warm the learning rate up over so many images [0]."),
-    click.option("--decay-fraction", type=float, help="Let the learning rate fall to zero over the last share [0]."),
     click.option("--weight-decay", type=float, help="How much weights shrink, times the learning rate [0]."),
     click.option("--max-grad-norm", type=float, help="Longer gradients are shortened to this [1.0]."),
-    click.option("--ema-decay", type=float, help="How much of the average stays at each update [0.9999]."),
     click.option("--flip/--no-flip", default=None, help="Mirror half of the images [on]."),
     click.option("--seed", type=int, help="Seed of weights, order of photos and noise [0]."),
     click.option("--device", help="auto, cpu, cuda, cuda:1 ... [auto]."),
@@ -60,8 +82,6 @@ run_options = with_options(
         help="Compute each block twice instead of keeping what it computed [off].",
     ),
     click.option("--compile/--no-compile", default=None, help="Compile the model with torch.compile [off]."),
-    click.option("--save-every", type=int, help="Images between checkpoints [20000]."),
-    click.option("--sample-every", type=int, help="Images between sample grids [20000]."),
     click.option("--report-to", type=Named(REPORTS), help="Send the metrics there, too [metrics.jsonl alone]."),
     click.option(
         "--stop-at-unreadable/--skip-unreadable",

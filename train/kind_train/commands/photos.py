@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kind_core.console import echo
+from kind_core.console import announce_loading, echo
 from kind_core.console.commands import PlainCommand, report_errors, split_names
 from kind_train.commands.options import choose_output, output_argument
 
@@ -45,6 +45,7 @@ def cache(**options: Any) -> None:
     from kind_train.places import require_data
 
     require_data(options["data"])
+    announce_loading()
     from kind_train.data.caching import CacheRequest, make_cache
     from kind_train.display import show_progress
 

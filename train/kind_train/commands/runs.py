@@ -8,20 +8,23 @@ from typing import Any
 
 import click
 
-from kind_core.console import echo
+from kind_core.console import announce_loading, echo
 from kind_core.console.commands import PlainCommand, parse_counts, report_errors, split_names
 from kind_core.console.vocabulary import Named
 from kind_core.errors import ConfigError
-from kind_train.commands.options import data_options, run_options
-from kind_train.config import ARMS, FACTORS, METHODS, RECIPES
+from kind_train.commands.options import data_options, rate_options, run_options
+from kind_train.config import ARMS, FACTORS, METHODS
+from kind_train.preset_options import PRESETS, RECIPES
 
 
 @click.command(cls=PlainCommand)
 @data_options
 @click.option(
     "--preset",
-    help="sample, sample-64, sample-64-cpu, kind-mobile, kind-l-206, kind-b/2, kind-l/2, dit-b/2 ... "
-    "[as --start-from, or sample].",
+    type=Named(PRESETS),
+    metavar="NAME",
+    help="What is trained, and how: of pixels sample, sample-64-cpu, garments or sample-64; of latents kind-b/2 (s, l, "
+    "xl, any patch), kind-mobile or kind-l-206; dit-... is a dense twin [as --start-from, or sample].",
 )
 @click.option(
     "--recipe", type=Named(RECIPES), help="The paper's pre-training, 256 x 300K of kind-b/2; other options win [none]."
@@ -47,16 +50,20 @@ from kind_train.config import ARMS, FACTORS, METHODS, RECIPES
 @click.option(
     "--perceptual",
     type=float,
-    help="Weight of a term for sharp pictures, by a classifier's first stages [0]; try 0.15.",
+    help="Weight of a term for sharp pictures, by a classifier's first stages [the preset's]; try 0.15.",
 )
 @click.option("--start-from", metavar="CHECKPOINT", help="Start from these weights; classes it lacks start at random.")
-@click.option("--images", type=int, help="Training images to see [250000].")
-@click.option("--learning-rate", type=float, help="Largest step of an update [1e-4]; 6e-4 suits `sample`.")
+@click.option("--images", type=int, help="Training images to see [the preset's].")
+@click.option("--learning-rate", type=float, help="Largest step of an update [the preset's].")
 @click.option("--label-dropout", type=float, help="Share of images trained with the null label [0.1].")
+@rate_options(is_of_preset=True)
 @run_options
 @report_errors
 def fit(config_file: Path | None, resume: bool, force: bool, match_blocks: str | None, **flags: Any) -> None:
     """Train a model by diversion; the best weights land in OUTPUT/best.
+
+    A preset says how it is trained, too: images, batch, learning rate with its warm-up and decay, average. What is
+    given wins, and the first lines say what holds.
 
     In several processes the batch is shared out; a run goes on with any number of them, sharded or not. Start them by
     torchrun, or by accelerate launch --multi_gpu, with or without GPUs.
@@ -80,6 +87,7 @@ def fit(config_file: Path | None, resume: bool, force: bool, match_blocks: str |
 @click.option("--tailor-rank", type=int, help="Rank of the new tailors, and budget of other methods [the base's].")
 @click.option("--images", type=int, help="Training images to see [50000].")
 @click.option("--learning-rate", type=float, help="Largest step of an update [the paper's: 1e-3, 1e-4 ...].")
+@rate_options(is_of_preset=False)
 @run_options
 @report_errors
 def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> None:
@@ -113,6 +121,7 @@ def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> 
 @click.option("--guidance", type=float, help="Guidance to build in [the teacher's].")
 @click.option("--images", type=int, help="Training images to see [100000].")
 @click.option("--learning-rate", type=float, help="Largest step of an update [2e-4].")
+@rate_options(is_of_preset=False)
 @run_options
 @report_errors
 def distill(config_file: Path | None, resume: bool, force: bool, steps: str | None, **flags: Any) -> None:
@@ -143,6 +152,7 @@ def _train(config_file: Path | None, resume: bool, force: bool, flags: dict[str,
     flags["classes"] = split_names(flags["classes"])
     config = gather_options(config_file, flags, resume=resume, defaults=adaptation_defaults)
     check_run(config, resume=resume, force=force)
+    announce_loading()
     from kind_train.fit import fit_model
 
     try:
