@@ -6,10 +6,16 @@ let package = Package(
     name: "KindRuntime",
     platforms: [.iOS(.v17), .macOS(.v14)],
     products: [
-        .library(name: "KindRuntime", targets: ["KindRuntime"])
+        .library(name: "KindRuntime", targets: ["KindRuntime"]),
+        .executable(name: "kind-draw", targets: ["KindDraw"]),
     ],
     targets: [
         .target(name: "KindRuntime", path: "runtimes/kind_runtimes/kits/ios/KindRuntime/Sources/KindRuntime"),
+        .executableTarget(
+            name: "KindDraw",
+            dependencies: ["KindRuntime"],
+            path: "runtimes/kind_runtimes/kits/ios/KindRuntime/Sources/KindDraw"
+        ),
         .testTarget(
             name: "KindRuntimeTests",
             dependencies: ["KindRuntime"],

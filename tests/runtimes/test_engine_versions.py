@@ -87,6 +87,9 @@ def test_the_swift_package_at_the_root_is_the_kits() -> None:
     own = (kit / "Package.swift").read_text()
     assert re.findall(r"platforms: .*", root) == re.findall(r"platforms: .*", own)
     assert re.findall(r'name: "(\w+)"', root) == re.findall(r'name: "(\w+)"', own)
+    assert re.findall(r"products: \[.*?\]", root, re.S) == re.findall(r"products: \[.*?\]", own, re.S)
     paths = re.findall(r'path: "(.*)"', root)
-    assert paths == [f"{folder}/Sources/KindRuntime", f"{folder}/Tests/KindRuntimeTests"]
+    assert paths == [
+        f"{folder}/{part}" for part in ("Sources/KindRuntime", "Sources/KindDraw", "Tests/KindRuntimeTests")
+    ]
     assert all((ROOT / path).is_dir() for path in paths)

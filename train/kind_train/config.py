@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
 from kind_core.errors import ConfigError
 from kind_train.preset_options import DEFAULT_PRESET, RECIPES

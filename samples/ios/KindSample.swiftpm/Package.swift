@@ -12,7 +12,7 @@ let package = Package(
             bundleIdentifier: "dev.kind.sample",
             displayVersion: "1.0",
             bundleVersion: "1",
-            appIcon: .placeholder(icon: .leaf),
+            appIcon: .asset("AppIcon"),
             accentColor: .presetColor(.green),
             supportedDeviceFamilies: [.phone, .pad],
             supportedInterfaceOrientations: [.portrait, .landscapeLeft, .landscapeRight]
@@ -26,7 +26,7 @@ let package = Package(
             name: "KindSample",
             dependencies: ["KindRuntime"],
             path: "Sources",
-            resources: [.copy("model.kind")]
+            resources: [.process("Assets.xcassets"), .copy("model.kind")]
         )
     ]
 )

@@ -5,10 +5,12 @@ let package = Package(
     name: "KindRuntime",
     platforms: [.iOS(.v17), .macOS(.v14)],
     products: [
-        .library(name: "KindRuntime", targets: ["KindRuntime"])
+        .library(name: "KindRuntime", targets: ["KindRuntime"]),
+        .executable(name: "kind-draw", targets: ["KindDraw"]),
     ],
     targets: [
         .target(name: "KindRuntime"),
+        .executableTarget(name: "KindDraw", dependencies: ["KindRuntime"]),
         .testTarget(
             name: "KindRuntimeTests",
             dependencies: ["KindRuntime"],
