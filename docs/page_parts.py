@@ -2,12 +2,13 @@
 
 {{ notebook("samples/x.ipynb") }}   becomes the notebook's cells and what they showed when they were last run,
 {{ source("samples/x.py") }}        the file,
-{{ help("kind_runtimes.cli", "kind-run") }}   what `kind-run --help` prints, and each of its subcommands.
+{{ help("kind_runtimes.cli", "kind-run") }}   what the options of `kind-run` and of each of its subcommands mean.
 """
 
 from __future__ import annotations
 
 import html
+import inspect
 import json
 import re
 from importlib import import_module
@@ -22,7 +23,6 @@ _CALL = re.compile(r'^\{\{ (notebook|source|help)\("([^"]+)"(?:, "([^"]+)")?\) \
 _EMPTY_LINES = re.compile(r"\n\s*\n")
 _ROOT = Path(__file__).parents[1]
 _WORKER = "iframe-worker.js"  # of npm's iframe-worker 1.0.4, MIT: the search from a folder, without another host
-_WIDTH = 88
 
 
 def on_config(config: Any) -> Any:
@@ -54,19 +54,46 @@ def render_source(file: str) -> str:
 
 
 def render_help(module: str, name: str) -> str:
-    """The help of a command and, where it is a group, of each command in it."""
+    """The options of a command and, where it is a group, each command in it: what it does, examples, options."""
     main: click.Group = import_module(module).main
-    context = click.Context(main, info_name=name, terminal_width=_WIDTH)
-    parts = [f"## {name}", _block_of_help(main, context)]
+    context = click.Context(main, info_name=name)
+    parts = [*_describe_text(main), f"### Options of {name}", _table_of_options(main, context)]
     for inner_name in main.list_commands(context):
         inner = main.commands[inner_name]
-        inner_context = click.Context(inner, info_name=inner_name, parent=context, terminal_width=_WIDTH)
-        parts += [f"### {name} {inner_name}", _block_of_help(inner, inner_context)]
+        inner_context = click.Context(inner, info_name=inner_name, parent=context)
+        usage = f"```text\n{inner.get_usage(inner_context).removeprefix('Usage: ')}\n```"
+        table = _table_of_options(inner, inner_context)
+        parts += [f"### {name} {inner_name}", usage, *_describe_text(inner), table]
     return "\n\n".join(parts)
 
 
-def _block_of_help(command: click.Command, context: click.Context) -> str:
-    return f"```text\n{command.get_help(context)}\n```"
+def _describe_text(command: click.Command) -> list[str]:
+    """The paragraphs of a command's text; those after a form feed or a backspace are laid out as they are."""
+    parts = []
+    for paragraph in inspect.cleandoc(command.help or "").partition("\f")[0].split("\n\n"):
+        lines = paragraph.removeprefix("\b\n").splitlines()
+        is_layout = paragraph.startswith("\b")
+        if is_layout:
+            parts.append(f"{lines[0]}\n\n```text\n" + "\n".join(line.strip() for line in lines[1:]) + "\n```")
+        else:
+            parts.append(html.escape(" ".join(lines), quote=False))
+    return parts
+
+
+def _table_of_options(command: click.Command, context: click.Context) -> str:
+    """Each option, what it means, and in brackets what holds without it; -q, -v and --help are those of all."""
+    options = [one for one in command.params if isinstance(one, click.Option)]
+    records = [record for one in options if (record := one.get_help_record(context)) is not None]
+    rows = [f"| {_code(spelled)} | {_cell(text)} |" for spelled, text in records]
+    return "\n".join(["| option | |", "|---|---|", *rows])
+
+
+def _code(text: str) -> str:
+    return f"<code>{_cell(text)}</code>"
+
+
+def _cell(text: str) -> str:
+    return html.escape(" ".join(text.split()), quote=False).replace("|", "&#124;").replace("*", "&#42;")
 
 
 def _render_cell(cell: dict[str, Any]) -> str:

@@ -54,7 +54,7 @@ def save_grown(path: Path, base: Path, addition: ModelConfig, model: KindDiT, *,
 
     Learngene and tailors of the base are its very files: linked where the file system can, otherwise copied.
     """
-    config = extend_config(read_config(base), addition.classes, addition.dit.ranks)
+    config = _with_training(extend_config(read_config(base), addition.classes, addition.dit.ranks), addition)
     num_old = config.dit.num_classes - addition.dit.num_classes
     with staged(path, CHECKPOINT, force=force) as folder:
         (folder / TAILORS_NAME).mkdir(parents=True)
@@ -93,7 +93,7 @@ def _add_classes(base: Path, source: Path, classes: Sequence[str]) -> tuple[Clas
     infos = tuple(theirs.classes[i] for i in chosen)
     if not infos:
         raise ConfigError(f"{source} has no class that {base} lacks", "adapt it to other classes first")
-    grown = extend_config(ours, infos, [theirs.dit.ranks[i] for i in chosen])
+    grown = _with_training(extend_config(ours, infos, [theirs.dit.ranks[i] for i in chosen]), theirs)
     for info in infos:
         # a file that config.json does not list is never read, whatever it is: one left behind is replaced
         with staged(tailor_path(base, info.id), PART, force=True) as file:
@@ -101,6 +101,13 @@ def _add_classes(base: Path, source: Path, classes: Sequence[str]) -> tuple[Clas
     with staged(base / CONFIG_NAME, PART, force=True) as file:
         _write_config(file, grown)
     return infos
+
+
+def _with_training(config: ModelConfig, addition: ModelConfig) -> ModelConfig:
+    """What is said of the training is that of the classes that were trained less far."""
+    if addition.training is None:
+        return config
+    return replace(config, training=addition.training.weaker(config.training))
 
 
 def _write_config(file: Path, config: ModelConfig) -> None:

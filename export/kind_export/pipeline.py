@@ -28,6 +28,7 @@ from kind_export.planning.for_request import make_planner, require_budget
 from kind_export.planning.plan import Choice, Considered, Plan, apply_choice
 from kind_export.prepared import Prepared
 from kind_export.report.collect import choose_devices, write_report
+from kind_export.report.words import warn_of_training
 from kind_export.request import ExportRequest
 from kind_export.rewrites import RewriteOptions, rewrite, rewrite_base
 from kind_export.rewrites.detach_classes import DetachedClass
@@ -146,6 +147,8 @@ def _export(
         )
         open_bundle(folder)
     notes = tuple(c.note for c in job.classes if c.note)
+    warning = warn_of_training(checkpoint.config.training)
+    notes += (warning,) if warning else ()
     return ExportResult(path=job.output, manifest=manifest, parities=parities, notes=notes)
 
 

@@ -10,6 +10,7 @@ from kind_core.config.diffusion import (
 from kind_core.config.dit import NORM_EPS, TIMESTEP_FREQUENCIES, DiTConfig
 from kind_core.config.model import FORMAT_VERSION, AutoencoderConfig, ModelConfig, Provenance
 from kind_core.config.presets import preset
+from kind_core.config.training import TrainingRecord
 
 __all__ = [
     "FLOW_PREDICTIONS",
@@ -23,6 +24,7 @@ __all__ = [
     "DiffusionConfig",
     "ModelConfig",
     "Provenance",
+    "TrainingRecord",
     "on_schedule",
     "preset",
 ]

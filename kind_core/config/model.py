@@ -10,11 +10,12 @@ from kind_core.classes import ClassInfo
 from kind_core.config.checks import is_whole, require_choice, require_known, require_number, require_positive
 from kind_core.config.diffusion import DiffusionConfig
 from kind_core.config.dit import DiTConfig
+from kind_core.config.training import TrainingRecord
 from kind_core.errors import CheckpointError, ConfigError
 from kind_core.samplers import Distillation
 
 FORMAT_VERSION = 2  # of a distilled model; the others are written as 1, which older programs read
-_FIELDS = {"format_version", "architecture", "diffusion", "autoencoder", "classes", "provenance"}
+_FIELDS = {"format_version", "architecture", "diffusion", "autoencoder", "classes", "provenance", "training"}
 _T = TypeVar("_T")
 
 
@@ -76,6 +77,7 @@ class ModelConfig:
     classes: tuple[ClassInfo, ...]
     autoencoder: AutoencoderConfig | None = None
     provenance: Provenance = Provenance()
+    training: TrainingRecord | None = field(default=None, compare=False)  # no part of what the model is
 
     def __post_init__(self) -> None:
         if (self.diffusion.distillation is None) != (self.dit.end_blocks == 0):
@@ -101,6 +103,7 @@ class ModelConfig:
             "classes": [{"id": c.id, "names": list(c.names)} for c in self.classes],
             # it came later: left out where nothing is known, older programs read on
             **({} if self.provenance == Provenance() else {"provenance": self.provenance.to_dict()}),
+            **({} if self.training is None else {"training": self.training.to_dict()}),
         }
 
     @classmethod
@@ -115,7 +118,7 @@ class ModelConfig:
                 "upgrade kind-diffusion",
             )
         require_known(data, _FIELDS, "config.json")
-        autoencoder = data.get("autoencoder")
+        autoencoder, training = data.get("autoencoder"), data.get("training")
         try:
             return cls(
                 dit=_build(DiTConfig, data["architecture"], "architecture"),
@@ -123,6 +126,7 @@ class ModelConfig:
                 classes=_build_classes(data["classes"]),
                 autoencoder=None if autoencoder is None else _build(AutoencoderConfig, autoencoder, "autoencoder"),
                 provenance=_build(Provenance, data.get("provenance", {}), "provenance"),
+                training=None if training is None else _build(TrainingRecord, training, "training"),
             )
         except KeyError as error:
             raise CheckpointError(f"config.json has no {error.args[0]!r}") from error

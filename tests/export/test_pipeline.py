@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
+from kind_core.config import TrainingRecord
 from kind_core.files.hashing import hash_file
 from kind_core.noise import start_noise
 from kind_core.precisions import PRECISIONS
@@ -32,6 +33,7 @@ from kind_runtimes.manifest import check_schema
 from tiny import CLASSES, tiny_config, tiny_model, tiny_model_config
 
 STEPS = 4
+BARELY = TrainingRecord(images=320, held_out_loss=0.9, mean_image_loss=1.0)
 OPTIONS = ["--classes", "panda", "--target", "all", "--steps", str(STEPS), "--sampler", "dpmpp", "--guidance", "2"]
 pytestmark = pytest.mark.slow
 
@@ -51,11 +53,22 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
     folder = tmp_path_factory.mktemp("export")
     dit = tiny_config(depth=1)
     config = tiny_model_config(dit, noise_schedule="squaredcos_cap_v2", prediction_type="sample")
+    config = replace(config, training=BARELY)
     checkpoint, output = folder / "model", folder / "panda.kind"
     save_checkpoint(checkpoint, config, tiny_model(dit))
     result = CliRunner().invoke(main, [*OPTIONS, "--json", "--checkpoint", str(checkpoint), "-o", str(output)])
     assert result.exit_code == 0, result.output
     return Export(checkpoint, open_bundle(output), result.stdout, result.stderr)
+
+
+def test_a_model_that_has_barely_trained_is_called_so_everywhere(export: Export) -> None:
+    """85 dB of closeness to a model that draws nothing is no good news."""
+    told = "The model has barely trained: held-out loss 0.9 after 320 images, 90\u00a0% of that of the mean image."
+    assert told in export.stderr
+    assert export.bundle.manifest.data["source"]["training"] == BARELY.to_dict()
+    page = (export.bundle.path / "report.html").read_text(encoding="utf-8")
+    assert 'class="warning"' in page
+    assert "held-out loss 0.9 after 320 images" in page
 
 
 def test_stdout_is_json_alone(export: Export) -> None:

@@ -111,8 +111,17 @@ def test_the_command_prints_what_it_measured(work: Path, tmp_path: Path) -> None
         ],
     )
     assert result.exit_code == 0, result.output
-    for words in ("all classes: distance", "precision", "classifier on held_out: entropy", "giant panda"):
+    for words in (
+        "all classes: distance",
+        "precision",
+        "classifier on held_out: entropy",
+        "giant panda",
+        "floor: that of",
+    ):
         assert words in result.stdout
+    # ImageNet lacks it: a sentence says why a figure is missing, and how it is had
+    assert "does not know glioma: no share is called as asked there" in result.stdout
+    assert "kind-train classifier" in result.stdout
     report = json.loads((tmp_path / "report.json").read_text())
     # no weights, no figure: neither of another network nor an empty one
     assert not {"fid", "sfid", "inception_score", "inception_precision", "inception_recall", "fdd"} & set(report)

@@ -61,6 +61,10 @@ class Objective:
         """The timestep that the network is told, as its scheduler will tell it; flow counts from 1."""
         return timesteps.float() + (1 if self._is_flow else 0)
 
+    def timesteps(self, conditions: Tensor) -> Tensor:
+        """The timesteps, long, that a network was told by `condition`."""
+        return conditions.long() - (1 if self._is_flow else 0)
+
     def target(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the network should answer."""
         if self.prediction_type == "epsilon":
@@ -81,6 +85,11 @@ class Objective:
         if self.prediction_type == "epsilon":
             return (noisy - sigma * answer) / alpha
         return alpha * noisy - sigma * answer
+
+    def answer(self, images: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """The answer to `noisy` that implies `images`: what `predicted_image` undoes."""
+        alpha, sigma = self._alpha(timesteps), self._sigma(timesteps)
+        return self.target(images, (noisy - alpha * images) / sigma, timesteps)
 
     def share_of_noise(self, timesteps: Tensor) -> Tensor:
         """sigma / (alpha + sigma): where on the straight path the same ratio of image to noise is, (batch,)."""

@@ -51,7 +51,7 @@ def draft_manifest(
         "initial_noise_scale": job.sampling.initial_noise_scale,
         "latents_shape": list(latents_shape(compact)),
         "noise_generator": NOISE_GENERATOR,
-        "source": {"checkpoint_sha256": checkpoint.sha256},
+        "source": _describe_source(checkpoint),
         "tools": {tool: version(tool) for tool in (*tools, "kind-diffusion")},
         "rewrites": describe_rewrites(compact) | _describe_cut(job.request),
         "targets": {
@@ -67,6 +67,12 @@ def draft_manifest(
         "files": {},
     }
     return parse_manifest(json.dumps(data), "the manifest draft")
+
+
+def _describe_source(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Which weights, and how far they were trained where they say so."""
+    training = checkpoint.config.training
+    return {"checkpoint_sha256": checkpoint.sha256, **({} if training is None else {"training": training.to_dict()})}
 
 
 def _describe_class(info: ClassInfo, opening: Opening, job: ExportJob) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kind_core.config import TrainingRecord
 from kind_export.report.charts import draw_bars, draw_columns, draw_ranges, draw_roofline
 from kind_export.report.plan_words import describe_plan
 from kind_export.report.words import (
@@ -18,6 +19,7 @@ from kind_export.report.words import (
     describe_guidance,
     describe_limits,
     describe_load,
+    describe_training,
     explain_form,
     format_bytes,
     format_count,
@@ -26,6 +28,7 @@ from kind_export.report.words import (
     format_percent,
     format_range,
     join_words,
+    warn_of_training,
 )
 from kind_runtimes.engine_rows import ENGINES
 from kind_runtimes.kits import kit_folder
@@ -57,6 +60,7 @@ def render_page(report: Report, preview: bytes | None, kits: Sequence[str] = ())
         "describe_guidance": describe_guidance,
         "range": format_range,
     }
+    training = _read_training(report)
     report = {**report, "forecasts": [{**one, "limits": describe_limits(one)} for one in report["forecasts"]]}
     return environment.get_template("report.html").render(
         report=report,
@@ -65,6 +69,8 @@ def render_page(report: Report, preview: bytes | None, kits: Sequence[str] = ())
         runtimes=join_words([ENGINES[name].title for name in report["targets"]]),
         preview=None if preview is None else _describe_preview(report, preview),
         headlines=_headlines(report),
+        training="" if training is None else describe_training(training),
+        training_warning=warn_of_training(training),
         charts=_charts(report),
         work_charts=_work_charts(report),
         range_charts=_range_charts(report),
@@ -82,6 +88,11 @@ def render_page(report: Report, preview: bytes | None, kits: Sequence[str] = ())
         loop_text=_loop(report),  # `loop` is Jinja's own
         command=_command(report),
     )
+
+
+def _read_training(report: Report) -> TrainingRecord | None:
+    training = report["source"].get("training")
+    return None if training is None else TrainingRecord(**training)
 
 
 def _draws_images(programs: Mapping[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,8 @@ def run_evaluation(
         return
     echo(f"judged by the {evaluation.judge}")
     open_console().print(_class_table(evaluation))
+    for line in _explain_classes(evaluation):
+        echo(line)
     floor = evaluation.overall_floor
     echo(
         f"all classes: distance {evaluation.overall.distance:.1f}, "
@@ -89,6 +91,9 @@ def run_evaluation(
         echo(
             f"classifier on {name}: entropy {one.entropy:.3f}, variance {one.variance:.3e}, kurtosis {one.kurtosis:.1f}"
         )
+    echo(
+        "entropy: how unsure the classifier is, 0 is sure; variance and kurtosis rise with sureness; held_out is the measure"
+    )
     for pair in evaluation.cross_class:
         echo(
             f"tailor {pair.tailor!r} with label {pair.label!r}: {pair.as_tailor_class.share:.0%} are called "
@@ -128,6 +133,24 @@ def run_against(
     open_console().print(table)
 
 
+def _explain_classes(evaluation: Evaluation) -> Iterator[str]:
+    """What the columns mean, and why a class has no share."""
+    yield (
+        "distance: Frechet distance of pictures to held-out photos, n of each; floor: that of training photos to them, "
+        "as near as pictures of this data come"
+    )
+    yield (
+        "nearest / held-out: how far pictures lie from the nearest training photo, beside how far held-out photos do; "
+        "well below 1 is a copier"
+    )
+    unknown = [one.name for one in evaluation.classes if one.generated_share is None]
+    if unknown:
+        yield (
+            f"the {evaluation.judge} does not know {', '.join(unknown)}: no share is called as asked there, distance and "
+            "recall stand; for the share train a judge of your own classes with kind-train classifier"
+        )
+
+
 def _metric_table(metrics: Mapping[str, Figure]) -> Table:
     table = Table(title="all classes, 95 % intervals")
     for heading in ("metric", "generated", "real photos", "n"):
@@ -155,7 +178,7 @@ def _class_table(evaluation: Evaluation) -> Table:
     for result in evaluation.classes:
         table.add_row(
             result.name,
-            *("" if one is None else f"{one.share:.0%}" for one in (result.generated_share, result.real_share)),
+            *("unknown" if one is None else f"{one.share:.0%}" for one in (result.generated_share, result.real_share)),
             f"{result.distance.distance:.0f}",
             f"{result.floor.distance:.0f}",
             str(result.floor.n),

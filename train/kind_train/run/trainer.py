@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from kind_core.checkpoint import hash_learngene, save_checkpoint
+from kind_core.config import TrainingRecord
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError
 from kind_core.growth import save_grown
@@ -37,8 +38,9 @@ from kind_train.run.forms import read_forms, set_forms, tune_forms
 from kind_train.run.grid import Decode, save_sample_grid
 from kind_train.run.interrupts import hold_interrupts
 from kind_train.run.loss_plot import draw_losses
-from kind_train.run.losses import Losses
+from kind_train.run.losses import Forward, Losses
 from kind_train.run.matching import Matching
+from kind_train.run.mean_image import read_mean_image
 from kind_train.run.memory import checkpoint_activations, gather, shard_model
 from kind_train.run.optimizer import DivertedAdamW
 from kind_train.run.perceptual import with_provenance
@@ -112,7 +114,7 @@ class Trainer:
             self.model_config = with_provenance(self.model_config, config.perceptual)
         torch.manual_seed(config.seed)
         self.model = KindDiT(self.model_config.dit).to(self.device)
-        self.held_out = held_out
+        self.photos, self.held_out = train, held_out
         self.objective = Objective(
             self.model_config.diffusion,
             self.device,
@@ -135,6 +137,7 @@ class Trainer:
         self.step = 0
         self.best_loss = float("inf")
         self.held_out_loss: float | None = None
+        self._mean_image_loss: float | None = None
         self._unread_losses: list[Tensor] = []  # (terms,) of each step
         self._gradient_norm = torch.zeros(())
         self._on_metrics: Callable[[Mapping[str, float]], None] | None = None
@@ -257,10 +260,15 @@ class Trainer:
         """A checkpoint of the run's classes; where a base stays as it is beside them, of its own and the run's."""
         if self.base is None or self.method is None or not self.method.keeps_base:
             autoencoder = self.held_out.autoencoder_folder if isinstance(self.held_out, LatentSet) else None
-            config = replace(self.model_config, dit=model.config)
+            config = replace(self.model_config, dit=model.config, training=self._training())
             save_checkpoint(self.output / name, config, model, autoencoder=autoencoder, force=True)
         else:
-            save_grown(self.output / name, self.base, self.model_config, model, force=True)
+            config = replace(self.model_config, training=self._training())
+            save_grown(self.output / name, self.base, config, model, force=True)
+
+    def _training(self) -> TrainingRecord:
+        images = max(1, self.step * self.config.batch_size)
+        return TrainingRecord(images=images, held_out_loss=self.held_out_loss, mean_image_loss=self._mean_image_loss)
 
     def _identity(self) -> dict[str, Any]:
         """What decides the order of the photos and the meaning of the weights."""
@@ -377,6 +385,8 @@ class Trainer:
             return
         self.held_out_loss = self._measure_held_out(model)
         self._require_finite("held-out loss", self.held_out_loss, self.step)
+        if self._mean_image_loss is None and isinstance(self.losses, Losses):
+            self._mean_image_loss = self._measure_mean_image()
         if not self.processes.is_main:
             self.best_loss = min(self.best_loss, self.held_out_loss)
             return
@@ -386,8 +396,13 @@ class Trainer:
             with hold_interrupts():
                 self._save_checkpoint(BEST_NAME, model)
 
+    def _measure_mean_image(self) -> float:
+        """The loss of the guess without shapes, on what the model is measured on."""
+        guess = read_mean_image(self.photos, self.device)
+        return self._measure_held_out(lambda noisy, told, *_: guess.answer(self.objective, noisy, told))
+
     @torch.no_grad()
-    def _measure_held_out(self, model: KindDiT) -> float:
+    def _measure_held_out(self, model: Forward) -> float:
         # The same photos, noise and timesteps at every validation; the processes take its batches in turns.
         generator = step_generator(self.config, -1, self.device)
         order = torch.randperm(len(self.held_out), generator=generator, device=self.device)[:_VALIDATION_IMAGES].cpu()
