@@ -91,9 +91,7 @@ def run_evaluation(
         echo(
             f"classifier on {name}: entropy {one.entropy:.3f}, variance {one.variance:.3e}, kurtosis {one.kurtosis:.1f}"
         )
-    echo(
-        "entropy: how unsure the classifier is, 0 is sure; variance and kurtosis rise with sureness; held_out is the measure"
-    )
+    echo("entropy: how unsure the classifier is, 0 is sure; variance and kurtosis rise as it is surer")
     for pair in evaluation.cross_class:
         echo(
             f"tailor {pair.tailor!r} with label {pair.label!r}: {pair.as_tailor_class.share:.0%} are called "
@@ -146,8 +144,8 @@ def _explain_classes(evaluation: Evaluation) -> Iterator[str]:
     unknown = [one.name for one in evaluation.classes if one.generated_share is None]
     if unknown:
         yield (
-            f"the {evaluation.judge} does not know {', '.join(unknown)}: no share is called as asked there, distance and "
-            "recall stand; for the share train a judge of your own classes with kind-train classifier"
+            f"the {evaluation.judge} does not know {', '.join(unknown)}: no share is called as asked there, "
+            "distance and recall stand; for the share train a judge of your own classes with kind-train classifier"
         )
 
 
