@@ -200,6 +200,7 @@ def report(bundle: Path, devices: tuple[str, ...], as_json: bool) -> None:
     read_manifest(bundle)  # a slip is told before torch is loaded
     for name in split_names(devices):
         load_device(name)
+    echo("counting the work of the programs", err=True)
     from kind_export.report.collect import choose_devices, refresh_report
 
     data = refresh_report(bundle, choose_devices(split_names(devices)))

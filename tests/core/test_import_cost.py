@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
+
+from kind_samples import sample_checkpoint
 
 HEAVY = {"torch", "diffusers", "coremltools", "onnx", "onnxruntime", "executorch", "safetensors", "PIL"}
 PACKAGES = ["kind_core", "kind_export", "kind_runtimes", "kind_bench", "kind_train"]
@@ -58,3 +62,53 @@ def test_help_of_a_command_line_loads_nothing_heavy(command: str) -> None:
     loaded = _loaded_by(f"from {command} import main\nmain(['--help'], standalone_mode=False)")
     assert command in loaded
     assert loaded & (HEAVY | {"numpy", "rich", "jsonschema"}) == set()
+
+
+# Runs command lines one after the other up to where torch would be loaded, and prints what each had said by then.
+SPEAKER = """
+import io, json, shlex, sys
+from contextlib import redirect_stderr, redirect_stdout
+from importlib import import_module
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise SystemExit("torch")
+sys.meta_path.insert(0, Stop())
+for command in json.load(sys.stdin):
+    module, *words = shlex.split(command)
+    said = io.StringIO()
+    with redirect_stderr(said), redirect_stdout(io.StringIO()):
+        try:
+            import_module(module).main(words, prog_name="x")
+        except SystemExit as error:
+            end = error.code
+    print(json.dumps([end, said.getvalue()]))
+"""
+
+
+def test_a_command_speaks_before_it_loads_torch(tmp_path: Path) -> None:
+    """What comes then takes seconds, and silence looks like a fault."""
+    (tmp_path / "photos" / "mug").mkdir(parents=True)
+    start = sample_checkpoint()
+    commands = (
+        "kind_train.cli fit --data photos --output run",
+        f"kind_train.cli adapt --data photos --output run --checkpoint {start}",
+        f"kind_train.cli convert {start} out",
+        f"kind_train.cli add {start} {start}",
+        f"kind_train.cli evaluate --checkpoint {start} --data photos --val-data photos",
+        "kind_train.cli classifier --data photos -o judge.safetensors",
+        "kind_train.cli benchmark class-agnostic --output table",
+        "kind_train.cli cache --data photos --autoencoder vae --output latents",
+        "kind_train.cli init --from-dit dit --preset kind-b/2 -o out",
+        "kind_export.cli --classes panda --target onnx",
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    (tmp_path / "photos" / "mug" / "1.png").write_bytes(b"")
+    result = subprocess.run(
+        [sys.executable, "-c", SPEAKER],
+        input=json.dumps(commands), env=env, cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    for command, (end, said) in zip(commands, told, strict=True):
+        assert end == "torch", f"{command}: {said}"
+        assert "loading" in said, command
