@@ -18,7 +18,7 @@ from kind_core.errors import BudgetError, KindError
 from kind_core.files.staging import staged
 from kind_core.schedule import SamplerTable, read_sampler_table
 from kind_export.bundle.golden import write_golden, write_preview
-from kind_export.bundle.kits import write_kits
+from kind_export.bundle.kits import write_app_folders, write_kits
 from kind_export.bundle.manifest import draft_manifest, write_manifest
 from kind_export.bundle.packs import hash_base, write_packs
 from kind_export.compact.decode import measure_decoder
@@ -139,6 +139,7 @@ def _export(
         write_preview(folder, draft)
         write_kits(folder, request.kits)
         manifest = write_manifest(folder, draft, parities)
+        write_app_folders(folder, manifest, request.kits)
         on_stage("measuring")
         timings = time_bundle(open_bundle(folder, run_code=True), folder / "measured.json", profiles)
         described = budget_plan.to_dict(chosen) if budget_plan is not None and chosen is not None else None

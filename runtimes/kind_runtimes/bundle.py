@@ -13,12 +13,14 @@ from kind_core.files.regular_files import read_text
 from kind_core.files.staging import OutputKind, find_foreign
 from kind_core.files.weight_files import is_pointer
 from kind_runtimes.external_data import list_external_data
+from kind_runtimes.kits import APP_FOLDERS
 from kind_runtimes.manifest import MEASURED_FOLDER, PACK_SUFFIX, PACKS_FOLDER, Manifest, parse_manifest
 
 MANIFEST_NAME = "manifest.json"
 # Written beside the manifest but not hashed: they hold timings, which differ from run to run.
 UNHASHED = frozenset({MANIFEST_NAME, "measured.json", "report.json", "report.html"})
 _APART = (f"{PACKS_FOLDER}/", f"{MEASURED_FOLDER}/")
+_OF_APPS = tuple(f"{folder}/" for folder in APP_FOLDERS.values())  # what is in there is in the bundle, too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -80,20 +82,28 @@ def read_manifest(path: Path, *, run_code: bool = False) -> Manifest:
 def list_files(path: Path) -> list[str]:
     """All files below a bundle folder that the manifest lists, as sorted relative POSIX paths."""
     found = (p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file() and not is_litter(p.name))
-    return sorted(name for name in found if name not in UNHASHED and not name.startswith(_APART))
+    return sorted(name for name in found if name not in UNHASHED and not name.startswith((*_APART, *_OF_APPS)))
 
 
 def _find_misfit(path: Path) -> str | None:
     """Why a path is no bundle, or which of its files no export, measurement or added pack has put there."""
     try:
         listed = frozenset(read_manifest(path).files)
-        foreign = find_foreign(path, lambda name: name in listed or name in UNHASHED or _is_apart(name))
+        known = listed | {MANIFEST_NAME}
+        foreign = find_foreign(
+            path, lambda name: name in listed or name in UNHASHED or _is_apart(name) or _without_app(name) in known
+        )
     except KindError as error:
         return error.message
     return None if foreign is None else f"it also holds {foreign}"
 
 
 BUNDLE = OutputKind("a bundle", _find_misfit, heart=MANIFEST_NAME)
+
+
+def _without_app(name: str) -> str | None:
+    """The name in the bundle of a file that is laid apart for apps."""
+    return next((name.removeprefix(folder) for folder in _OF_APPS if name.startswith(folder)), None)
 
 
 def _is_apart(name: str) -> bool:

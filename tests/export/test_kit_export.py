@@ -11,7 +11,7 @@ from kind_core.errors import ConfigError, KindError, TargetError
 from kind_export.bundle.kits import write_kits
 from kind_export.pipeline import export_bundle
 from kind_export.request import KIT_TARGETS, TARGETS, ExportRequest
-from kind_runtimes.bundle import open_bundle
+from kind_runtimes.bundle import BUNDLE, open_bundle
 from kind_runtimes.kits import KITS, kit_folder
 
 
@@ -67,6 +67,14 @@ def test_bundle_vouches_for_its_kit(checkpoint_path: Path, tmp_path: Path) -> No
     source = "android/kind-runtime/src/main/kotlin/dev/kind/runtime/KindGenerator.kt"
     assert source in files
     assert not any(name.startswith("ios/") for name in files)
+    app = output / "android" / "assets" / "model.kind"
+    shipped = {file.relative_to(app).as_posix(): file.read_bytes() for file in app.rglob("*") if file.is_file()}
+    # neither report nor golden file, which are the larger part of a small bundle
+    assert set(shipped) == {"manifest.json", "onnx/step.onnx", "onnx/decode.onnx"}
+    assert all(data == (output / name).read_bytes() for name, data in shipped.items())
+    assert BUNDLE.find_misfit(output) is None
+    (app / "notes.txt").write_text("mine")
+    assert "notes.txt" in (BUNDLE.find_misfit(output) or "")
     (output / source).write_text("// another program")
     with pytest.raises(KindError, match="sha256"):
         open_bundle(output)

@@ -6,7 +6,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from kind_runtimes.kits import kit_folder
+from kind_core.files.staging import link_file
+from kind_export.request import KIT_TARGETS
+from kind_runtimes.bundle import MANIFEST_NAME
+from kind_runtimes.kits import APP_FOLDERS, kit_folder
+from kind_runtimes.manifest import Manifest
 
 _BUILD_OUTPUT = shutil.ignore_patterns(".*", "build", "__pycache__")
 
@@ -15,3 +19,15 @@ def write_kits(bundle: Path, kits: Sequence[str]) -> None:
     """Copy the sources of each kit into a folder of its name."""
     for kit in kits:
         shutil.copytree(kit_folder(kit), bundle / kit, ignore=_BUILD_OUTPUT, copy_function=shutil.copyfile)
+
+
+def write_app_folders(bundle: Path, manifest: Manifest, kits: Sequence[str]) -> None:
+    """Lay what an app ships apart for each kit: the manifest and the programs of its target, nothing else.
+
+    The files are the bundle's own where the file system can link them, so they cost nothing.
+    """
+    for kit in kits:
+        folder, target = bundle / APP_FOLDERS[kit], KIT_TARGETS[kit]
+        for name in (MANIFEST_NAME, *(name for name in manifest.files if name.startswith(f"{target}/"))):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            link_file(bundle / name, folder / name)
