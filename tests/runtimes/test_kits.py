@@ -69,12 +69,26 @@ def test_kotlin_kit_passes_its_tests(tmp_path: Path) -> None:
     assert re.search(r"OK \(\d+ tests\)", output), output
 
 
-@pytest.mark.slow
-def test_swift_kit_passes_its_tests(tmp_path: Path) -> None:
+@pytest.fixture(name="swift")
+def find_swift() -> str:
     swift = shutil.which("swift")
     # OpenStack's client has the same name
     if swift is None or "Swift version" not in _run([swift, "--version"]):
         pytest.skip("no Swift toolchain on PATH")
+    return swift
+
+
+@pytest.mark.slow
+def test_swift_kit_has_no_data_race_that_swift_6_refuses(swift: str, tmp_path: Path) -> None:
+    strict = ["-Xswiftc", "-strict-concurrency=complete"]
+    package = kit_folder("ios") / "KindRuntime"
+    output = _run([swift, "build", "--package-path", package, "--scratch-path", tmp_path / "build", *strict])
+    assert "Compiling" in output
+    assert not re.search(r"warning: .*(Sendable|concurrency|data race|actor|mutable state)", output), output
+
+
+@pytest.mark.slow
+def test_swift_kit_passes_its_tests(swift: str, tmp_path: Path) -> None:
     package = kit_folder("ios") / "KindRuntime"
     output = _run([swift, "test", "--package-path", package, "--scratch-path", tmp_path / "build"])
     assert re.search(r"Executed [1-9]\d* tests, with 0 failures", output), output
