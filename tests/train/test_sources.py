@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import shutil
 import sys
 import tarfile
 from collections.abc import Callable, Sequence
@@ -127,6 +128,30 @@ def test_shards_that_were_joined_are_named(tmp_path: Path, pack: Callable[[bytes
     (tmp_path / "all.tar").write_bytes(pack(b"".join(parts)))
     with pytest.raises(DataError, match="another archive follows its end"):
         open_source(tmp_path / "all.tar")
+
+
+def test_a_pattern_finds_nothing_in_folders_of_tools(tmp_path: Path) -> None:
+    write_shards(tmp_path / "shards")
+    for folder in (".trash", "@eaDir", "__MACOSX"):
+        shutil.copytree(tmp_path / "shards", tmp_path / folder)
+    assert len(open_source(tmp_path / "**" / "*.tar").labels) == 11
+    assert len(open_source(tmp_path / ".trash" / "*.tar").labels) == 11
+
+
+@pytest.mark.parametrize("suffix", ["tar", "parquet"])
+def test_photos_beside_shards_and_tables_are_told(tmp_path: Path, suffix: str) -> None:
+    if suffix == "tar":
+        write_shards(tmp_path / "data")
+    else:
+        write_parts(tmp_path / "data", {"a.parquet": range(11)})
+    first = min((tmp_path / "data").glob(f"*.{suffix}"))
+    assert open_source(tmp_path / "data").notes == ()
+    (tmp_path / "data" / "cat").mkdir()
+    (tmp_path / "data" / "1.png").write_bytes(encode(PHOTOS.images[0]))
+    expected = (
+        f"left out 2 such as {tmp_path / 'data' / '1.png'}: it lies beside {first.name}; give --data one or the other"
+    )
+    assert open_source(tmp_path / "data").notes == (expected,)
 
 
 def test_what_braces_name_is_all_there(tmp_path: Path) -> None:

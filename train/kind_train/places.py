@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from kind_core.errors import ConfigError, DataError, TargetError
-from kind_core.files.litter import is_bare
+from kind_core.files.litter import is_bare, is_hidden
 from kind_core.files.near_paths import suggest_path
 
 HUB_PREFIX = "hub:"
@@ -47,7 +47,11 @@ def find_paths(pattern: str) -> list[Path]:
 
 
 def _glob(pattern: str) -> list[Path]:
-    return sorted(map(Path, glob.glob(pattern, recursive=True)))
+    """What a pattern finds, in order, and not in hidden folders, unless it is in one itself."""
+    parts = Path(pattern).parts
+    start = next((place for place, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    found = map(Path, glob.glob(pattern, recursive=True))
+    return sorted(path for path in found if not any(map(is_hidden, path.parts[start:])))
 
 
 def _expand_braces(pattern: str) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from kind_core.errors import DataError
@@ -15,7 +16,7 @@ from kind_core.files.litter import is_hidden
 from kind_train.data.decoding import is_photo_name
 from kind_train.data.image_folder import open_folder
 from kind_train.data.parquet_source import open_parquet
-from kind_train.data.photo_files import describe_output, list_folder
+from kind_train.data.photo_files import LeftOut, describe_output, list_folder
 from kind_train.data.photo_source import Entry, Source, check_label, make_classes
 from kind_train.data.shard_source import open_shards
 from kind_train.data.splits import is_split_name, is_train_name, refuse_splits
@@ -48,7 +49,7 @@ def open_source(path: str | Path, output: Path | None = None) -> Source:
     place = Path(text)
     if place.is_dir():
         files = _list_files(place)
-        return _open_files(text, files) if files else open_folder(place, output)
+        return _with_rest(_open_files(text, files), place, files) if files else open_folder(place, output)
     if place.exists():
         _check_file(place)
         return _open_files(text, [place])
@@ -75,6 +76,17 @@ def _list_files(folder: Path) -> list[Path]:
             _refuse_parts(place, files)
             return files
     return []
+
+
+def _with_rest(source: Source, place: Path, files: Sequence[Path]) -> Source:
+    """The source of `files` in `place`, which names the photos and folders that lie there and are not read."""
+    rest = LeftOut()
+    for folder in dict.fromkeys((place, files[0].parent)):
+        for item in list_folder(folder):
+            is_read = folder / item.name == files[0].parent
+            if not is_read and (item.is_dir() or is_photo_name(item.name)):
+                rest.add(folder / item.name, f"it lies beside {files[0].name}; give --data one or the other")
+    return replace(source, notes=(*source.notes, *rest.lines(str(place))))
 
 
 def _only_folder(folder: Path) -> list[Path]:
