@@ -32,6 +32,9 @@ enum CompiledPackage {
                 "\(bundle.url.lastPathComponent) has no file \(path)", hint: "Copy the whole folder again.")
         }
         let actual = SHA256.hexDigest(of: data)
+        guard actual == sha256 || !data.isPointer else {
+            throw KindError("\(path) is a Git LFS pointer, not the file itself", hint: "git lfs pull brings it.")
+        }
         guard actual == sha256 else {
             throw KindError(
                 "\(path) has sha256 \(actual.prefix(12))..., the manifest expects \(sha256.prefix(12))...",

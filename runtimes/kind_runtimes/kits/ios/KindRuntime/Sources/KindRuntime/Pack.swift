@@ -18,7 +18,7 @@ public struct Pack: Sendable {
 
     /// Reads the bytes of a pack.
     public init(_ data: Data) throws {
-        guard !data.starts(with: Self.pointer) else {
+        guard !data.isPointer else {
             throw KindError("the file is a Git LFS pointer, not the pack", hint: "Download the file itself.")
         }
         let (header, body) = try Self.split(data)
@@ -83,7 +83,6 @@ public struct Pack: Sendable {
     }
 
     private static let dtype = "F16"
-    private static let pointer = Data("version https://git-lfs".utf8)
     private static let damaged = KindError("the file is not a whole pack", hint: "Download it again.")
 
     /// safetensors: eight bytes of header length, the header in JSON, then the numbers.
@@ -116,6 +115,11 @@ public struct Pack: Sendable {
         guard values.allSatisfy(\.isFinite) else { throw damaged }
         return Tensor(values, shape: shape)
     }
+}
+
+extension Data {
+    /// Whether Git LFS left these few lines of text in a file's place.
+    var isPointer: Bool { starts(with: Data("version https://git-lfs".utf8)) }
 }
 
 extension Float {

@@ -20,6 +20,9 @@ class KindBundle private constructor(val folder: File, val manifest: Manifest, i
         }
         if (!file.isFile) throw KindException("$folder has no file $path", "Copy the whole folder again.")
         val actual = file.sha256()
+        if (actual != expected && file.length() < MAX_POINTER_BYTES && file.readBytes().isPointer()) {
+            throw KindException("$path is a Git LFS pointer, not the file itself", "git lfs pull brings it.")
+        }
         if (actual != expected) {
             throw KindException(
                 "$path has sha256 ${actual.take(12)}..., the manifest expects ${expected.take(12)}...",
@@ -30,6 +33,8 @@ class KindBundle private constructor(val folder: File, val manifest: Manifest, i
     }
 
     companion object {
+        private const val MAX_POINTER_BYTES = 1024
+
         /** Reads the manifest of a bundle folder. */
         fun open(folder: File): KindBundle {
             val bytes = try {

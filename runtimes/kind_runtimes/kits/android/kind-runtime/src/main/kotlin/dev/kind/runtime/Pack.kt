@@ -28,7 +28,6 @@ class Pack private constructor(val info: ClassInfo, private val base: String, pr
         const val FORMAT_VERSION = 1
         private const val METADATA = "__metadata__"
         private const val DTYPE = "F16"
-        private val POINTER = "version https://git-lfs".encodeToByteArray()
         private val INPUTS = setOf("tailor", "modulation_basis", "modulation_coefficients")
 
         /** Reads a pack; throws a [KindException] for what is missing, damaged, newer or no pack. */
@@ -40,7 +39,7 @@ class Pack private constructor(val info: ClassInfo, private val base: String, pr
 
         /** Reads the bytes of a pack. */
         fun read(bytes: ByteArray): Pack {
-            if (bytes.size >= POINTER.size && POINTER.indices.all { bytes[it] == POINTER[it] }) {
+            if (bytes.isPointer()) {
                 throw KindException("the file is a Git LFS pointer, not the pack", "Download the file itself.")
             }
             val (header, body) = split(ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN))
@@ -114,6 +113,11 @@ class Pack private constructor(val info: ClassInfo, private val base: String, pr
             KindException("the file is not a whole pack", "Download it again.", cause)
     }
 }
+
+private val POINTER = "version https://git-lfs".encodeToByteArray()
+
+/** Whether Git LFS left these few lines of text in a file's place. */
+internal fun ByteArray.isPointer() = size >= POINTER.size && POINTER.indices.all { this[it] == POINTER[it] }
 
 /** The number that 16 bits hold, exactly. */
 internal fun halfToFloat(bits: Short): Float {

@@ -41,8 +41,13 @@ class KindBundleTest {
     @Test
     fun changedMissingAndUnlistedFilesAreRefused() {
         folder.resolve("changed").writeText("abcd")
-        val bundle = bundle("changed" to ABC_SHA256, "missing" to ABC_SHA256)
-        for ((path, reason) in listOf("changed" to "the manifest expects", "missing" to "has no file", "new" to "lists no")) {
+        folder.resolve("pointer").writeText("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n")
+        val bundle = bundle("changed" to ABC_SHA256, "missing" to ABC_SHA256, "pointer" to ABC_SHA256)
+        val reasons = mapOf(
+            "changed" to "the manifest expects", "missing" to "has no file", "new" to "lists no",
+            "pointer" to "is a Git LFS pointer",
+        )
+        for ((path, reason) in reasons) {
             val error = assertFailsWith<KindException> { bundle.checked(path) }
             assertTrue(reason in error.message!!, error.message)
         }
