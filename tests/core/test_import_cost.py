@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kind_samples import sample_checkpoint
+from kind_train.cli import main as train
 
 HEAVY = {"torch", "diffusers", "coremltools", "onnx", "onnxruntime", "executorch", "safetensors", "PIL"}
 PACKAGES = ["kind_core", "kind_export", "kind_runtimes", "kind_bench", "kind_train"]
@@ -97,11 +98,16 @@ def test_a_command_speaks_before_it_loads_torch(tmp_path: Path) -> None:
         f"kind_train.cli add {start} {start}",
         f"kind_train.cli evaluate --checkpoint {start} --data photos --val-data photos",
         "kind_train.cli classifier --data photos -o judge.safetensors",
-        "kind_train.cli benchmark class-agnostic --output table",
+        "kind_train.cli benchmark class-agnostic --sample photos --output table",
+        "kind_train.cli statistics --data photos --size 32 -o real.safetensors",
+        f"kind_train.cli shrink {start} smaller --construction laptop-diff --data photos",
+        f"kind_train.cli distill --checkpoint {sample_checkpoint('garments')} --data photos --steps 2 -o few",
         "kind_train.cli cache --data photos --autoencoder vae --output latents",
         "kind_train.cli init --from-dit dit --preset kind-b/2 -o out",
         "kind_export.cli --classes panda --target onnx",
     )
+    named = {command.split()[1] for command in commands}
+    assert set(train.commands) - named == {"imagenet-split"}, "a command of training that needs no torch?"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     (tmp_path / "photos" / "mug" / "1.png").write_bytes(b"")
     result = subprocess.run(

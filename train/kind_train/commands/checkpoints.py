@@ -80,6 +80,7 @@ def shrink(source: Path, output: Path | None, output_option: Path | None, **opti
         require_data(options["data"])
     require_device(options["device"])
     read_config(source)
+    announce_loading()
     from kind_train.start.shrinking import ShrinkRequest, shrink_checkpoint
 
     made = shrink_checkpoint(ShrinkRequest(source=source, output=place, **options))

@@ -77,6 +77,7 @@ def statistics(data: str, output: Path, classes: tuple[str, ...], **options: Any
 
     require_data(data)
     require_device(options["device"])
+    announce_loading()
     from kind_train.evaluate.statistics_session import run_statistics
 
     run_statistics(data, output, split_names(classes), **options)
