@@ -34,13 +34,21 @@ class KindExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # optimum
             if option.is_flag:
                 settings |= {"action": "store_true"}
             else:
-                metavar = option.metavar or option.type.name.upper()
-                settings |= {"metavar": metavar, "action": "append" if option.multiple else "store"}
+                settings |= {
+                    "metavar": option.metavar or _name_values(option.type),
+                    "action": "append" if option.multiple else "store",
+                }
             parser.add_argument(*option.opts, **settings)
 
     def run(self) -> None:
         """Call `kind-export` with what was given; it prints and ends the process."""
         main(args=list(_arguments(self.args)), prog_name=_PROGRAM)
+
+
+def _name_values(option: click.Option) -> str:
+    """The names that an option takes, or what it holds; without brackets, on which argparse stumbles."""
+    kind = option.type
+    return "|".join(map(str, kind.choices)) if isinstance(kind, click.Choice) else kind.name.upper()
 
 
 def _options() -> Iterator[click.Option]:

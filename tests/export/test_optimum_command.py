@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
+import shlex
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -111,6 +113,19 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def register(*options: str) -> Result:
     return CliRunner().invoke(cli.main, ["register-optimum", *options])
+
+
+def test_help_lists_nothing_that_is_refused(command: Any) -> None:
+    """Its examples are taken as they stand, and it names no command of kind-export, which it has not."""
+    parser = ArgumentParser("optimum-cli export kind")
+    command.parse_args(parser)
+    text = parser.description or ""
+    examples = [line.strip() for line in text.splitlines() if line.strip().startswith("optimum-cli ")]
+    assert len(examples) > 3
+    for example in examples:
+        cli.main.make_context("kind-export", parse(command, *shlex.split(example)[3:]))
+    assert not any(re.search(rf"kind {name}\b", text) for name in cli.main.commands)
+    assert "--precision fp32|fp16|int8" in " ".join(parser.format_help().split())
 
 
 def test_what_is_registered_names_command_and_parent(command: Any, place: Path) -> None:
