@@ -37,6 +37,7 @@ class Painter:
     def draw(self, label: int, gate: int, count: int) -> NDArray[np.uint8]:
         pictures = np.zeros((count, 8, 8, 3), np.uint8)
         pictures[:, 0, 0], pictures[:, 0, 1] = label + 1, gate + 1
+        pictures[:, 0, 2] = np.arange(count)[:, None]
         return pictures
 
 
@@ -85,6 +86,8 @@ def test_rows_draw_with_the_label_and_gate_that_they_name(
     assert [int(one[0, 0, 0]) - 1 for one in pictures] == label
     assert [int(one[0, 1, 0]) - 1 for one in pictures] == gate
     assert len(logits) == 9
+    drawn_from = [int(one[0, 2, 0]) for one in pictures]  # the noise of the first picture of each class
+    assert drawn_from == ([0, 3, 6] if name == "learngene" else [0, 0, 0])
     # the judge follows the tailor, so that label and tailor swapped would show
     is_wrong = name == "wrong-tailor"
     expected = 1 / 3 if gate == NONE else float(not is_wrong)

@@ -83,6 +83,11 @@ def _draw(row: Row, request: Request, judge: Judge) -> Iterator[tuple[int | None
             raise ConfigError(
                 f"{request.dense} is decomposed, expected a dense model", "train one: --preset dit-sample"
             )
+    if row.source == "model" and row.label is None and row.gate is None:
+        # it knows no class: the same pictures for each of them would be fewer than are counted
+        every = drawer.draw(NULL, NULL, request.count * len(classes))
+        yield from zip(outputs, np.split(every, len(classes)), strict=True)
+        return
     for label, output in enumerate(outputs):
         if row.source == "noise":
             yield output, _draw_noise(label, size, request)
