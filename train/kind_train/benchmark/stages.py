@@ -118,7 +118,8 @@ def _first_classes(request: TrainingRequest, share: float) -> tuple[str, ...]:
 
 
 def _train(config: TrainConfig, folder: Path) -> Made:
-    fit_model(config, resume=(folder / STATE_NAME).exists())
+    is_begun = (folder / STATE_NAME).exists()
+    fit_model(config, resume=is_begun, force=not is_begun)  # of a cell that is made anew, weights alone are left
     lines = [json.loads(line) for line in (folder / METRICS_NAME).read_text(encoding="utf-8").splitlines()]
     curve = tuple((one["images"], one["held_out_loss"]) for one in lines if "held_out_loss" in one)
     speeds = [one["images_per_second"] for one in lines if "images_per_second" in one]
