@@ -130,6 +130,15 @@ def test_shards_that_were_joined_are_named(tmp_path: Path, pack: Callable[[bytes
         open_source(tmp_path / "all.tar")
 
 
+def test_shards_of_two_folders_name_their_classes_alike(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_shards(tmp_path / folder)
+    assert len(open_source(tmp_path / "{a,b}" / "*.tar").labels) == 22
+    (tmp_path / "b" / "classes.txt").write_text("class_1\nclass_0\nclass_2\n")
+    with pytest.raises(DataError, match=r"a.classes\.txt and .*b.classes\.txt name the classes differently"):
+        open_source(tmp_path / "*" / "*.tar")
+
+
 def test_a_pattern_finds_nothing_in_folders_of_tools(tmp_path: Path) -> None:
     write_shards(tmp_path / "shards")
     for folder in (".trash", "@eaDir", "__MACOSX"):

@@ -59,8 +59,7 @@ def open_shards(path: str, shards: Sequence[Path]) -> Source:
     if not numbers:
         held = f"; {'; '.join(notes)}" if notes else ""
         raise DataError(f"{path} holds no sample with an image and .cls{held}", "write shards with webdataset's names")
-    file = shards[0].parent / NAMES_NAME
-    names = read_names(file) if file.is_file() else [str(i) for i in range(count_classes(numbers, path))]
+    names = _find_names(shards) or [str(i) for i in range(count_classes(numbers, path))]
     labels = [check_label(number, len(names), place) for number, place in zip(numbers, places, strict=True)]
     return Source(
         path=path,
@@ -69,6 +68,19 @@ def open_shards(path: str, shards: Sequence[Path]) -> Source:
         entries=lambda: (entry for shard in shards for entry in _read_entries(shard)),
         notes=notes,
     )
+
+
+def _find_names(shards: Sequence[Path]) -> list[str]:
+    """What lies beside the shards, which may be in several folders, names the classes; nothing where none does."""
+    files = [folder / NAMES_NAME for folder in dict.fromkeys(shard.parent for shard in shards)]
+    named = {file: read_names(file) for file in files if file.is_file()}
+    first = next(iter(named), None)
+    if first is None:
+        return []
+    other = next((file for file, names in named.items() if names != named[first]), None)
+    if other is not None:
+        raise DataError(f"{first} and {other} name the classes differently", "number them alike, in one list")
+    return named[first]
 
 
 def read_names(file: Path) -> list[str]:
