@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, Self
 
 from kind_core.errors import DataError
 from kind_core.files.litter import is_hidden
@@ -26,7 +26,8 @@ _MAX_LABEL_BYTES = 1024
 _MAX_PHOTO_BYTES = 1 << 30
 _MAX_NAMES_BYTES = 64 << 20
 _READ_BYTES = 1 << 20
-_COMPRESSIONS: dict[bytes, Literal["r:gz", "r:bz2", "r:xz"]] = {b"\x1f\x8b": "r:gz", b"BZ": "r:bz2", b"\xfd7": "r:xz"}
+_Mode = Literal["r:", "r:gz", "r:bz2", "r:xz"]
+_COMPRESSIONS: dict[bytes, _Mode] = {b"\x1f\x8b": "r:gz", b"BZ": "r:bz2", b"\xfd7": "r:xz"}
 _BROKEN = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError)
 
 
@@ -103,7 +104,7 @@ class _Header(tarfile.TarInfo):
     """A header that must be whole: tarfile takes a broken one, or none, for the end of the archive."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         try:
             return super().frombuf(buf, encoding, errors)
         except (tarfile.TruncatedHeaderError, tarfile.EmptyHeaderError) as error:
