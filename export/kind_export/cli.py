@@ -58,7 +58,7 @@ class _ExportGroup(PlainGroup):
     "targets",
     multiple=True,
     type=Named(dict.fromkeys((*TARGETS, "all", *TARGET_ROWS))),
-    help="What to write (comma or repeated); all means the first three.",
+    help="What to write (comma or repeated); all means the first three. litert needs its extra.",
 )
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder, or hub:ORG/NAME[@REVISION] [the sample]."
@@ -80,7 +80,7 @@ class _ExportGroup(PlainGroup):
 @click.option(
     "--precision",
     type=Named(PRECISIONS),
-    help=f"{list_precisions()} [coreml fp16, onnx and executorch fp32].",
+    help=f"{list_precisions()} [coreml fp16, the others fp32].",
 )
 @click.option("--blend", "blends", multiple=True, metavar="A+B", help="A class that opens several gates at once.")
 @click.option("--guidance-interval", metavar="LO,HI", help="Guidance in this share of the steps only [0,1].")

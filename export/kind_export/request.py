@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from kind_core.errors import ConfigError, TargetError
@@ -12,13 +13,15 @@ from kind_core.precisions import PRECISIONS, PrecisionName
 from kind_core.samplers import ALL_STEPS, SAMPLERS, check_interval
 from kind_export.budget import NO_BUDGET, Budget
 from kind_export.target_rows import TARGET_ROWS
+from kind_runtimes.engine_rows import ENGINES
 from kind_runtimes.kits import KITS
 
-# What the sources of a kit run.
-KIT_TARGETS = {"ios": "coreml", "android": "onnx"}
+# What the sources of a kit run: one of these.
+KIT_TARGETS = {"ios": ("coreml",), "android": ("onnx", "litert")}
 
 MAX_GUIDANCE = 100.0
-TARGETS = tuple(row.name for row in TARGET_ROWS.values() if row.is_program)  # what --target all means
+# what --target all means
+TARGETS = tuple(row.name for row in TARGET_ROWS.values() if row.is_program and row.extra is None)
 MIN_IOS = (17, 18)
 BAKING_MODES = ("auto", "on", "off")
 
@@ -65,7 +68,8 @@ class ExportRequest:
             self._check_packs_only()
         elif not self.targets:
             raise ConfigError("no target was asked for", "add --target coreml, onnx, executorch or all")
-        parse_targets(self.targets)
+        for name in parse_targets(self.targets):
+            _require_extra(name)
         if self.precision is not None:
             _require_choice("precision", self.precision, PRECISIONS)
         if self.sampler is not None:
@@ -196,12 +200,22 @@ def parse_targets(names: Sequence[str]) -> list[str]:
         if name not in (*TARGET_ROWS, "all"):
             raise TargetError(f"unknown target {name!r}, expected {', '.join(TARGET_ROWS)} or all", "use --target NAME")
     rows = TARGET_ROWS.values()
-    return [row.name for row in rows if row.name in names or (row.is_program and "all" in names)]
+    return [row.name for row in rows if row.name in names or (row.name in TARGETS and "all" in names)]
 
 
 def parse_blends(texts: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """`panda+koala` as class names."""
     return tuple(tuple(part.strip() for part in text.split("+")) for text in texts)
+
+
+def _require_extra(name: str) -> None:
+    """Raise TargetError where a target needs an extra that is not installed, before anything is read."""
+    extra, package = TARGET_ROWS[name].extra, ENGINES[name].package
+    if extra is not None and find_spec(package) is None:
+        raise TargetError(
+            f"target {name!r} needs the package {package}, which is not installed",
+            f"pip install 'kind-diffusion[{extra}]'",
+        )
 
 
 def _require_choice(name: str, value: object, allowed: Collection[object]) -> None:
@@ -214,8 +228,9 @@ def check_kits(kits: Sequence[str], targets: Sequence[str]) -> None:
     for kit in kits:
         if kit not in KITS:
             raise ConfigError(f"unknown kit {kit!r}, expected {' or '.join(KITS)}", "use --kit NAME")
-        target = KIT_TARGETS[kit]
-        if target not in targets:
+        runs = KIT_TARGETS[kit]
+        if set(runs).isdisjoint(targets):
             raise TargetError(
-                f"kit {kit!r} runs {target} programs, but the target is {', '.join(targets)}", f"add --target {target}"
+                f"kit {kit!r} runs {' or '.join(runs)} programs, but the target is {', '.join(targets)}",
+                f"add --target {runs[0]}",
             )

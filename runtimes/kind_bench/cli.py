@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kind_bench.results.results import Results
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
-_RUNTIMES = ("onnx", "executorch", "coreml")
+_RUNTIMES = ("onnx", "executorch", "coreml", "litert")
 _PATH = click.Path(path_type=Path)
 
 

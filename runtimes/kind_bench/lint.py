@@ -2,6 +2,7 @@
 
 ONNX: onnxruntime's CPU provider runs everything. ExecuTorch: XNNPACK, and portable kernels for what its partitioner
 left out. Core ML decides on the device; without a profile from one, the rules of `counting.mil_program` stand in.
+LiteRT runs everything on a CPU; what its GPU delegate takes are the rules of `counting.litert_gpu`.
 """
 
 from __future__ import annotations
@@ -60,12 +61,17 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lint:
-    """All that the lint says of one program. `basis`: `measured`, `counted`, or `by rule, not measured`."""
+    """All that the lint says of one program. `basis`: `measured`, `counted`, or `by rule, not measured`.
+
+    `num_free` of `num_ops` operators are free of what the fast backend cannot take.
+    """
 
     target: str
     program: str
     basis: str
     num_delegates: int
+    num_ops: int
+    num_free: int
     backends: tuple[Share, ...]
     classes: tuple[Share, ...]
     findings: tuple[Finding, ...]
@@ -87,11 +93,14 @@ def lint_program(work: ProgramWork, profile: Profile | None = None) -> tuple[Fin
 
 def lint(work: ProgramWork, profile: Profile | None = None) -> Lint:
     """Shares of each backend and operator class, number of delegates, and the findings."""
-    is_rule = ENGINES[work.target].picks_unit
+    engine = ENGINES[work.target]
+    is_rule = engine.picks_unit or engine.rule_for is not None
     return Lint(
         target=work.target,
         program=work.program,
         num_delegates=work.num_delegates,
+        num_ops=len(work.ops),
+        num_free=sum(not op.obstacle for op in work.ops),
         basis="measured" if profile is not None else "by rule, not measured" if is_rule else "counted",
         backends=_list_shares(work, [op.backend for op in work.ops], _time_by_backend(profile)),
         classes=_list_shares(work, [op.op_class for op in work.ops], _time_by_class(work, profile)),
@@ -125,6 +134,9 @@ def print_lint(lints: Sequence[Lint], *, as_json: bool = False) -> None:
     for one in lints:
         delegates = f", {one.num_delegates} delegates" if ENGINES[one.target].has_delegates else ""
         echo(f"{one.target} {one.program} ({one.basis}{delegates})")
+        rule_for = ENGINES[one.target].rule_for
+        if rule_for is not None:
+            echo(f"  {one.num_free} of {one.num_ops} nodes free of what {rule_for} cannot take")
         for title, shares in (("backend", one.backends), ("class", one.classes)):
             echo(f"  {title:<24}{'ops':>6}{'ops %':>8}{'FLOPs %':>9}{'bytes %':>9}{'time %':>8}")
             for share in shares:

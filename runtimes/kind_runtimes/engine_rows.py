@@ -18,6 +18,8 @@ class Engine:
     system where the engine itself runs, elsewhere an evaluator stands in, which is never timed. `vendor`: of the only
     devices. `picks_unit`: it chooses unit and threads itself, by rules and not by the file. `has_delegates`: a file
     says what runs in a backend, which was fixed at export. `may_fall_back`: a provider that is not there is left out.
+    `extra`: of this package, which has what the engine needs. `rule_for`: what the counter judges nodes for by rule.
+    `is_traced`: it tells in Python how long its operators take.
     """
 
     name: str
@@ -33,6 +35,14 @@ class Engine:
     picks_unit: bool = False
     has_delegates: bool = False
     may_fall_back: bool = False
+    extra: str | None = None
+    rule_for: str | None = None
+    is_traced: bool = True
+
+    @property
+    def installed_by(self) -> str:
+        """What gives the engine its package, for a hint."""
+        return f"pip install 'kind-diffusion[{self.extra}]'" if self.extra else f"pip install {self.package}"
 
     @property
     def is_timed_here(self) -> bool:
@@ -76,6 +86,18 @@ ENGINES = _table(
         platform="darwin",
         vendor="apple",
         picks_unit=True,
+    ),
+    Engine(
+        name="litert",
+        title="LiteRT",
+        module="kind_runtimes.engines.litert",
+        package="ai_edge_litert",
+        suffix=".tflite",
+        file_kind="LiteRT program",
+        counter="kind_bench.counting.litert_program",
+        extra="litert",
+        rule_for="LiteRT's GPU delegate",
+        is_traced=False,
     ),
     Engine(
         name="diffusers",

@@ -85,3 +85,10 @@ def test_core_ml_without_a_device_is_by_rule(capsys: pytest.CaptureFixture[str])
     print_lint([one], as_json=True)
     (program,) = json.loads(capsys.readouterr().out)["programs"]
     assert program["findings"][0]["op_type"] == "index_select"
+
+
+def test_of_litert_the_nodes_are_counted_that_a_gpu_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    one = lint(_work(*WHOLE, target="litert"))
+    assert (one.num_free, one.num_ops, one.basis) == (2, 3, "by rule, not measured")
+    print_lint([one])
+    assert "  2 of 3 nodes free of what LiteRT's GPU delegate cannot take\n" in capsys.readouterr().out

@@ -13,12 +13,12 @@ import torch
 from artifacts import GUIDANCE, STEPS, Artifact, sampler_of
 from click.testing import CliRunner
 
+from every_target import EVERY_TARGET
 from kind_core.checkpoint import Checkpoint
 from kind_core.errors import VerificationError
 from kind_core.precisions import PRECISIONS
 from kind_core.samplers import Sampling
 from kind_export.cli import main
-from kind_export.request import TARGETS
 from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.targets.programs import make_step
 from kind_export.targets.target import TargetOptions, load_target
@@ -69,7 +69,7 @@ def overflowing(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Art
     return cache(lambda name: Artifact.lower(name, reference, tmp_path_factory.mktemp(name), "fp16"))
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", EVERY_TARGET)
 def test_overflow_between_operators_is_refused(target: str, overflowing: Callable[[str], Artifact]) -> None:
     artifact = overflowing(target)
     with pytest.raises(VerificationError, match=r"step 0 .* has NaN or infinity .* nothing was published"):

@@ -9,11 +9,11 @@ import pytest
 from artifacts import Artifact, make_reference
 from faults import CONSTANT_FAULTS, DECODE_FAULTS, MODULE_FAULTS
 
+from every_target import EVERY_TARGET
 from kind_core.errors import VerificationError
-from kind_export.request import TARGETS
 
 
-@pytest.fixture(scope="module", params=TARGETS)
+@pytest.fixture(scope="module", params=EVERY_TARGET)
 def target(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -46,7 +46,7 @@ SLIPS = (
     (f"{EXPORT} --steps 0", "steps is 0, expected 1 or more", ""),
     (f"{EXPORT} --max-size 50XB", "max-size is '50XB', expected a number with kB, MB or GB", "--max-size 50MB"),
     (f"{EXPORT} --device iphone-99", "unknown device 'iphone-99'", "kind-bench devices"),
-    (f"{EXPORT} --kit android", "kit 'android' runs onnx programs, but the target is coreml", "--target onnx"),
+    (f"{EXPORT} --kit android", "kit 'android' runs onnx or litert programs, but", "--target onnx"),
     (f"{EXPORT} -o here.kind", "here.kind already exists", "--force"),
     (f"{EXPORT} --checkpoint rn/best", "there is no folder rn/best", "hub:rn/best; did you mean run/best?"),
     (f"{EXPORT} --checkpoint empty", "empty has no config.json", ""),

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kind_export.compact.layers import make_linear
-from kind_export.compact.lookup import LookupModule
+from kind_export.compact.lookup import LookupModule, as_cut, cut_row, pick_rows
 from kind_export.compact.model import (
     CompactModel,
     ConditioningTable,
@@ -29,7 +29,7 @@ def make_conditioner(model: CompactModel) -> nn.Module:
     return TableConditioner(model.conditioning, model)
 
 
-class EmbedderConditioner(nn.Module):
+class EmbedderConditioner(LookupModule):
     """`Embedders` as a module: step and label to modulations (2, 6 * depth + 2, hidden)."""
 
     timesteps: Tensor
@@ -51,13 +51,17 @@ class EmbedderConditioner(nn.Module):
         self.register_buffer("null_label", torch.tensor([model.num_classes], dtype=torch.int32))
 
     def forward(self, step_index: Tensor, class_index: Tensor) -> Tensor:
-        times = self.timesteps.index_select(0, step_index)  # (1, where the step begins and, if it is read, ends)
-        labels = torch.cat([class_index, self.null_label])  # the label of each half
-        rows = self.label_embeddings.index_select(0, labels)
-        vectors = [vector for i in range(self.num_times) for vector in self._embed(times[:, i], rows)]
+        # (1, where the step begins and, if it is read, ends)
+        times = self.look_up(self.timesteps, (step_index, len(self.timesteps)))
+        labels = self.join_places(class_index, self.null_label)  # the label of each half
+        rows = self.look_up(self.label_embeddings, (labels, len(self.label_embeddings)))
+        vectors = [vector for i in range(self.num_times) for vector in self._embed(self._time(times, i), rows)]
         read = [vectors[index] for index in self.reads]
         values = torch.cat([layer(one) for layer, one in zip(self.adaln, read, strict=True)], dim=1)
         return values.reshape(2, -1, self.hidden_size) + self.offset
+
+    def _time(self, times: Tensor, index: int) -> Tensor:
+        return times[:, index] if self.form == "gather" else cut_row(as_cut(times, self.form), index, 1).reshape(1)
 
     def _embed(self, timestep: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
         # (halves, hidden) of each embedder
@@ -76,15 +80,16 @@ class TableConditioner(LookupModule):
         super().__init__()
         table = source.values if isinstance(source, ModulationTable) else source.vectors
         self.layer = None if isinstance(source, ModulationTable) else _make_adaln(source)
-        self.num_labels, self.hidden_size = table.shape[1], model.config.hidden_size
+        self.num_steps, self.num_labels = table.shape[:2]
+        self.hidden_size = model.config.hidden_size
         null_label = torch.tensor([model.num_classes], dtype=torch.int32)
         self.register_buffer("null_label", null_label if self.num_labels > model.num_classes else None)
         self.register_buffer("table", table.reshape(table.shape[0] * table.shape[1], -1))
 
     def forward(self, step_index: Tensor, class_index: Tensor) -> Tensor:
         # the label of each half, or of the only one
-        labels = class_index if self.null_label is None else torch.cat([class_index, self.null_label])
-        rows = self.look_up(self.table, step_index * self.num_labels + labels)
+        labels = class_index if self.null_label is None else self.join_places(class_index, self.null_label)
+        rows = self.look_up(self.table, (step_index, self.num_steps), (labels, self.num_labels))
         values = rows if self.layer is None else self.layer(rows)
         return values.reshape(1 if self.null_label is None else 2, -1, self.hidden_size)
 
@@ -117,19 +122,21 @@ class LowRankConditioner(LookupModule):
 
     def __init__(self, source: LowRankTable) -> None:
         super().__init__()
-        self.num_steps, self.hidden_size = source.null.shape[0], source.null.shape[2]
+        self.num_steps, self.num_classes = source.null.shape[0], len(source.basis)
+        self.hidden_size = source.null.shape[2]
         self.register_buffer("null", source.null.flatten(1))
         self.register_buffer("coefficients", source.coefficients.flatten(0, 1))
         self.register_buffer("basis", source.basis.flatten(1))
 
     def forward(self, step_index: Tensor, class_index: Tensor) -> Tensor:
-        row = self.coefficients.index_select(0, class_index * self.num_steps + step_index)
-        basis = self.look_up(self.basis, class_index)
+        place, step = (class_index, self.num_classes), (step_index, self.num_steps)
+        row = pick_rows(self.coefficients, place, step, form=self.form)
+        basis = self.look_up(self.basis, place)
         return self._add(step_index, row, basis)
 
     def _add(self, step_index: Tensor, row: Tensor, basis: Tensor) -> Tensor:
         # row (1, rank), basis of as many rows; reshapes, because XNNPACK takes no axis added or dropped
-        null = self.look_up(self.null, step_index)
+        null = self.look_up(self.null, (step_index, self.num_steps))
         distance = torch.bmm(row.reshape(1, 1, -1), basis.reshape(1, row.shape[1], -1)).reshape(1, -1)
         return torch.cat([null + distance, null]).reshape(2, -1, self.hidden_size)
 
@@ -138,4 +145,5 @@ class PackConditioner(LowRankConditioner):
     """The same for a base, which is given basis (rank, (6 * depth + 2) * hidden) and coefficients (steps, rank)."""
 
     def forward(self, step_index: Tensor, basis: Tensor, coefficients: Tensor) -> Tensor:  # type: ignore[override]
-        return self._add(step_index, coefficients.index_select(0, step_index), basis)
+        row = pick_rows(coefficients, (step_index, self.num_steps), form=self.form)
+        return self._add(step_index, row, basis)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -61,11 +62,18 @@ def measure_decoder(decoder: ImageDecoder, latents: Sequence[np.ndarray]) -> Mea
 class DecodeProgram(nn.Module):
     """Latents to an RGB image, 0 to `peak`, clamped; without a decoder they are pixels in [-1, 1] already.
 
-    In `dtype` the decoder computes; latents and image are float32.
+    In `dtype` the decoder computes; latents and image are float32. `clamp`: as the operator, or by ReLUs.
     """
 
-    def __init__(self, peak: float, decoder: ImageDecoder | None = None, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        peak: float,
+        decoder: ImageDecoder | None = None,
+        dtype: torch.dtype = torch.float32,
+        clamp: Literal["native", "relu"] = "native",
+    ) -> None:
         super().__init__()
+        self.clamp = clamp
         self.peak = peak
         self.dtype = dtype
         self.decoder = decoder
@@ -73,4 +81,5 @@ class DecodeProgram(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """(1, channels, size, size) -> (1, 3, height, width)."""
         images = latents if self.decoder is None else self.decoder(latents.to(self.dtype)).float()
-        return (images * 0.5 + 0.5).clamp(0, 1) * self.peak
+        unit = images * 0.5 + 0.5
+        return (unit.clamp(0, 1) if self.clamp == "native" else 1 - (1 - unit.relu()).relu()) * self.peak

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,25 +11,39 @@ from torch.nn import functional as F
 
 from kind_core.config import NORM_EPS
 
+NormForm = Literal["native", "matmul", "scaled"]
+# Below it a constant input, whose variance is nothing, has an eps beside it that is a number in fp16.
+_MIN_PEAK = 2.0**-7
+
 
 class Norm(nn.Module):
-    """LayerNorm without weights; as operator, or as products with a constant vector."""
+    """LayerNorm without weights; as operator, as products with a constant vector, or divided by its largest number.
+
+    The last is the same in exact arithmetic, and no number of it leaves fp16 whatever it is given.
+    """
 
     mean_weight: Tensor
 
-    def __init__(self, size: int, form: str, eps: float = NORM_EPS) -> None:
+    def __init__(self, size: int, form: NormForm, eps: float = NORM_EPS) -> None:
         super().__init__()
         self.size = size
         self.eps = eps
         self.form = form
-        if form == "matmul":
+        if form != "native":
             self.register_buffer("mean_weight", torch.full((1, size), 1 / size))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.form == "native":
             return F.layer_norm(x, (self.size,), eps=self.eps)
         centred = x - F.linear(x, self.mean_weight)
+        if self.form == "scaled":
+            return self._scaled(centred)
         return centred * (F.linear(centred * centred, self.mean_weight) + self.eps).rsqrt()
+
+    def _scaled(self, centred: Tensor) -> Tensor:
+        peak = centred.abs().amax(-1, keepdim=True).clamp(min=_MIN_PEAK)
+        unit, root = centred / peak, math.sqrt(self.eps) / peak
+        return unit * (unit.square().mean(-1, keepdim=True) + root * root).rsqrt()
 
 
 class Gelu(nn.Module):

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from kind_export.compact.conditioner import make_conditioner
-from kind_export.compact.layers import Gelu, Norm, class_half, make_conv, make_linear
-from kind_export.compact.lookup import LookupModule
+from kind_export.compact.layers import Gelu, Norm, NormForm, class_half, make_conv, make_linear
+from kind_export.compact.lookup import LookupForm, LookupModule, as_cut, cut_row, pick_rows
 from kind_export.compact.model import CompactModel, Matrix
 from kind_export.compact.tailors import Tailors, TailorTable
 
@@ -23,14 +23,19 @@ from kind_export.compact.tailors import Tailors, TailorTable
 class GraphStyle:
     """How a target wants operators written; the numbers are the same.
 
-    `norm`: LayerNorm as the operator (`native`) or as products with a constant vector (`matmul`). `gelu`: tanh-GELU as
-    the operator (`native`) or written out (`expanded`). `attention`: written out (`expanded`) or, in an ONNX export,
-    onnxruntime's operator (`fused`).
+    `norm`: LayerNorm as the operator (`native`), as products with a constant vector (`matmul`) or so that no number of
+    it leaves fp16 (`scaled`). `gelu`: tanh-GELU as the operator (`native`) or written out (`expanded`). `attention`:
+    written out (`expanded`) or, in an ONNX export, onnxruntime's operator (`fused`). `lookup`: rows of tables by index
+    (`gather`) or by a product (`one_hot`). `max_axes`: of any tensor. `clamp`:
+    of the decode program, as the operator (`native`) or by ReLUs (`relu`).
     """
 
-    norm: Literal["native", "matmul"] = "native"
+    norm: NormForm = "native"
     gelu: Literal["native", "expanded"] = "native"
     attention: Literal["fused", "expanded"] = "expanded"
+    lookup: LookupForm = "gather"
+    max_axes: Literal[4, 5] = 5
+    clamp: Literal["native", "relu"] = "native"
 
 
 class StepProgram(nn.Module):
@@ -64,6 +69,7 @@ class StepProgram(nn.Module):
         config, table = model.config, model.sampler
         self.num_halves = 2 if is_guided and table.takes_guidance else 1
         self.config = config
+        self.style = style
         self.dtype = dtype
         self.num_outputs = model.num_outputs
         self.has_history = table.has_history
@@ -75,7 +81,9 @@ class StepProgram(nn.Module):
         self.conditioner = make_conditioner(model).to(dtype)
         self.tailors = TailorTable(model).to(dtype)
         for holder in (self.conditioner, self.tailors):
-            if table_dtype is not None and isinstance(holder, LookupModule):
+            assert isinstance(holder, LookupModule)
+            holder.form = style.lookup
+            if table_dtype is not None:
                 holder.store_as(table_dtype)
         self.blocks = nn.ModuleList(
             CompactBlock(model, i, style=style, num_halves=self.num_halves) for i in range(config.depth)
@@ -113,8 +121,9 @@ class StepProgram(nn.Module):
     def _advance(
         self, latents: Tensor, history: Tensor | None, output: Tensor, step_index: Tensor
     ) -> tuple[Tensor, ...]:
-        row = self.sampler_table.index_select(0, step_index)
-        a, b, c, p, q = (row[:, i : i + 1].reshape(1, 1, 1, 1) for i in range(5))
+        row = pick_rows(self.sampler_table, (step_index, len(self.sampler_table)), form=self.style.lookup)
+        row = as_cut(row, self.style.lookup)
+        a, b, c, p, q = (cut_row(row, i, 1).reshape(1, 1, 1, 1) for i in range(5))
         advanced = latents * a + output * b
         if history is None:
             return (advanced,)
@@ -123,8 +132,12 @@ class StepProgram(nn.Module):
     def _unpatchify(self, tokens: Tensor) -> Tensor:
         # five axes at most: the Neural Engine takes no more
         side, p = self.config.sample_size // self.config.patch_size, self.config.patch_size
-        x = tokens.reshape(side, side, p, p, self.num_outputs).permute(4, 0, 2, 1, 3)
-        image = x.reshape(1, self.num_outputs, side * p, side * p)
+        if self.style.max_axes == 4:
+            x = tokens.reshape(side, side, p, p * self.num_outputs).transpose(1, 2)
+            image = x.reshape(1, side * p, side * p, self.num_outputs).permute(0, 3, 1, 2)
+        else:
+            x = tokens.reshape(side, side, p, p, self.num_outputs).permute(4, 0, 2, 1, 3)
+            image = x.reshape(1, self.num_outputs, side * p, side * p)
         return image if self.num_outputs == self.config.in_channels else image[:, : self.config.in_channels]
 
 

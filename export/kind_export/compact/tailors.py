@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kind_core.config import DiTConfig
-from kind_export.compact.lookup import LookupModule
+from kind_export.compact.lookup import LookupModule, as_cut, cut_row
 from kind_export.compact.model import CompactModel, Factors, Matrix
 
 # The tailors of a block by matrix: the way down, then the way up; q, k and v share the first.
@@ -36,7 +36,9 @@ class TailorLayout:
         self.block_width, self.width = self.width, self.width * config.depth
 
     def cut(self, row: Tensor) -> list[Tailors]:
-        """row (1, width) -> for each block, by matrix: down (1, in, rank), then up (1, rank, out); qkv has three."""
+        """row (1, width) or (1, 1, width) -> for each block, by matrix: down (1, in, rank), then up (1, rank, out); qkv
+        has three.
+        """
         if not self.width:
             return []
         return [self._cut_block(row, index * self.block_width) for index in range(self.depth)]
@@ -45,7 +47,7 @@ class TailorLayout:
         parts: dict[str, list[Tensor]] = {}
         for name, start, (height, width) in self.spans:
             first = offset + start
-            parts.setdefault(name, []).append(row[:, first : first + height * width].reshape(1, height, width))
+            parts.setdefault(name, []).append(cut_row(row, first, height * width).reshape(1, height, width))
         return {name: tuple(tensors) for name, tensors in parts.items()}
 
     def rows(self, model: CompactModel) -> Tensor:
@@ -81,10 +83,12 @@ class TailorTable(LookupModule):
 
     def forward(self, class_index: Tensor) -> list[Tailors]:
         """class_index (1,) -> the tailors of each block; none where they are constants."""
-        return self.cut(self.look_up(self.table, class_index)) if self.layout.width else []
+        if not self.layout.width:
+            return []
+        return self.cut(self.look_up(self.table, (class_index, len(self.table))))
 
     def cut(self, row: Tensor) -> list[Tailors]:
-        return self.layout.cut(row)
+        return self.layout.cut(as_cut(row, self.form))
 
 
 def tailor_rank(model: CompactModel) -> int:

@@ -86,7 +86,8 @@ def make_decode(model: CompactModel, target: Target, options: TargetOptions) -> 
     is_half = model.decoder is not None and PRECISIONS[options.precision].is_half and target.CASTS_MODULE
     dtype = torch.float16 if is_half else torch.float32
     decoder = None if model.decoder is None else copy.deepcopy(model.decoder.module).to(dtype)
-    module = DecodeProgram(255.0 if target.IMAGE_OUTPUT else 1.0, decoder, dtype).eval()
+    peak = 255.0 if target.IMAGE_OUTPUT else 1.0
+    module = DecodeProgram(peak, decoder, dtype, target.STYLE.clamp).eval()
     return Lowering(name="decode", module=module, example=_example(inputs), inputs=inputs, outputs=outputs)
 
 

@@ -104,13 +104,15 @@ class TargetOptions:
 
 def load_target(name: str) -> Target:
     """Import the module of a row of `TARGET_ROWS`; raises TargetError when its package is not installed."""
+    row = TARGET_ROWS[name]
     try:
-        return import_module(TARGET_ROWS[name].module)
+        return import_module(row.module)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("kind_"):
             raise
+        wanted = f"'kind-diffusion[{row.extra}]'" if row.extra else error.name
         raise TargetError(
-            f"target {name!r} needs the package {error.name}, which is not installed", f"pip install {error.name}"
+            f"target {name!r} needs the package {error.name}, which is not installed", f"pip install {wanted}"
         ) from error
 
 

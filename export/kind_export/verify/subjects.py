@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from kind_core.precisions import PRECISIONS
+from kind_export.target_rows import TARGET_ROWS
 from kind_export.verify.probes import Probe, step_indices
 from kind_runtimes.generator import Generator
 from kind_runtimes.manifest import TargetSpec
@@ -58,4 +59,6 @@ def ways_to_run(subject: Subject, target: TargetSpec) -> list[Subject]:
         return [subject]
     programs = {"step": generator.step, "step_unguided": generator.step_unguided, "decode": generator.decode}
     rounded = {name: one.node_by_node() for name, one in programs.items() if one is not None}  # type: ignore[attr-defined]
-    return [replace(subject, is_wider=True), replace(subject, generator=replace(generator, **rounded), is_rounded=True)]
+    is_exact = subject.is_exact and not TARGET_ROWS[target.target].rounds_all
+    second = replace(subject, generator=replace(generator, **rounded), is_rounded=True, is_exact=is_exact)
+    return [replace(subject, is_wider=True), second]

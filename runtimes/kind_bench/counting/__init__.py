@@ -69,5 +69,5 @@ def _load_walker(target: str) -> Any:
             raise
         raise TargetError(
             f"counting {target} programs needs the package {error.name}, which is not installed",
-            f"pip install {error.name}",
+            ENGINES[target].installed_by,
         ) from error

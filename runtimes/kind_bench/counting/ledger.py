@@ -35,7 +35,10 @@ class TensorSize:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Node:
-    """One operator as a format holds it. `reads` and `writes` are names; what it is not told of is no traffic."""
+    """One operator as a format holds it. `reads` and `writes` are names; what it is not told of is no traffic.
+
+    `reads_all`: it reads the whole of what it looks up in or cuts.
+    """
 
     name: str
     op_type: str
@@ -48,6 +51,7 @@ class Node:
     has_bias: bool = False
     is_view: bool = False
     obstacle: str = ""
+    reads_all: bool = False
 
 
 class Ledger:
@@ -175,7 +179,7 @@ class Ledger:
         """(bytes of constants, bytes of other tensors): of what is looked up in or cut only what comes out of it."""
         constants: dict[str, float] = {}
         activations: dict[str, float] = {}
-        is_partial = node.op_class in ("lookup", "layout")
+        is_partial = node.op_class in ("lookup", "layout") and not node.reads_all
         for name in node.reads:
             share = min(1.0, elements / max(1, self._sizes[name].elements)) if is_partial else 1.0
             if name in self._constants:

@@ -95,6 +95,9 @@ def measure_bundle(request: BenchRequest, on_progress: OnProgress = lambda progr
     """Measure; what was measured before an error or Ctrl-C is kept. Raises a KindError when nothing can begin."""
     bundle = open_bundle(request.bundle)
     runtimes, notes = _choose_runtimes(request, bundle.manifest)
+    if request.profile:
+        untraced = [name for name in runtimes if not ENGINES[name].is_traced]
+        notes += tuple(f"{name} has no profile: its runtime does not tell times of operators" for name in untraced)
     cases = [
         Gathering(runtime=runtime, options=options, counts=request.counts_of(request.num_rounds - 1))
         for runtime in runtimes
@@ -124,7 +127,7 @@ def profile_bundle(request: BenchRequest) -> dict[str, dict[str, Any]]:
     """The profile of a step in each runtime of `request` that runs here, without measuring."""
     runtimes, _ = _choose_runtimes(request, open_bundle(request.bundle).manifest)
     profiles = {}
-    for runtime in runtimes:
+    for runtime in (name for name in runtimes if ENGINES[name].is_traced):
         case = Gathering(runtime=runtime, options=DEFAULT_OPTIONS, counts=request.counts_of(0))
         _profile(request, case)
         assert case.profile is not None
@@ -201,7 +204,7 @@ def _measure_rounds(request: BenchRequest, manifest: Manifest, cases: list[Gathe
                     stage = f"round {index + 1} of {request.num_rounds}: {_name(case)}"
                     on_progress(Progress(stage=stage, done=min(done, total), total=total))
     for case in cases:
-        if request.profile and case.profile is None:
+        if request.profile and case.profile is None and ENGINES[case.runtime].is_traced:
             on_progress(Progress(stage=f"profiling {_name(case)}", done=total, total=total))
             _profile(request, case)
 

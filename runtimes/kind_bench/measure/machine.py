@@ -15,7 +15,7 @@ from typing import Any
 _CPUS = Path("/sys/devices/system/cpu")
 # where boards with ARM and PCs say what they are
 _MODEL_FILES = (Path("/sys/firmware/devicetree/base/model"), Path("/sys/devices/virtual/dmi/id/product_name"))
-_PACKAGES = ("onnxruntime", "executorch", "coremltools", "torch", "numpy", "kind-diffusion")
+_PACKAGES = ("onnxruntime", "executorch", "coremltools", "ai-edge-litert", "torch", "numpy", "kind-diffusion")
 
 
 def describe_machine() -> dict[str, Any]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from kind_core.console import join_lines
 from kind_core.errors import BundleError, TargetError
 from kind_runtimes.about import PREFIX, FileDescription
+from kind_runtimes.engines.native_log import held_stderr
 from kind_runtimes.engines.runtime import DEFAULT_OPTIONS, Arrays, EngineOptions, check_inputs, check_outputs
 from kind_runtimes.manifest import ProgramSpec, TensorSpec
 from kind_runtimes.quiet import without_import_noise
@@ -130,20 +128,5 @@ def hushed_cpuinfo(reasons: list[str] | None = None) -> Iterator[None]:
 
     Where the body fails, ExecuTorch's own lines go to `reasons`, if given, instead: they belong into the error.
     """
-    saved = os.dup(2)
-    failed = True
-    with tempfile.TemporaryFile() as log, open(log.fileno(), "w", buffering=1, closefd=False) as text:
-        os.dup2(log.fileno(), 2)
-        try:
-            with redirect_stderr(text):  # ExecuTorch writes to sys.stderr, its backends to the file descriptor
-                yield
-            failed = False
-        finally:
-            os.dup2(saved, 2)
-            log.seek(0)
-            written = _CPUINFO_LINE.sub(b"", log.read())
-            if failed and reasons is not None:
-                reasons += [found["reason"].decode(errors="replace") for found in _REASON_LINE.finditer(written)]
-                written = _REASON_LINE.sub(b"", written)
-            with open(saved, "wb") as stderr:
-                stderr.write(join_lines(written.decode(errors="replace").split("\n")).encode(errors="replace"))
+    with held_stderr(_CPUINFO_LINE, _REASON_LINE, reasons):
+        yield

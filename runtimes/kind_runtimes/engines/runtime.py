@@ -132,7 +132,7 @@ def load_runtime(runtime: str) -> ModuleType:
             raise
         raise TargetError(
             f"runtime {runtime!r} needs the package {entry.package}, which is not installed",
-            f"pip install {entry.package}",
+            entry.installed_by,
         ) from error
 
 

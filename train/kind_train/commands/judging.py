@@ -88,7 +88,9 @@ def statistics(data: str, output: Path, classes: tuple[str, ...], **options: Any
 @click.option("--sample", type=Named(("photos", "garments")), help="In place of a checkpoint: one that ships [none].")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Exported bundle, in place of a checkpoint.")
 @click.option(
-    "--runtime", type=Named(("onnx", "executorch", "coreml")), help="Runtime of the bundle [the first that runs here]."
+    "--runtime",
+    type=Named(("onnx", "executorch", "coreml", "litert")),
+    help="Runtime of the bundle [the first that runs here].",
 )
 @click.option("--data", type=click.Path(path_type=Path), help="The photos it was trained on.")
 @click.option("--val-data", type=click.Path(path_type=Path), help="Held-out photos of the same classes.")

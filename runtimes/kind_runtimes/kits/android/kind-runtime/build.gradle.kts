@@ -18,6 +18,7 @@ android {
 dependencies {
     api("org.jetbrains.kotlinx:kotlinx-coroutines-core:1.10.2")
     implementation("com.microsoft.onnxruntime:onnxruntime-android:1.27.0")
+    compileOnly("com.google.ai.edge.litert:litert:2.3.0") // an app that opens LiteRT programs brings it itself
 
     testImplementation(kotlin("test"))
     testImplementation("junit:junit:4.13.2")
