@@ -22,12 +22,12 @@ def write_kits(bundle: Path, kits: Sequence[str]) -> None:
 
 
 def write_app_folders(bundle: Path, manifest: Manifest, kits: Sequence[str]) -> None:
-    """Lay what an app ships apart for each kit: the manifest and the programs of its target, nothing else.
+    """Lay what an app ships apart for each kit: the manifest and the programs that it runs, nothing else.
 
     The files are the bundle's own where the file system can link them, so they cost nothing.
     """
     for kit in kits:
-        folder, target = bundle / APP_FOLDERS[kit], KIT_TARGETS[kit]
-        for name in (MANIFEST_NAME, *(name for name in manifest.files if name.startswith(f"{target}/"))):
+        folder, run = bundle / APP_FOLDERS[kit], tuple(f"{target}/" for target in KIT_TARGETS[kit])
+        for name in (MANIFEST_NAME, *(name for name in manifest.files if name.startswith(run))):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             link_file(bundle / name, folder / name)
