@@ -27,7 +27,7 @@ from kind_runtimes.manifest import ProgramSpec, TensorSpec
 _Run = Callable[[Mapping[str, np.ndarray]], Arrays]
 _CPU = "CPU"
 IDENTIFIER = b"TFL3"
-_UNITS = tuple(one.name for one in HardwareAccelerator if one.name is not None)
+_UNITS = (_CPU, "GPU", "NPU")
 # What it says of itself, and of accelerators and compilers that are not there, whenever a file is opened.
 _NOISE_LINE = re.compile(rb"(?m)^(?:INFO|WARNING|VERBOSE): [^\n]*\n|^\xe2\x94\x94 [^\n]*\n")
 _REASON_LINE = re.compile(rb"(?m)^ERROR: (?:\[[^\]\n]*\] ?)?(?P<reason>[^\n]+)\n")
@@ -49,8 +49,8 @@ class LiteRTProgram:
         self.texts = read_texts(file)
         self._file, self._spec, self._function = file, spec, function
         threads = options.threads or os.cpu_count() or 1
-        self._run = _open_on_cpu(file, function, threads) if unit.name == _CPU else _open_on(unit, file, spec, function)
-        self.engine = f"LiteRT {version('ai-edge-litert')} on {unit.name}"
+        self._run = _open_on_cpu(file, function, threads) if unit == _CPU else _open_on(unit, file, spec, function)
+        self.engine = f"LiteRT {version('ai-edge-litert')} on {unit}"
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         check_inputs(inputs, self._spec)
@@ -116,8 +116,8 @@ def _read_spec(entry: Any, tensors: Any) -> TensorSpec:
     return TensorSpec(name=entry.name.decode(), shape=shape, dtype=_DTYPES.get(tensor.type, f"type {tensor.type}"))
 
 
-def _find_unit(asked: str) -> HardwareAccelerator:
-    found = next((one for one in HardwareAccelerator if (one.name or "").lower() == asked.lower()), None)
+def _find_unit(asked: str) -> str:
+    found = next((one for one in _UNITS if one.lower() == asked.lower()), None)
     if found is None:
         raise TargetError(f"LiteRT has no unit {asked!r}, only {', '.join(_UNITS)}", "leave --provider out")
     return found
@@ -149,20 +149,20 @@ def _open_on_cpu(file: Path, function: str | None, threads: int, content: bytes 
     return lambda inputs: dict(runner(**inputs))
 
 
-def _open_on(unit: HardwareAccelerator, file: Path, spec: ProgramSpec, function: str | None) -> _Run:
+def _open_on(unit: str, file: Path, spec: ProgramSpec, function: str | None) -> _Run:
     """A signature on a GPU or NPU; raises TargetError where that is not there or leaves operators out."""
     reasons: list[str] = []
     try:
         with held_stderr(_NOISE_LINE, _REASON_LINE, reasons):
-            model = CompiledModel.from_file(str(file), hardware_accel=unit)
+            model = CompiledModel.from_file(str(file), hardware_accel=getattr(HardwareAccelerator, unit))
             is_whole = model.is_fully_accelerated()
     except (RuntimeError, ValueError) as error:
         raise TargetError(
-            f"LiteRT cannot start its {unit.name} here: {_join(reasons, error)}", "--provider CPU runs everywhere"
+            f"LiteRT cannot start its {unit} here: {_join(reasons, error)}", "--provider CPU runs everywhere"
         ) from error
     if not is_whole:
         raise TargetError(
-            f"LiteRT leaves operators of {file} off its {unit.name}", "kind-bench lint names them; --provider CPU runs"
+            f"LiteRT leaves operators of {file} off its {unit}", "kind-bench lint names them; --provider CPU runs"
         )
     key = _find_signature(file, function, model.get_signature_list())
     ins = {s.name: model.create_input_buffer_by_name(key, s.name) for s in spec.inputs}
