@@ -10,6 +10,8 @@ from typing import Any
 from kind_core.errors import ConfigError
 from kind_core.sampler_settings import SAMPLER_SETTINGS, Allowed
 
+MAX_GUIDANCE = 100.0  # either way; pictures are gone long before
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampler:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kind_core.errors import ConfigError, TargetError
 from kind_core.precisions import PRECISIONS, PrecisionName
-from kind_core.samplers import ALL_STEPS, SAMPLERS, check_interval
+from kind_core.samplers import ALL_STEPS, MAX_GUIDANCE, SAMPLERS, check_interval
 from kind_export.budget import NO_BUDGET, Budget
 from kind_export.target_rows import TARGET_ROWS
 from kind_runtimes.engine_rows import ENGINES
@@ -19,7 +19,6 @@ from kind_runtimes.kits import KITS
 # What the sources of a kit run: one of these.
 KIT_TARGETS = {"ios": ("coreml",), "android": ("onnx", "litert")}
 
-MAX_GUIDANCE = 100.0
 # what --target all means
 TARGETS = tuple(row.name for row in TARGET_ROWS.values() if row.is_program and row.extra is None)
 MIN_IOS = (17, 18)

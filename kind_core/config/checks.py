@@ -8,6 +8,8 @@ from typing import TypeGuard
 
 from kind_core.errors import ConfigError
 
+MAX_SEED = 2**32 - 1
+
 
 def require_known(data: Mapping[str, object], known: Collection[str], where: str) -> None:
     unknown = sorted(set(data).difference(known))
@@ -23,6 +25,12 @@ def require_positive(name: str, value: object, most: int | None = None) -> None:
     if not is_whole(value) or value < 1 or (most is not None and value > most):
         limit = "" if most is None else f" to {most}"
         raise ConfigError(f"{name} is {value!r}, expected a whole number from 1{limit}")
+
+
+def require_seed(seed: object) -> None:
+    """A seed of what is drawn in training; start noise takes larger ones (`kind_core.noise`)."""
+    if not is_whole(seed) or not 0 <= seed <= MAX_SEED:
+        raise ConfigError(f"seed is {seed!r:.60}, expected a whole number from 0 to {MAX_SEED}")
 
 
 def require_number(name: str, value: object, above: float = -math.inf, below: float = math.inf) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from kind_core.config.checks import require_choice, require_number, require_positive
 from kind_core.errors import ConfigError
 from kind_core.sampler_settings import Setting, check_settings
-from kind_core.samplers import FIRST_ORDER, SAMPLERS, Distillation
+from kind_core.samplers import FIRST_ORDER, MAX_GUIDANCE, SAMPLERS, Distillation
 
 NOISE_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "flow")
 FLOW_PREDICTIONS = ("flow_prediction", "sample")
@@ -44,10 +44,12 @@ class DiffusionConfig:
         require_choice("noise_schedule", self.noise_schedule, NOISE_SCHEDULES)
         require_choice("prediction_type", self.prediction_type, PREDICTION_TYPES)
         require_positive("num_train_timesteps", self.num_train_timesteps, _MOST_TIMESTEPS)
-        require_positive("steps", self.steps)
+        require_positive("steps", self.steps, _MOST_TIMESTEPS)
         for name in ("beta_start", "beta_end"):
             require_number(name, getattr(self, name), above=0, below=1)
         require_number("guidance_scale", self.guidance_scale)
+        if abs(self.guidance_scale) > MAX_GUIDANCE:
+            raise ConfigError(f"guidance_scale is {self.guidance_scale!r:.60}, expected {MAX_GUIDANCE:g} at most")
         require_choice("sampler", self.sampler, tuple(SAMPLERS))
         if not isinstance(self.sampler_settings, Mapping):
             raise ConfigError(f"sampler_settings is {self.sampler_settings!r}, expected an object")

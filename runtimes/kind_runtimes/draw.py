@@ -15,15 +15,16 @@ from kind_core.classes import ClassInfo, ResolvedClass, resolve_class
 from kind_core.errors import BundleError, ClassNameError, ConfigError, OutputError
 from kind_core.files.staging import check_output
 from kind_core.noise import picture_seed
+from kind_core.samplers import MAX_GUIDANCE
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.engine_rows import holds_code
 from kind_runtimes.engines.runtime import check_runtime, choose_runtime
 from kind_runtimes.generator import Generator, open_generator
+from kind_runtimes.golden import check_golden
 from kind_runtimes.manifest import Manifest
 from kind_runtimes.packs import Pack, check_pack, find_packs, read_pack
 from kind_runtimes.progress import OnProgress, Progress
 
-MAX_GUIDANCE = 100.0
 MAX_SCALE = 64
 MAX_COUNT = 10_000  # of pictures in one image: a million steps at least
 _LEARNGENE = ClassInfo(id="learngene", names=("learngene",))  # what a base draws without a pack
@@ -94,6 +95,7 @@ def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: N
     on_progress(Progress(stage=f"opening the {runtime} programs", done=0, total=total))
     generator = open_generator(request.bundle, manifest, runtime)
     generator = generator if pack is None else generator.with_pack(pack)
+    check_golden(request.bundle, generator, runtime, _golden_index(request.bundle, manifest, pack, found))
     guidance = manifest.guidance_scale if request.guidance is None else request.guidance
     seeds = tuple(picture_seed(request.seed, i) for i in range(request.count))
     start = time.perf_counter()
@@ -154,6 +156,14 @@ def _find_pack(request: RunRequest, manifest: Manifest) -> tuple[Pack | None, Re
     pack = read_pack(file)
     check_pack(pack, manifest)
     return pack, ResolvedClass(index=0, info=found.info, note=found.note)
+
+
+def _golden_index(bundle: Path, manifest: Manifest, pack: Pack | None, found: ResolvedClass) -> int | None:
+    """The number of what is drawn in the golden data; None for the learngene alone, or a pack that came later."""
+    if manifest.pack_base is None:
+        return found.index
+    files = [str(bundle / one.file) for one in manifest.packs]
+    return files.index(pack.name) if pack is not None and pack.name in files else None
 
 
 def _find_class(name: str | None, classes: tuple[ClassInfo, ...]) -> ResolvedClass:

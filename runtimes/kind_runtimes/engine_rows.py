@@ -19,7 +19,8 @@ class Engine:
     devices. `picks_unit`: it chooses unit and threads itself, by rules and not by the file. `has_delegates`: a file
     says what runs in a backend, which was fixed at export. `may_fall_back`: a provider that is not there is left out.
     `extra`: of this package, which has what the engine needs. `rule_for`: what the counter judges nodes for by rule.
-    `is_traced`: it tells in Python how long its operators take.
+    `is_traced`: it tells in Python how long its operators take. `may_crash`: it ends the process at some broken files,
+    so that what it opens is tried in a copy of it first.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Engine:
     extra: str | None = None
     rule_for: str | None = None
     is_traced: bool = True
+    may_crash: bool = False
 
     @property
     def installed_by(self) -> str:
@@ -74,6 +76,7 @@ ENGINES = _table(
         file_kind="ExecuTorch program",
         counter="kind_bench.counting.executorch_program",
         has_delegates=True,
+        may_crash=True,
     ),
     Engine(
         name="coreml",

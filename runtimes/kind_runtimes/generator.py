@@ -121,11 +121,17 @@ class Generator:
 
 
 def open_generator(
-    folder: Path, manifest: Manifest, runtime: str, options: EngineOptions = DEFAULT_OPTIONS
+    folder: Path,
+    manifest: Manifest,
+    runtime: str,
+    options: EngineOptions = DEFAULT_OPTIONS,
+    *,
+    is_expendable: bool = False,
 ) -> Generator:
     """Open the programs of a bundle folder in `runtime`; raises TargetError for code that was not asked for.
 
-    Raises BundleError where a program contradicts the manifest in what it says of itself.
+    Raises BundleError where a program contradicts the manifest in what it says of itself, or would end this process,
+    unless that `is_expendable`, whose programs are not tried first.
     """
     target = manifest.target(runtime)
     if holds_code(runtime) and not manifest.may_run_code:
@@ -134,7 +140,8 @@ def open_generator(
             f"where you trust who made the bundle: --runtime {runtime}, or open_bundle(path, run_code=True)",
         )
     programs = {
-        name: open_program(runtime, folder / spec.file, spec, options) for name, spec in target.programs.items()
+        name: open_program(runtime, folder / spec.file, spec, options, is_expendable=is_expendable)
+        for name, spec in target.programs.items()
     }
     for name, spec in target.programs.items():
         disagreement = find_disagreement(getattr(programs[name], "texts", {}), manifest, spec)

@@ -2,8 +2,8 @@
 
 What no test here refuses, and why no user is hurt by it:
 - another default guidance scale in a manifest: any scale may be given, and the line is held at export;
-- golden data of another model: only tests of apps read it, from a file whose hash the manifest holds; the page's check
-  draws it and refuses it (`golden.test.ts`), and an export writes the very trajectories that its programs were held to;
+- golden data of which a later step alone is another's: only tests of apps read it; an export writes the very
+  trajectories that its programs were held to;
 - another measured parity, size or tool version in a manifest: nothing is computed from it;
 - a whole bundle of another model under this one's name: it is what its maker says, hashes and all.
 """
@@ -24,7 +24,9 @@ from artifacts import Artifact, make_reference
 from click.testing import CliRunner
 from eager_programs import Arrays, EagerProgram
 from faults import ConstantFault
+from safetensors.numpy import load_file, save, save_file
 
+from kind_bench.cli import main as kind_bench
 from kind_core.checkpoint import save_checkpoint
 from kind_core.errors import KindError, VerificationError
 from kind_core.files.hashing import hash_file
@@ -32,8 +34,9 @@ from kind_export.cli import main as kind_export
 from kind_export.compact.model import CompactModel, ModulationTable
 from kind_export.verify.gates import Verifier
 from kind_runtimes.bundle import open_bundle
+from kind_runtimes.draw import RunRequest, run_bundle
 from kind_runtimes.generator import Generator, open_generator
-from kind_runtimes.packs import read_pack
+from kind_runtimes.packs import encode_metadata, read_pack
 from tiny import tiny_config, tiny_model, tiny_model_config
 
 Step = Callable[[Arrays, Mapping[str, np.ndarray]], Arrays]
@@ -186,10 +189,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     config = tiny_model_config(dit, noise_schedule="squaredcos_cap_v2", prediction_type="sample")
     save_checkpoint(folder / "model", config, tiny_model(dit))
     made = {}
-    for name, more in (("pair", ("--steps", "4")), ("other", ("--steps", "5")), ("base", ("--steps", "4", "--packs"))):
+    save_checkpoint(folder / "stranger", config, tiny_model(dit, seed=1))
+    for name, model, more in (
+        ("pair", "model", ("--steps", "4")), ("other", "model", ("--steps", "5")),
+        ("base", "model", ("--steps", "4", "--packs")), ("stranger", "stranger", ("--steps", "4")),
+    ):  # fmt: skip
         made[name] = folder / f"{name}.kind"
         arguments = ("--classes", "panda,lemon", "--target", "onnx", "--sampler", "dpmpp", "--guidance", "2", *more)
-        given = [*arguments, "--checkpoint", str(folder / "model"), "-o", str(made[name])]
+        given = [*arguments, "--checkpoint", str(folder / model), "-o", str(made[name])]
         done = CliRunner().invoke(kind_export, given)
         assert done.exit_code == 0, done.output
     return made
@@ -274,3 +281,75 @@ def test_packs_are_held_to_their_base_and_to_their_class(exported: dict[str, Pat
     shutil.copy(packs[0], packs[1])  # one class under the name of another
     with pytest.raises(KindError, match="the manifest expects"):
         open_bundle(tmp_path / "b.kind")
+
+
+# ---- golden data that the programs do not bear out
+
+
+def _swap_classes(golden: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"{1 - int(name[0])}{name[1:]}": tensor for name, tensor in golden.items()}
+
+
+GOLDENS: dict[str, Callable[[dict[str, np.ndarray], dict[str, np.ndarray]], dict[str, np.ndarray]]] = {
+    "of another model": lambda golden, other: other,
+    "its classes in another order": _swap_classes,
+    "latents of another model": lambda golden, other: golden | {n: other[n] for n in other if "latents" in n},
+    "pictures of another model": lambda golden, other: golden | {n: other[n] for n in other if "image" in n},
+    "pictures mirrored": lambda golden, other: golden | {n: t[..., ::-1] for n, t in golden.items() if "image" in n},
+    "pictures blue first": lambda golden, other: golden | {n: t[:, ::-1] for n, t in golden.items() if "image" in n},
+    "a step late": lambda golden, other: golden | {n: np.roll(t, 1, 0) for n, t in golden.items() if "latents" in n},
+    "a step too few": lambda golden, other: golden | {n: t[:-1] for n, t in golden.items() if "latents" in n},
+    "half precision": lambda golden, other: {n: t.astype(np.float16) for n, t in golden.items()},
+    "not finite": lambda golden, other: {n: t * np.float32(np.nan) for n, t in golden.items()},
+    "of the first class alone": lambda golden, other: {n: t for n, t in golden.items() if n[0] == "0"},
+}
+
+
+def _put_golden(folder: Path, golden: dict[str, np.ndarray]) -> None:
+    save_file({name: np.ascontiguousarray(tensor) for name, tensor in golden.items()}, folder / "golden.safetensors")
+    _change(folder, lambda data: None)
+
+
+def _run(folder: Path, class_name: str, **more: Any) -> None:
+    run_bundle(RunRequest(bundle=folder, class_name=class_name, output=folder.parent / "p.png", force=True, **more))
+
+
+@pytest.mark.parametrize("fault", GOLDENS)
+def test_golden_data_of_something_else_are_refused(exported: dict[str, Path], tmp_path: Path, fault: str) -> None:
+    golden, other = (load_file(exported[name] / "golden.safetensors") for name in ("pair", "stranger"))
+    _put_golden(Path(shutil.copytree(exported["pair"], tmp_path / "b.kind")), GOLDENS[fault](golden, other))
+    with pytest.raises(KindError, match="golden") as error:
+        _run(tmp_path / "b.kind", "lemon")
+    assert "\n" not in error.value.message
+    assert not (tmp_path / "p.png").exists()
+
+
+def test_golden_data_hold_whatever_guidance_a_manifest_is_given(exported: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(exported["pair"], tmp_path / "b.kind")
+    _change(tmp_path / "b.kind", lambda data: data.update(guidance_scale=5.0))
+    for name in ("giant panda", "lemon"):
+        _run(tmp_path / "b.kind", name)
+        _run(tmp_path / "b.kind", name, guidance=-3.0)
+
+
+def test_a_pack_of_another_class_is_refused(exported: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(exported["base"], tmp_path / "b.kind"))
+    panda, lemon = (folder / one["file"] for one in json.loads((folder / "manifest.json").read_text())["packs"])
+    _run(folder, "giant panda")
+    _run(folder, "lemon")
+    pack = read_pack(lemon)
+    lemon.write_bytes(save(dict(read_pack(panda).tensors), encode_metadata(pack.info, pack.base)))
+    _change(folder, lambda data: data["packs"][1].update(sha256=hash_file(lemon)))
+    with pytest.raises(KindError, match="golden"):
+        _run(folder, "lemon")
+    _run(folder, "giant panda")
+    run_bundle(RunRequest(bundle=folder, pack=lemon.rename(tmp_path / "later.pack"), output=tmp_path / "later.png"))
+
+
+def test_measuring_refuses_golden_data_of_another_model(exported: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(exported["pair"], tmp_path / "b.kind"))
+    _put_golden(folder, load_file(exported["stranger"] / "golden.safetensors"))
+    arguments = ["run", str(folder), "--repeat", "1", "--rounds", "1", "--images", "0", "-o", str(tmp_path / "r.json")]
+    done = CliRunner().invoke(kind_bench, arguments)
+    assert done.exit_code == 1
+    assert "do not belong together" in done.stderr

@@ -6,12 +6,16 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
+import tempfile
 from collections import Counter
+from pathlib import Path
 
 from fuzz.harness import FAILURES, OUTCOMES, Case, make_cases, run_cases
 from fuzz.kept import KEPT
-from fuzz.subjects import SUBJECTS
+from fuzz.subjects import LOWERED, SUBJECTS
 
 
 def main() -> int:
@@ -20,6 +24,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--subject", choices=[one.name for one in SUBJECTS])
+    parser.add_argument("--bundle", type=Path, help="small programs for every target, if there are some already")
     parser.add_argument("--only", metavar="SUBJECT:SEED")
     given = parser.parse_args()
     names = [given.subject] if given.subject else [one.name for one in SUBJECTS]
@@ -28,13 +33,27 @@ def main() -> int:
         cases = [Case(subject=name, seed=int(seed))]
     else:
         cases = [*KEPT, *make_cases(given.cases, given.seed, names)]
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[LOWERED] = str(given.bundle or _lower_programs(Path(folder) / "small.kind"))
+        counts = _run(cases, says_all=bool(given.only))
+    _print_table(counts)
+    return int(any(counts[name, outcome] for name, outcome in counts if outcome in FAILURES))
+
+
+def _lower_programs(folder: Path) -> Path:
+    """In a process of its own: this one loads nothing, so that it can be forked."""
+    program = f"import small_bundles as s, pathlib; s.lower_programs(pathlib.Path({str(folder)!r}), s.SUFFIXES)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+    return folder
+
+
+def _run(cases: list[Case], *, says_all: bool) -> Counter[tuple[str, str]]:
     counts: Counter[tuple[str, str]] = Counter()
     for answer in run_cases(cases):
         counts[answer.case.subject, answer.outcome] += 1
-        if given.only or answer.outcome not in ("refused", "accepted"):
+        if says_all or answer.outcome not in ("refused", "accepted"):
             print(f"{answer.outcome:10} {answer.case.subject}:{answer.case.seed}  {answer.said}", flush=True)
-    _print_table(counts)
-    return int(any(counts[name, outcome] for name, outcome in counts if outcome in FAILURES))
+    return counts
 
 
 def _print_table(counts: Counter[tuple[str, str]]) -> None:

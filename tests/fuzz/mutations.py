@@ -190,6 +190,80 @@ def mutate_onnx(content: bytes, rng: Random) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def change_words(content: bytes, rng: Random) -> bytes:
+    """A flatbuffer with some of its words changed: offsets, lengths, types, indices; or other bytes."""
+    if rng.randrange(3) == 0:
+        return flip_bytes(content, rng)
+    changed = bytearray(content)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        start = rng.randrange(len(changed) // 4) * 4
+        (word,) = struct.unpack_from("<I", changed, start)
+        new = rng.choice(
+            (0, 1, 0xFF, 2**31 - 1, 2**32 - 1, word + 1, word - 1, word + 4, word ^ (1 << rng.randrange(32)))
+        )
+        struct.pack_into("<I", changed, start, new % 2**32)
+    return bytes(changed)
+
+
+def mutate_message(message: Any, rng: Random) -> None:
+    """Change, repeat or remove a few fields of a protobuf message, wherever they lie."""
+    for _ in range(rng.choice((1, 1, 2))):
+        held = list(_fields(message))
+        if held:
+            _change_field(*rng.choice(held), rng)
+
+
+def _fields(message: Any) -> Iterator[tuple[Any, Any]]:
+    for field, value in message.ListFields():
+        yield message, field
+        if field.message_type is None:
+            continue
+        if field.message_type.GetOptions().map_entry:
+            inner = [value[key] for key in value]
+        else:
+            inner = list(value) if field.is_repeated else [value]
+        for one in inner:
+            if hasattr(one, "ListFields"):
+                yield from _fields(one)
+
+
+def _change_field(message: Any, field: Any, rng: Random) -> None:
+    value = getattr(message, field.name)
+    numbers = (0, 1, -1, 7, 255, 2**31 - 1, 2**40, -(2**31))
+    if field.is_repeated and field.message_type is None and rng.randrange(2):
+        value[rng.randrange(len(value))] = _fitting(field, value[0], numbers, rng)
+    elif field.is_repeated and field.message_type is not None and field.message_type.GetOptions().map_entry:
+        del value[rng.choice(list(value))]
+    elif field.is_repeated:
+        how = rng.randrange(3)
+        del value[rng.randrange(len(value)) :: (1 if how == 0 else len(value))]
+        if how == 2:
+            value.extend(list(value) * 3)
+    elif field.message_type is not None:
+        message.ClearField(field.name)
+    else:
+        setattr(message, field.name, _fitting(field, value, numbers, rng))
+
+
+def _fitting(field: Any, value: Any, numbers: tuple[int, ...], rng: Random) -> Any:
+    """Another value of the field's own type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        return rng.choice(("", "x", "../x", "\x1b[2J", "n" * 5000, value * 2))
+    if isinstance(value, bytes):
+        return flip_bytes(value, rng)
+    if isinstance(value, float):
+        return rng.choice((0.0, -1.0, 1e30, math.nan, math.inf))
+    if field.enum_type is not None:
+        return rng.choice([one.number for one in field.enum_type.values])
+    is_unsigned, is_narrow = field.cpp_type in (field.CPPTYPE_UINT32, field.CPPTYPE_UINT64), field.cpp_type in (
+        field.CPPTYPE_INT32, field.CPPTYPE_UINT32,
+    )  # fmt: skip
+    low, high = (0 if is_unsigned else -(2**31)), (2**31 - 1 if is_narrow else 2**40)
+    return max(low, min(high, rng.choice((*numbers, value + 1, value - 1, value * 2))))
+
+
 def no_file(file: Path, rng: Random) -> None:
     """In the place of `file` what is none: a pipe, a device, a loop, a folder, nothing, a link away."""
     file.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ A reader that accepts must be able to go on: a checkpoint runs forward, a bundle
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -15,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from fuzz import mutations
+from fuzz import mutations, training
 
+LOWERED = "KIND_FUZZ_BUNDLE"  # the environment's name for a bundle of small programs for every target
 Write = Callable[[Path, Random], Path]
 _NOISE = np.linspace(-2, 2, 192, dtype=np.float32).reshape(1, 3, 8, 8)
 
@@ -192,6 +194,72 @@ def _use_counts(place: Path) -> None:
     from kind_runtimes.bundle import open_bundle
 
     assert count_bundle(open_bundle(place))["onnx"]["step"].flops() >= 0
+
+
+def _copy_lowered(folder: Path, target: str, rng: Random) -> Path:
+    """The bundle of small programs for one target, and one of its two programs, which is to be changed."""
+    import shutil
+
+    from small_bundles import SUFFIXES
+
+    shutil.copytree(Path(os.environ[LOWERED]) / target, folder / target)
+    return folder / target / f"{rng.choice(('step', 'step', 'decode'))}{SUFFIXES[target]}"
+
+
+def _write_executorch(folder: Path, rng: Random) -> Path:
+    from small_bundles import write_manifest as write_right_manifest
+
+    file = _copy_lowered(folder, "executorch", rng)
+    file.write_bytes(mutations.change_words(file.read_bytes(), rng))
+    write_right_manifest(folder, ["executorch"])
+    return file
+
+
+def _write_coreml(folder: Path, rng: Random) -> Path:
+    from small_bundles import write_manifest as write_right_manifest
+
+    package = _copy_lowered(folder, "coreml", rng)
+    files = sorted(file for file in package.rglob("*") if file.is_file())
+    file = rng.choice((*files, *(one for one in files if one.suffix == ".mlmodel"), *files[1:2]))
+    content = file.read_bytes()
+    if file.suffix == ".json":
+        file.write_bytes(mutations.encode_json(mutations.mutate_document(json.loads(content), rng), rng))
+    elif file.suffix == ".mlmodel" and rng.randrange(4):
+        file.write_bytes(_mutate_mlmodel(content, rng))
+    else:
+        file.write_bytes(mutations.flip_bytes(content, rng))
+    write_right_manifest(folder, ["coreml"])
+    return package
+
+
+def _mutate_mlmodel(content: bytes, rng: Random) -> bytes:
+    from kind_runtimes.quiet import import_coremltools
+
+    model = import_coremltools().proto.Model_pb2.Model()
+    model.ParseFromString(content)
+    mutations.mutate_message(model, rng)
+    return bytes(model.SerializeToString())
+
+
+def _use_lowered(place: Path) -> None:
+    """A program of a bundle: inspected alone, counted and drawn with; what all of them refuse is refused."""
+    from kind_bench.counting import count_bundle
+    from kind_core.errors import KindError
+    from kind_runtimes.bundle import open_bundle
+    from kind_runtimes.draw import RunRequest, run_bundle
+    from kind_runtimes.inspection import inspect_path
+
+    folder, target = place.parents[1], place.parent.name
+    output = folder / "picture.png"
+    request = RunRequest(bundle=folder, class_name="giant panda", output=output, runtime=target, force=True)
+    refusals = []
+    for use in (lambda: inspect_path(place), lambda: count_bundle(open_bundle(folder)), lambda: run_bundle(request)):
+        try:
+            use()
+        except KindError as error:
+            refusals.append(error)
+    if refusals:
+        raise refusals[-1]
 
 
 def _write_onnx(folder: Path, rng: Random) -> Path:
@@ -410,6 +478,8 @@ SUBJECTS = tuple(
         ("program with its hash", _write_program, _use_bundle),
         ("program counted", _write_program, _use_counts),
         ("program alone", _write_onnx, _use_inspection),
+        ("ExecuTorch program", _write_executorch, _use_lowered),
+        ("Core ML package", _write_coreml, _use_lowered),
         ("pack", _write_pack, _use_pack),
         ("results", _write_results, _use_results),
         ("report", _write_report, _use_report),
@@ -417,5 +487,10 @@ SUBJECTS = tuple(
         ("device table", _write_toml, _use_device),
         ("options", _write_options, _use_options),
         ("name", _write_name, _use_name),
+        ("golden data", training.write_golden, _use_bundle),
+        ("run", training.write_run, training.use_run),
+        ("cache", training.write_cache, training.use_cache),
+        ("classifier", training.write_classifier, training.use_classifier),
+        ("pipeline", training.write_pipeline, training.use_pipeline),
     )
 )

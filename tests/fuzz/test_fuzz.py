@@ -9,15 +9,22 @@ from pathlib import Path
 
 import pytest
 
+from kind_runtimes.bundle import Bundle
+
 TESTS = Path(__file__).parents[1]
-PATHS = (TESTS, TESTS / "export", *(TESTS.parent / name for name in (".", "export", "runtimes", "train", "samples")))
+PATHS = (
+    TESTS,
+    TESTS / "export",
+    TESTS / "train",
+    *(TESTS.parent / name for name in (".", "export", "runtimes", "train", "samples")),
+)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a child process of its own for each case that hangs")
-def test_no_input_ends_in_a_traceback_a_hang_or_for_want_of_memory() -> None:
+def test_no_input_ends_in_a_traceback_a_hang_or_for_want_of_memory(small_bundle: Bundle) -> None:
     path = os.pathsep.join([*map(str, PATHS), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "fuzz", "--cases", "300"]
+    command = [sys.executable, "-m", "fuzz", "--cases", "300", "--bundle", str(small_bundle.path)]
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     found = subprocess.run(command, cwd=TESTS, env=environment, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout + found.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,24 @@ def test_weights_that_do_not_fit_are_refused(judge: Path, tmp_path: Path) -> Non
     save_file({**weights, "head.weight": weights["head.weight"][:2].contiguous()}, file, metadata)
     with pytest.raises(CheckpointError, match=r"is no classifier: .*head\.weight"):
         SmallClassifier(file)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("size", 10**18, "size is 1000000000000000000, expected a whole number up to 8192"),
+        ("size", "8", "size is '8'"), ("size", True, "size is True"), ("num_trained", -1, "num_trained is -1"),
+        ("accuracy", 1e30, "accuracy is 1e\\+30, expected 0 to 1"), ("classes", [], "it has no classes"),
+    ],
+)  # fmt: skip
+def test_what_no_training_writes_is_refused(
+    field: str, value: object, message: str, judge: Path, tmp_path: Path
+) -> None:
+    with safe_open(judge, "pt") as held:
+        data = json.loads(held.metadata()["kind_classifier"])
+    save_file(load_file(judge), tmp_path / "c", {"kind_classifier": json.dumps({**data, field: value})})
+    with pytest.raises(CheckpointError, match=message):
+        read_classifier(tmp_path / "c")
 
 
 def test_a_second_judge_counts_what_is_called_as_asked(judge: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, fields
 
+from kind_core.config.checks import require_seed
 from kind_core.errors import ConfigError
 from kind_train.preset_options import DEFAULT_PRESET, RECIPES
 
@@ -32,6 +33,7 @@ METHODS = (
 FACTORS = ("free", "cayley")
 CONSTRUCTIONS = ("laptop-diff", "heur-lg", "auto-lg")  # of smaller models, see `kind_train.start.shrinking`
 PRECISIONS = ("auto", "fp32", "bf16")
+MAX_SIDE = 8192  # of photos, in pixels
 MAX_BATCH_SIZE = 65_536  # twice the largest that anybody trained images with
 # What an option annotated so may hold, and how an error calls that. A bool is an int to Python, but not to a user.
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
@@ -136,7 +138,7 @@ class TrainConfig:
         self._require("ema_decay", 0 < self.ema_decay < 1, "above 0 and below 1")
         self._require("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more")
         self._require("warmup_images", self.warmup_images >= 0, "0 or more")
-        self._require("seed", 0 <= self.seed < 2**32, "0 to 4294967295")
+        require_seed(self.seed)
         self._require("recipe", self.recipe is None or self.recipe in RECIPES, f"one of {', '.join(RECIPES)}")
         self._require("recipe", self.recipe is None or self.base is None, "none where a base is adapted")
         self._require("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
@@ -144,7 +146,7 @@ class TrainConfig:
         self._require("perceptual", 0 <= self.perceptual < math.inf, "0 or more")
         self._require("timestep_std", self.timestep_std is None or 0 < self.timestep_std < math.inf, "above 0")
         self._require("timestep_mean", self.timestep_mean is None or math.isfinite(self.timestep_mean), "finite")
-        self._require("size", self.size is None or self.size >= 1, "1 or more")
+        self._require("size", self.size is None or 1 <= self.size <= MAX_SIDE, f"1 to {MAX_SIDE}")
         self._require("report_to", self.report_to in (None, *REPORTS), f"one of {', '.join(REPORTS)}")
         self._require("factors", self.factors in FACTORS, f"one of {', '.join(FACTORS)}")
         is_plain = self.base is None and self.teacher is None

@@ -27,6 +27,7 @@ from kind_core.errors import KindError
 from kind_runtimes.bundle import list_program_files, read_manifest
 from kind_runtimes.engines.runtime import EngineOptions, load_runtime
 from kind_runtimes.generator import Generator, open_generator
+from kind_runtimes.golden import check_golden
 from kind_runtimes.manifest import Manifest
 
 Send = Callable[[dict[str, Any]], None]
@@ -69,6 +70,7 @@ def _measure(job: dict[str, Any], send: Send) -> None:
     send({"opened": {"engine": generator.step.engine, "first_ms": first_ms, "file_cache": cache}})
     measure_generator(generator, Counts(**job["counts"]), lambda part, ms: send({"samples": ms, "part": part}))
     peak = read_peak()
+    check_golden(folder, generator, runtime, None if manifest.pack_base is not None else 0)
     del generator
     gc.collect()
     _, again_ms = _open(folder, manifest, runtime, options)
@@ -81,13 +83,13 @@ def _profile(job: dict[str, Any], send: Send) -> None:
 
     folder = Path(job["bundle"])
     manifest = read_manifest(folder, run_code=job.get("run_code", False))
-    generator = open_generator(folder, manifest, job["runtime"], EngineOptions(**job["options"]))
+    generator = open_generator(folder, manifest, job["runtime"], EngineOptions(**job["options"]), is_expendable=True)
     send({"profile": profile_step(folder, generator, job["runtime"], EngineOptions(**job["options"]))})
 
 
 def _open(folder: Path, manifest: Manifest, runtime: str, options: EngineOptions) -> tuple[Generator, float]:
     start = time.perf_counter()
-    generator = open_generator(folder, manifest, runtime, options)
+    generator = open_generator(folder, manifest, runtime, options, is_expendable=True)
     return generator, (time.perf_counter() - start) * 1e3
 
 

@@ -139,7 +139,7 @@ def _report_figures(report: Mapping[str, Any]) -> Iterator[tuple[str, Group, str
         yield f"{name} step, measured", "latency", "ms", measured.get("step_ms")
         yield f"{name} picture, measured", "latency", "ms", measured.get("image_ms")
         yield f"{name} load, measured", "latency", "ms", measured.get("load_ms")
-        for program, work in report["work"][name].items():
+        for program, work in report["work"].get(name, {}).items():  # what is code has no counted work
             yield f"{name} {program} FLOPs", "flops", "", work["flops"]["full"]
             yield f"{name} {program} weights", "size", "bytes", work["weight_bytes"]
             yield f"{name} {program} peak activations", "memory", "bytes", work["peak_activation_bytes"]

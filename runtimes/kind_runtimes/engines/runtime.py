@@ -18,6 +18,7 @@ import numpy as np
 from kind_core.errors import BundleError, ConfigError, KindError, TargetError
 from kind_runtimes.about import FileDescription
 from kind_runtimes.engine_rows import ENGINES, by_preference
+from kind_runtimes.engines.trial import require_survivable
 from kind_runtimes.manifest import ProgramSpec
 
 Arrays = dict[str, np.ndarray]
@@ -106,19 +107,33 @@ def is_installed(runtime: str) -> bool:
     return find_spec(ENGINES[check_runtime(runtime)].package) is not None
 
 
-def open_program(runtime: str, file: Path, spec: ProgramSpec, options: EngineOptions = DEFAULT_OPTIONS) -> Program:
+def open_program(
+    runtime: str,
+    file: Path,
+    spec: ProgramSpec,
+    options: EngineOptions = DEFAULT_OPTIONS,
+    *,
+    is_expendable: bool = False,
+) -> Program:
     """Open one program in the runtime of its target; raises TargetError when that is unknown or not installed.
 
-    Where each class has a function of its own, those after the first are opened when they are called.
+    Where each class has a function of its own, those after the first are opened when they are called. A file at which
+    the engine would end this process is a BundleError, unless the process `is_expendable`.
     """
     _require_file(file)
     if spec.class_functions is not None:
         specs = [replace(spec, function=one, class_functions=None) for one in spec.class_functions.values()]
-        return ClassPrograms([partial(open_program, runtime, file, one, options) for one in specs])
+        return ClassPrograms(
+            [partial(open_program, runtime, file, one, options, is_expendable=is_expendable) for one in specs]
+        )
     # onnxruntime's files hold one program each
     name = {} if spec.function is None else {"function": spec.function}
-    with engine_errors(f"{runtime} cannot load {file}"):
-        result: Program = load_runtime(runtime).open_program(file, spec, options=options, **name)
+    what = f"{runtime} cannot load {file}"
+    with engine_errors(what):
+        opener = partial(load_runtime(runtime).open_program, file, spec, options=options, **name)
+        if ENGINES[runtime].may_crash and not is_expendable:
+            require_survivable(what, file, lambda: opener()(_example_inputs(spec)))
+        result: Program = opener()
         return result
 
 
@@ -139,8 +154,12 @@ def load_runtime(runtime: str) -> ModuleType:
 def describe_file(runtime: str, file: Path) -> FileDescription:
     """What a program file says of itself, read by the runtime of its format; raises TargetError without it."""
     _require_file(file)
-    with engine_errors(f"{runtime} cannot read {file}"):
-        result: FileDescription = load_runtime(runtime).describe_file(file)
+    what = f"{runtime} cannot read {file}"
+    with engine_errors(what):
+        describe = partial(load_runtime(runtime).describe_file, file)
+        if ENGINES[runtime].may_crash:
+            require_survivable(what, file, describe)
+        result: FileDescription = describe()
         return result
 
 
@@ -168,6 +187,10 @@ def _require_file(file: Path) -> None:
     """Raise BundleError where a program is neither a folder nor a file with an end: engines wait for ever."""
     if file.exists() and not file.is_dir() and not file.is_file():
         raise BundleError(f"{file} is no regular file", "copy or export the bundle again")
+
+
+def _example_inputs(spec: ProgramSpec) -> Arrays:
+    return {one.name: np.zeros(one.shape, one.dtype) for one in spec.inputs}
 
 
 def check_outputs(outputs: Mapping[str, np.ndarray], spec: ProgramSpec) -> None:

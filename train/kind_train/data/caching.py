@@ -25,10 +25,12 @@ from kind_core.autoencoder import (
     read_autoencoder,
 )
 from kind_core.checkpoint_config import AUTOENCODER_FILES
+from kind_core.config.checks import require_positive
 from kind_core.errors import ConfigError, OutputError
 from kind_core.files.litter import is_bare
 from kind_core.files.staging import PART, claimed, folder_kind, recover, staged
 from kind_core.files.tensor_files import write_tensors
+from kind_train.config import MAX_BATCH_SIZE, MAX_SIDE
 from kind_train.data.cache_files import (
     CACHE_NAME,
     HASHES_NAME,
@@ -84,6 +86,8 @@ class CacheRequest:
         for name in ("size", "batch_size", "shard_rows"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        require_positive("size", self.size, MAX_SIDE)
+        require_positive("batch_size", self.batch_size, MAX_BATCH_SIZE)
         if self.resume and self.force:
             raise ConfigError("--resume and --force exclude each other", "continue the cache, or replace it")
 

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from kind_core.classes import ClassInfo
+from kind_core.config.checks import require_positive
 from kind_core.errors import DataError
+from kind_train.config import MAX_SIDE
 from kind_train.data.decoding import UnreadableImage, decode_photo
 from kind_train.data.holding_out import split_photos as split_photos
 from kind_train.data.photo_source import Source, describe_unasked
@@ -161,6 +163,7 @@ def load_photos(
     `strict` raises DataError instead. `tell` gets the lines that say so, and those about files that are left out.
     `output`, where the command writes, is left out of the data.
     """
+    require_positive("size", size, MAX_SIDE)
     source = open_source(path, output)
     kept = source.choose(classes)
     require_photos(source, kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kind_core.config.checks import require_seed
 from kind_core.console import echo
 from kind_core.console.tables import open_console, say
 from kind_core.files.staging import check_output, staged
@@ -26,6 +27,7 @@ def run_classifier(
     force: bool,
 ) -> None:
     """Train on `data`, test on `val_data` or, without it, on half of `data`, and write the classifier to `output`."""
+    require_seed(seed)
     check_output(output, CLASSIFIER, force=force)
     console = open_console(stderr=True)
 

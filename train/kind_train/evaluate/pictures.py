@@ -101,6 +101,7 @@ class BundleDrawer:
         from kind_runtimes.engine_rows import holds_code
         from kind_runtimes.engines.runtime import choose_runtime
         from kind_runtimes.generator import open_generator
+        from kind_runtimes.golden import check_golden
         from kind_runtimes.packs import read_pack
 
         if settings.steps is not None or settings.guidance_interval != ALL_STEPS:
@@ -113,6 +114,8 @@ class BundleDrawer:
         if manifest.packs:
             files = [path / manifest.packs[index].file for index in chosen]
             self._drawers = [(generator.with_pack(read_pack(file)), 0) for file in files]
+        for number, (drawer, _) in zip(chosen, self._drawers, strict=True):
+            check_golden(path, drawer, name, number)
         self.settings = settings
         self.classes = tuple(manifest.classes[index] for index in chosen)
         decode = manifest.target(name).programs.get("decode")

@@ -22,6 +22,7 @@ from kind_core.files.hashing import hash_file
 from kind_core.files.json_files import parse_json
 from kind_core.files.staging import file_kind
 from kind_core.files.weight_files import find_misfit
+from kind_train.config import MAX_SIDE
 from kind_train.data.photo_set import PhotoSet
 from kind_train.evaluate.features import Classification
 
@@ -154,9 +155,23 @@ def read_classifier(path: Path) -> ClassifierInfo:
     try:
         data = parse_json(text)
         classes = tuple(ClassInfo(id=one["id"], names=tuple(one["names"])) for one in data.pop("classes"))
-        return ClassifierInfo(classes=classes, **data)
+        info = ClassifierInfo(classes=classes, **data)
+        _require_sane(info)
+        return info
     except (ValueError, KeyError, TypeError, AttributeError, ClassNameError) as error:
         raise CheckpointError(f"{path} is no classifier: its metadata does not fit: {error}", _HINT) from error
+
+
+def _require_sane(info: ClassifierInfo) -> None:
+    """Raise ValueError for what no training writes."""
+    if not info.classes:
+        raise ValueError("it has no classes")
+    for name, most in (("size", MAX_SIDE), ("num_trained", 2**63), ("num_tested", 2**63)):
+        value = getattr(info, name)
+        if type(value) is not int or not 0 <= value <= most:
+            raise ValueError(f"{name} is {value!r:.60}, expected a whole number up to {most}")
+    if not isinstance(info.accuracy, int | float) or not 0 <= info.accuracy <= 1:
+        raise ValueError(f"accuracy is {info.accuracy!r:.60}, expected 0 to 1")
 
 
 CLASSIFIER = file_kind("a classifier", read_classifier)

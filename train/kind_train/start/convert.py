@@ -10,7 +10,7 @@ import torch
 from kind_core.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from kind_core.errors import CheckpointError, ConfigError
 from kind_core.files.staging import check_output
-from kind_core.schedule import check_sampler
+from kind_core.schedule import check_sampler, choose_sampling
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -57,6 +57,8 @@ def convert_checkpoint(
     )
     if sampler is not None:
         check_sampler(diffusion, sampler)
+    if steps is not None:
+        choose_sampling(diffusion)
     config = replace(checkpoint.config, diffusion=diffusion, provenance=provenance)
     autoencoder = None if checkpoint.decoder is None else checkpoint.decoder.folder
     save_checkpoint(output, config, checkpoint.model, dtype=DTYPES[dtype], autoencoder=autoencoder, force=force)

@@ -20,6 +20,7 @@ import torch
 from kind_core.checkpoint import CHECKPOINT, save_checkpoint, subset_config
 from kind_core.classes import resolve_classes
 from kind_core.config import DiTConfig, preset
+from kind_core.config.checks import require_seed
 from kind_core.diffusers.folder import AUTOENCODER_FOLDER, load_diffusers, read_diffusers_config
 from kind_core.dit import KindDiT, dense_state
 from kind_core.diverted import DivertedLinear
@@ -48,6 +49,7 @@ class InitRequest:
     force: bool = False
 
     def __post_init__(self) -> None:
+        require_seed(self.seed)
         if self.tailors not in get_args(TailorStart):
             raise ConfigError(f"tailors is {self.tailors!r}, expected one of {', '.join(get_args(TailorStart))}")
         ranks = (self.learngene_rank, self.tailor_rank)
