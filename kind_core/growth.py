@@ -22,7 +22,7 @@ from kind_core.classes import ClassInfo, resolve_classes
 from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError
-from kind_core.files.staging import PART, claimed, link_file, staged
+from kind_core.files.staging import PART, claimed, link_file, recover, staged
 from kind_core.files.tensor_files import write_tensors
 from kind_core.naming import fold_text
 
@@ -76,6 +76,7 @@ def add_classes(base: Path, source: Path, classes: Sequence[str] = ()) -> tuple[
     """
     read_config(base)
     with claimed(base, CHECKPOINT):
+        recover(base / TAILORS_NAME)
         return _add_classes(base, source, classes)
 
 

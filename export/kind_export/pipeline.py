@@ -16,6 +16,7 @@ from kind_bench.measure.quick import time_bundle
 from kind_core.checkpoint import Checkpoint
 from kind_core.errors import BudgetError, KindError
 from kind_core.files.staging import staged
+from kind_core.files.temporaries import temporaries_beside
 from kind_core.schedule import SamplerTable, read_sampler_table
 from kind_export.bundle.golden import write_golden, write_preview
 from kind_export.bundle.kits import write_app_folders, write_kits
@@ -104,7 +105,7 @@ def _export(
     options_of = {name: replace(_target_options(name, request, checkpoint), about=about) for name in job.targets}
     for name in (name for name in job.targets if TARGET_ROWS[name].is_program):
         require_size(name, compact, options_of[name])
-    with staged(job.output, BUNDLE, force=request.force) as folder:
+    with staged(job.output, BUNDLE, force=request.force) as folder, temporaries_beside(folder):
         folder.mkdir()
         packs = _write_packs(folder, job, checkpoint, compact, sampler, detached)
 

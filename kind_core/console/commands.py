@@ -18,6 +18,7 @@ from kind_core.console import clean, echo_lines, tell, verbosity
 from kind_core.console.vocabulary import VERBOSITY_OPTIONS, join_vocabulary
 from kind_core.errors import ConfigError, KindError, TargetError
 from kind_core.samplers import ALL_STEPS
+from kind_core.stopping import exit_code, stoppable
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -28,14 +29,15 @@ SHELLS = ("bash", "zsh", "fish")
 def report_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
     """Turn a KindError into `error: <message>` and a hint on stderr with exit code 1, and Ctrl-C into exit code 130.
 
-    What the system refuses, by an OSError or for want of memory, is one line too.
+    What the system refuses, by an OSError or for want of memory, is one line too. SIGTERM ends it as Ctrl-C does.
     """
 
     @wraps(command)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         take_any_text()
         try:
-            return command(*args, **kwargs)
+            with stoppable():
+                return command(*args, **kwargs)
         except KindError as error:
             if verbosity() > 0:
                 echo_lines("".join(format_exception(error)), err=True)
@@ -53,9 +55,9 @@ def report_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
         except MemoryError:
             tell("error: there is not enough memory for this")
             sys.exit(1)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             tell("interrupted: nothing was published")
-            sys.exit(130)
+            sys.exit(exit_code(error))
 
     return run
 

@@ -1,7 +1,7 @@
 """One writer at a time: a lock file beside an output that names its process, and is free as soon as that is dead.
 
 The lock is the kernel's (flock), so a killed process holds none, whatever it left behind. Where a file system has no
-such locks, the number of the process in the file decides, among processes of one machine.
+such locks, the number of the process in the file and when it began decide, among processes of one machine.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kind_core.errors import OutputError
+from kind_core.stopping import hold_interrupts
 
 LOCK_SUFFIX = ".kind-lock"
 MAX_NAME = 255  # bytes of a file name
@@ -30,11 +31,12 @@ _held: dict[Path, int] = {}  # by this process: the thread that holds each
 
 
 class _Owner(NamedTuple):
-    """The process that a lock file names, in three lines."""
+    """The process that a lock file names, a line each; `started` is empty where the system does not tell."""
 
     pid: int
     host: str
     program: str
+    started: str
 
 
 @contextmanager
@@ -48,14 +50,18 @@ def locked(path: Path) -> Iterator[None]:
     if _held.get(file) == threading.get_ident():
         yield
         return
-    descriptor = _acquire(file, path)
-    _held[file] = threading.get_ident()
+    descriptor = None
     try:
+        with hold_interrupts():
+            descriptor = _acquire(file, path)
+            _held[file] = threading.get_ident()
         yield
     finally:
-        del _held[file]
-        file.unlink(missing_ok=True)  # while it is held: whoever waits for it sees that it is gone, and makes its own
-        os.close(descriptor)
+        if descriptor is not None:
+            with hold_interrupts():
+                del _held[file]
+                file.unlink(missing_ok=True)  # while held: whoever waits sees that it is gone, and makes its own
+                os.close(descriptor)
 
 
 @contextmanager
@@ -123,7 +129,7 @@ def _acquire(file: Path, path: Path) -> int:
             _require(descriptor, path, file)
             if _is_at(descriptor, file):
                 os.ftruncate(descriptor, 0)
-                os.write(descriptor, f"{os.getpid()}\n{socket.gethostname()}\n{Path(sys.argv[0]).name}".encode())
+                os.write(descriptor, "\n".join(map(str, _describe_self())).encode())
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -138,7 +144,10 @@ def _require(descriptor: int, path: Path, file: Path) -> None:
             return
         time.sleep(_GLANCE_S)  # it may be somebody who only looks whether it is free
     who = f"process {owner.pid} ({owner.program} on {owner.host})" if owner else "another process"
-    raise OutputError(f"{path} is being written by {who}", "wait until that has ended, or choose another --output")
+    hint = "wait until that has ended, or choose another --output"
+    if owner and owner.host != socket.gethostname():  # nobody here can see whether it lives
+        hint += f"; where it was killed, remove {file}"
+    raise OutputError(f"{path} is being written by {who}", hint)
 
 
 def _is_dead(owner: _Owner | None, file: Path) -> bool:
@@ -147,13 +156,29 @@ def _is_dead(owner: _Owner | None, file: Path) -> bool:
         return True
     if owner.pid == os.getpid():
         return file not in _held
-    return owner.host == socket.gethostname() and not is_alive(owner.pid)
+    if owner.host != socket.gethostname():
+        return False
+    started = _read_start(owner.pid)
+    return not is_alive(owner.pid) or (bool(owner.started and started) and owner.started != started)
+
+
+def _describe_self() -> _Owner:
+    return _Owner(os.getpid(), socket.gethostname(), Path(sys.argv[0]).name, _read_start(os.getpid()))
 
 
 def _read_owner(descriptor: int) -> _Owner | None:
     lines = os.pread(descriptor, 4096, 0).decode(errors="replace").split("\n")
-    is_whole = len(lines) == 3 and len(lines[0]) < 10 and lines[0].isascii() and lines[0].isdigit()
-    return _Owner(int(lines[0]), lines[1], lines[2]) if is_whole else None
+    is_whole = len(lines) in (3, 4) and len(lines[0]) < 10 and lines[0].isascii() and lines[0].isdigit()
+    return _Owner(int(lines[0]), lines[1], lines[2], "".join(lines[3:])) if is_whole else None
+
+
+def _read_start(pid: int) -> str:
+    """When a process began, in ticks since the boot, which no clock moves; empty where the system does not tell."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return text.rpartition(")")[2].split()[19]
 
 
 def _is_at(descriptor: int, file: Path) -> bool:
@@ -167,4 +192,4 @@ def _lock_file(path: Path) -> Path:
     name = path.name
     if len(os.fsencode(name)) + len(LOCK_SUFFIX) + 1 > MAX_NAME:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()
-    return path.absolute().parent / f".{name}{LOCK_SUFFIX}"
+    return Path(os.path.realpath(path.absolute().parent)) / f".{name}{LOCK_SUFFIX}"

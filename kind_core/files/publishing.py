@@ -55,6 +55,9 @@ def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED or not path.is_dir():  # some network file systems sync no folders
+            raise
     finally:
         os.close(descriptor)
 

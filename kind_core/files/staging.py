@@ -8,32 +8,23 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from kind_core.errors import KindError, OutputError
+from kind_core.files.holders import REPLACED, holder_of, is_holder
+from kind_core.files.holders import recover as recover
 from kind_core.files.litter import is_bare, is_litter
 from kind_core.files.locking import (
     LOCK_SUFFIX,
     MAX_NAME,
     check_unlocked,
-    is_alive,
     locked,
-    remove_stale_locks,
-    try_lock,
 )
 from kind_core.files.publishing import publish, sync
-
-_HOLDER = re.compile(r"\..+\.((?P<pid>\d+)-)?[a-z0-9_]{8}\.partial")
-_REPLACED = "replaced"
-_MAX_SHOWN = 200  # bytes of a name that its holder shows: with the rest of its own name it must be one
-_YOUNG_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +41,17 @@ class OutputKind:
 
 
 def check_output(path: Path, kind: OutputKind, *, force: bool) -> None:
-    """Raise OutputError when `path` exists and may not be replaced; call before long work, not after it."""
+    """Raise OutputError when `path` exists and may not be replaced; call before long work, not after it.
+
+    What killed processes left beside it is removed.
+    """
     if path.name in ("", ".."):
         raise OutputError(f"cannot write {path}: it names a folder that is there", "choose another --output")
     size = len(os.fsencode(path.name))
     if size > MAX_NAME:
         raise OutputError(f"cannot write {path}: its name has {size} bytes, expected {MAX_NAME} at most", "shorten it")
-    check_unlocked(path)
-    if kind.heart is not None:
-        check_unlocked(path / kind.heart)
+    check_unclaimed(path, kind)
+    recover(path.absolute().parent)
     if os.path.lexists(path):
         _check_replaced(path, kind, force=force)
     parent = _existing_parent(path)
@@ -78,10 +71,10 @@ def staged(path: Path, kind: OutputKind, *, force: bool = False) -> Iterator[Pat
     check_output(path, kind, force=force)
     try:
         made = _make_parents(path)
-        with locked(path), _holder_of(path) as holder:
+        with locked(path), holder_of(path) as holder:
             yield holder / path.name
             check_output(path, kind, force=force)  # once more: the body took its time
-            publish(holder / path.name, path, holder / _REPLACED)
+            publish(holder / path.name, path, holder / REPLACED)
             for folder in made:
                 sync(folder.parent)
     except OSError as error:
@@ -90,60 +83,35 @@ def staged(path: Path, kind: OutputKind, *, force: bool = False) -> Iterator[Pat
 
 @contextmanager
 def claimed(folder: Path, kind: OutputKind) -> Iterator[None]:
-    """Be the only one that writes into a folder that is there, for as long as a command takes; raises OutputError."""
-    assert kind.heart is not None
+    """Be the only one that writes into a folder, there or to come, for as long as a command takes; raises OutputError.
+
+    Where nothing may be written beside the folder, its heart is locked in its place. What killed processes left in it
+    and beside it is removed.
+    """
+    place = Path(os.path.realpath(folder))
     with ExitStack() as stack:
         try:
-            stack.enter_context(locked(folder / kind.heart))
+            stack.callback(_remove_bare, _make_parents(place))
+            stack.enter_context(locked(place if os.access(place.parent, os.W_OK) else _heart_of(place, kind)))
+            recover(place.parent)
+            recover(place)
         except OSError as error:
-            raise _output_error(folder / kind.heart, error) from error
+            raise _output_error(folder, error) from error
         yield
 
 
-@contextmanager
-def _holder_of(path: Path) -> Iterator[Path]:
-    """A new folder beside `path` that says whose it is; those of dead processes are removed first."""
-    recover(path.parent)
-    shown = os.fsencode(path.name)[:_MAX_SHOWN].decode(errors="ignore")
-    holder = Path(tempfile.mkdtemp(prefix=f".{shown}.{os.getpid()}-", suffix=".partial", dir=path.parent))
-    descriptor = os.open(holder, os.O_RDONLY)
-    try:
-        try_lock(descriptor, otherwise=True)
-        yield holder
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
-        os.close(descriptor)
+def check_unclaimed(path: Path, kind: OutputKind) -> None:
+    """Raise OutputError where another process writes to `path` now, or into it."""
+    place = Path(os.path.realpath(path))
+    for one in dict.fromkeys((path.absolute(), place)):
+        check_unlocked(one)
+    if kind.heart is not None:
+        check_unlocked(_heart_of(place, kind))
 
 
-def recover(folder: Path) -> None:
-    """Finish or undo what killed processes left of their `staged` outputs in `folder`; what lives is left alone."""
-    for holder in sorted(folder.iterdir()) if folder.is_dir() else ():
-        match = _HOLDER.fullmatch(holder.name)
-        if match is not None:
-            with suppress(OSError):
-                _clear(holder, None if match["pid"] is None else int(match["pid"]))
-    remove_stale_locks(folder)
-
-
-def _clear(holder: Path, pid: int | None) -> None:
-    """Remove the holder of a dead process.
-
-    Killed where the system exchanges nothing, its output may be missing, with the old and the new one in the holder.
-    """
-    descriptor = os.open(holder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        is_dead = pid is None or not is_alive(pid)
-        is_new = time.time() - os.fstat(descriptor).st_mtime < _YOUNG_S  # made, and not locked yet
-        if not try_lock(descriptor, otherwise=is_dead) or (is_new and not is_dead):
-            return
-        old = holder / _REPLACED
-        for new in [one for one in holder.iterdir() if one != old]:
-            path = holder.parent / new.name
-            if os.path.lexists(old) and not os.path.lexists(path):
-                new.rename(path)  # the old one is moved only when the new one is whole
-        shutil.rmtree(holder, ignore_errors=True)
-    finally:
-        os.close(descriptor)
+def _heart_of(folder: Path, kind: OutputKind) -> Path:
+    assert kind.heart is not None
+    return folder / kind.heart
 
 
 def _make_parents(path: Path) -> list[Path]:
@@ -151,6 +119,13 @@ def _make_parents(path: Path) -> list[Path]:
     made = [folder for folder in path.absolute().parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     return made
+
+
+def _remove_bare(folders: list[Path]) -> None:
+    """Remove those of a chain of folders, the innermost first, that nothing was written into."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def find_foreign(folder: Path, is_own: Callable[[str], bool]) -> str | None:
@@ -166,7 +141,7 @@ def find_foreign(folder: Path, is_own: Callable[[str], bool]) -> str | None:
     for place, folders, files in os.walk(folder, onerror=stop):
         here = Path(place)
         links = [name for name in folders if (here / name).is_symlink()]
-        folders[:] = sorted(name for name in folders if not _HOLDER.fullmatch(name))
+        folders[:] = sorted(name for name in folders if not is_holder(name))
         for name in sorted([*files, *links]):
             relative = (here / name).relative_to(folder).as_posix()
             if not (is_own(relative) or _is_nobodys(name)):

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from kind_core.errors import BundleError, TargetError
+from kind_core.files.json_files import read_object
 from kind_core.noise import start_noise
 from kind_runtimes.about import find_disagreement
+from kind_runtimes.bundle import MANIFEST_NAME
 from kind_runtimes.engine_rows import holds_code
 from kind_runtimes.engines.runtime import DEFAULT_OPTIONS, Arrays, EngineOptions, Program, engine_errors, open_program
 from kind_runtimes.manifest import Manifest, ProgramSpec, TensorSpec
@@ -131,7 +133,8 @@ def open_generator(
     """Open the programs of a bundle folder in `runtime`; raises TargetError for code that was not asked for.
 
     Raises BundleError where a program contradicts the manifest in what it says of itself, or would end this process,
-    unless that `is_expendable`, whose programs are not tried first.
+    unless that `is_expendable`, whose programs are not tried first; and where another bundle has taken the folder's
+    place since the manifest was read.
     """
     target = manifest.target(runtime)
     if holds_code(runtime) and not manifest.may_run_code:
@@ -143,6 +146,7 @@ def open_generator(
         name: open_program(runtime, folder / spec.file, spec, options, is_expendable=is_expendable)
         for name, spec in target.programs.items()
     }
+    _require_unchanged(folder, manifest)
     for name, spec in target.programs.items():
         disagreement = find_disagreement(getattr(programs[name], "texts", {}), manifest, spec)
         if disagreement is not None:
@@ -155,6 +159,12 @@ def open_generator(
         decode=programs.get("decode"),
         step_unguided=programs.get("step_unguided"),
     )
+
+
+def _require_unchanged(folder: Path, manifest: Manifest) -> None:
+    file = folder / MANIFEST_NAME  # none yet where a bundle is being made
+    if file.is_file() and read_object(file, BundleError) != manifest.data:
+        raise BundleError(f"{folder} was replaced while it was opened", "run the command again")
 
 
 def to_pixels(image: np.ndarray) -> np.ndarray:

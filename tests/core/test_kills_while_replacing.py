@@ -19,7 +19,7 @@ import pytest
 import kind_core.files.publishing
 from kind_core.errors import OutputError
 from kind_core.files.locking import LOCK_SUFFIX
-from kind_core.files.staging import OutputKind, check_output, recover, staged
+from kind_core.files.staging import OutputKind, check_output, claimed, recover, staged
 
 ANYTHING = OutputKind("anything", lambda path: None)
 KILLS = 12
@@ -212,3 +212,69 @@ def test_a_folder_named_like_a_temporary_is_removed_only_where_it_is_one(tmp_pat
     before = sorted(os.listdir(tmp_path))
     recover(tmp_path)
     assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_number_that_another_process_has_by_now_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("kind_core.files.locking.fcntl.flock", refuse)
+    (tmp_path / f".out{LOCK_SUFFIX}").write_text(f"{os.getppid()}\n{socket.gethostname()}\nkind-export\n1")
+    write(tmp_path / "out")
+    assert os.listdir(tmp_path) == ["out"]
+    (tmp_path / f".out{LOCK_SUFFIX}").write_text("1\nelsewhere\nkind-export\n1")
+    with pytest.raises(OutputError, match=r"process 1 \(kind-export on elsewhere\)") as caught:
+        write(tmp_path / "out")
+    assert f"where it was killed, remove {tmp_path / f'.out{LOCK_SUFFIX}'}" in caught.value.hint
+    foreign = tmp_path / ".out.999999-abcdef-a1b2c3d4.partial"  # of a machine that nobody here can ask
+    foreign.mkdir()
+    recover(tmp_path)
+    assert foreign.is_dir()
+
+
+def test_what_was_written_before_the_clock_jumped_back_is_removed_too(tmp_path: Path) -> None:
+    left = tmp_path / f".out.{os.getppid()}-a1b2c3d4.partial"  # of a process whose number is in use again
+    left.mkdir()
+    os.utime(left, (time.time() + 86_400,) * 2)
+    recover(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_who_writes_into_a_folder_and_who_replaces_it_exclude_each_other(tmp_path: Path) -> None:
+    kind = OutputKind("anything", lambda path: None, heart="a")
+    out = tmp_path / "out"
+    write(out)
+    (tmp_path / "linked").symlink_to(out)
+    with begun(HOLDER, out):
+        for path in (out, tmp_path / "linked"):
+            with pytest.raises(OutputError, match="is being written by process"), claimed(path, kind):
+                pass
+    with claimed(out, kind):
+        thread = threading.Thread(target=lambda: _note_error(errors, out, kind))
+        errors: list[str] = []
+        thread.start()
+        thread.join(10)
+    assert f"being written by process {os.getpid()}" in errors[0]
+    with claimed(tmp_path / "new" / "run", kind):
+        assert os.listdir(tmp_path / "new") == [f".run{LOCK_SUFFIX}"]
+    assert not (tmp_path / "new").exists()  # nothing was written into it
+
+
+def _note_error(errors: list[str], out: Path, kind: OutputKind) -> None:
+    try:
+        check_output(out, kind, force=True)
+    except OutputError as error:
+        errors.append(error.message)
+
+
+def test_a_folder_that_takes_no_lock_beside_it_is_locked_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    write(out)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with claimed(out, OutputKind("anything", lambda path: None, heart="a")):
+        assert sorted(os.listdir(out)) == [f".a{LOCK_SUFFIX}", "a"]
+    assert os.listdir(out) == ["a"]

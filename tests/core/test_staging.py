@@ -230,7 +230,7 @@ def test_a_temporary_that_cannot_be_made_is_an_output_error(tmp_path: Path, monk
     def refuse(**_: object) -> str:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("kind_core.files.staging.tempfile.mkdtemp", refuse)
+    monkeypatch.setattr("kind_core.files.holders.tempfile.mkdtemp", refuse)
     with pytest.raises(OutputError, match="Permission denied"), staged(tmp_path / "out", ANYTHING):
         pytest.fail("the body ran")
 

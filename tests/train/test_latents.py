@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +131,31 @@ def test_an_interrupted_cache_goes_on(
     cache(photos, autoencoder, tmp_path / "broken", resume=True)
     assert sum(encoded) == 2 * 7  # four of the eleven were there
     assert bytes_of(tmp_path / "broken") == bytes_of(tmp_path / "whole")
+
+
+def _encode_and_stop(
+    encode: Callable[..., torch.Tensor], calls: Iterator[int], stopped_at: int, *args: Any
+) -> torch.Tensor:
+    if next(calls) == stopped_at:
+        signal.raise_signal(signal.SIGINT)
+    return encode(*args)
+
+
+def test_a_cache_that_is_asked_to_stop_keeps_every_whole_batch(
+    photos: Path, autoencoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache(photos, autoencoder, tmp_path / "whole")
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    real = caching.encode_moments
+    for stopped_at in (1, 5):  # in the first shard, which is kept in part, and in the second
+        calls = itertools.count(1)
+        monkeypatch.setattr(caching, "encode_moments", partial(_encode_and_stop, real, calls, stopped_at))
+        with pytest.raises(KeyboardInterrupt):
+            cache(photos, autoencoder, tmp_path / "stopped", resume=stopped_at == 5)
+    monkeypatch.setattr(caching, "encode_moments", real)
+    signal.signal(signal.SIGINT, previous)
+    cache(photos, autoencoder, tmp_path / "stopped", resume=True)
+    assert bytes_of(tmp_path / "stopped") == bytes_of(tmp_path / "whole")
 
 
 def test_photos_can_be_added(photos: Path, autoencoder: Path, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""Ctrl-C while a checkpoint is written: the checkpoint is whole first."""
+"""Ctrl-C and SIGTERM: a run ends with a save, and what is being written is whole first."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -14,8 +15,8 @@ from torch import Tensor
 
 from kind_core.checkpoint import load_checkpoint
 from kind_core.files.tensor_files import write_tensors
-from kind_train.run.interrupts import hold_interrupts
-from kind_train.run.trainer import Trainer
+from kind_core.stopping import StoppedError, describe_ignored, exit_code, hold_interrupts, stoppable
+from kind_train.run.trainer import Progress, Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +83,72 @@ def test_a_checkpoint_that_is_being_written_is_finished_first(tmp_path: Path, mo
     load_checkpoint(tmp_path / "last")
     assert not list(tmp_path.rglob("*.partial"))
     assert Trainer(make_config(tmp_path), photos, photos, resume=True).step == 5
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_asked_to_stop_saves_and_goes_on_as_if_it_had_not_been(tmp_path: Path, number: int) -> None:
+    photos, stopped, whole = make_photos(), tmp_path / "stopped", tmp_path / "whole"
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 2:
+            signal.raise_signal(number)
+
+    with pytest.raises(KeyboardInterrupt) as caught, stoppable():
+        Trainer(make_config(stopped), photos, photos).run(stop)
+    assert exit_code(caught.value) == 128 + number
+    assert json.loads((stopped / "state" / "state.json").read_text())["step"] == 3  # none is saved before the fifth
+    losses = [
+        Trainer(make_config(stopped), photos, photos, resume=True).run(),
+        Trainer(make_config(whole), photos, photos).run(),
+    ]
+    assert losses[0] == losses[1]
+    for name in ("state/state.safetensors", "best/learngene.safetensors", "last/learngene.safetensors"):
+        assert (stopped / name).read_bytes() == (whole / name).read_bytes()
+    lines = [[json.loads(one) for one in (run / "metrics.jsonl").read_text().splitlines()] for run in (stopped, whole)]
+    for one in (*lines[0], *lines[1]):
+        one.pop("images_per_second", None)
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_asked_twice_a_run_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*args: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "_train_step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(make_config(tmp_path), make_photos(), make_photos()).run()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_run_that_is_done_before_it_can_stop_is_done(tmp_path: Path) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.step == progress.num_steps:
+            signal.raise_signal(signal.SIGINT)
+
+    Trainer(make_config(tmp_path), make_photos(), make_photos()).run(stop)
+
+
+def test_a_command_is_ended_by_sigterm_as_tidily_as_by_ctrl_c() -> None:
+    done: list[str] = []
+
+    @stoppable()
+    def work() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            done.append("tidied up")
+
+    with pytest.raises(StoppedError):
+        work()
+    assert done == ["tidied up"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_where_ctrl_c_is_ignored_another_way_is_told() -> None:
+    assert describe_ignored() is None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assert f"kill {os.getpid()} stops it" in (describe_ignored() or "")

@@ -216,8 +216,23 @@ def test_force_removes_no_folder_that_is_not_a_run(tmp_path: Path) -> None:
 
 def test_there_must_be_a_state_to_resume(tmp_path: Path) -> None:
     assert check(tmp_path / "none", CheckpointError, "no training state", resume=True) == "start without --resume"
-    start_run_folder(make_config(tmp_path / "run"), resume=False, force=False)  # stopped before the first checkpoint
-    assert check(tmp_path / "run", CheckpointError, "no training state", resume=True) == "start without --resume"
+    start_run_folder(make_config(tmp_path / "run"), resume=False, force=False)
+    (tmp_path / "run" / "last").mkdir()  # which is written after a state: somebody took that away
+    assert check(tmp_path / "run", CheckpointError, "no training state", resume=True) == "start it over with --force"
+
+
+def test_a_run_killed_before_its_first_state_begins_again_by_resume(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    start_run_folder(make_config(run), resume=False, force=False)
+    check_run_folder(run, resume=True, force=False)
+    (run / "best").mkdir()  # which is written before the state
+    append_metrics(run, {"step": 2, "held_out_loss": 0.25})
+    append_metrics(run, {"step": 4, "held_out_loss": 0.5})
+    (run / "metrics.jsonl").open("ab").write(b'\0\0\n{"step": 6, "held')  # as a power cut leaves it
+    check_run_folder(run, resume=True, force=False)
+    assert run_folder.read_best_loss(run) == 0.25  # so that only a better one replaces it
+    start_run_folder(make_config(run), resume=True, force=False)
+    assert (run / "metrics.jsonl").read_bytes() == b""
 
 
 def test_a_run_killed_before_its_first_checkpoint_is_started_again_without_force(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from kind_core.classes import ClassInfo
 from kind_core.console.tables import open_console, say
 from kind_core.errors import ConfigError, DataError
 from kind_core.files.staging import claimed
+from kind_core.stopping import describe_ignored
 from kind_train.config import TrainConfig
 from kind_train.data.holding_out import SplitRecord, describe_overlap, read_split, split_and_record
 from kind_train.data.latents import is_cache, open_cache
@@ -22,7 +23,16 @@ from kind_train.display import show_progress
 from kind_train.recipe import check_recipe
 from kind_train.run.journal import tracked
 from kind_train.run.processes import Processes, joined_processes
-from kind_train.run.run_folder import BEST_NAME, OPTIONS_NAME, RUN, check_run_folder, read_step, start_run_folder
+from kind_train.run.run_folder import (
+    BEST_NAME,
+    OPTIONS_NAME,
+    RUN,
+    check_run_folder,
+    has_state,
+    read_best_loss,
+    read_step,
+    start_run_folder,
+)
 from kind_train.run.trainer import Progress, Trainer
 from kind_train.start.shape import pick_shape
 from kind_train.start.starting import check_inputs, require_same_kind
@@ -43,11 +53,13 @@ class FitResult:
 def fit_model(config: TrainConfig, *, resume: bool = False, force: bool = False) -> FitResult:
     """Train as `config` says, into the folder `config.output`; `resume` goes on with the run that lies there.
 
-    Raises KindError for what cannot be trained, before anything is written, and KeyboardInterrupt at Ctrl-C, after
-    saying on stderr how to go on.
+    Raises KindError for what cannot be trained, before anything is written, and KeyboardInterrupt at Ctrl-C or
+    SIGTERM, after a save and after saying on stderr how to go on.
     """
-    with joined_processes(config.device) as processes:
+    with joined_processes(config.device) as processes, _claim(config, processes):
         console = open_console(stderr=True, quiet=not processes.is_main)
+        if (ignored := describe_ignored()) is not None:
+            say(console, ignored)
         if processes.is_main:
             check_run_folder(Path(config.output), resume=resume, force=force)
         try:
@@ -62,7 +74,10 @@ def _fit(config: TrainConfig, console: Console, processes: Processes, *, resume:
     check_recipe(config, shape)
     train, held_out, record = _load_split(config, console, resume=resume)
     processes.wait()  # until the main one has mended what a killed run left
-    trainer = Trainer(config, train, held_out, resume=resume, processes=processes)
+    goes_on = resume and has_state(Path(config.output))
+    trainer = Trainer(config, train, held_out, resume=goes_on, processes=processes)
+    if resume and not goes_on:
+        trainer.best_loss = read_best_loss(Path(config.output))
     if not len(held_out) and (record is None or record.fraction > 0):
         message = "none of the photos that this run held out is there any more"
         raise DataError(message, "put them back or give --val-data")
@@ -82,15 +97,13 @@ def _fit(config: TrainConfig, console: Console, processes: Processes, *, resume:
         say(console, f"trained {trainer.model_config.provenance.training}")
     if trainer.step >= config.num_steps:
         say(console, f"step {trainer.step} of {config.num_steps} is done already, raise --images to go on")
+    elif resume and not goes_on:
+        say(console, "the run was ended before its first save: it begins again")
     elif resume:
         say(console, f"resumed at step {trainer.step} of {config.num_steps}")
     if trainer.step < config.num_steps:
         say(console, _describe_estimate(trainer.estimate_seconds(), config.images - trainer.step * config.batch_size))
-    with (
-        _claim(config, processes),
-        tracked(config, processes) as on_metrics,
-        show_progress(console, "images") as update,
-    ):
+    with tracked(config, processes) as on_metrics, show_progress(console, "images") as update:
         total = config.num_steps * config.batch_size
         best_loss = trainer.run(lambda progress: update(progress.images, total, _describe(progress)), on_metrics)
     return FitResult(
@@ -119,7 +132,7 @@ def _load_split(
     record = read_split(Path(config.output), config.val_fraction) if resume else None
     if record is not None and record.photos != len(train):
         say(console, f"{len(train)} photos are there, {record.photos} when the run was started", style="yellow")
-    if resume and record is None:
+    if resume and record is None and has_state(Path(config.output)):
         say(
             console,
             "the run does not tell which photos it held out: some of those held out now were trained on",

@@ -98,8 +98,10 @@ def measure_bundle(request: BenchRequest, on_progress: OnProgress = lambda progr
     if request.profile:
         untraced = [name for name in runtimes if not ENGINES[name].is_traced]
         notes += tuple(f"{name} has no profile: its runtime does not tell times of operators" for name in untraced)
+    described = describe_document(bundle, runtimes)
+    counts, sha256 = request.counts_of(request.num_rounds - 1), described["bundle"]["manifest_sha256"]
     cases = [
-        Gathering(runtime=runtime, options=options, counts=request.counts_of(request.num_rounds - 1))
+        Gathering(runtime=runtime, options=options, counts=counts, manifest_sha256=sha256)
         for runtime in runtimes
         for options in _list_options(request, runtime)
     ]
@@ -113,7 +115,7 @@ def measure_bundle(request: BenchRequest, on_progress: OnProgress = lambda progr
     except KindError as failure:
         error = failure
     document = {
-        **describe_document(bundle, [gathering.runtime for gathering in cases]),
+        **described,
         "partial": interrupted or error is not None,
         "created": began,
         "machine": machine,
@@ -235,6 +237,7 @@ def _num_samples(counts: Counts, manifest: Manifest, runtime: str) -> int:
 def _describe_job(request: BenchRequest, case: Gathering, counts: Counts) -> dict[str, Any]:
     return {
         "bundle": str(request.bundle),
+        "manifest_sha256": case.manifest_sha256,
         "runtime": case.runtime,
         "options": asdict(case.options),
         "counts": asdict(counts),

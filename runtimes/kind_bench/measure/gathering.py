@@ -27,6 +27,7 @@ class Gathering:
     runtime: str
     options: EngineOptions
     counts: Counts
+    manifest_sha256: str = ""  # of the bundle, for processes that open it later
     engine: str = ""
     process: str = "fresh"
     rounds: int = 0

@@ -23,8 +23,9 @@ from typing import Any
 
 from kind_bench.measure.memory import begin_peak, drop_files, file_cache, read_peak
 from kind_bench.measure.timing import Counts, measure_generator
-from kind_core.errors import KindError
-from kind_runtimes.bundle import list_program_files, read_manifest
+from kind_core.errors import BundleError, KindError
+from kind_core.files.hashing import hash_file
+from kind_runtimes.bundle import MANIFEST_NAME, list_program_files, read_manifest
 from kind_runtimes.engines.runtime import EngineOptions, load_runtime
 from kind_runtimes.generator import Generator, open_generator
 from kind_runtimes.golden import check_golden
@@ -59,7 +60,7 @@ def _end_with_parent() -> None:
 
 def _measure(job: dict[str, Any], send: Send) -> None:
     folder, runtime, options = Path(job["bundle"]), job["runtime"], EngineOptions(**job["options"])
-    manifest = read_manifest(folder, run_code=job.get("run_code", False))  # whose files `session` has checked
+    manifest = _read_manifest(folder, job)
     load_runtime(runtime)
     files = [folder / name for name in list_program_files(manifest, runtime)]
     if job["cold"]:
@@ -82,9 +83,17 @@ def _profile(job: dict[str, Any], send: Send) -> None:
     from kind_bench.measure.profiles import profile_step
 
     folder = Path(job["bundle"])
-    manifest = read_manifest(folder, run_code=job.get("run_code", False))
+    manifest = _read_manifest(folder, job)
     generator = open_generator(folder, manifest, job["runtime"], EngineOptions(**job["options"]), is_expendable=True)
     send({"profile": profile_step(folder, generator, job["runtime"], EngineOptions(**job["options"]))})
+
+
+def _read_manifest(folder: Path, job: dict[str, Any]) -> Manifest:
+    """That of the bundle whose files `session` has checked; raises BundleError where it is another one by now."""
+    expected = job.get("manifest_sha256")
+    if expected and hash_file(folder / MANIFEST_NAME) != expected:
+        raise BundleError(f"{folder} was replaced while it was measured", "measure it again")
+    return read_manifest(folder, run_code=job.get("run_code", False))
 
 
 def _open(folder: Path, manifest: Manifest, runtime: str, options: EngineOptions) -> tuple[Generator, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 
 from kind_core.console import announce_loading, echo
 from kind_core.console.commands import PlainCommand, report_errors, split_names
+from kind_core.stopping import describe_ignored, exit_code
 from kind_train.commands.options import choose_output, output_argument
 
 
@@ -51,8 +53,14 @@ def cache(**options: Any) -> None:
 
     console = open_console(stderr=True)
     request = CacheRequest(**options | {"classes": split_names(options["classes"])})
-    with show_progress(console, "encoding") as update:
-        result = make_cache(request, update, lambda line: say(console, line, style="yellow"))
+    if (ignored := describe_ignored()) is not None:
+        say(console, ignored)
+    try:
+        with show_progress(console, "encoding") as update:
+            result = make_cache(request, update, lambda line: say(console, line, style="yellow"))
+    except KeyboardInterrupt as error:
+        say(console, f"interrupted; what is encoded lies in {request.output}, continue with --resume")
+        sys.exit(exit_code(error))
     echo(f"{result.photos} photos, {result.latents} latents, {result.duplicates} photos twice")
     echo(f"{request.output}  {result.size_bytes / 1e6:.1f} MB")
 

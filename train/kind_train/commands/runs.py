@@ -12,6 +12,7 @@ from kind_core.console import announce_loading, echo
 from kind_core.console.commands import PlainCommand, parse_counts, report_errors, split_names
 from kind_core.console.vocabulary import Named
 from kind_core.errors import ConfigError
+from kind_core.stopping import exit_code
 from kind_train.commands.options import data_options, rate_options, run_options
 from kind_train.config import ARMS, FACTORS, METHODS
 from kind_train.preset_options import PRESETS, RECIPES
@@ -157,8 +158,8 @@ def _train(config_file: Path | None, resume: bool, force: bool, flags: dict[str,
 
     try:
         result = fit_model(config, resume=resume, force=force)
-    except KeyboardInterrupt:
-        sys.exit(130)  # fit_model said how to go on
+    except KeyboardInterrupt as error:
+        sys.exit(exit_code(error))  # fit_model said how to go on
     if result.is_main:
         if result.best_loss is None:
             echo("no photo was held out: the checkpoint is the last one")

@@ -1,13 +1,13 @@
 """`kind-train cache`: photos through an autoencoder once, so that training reads latents.
 
-The work is done in shards that are there whole or not at all. An interrupted cache goes on after its last shard: a
-photo whose pixels were encoded already, in this run or before, is not encoded again.
+The work is done in shards that are there whole or not at all. A killed cache goes on after its last shard, one that was
+asked to stop after its last batch: a photo whose pixels were encoded already, in this run or before, is not encoded
+again.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from kind_core.errors import ConfigError, OutputError
 from kind_core.files.litter import is_bare
 from kind_core.files.staging import PART, claimed, folder_kind, recover, staged
 from kind_core.files.tensor_files import write_tensors
+from kind_core.stopping import hold_interrupts, noted_stops
 from kind_train.config import MAX_BATCH_SIZE, MAX_SIDE
 from kind_train.data.cache_files import (
     CACHE_NAME,
@@ -125,8 +126,8 @@ def make_cache(
     )
     for line in source.notes:
         tell(line)
-    _start(request, settings, source, kept)
     with claimed(request.output, CACHE):
+        _start(request, settings, source, kept)
         return _encode_photos(request, settings, source, kept, on_progress, tell)
 
 
@@ -143,10 +144,14 @@ def _encode_photos(
     skipped: list[Skipped] = []
     photos = 0
     total = sum(map(set(kept).__contains__, source.labels))
-    for photo in read_photos(source, request.size, kept, strict=request.strict, on_skip=skipped.append):
-        rows[writer.add(photo.pixels), photo.label] = None
-        photos += 1
-        on_progress(photos + len(skipped), total, f"{len(writer.known)} latents")
+    with noted_stops() as stop:
+        for photo in read_photos(source, request.size, kept, strict=request.strict, on_skip=skipped.append):
+            rows[writer.add(photo.pixels), photo.label] = None
+            photos += 1
+            on_progress(photos + len(skipped), total, f"{len(writer.known)} latents")
+            if stop.number:
+                writer.keep()
+                break
     writer.finish()
     tell_skipped(skipped, tell)
     labels = [label for _, label in rows]
@@ -179,6 +184,7 @@ def _require_cache_file(folder: Path) -> None:
 
 
 CACHE = folder_kind("a cache of latents", _require_cache_file, _is_cache_file, heart=CACHE_NAME)
+_SHARD = folder_kind("a shard", lambda place: None, (LATENTS_NAME, HASHES_NAME).__contains__)
 
 
 def _start(request: CacheRequest, settings: CacheSettings, source: Source, kept: list[int]) -> None:
@@ -240,16 +246,16 @@ class _ShardWriter:
         self.known: dict[str, int] = {}
         self.num_shards = 0
         shards = open_shards(request.output, settings)
-        for place, latents in zip(list_shards(request.output), shards, strict=True):
-            hashes = read_hashes(place, len(latents))
-            if len(hashes) < settings.shard_rows:
-                shutil.rmtree(place)  # the last shard of a finished cache, to which photos are added now
-                break
-            self.known |= {one: len(self.known) + i for i, one in enumerate(hashes)}
-            self.num_shards += 1
         self._waiting: list[np.ndarray] = []
         self._encoded: list[Tensor] = []
         self._hashes: list[str] = []
+        for place, latents in zip(list_shards(request.output), shards, strict=True):
+            hashes = read_hashes(place, len(latents))
+            self.known |= {one: len(self.known) + i for i, one in enumerate(hashes)}
+            if len(hashes) < settings.shard_rows:  # the last one, which stays until it is replaced by a longer one
+                self._encoded, self._hashes = [torch.from_numpy(np.array(latents))], hashes
+                break
+            self.num_shards += 1
 
     def add(self, pixels: np.ndarray) -> int:
         """The row of the latent of these pixels, which is encoded where they are new."""
@@ -264,6 +270,14 @@ class _ShardWriter:
         if len(self._hashes) == self.settings.shard_rows:
             self._write()
         return self.known[digest]
+
+    def keep(self) -> None:
+        """Write what is encoded, where whole batches end: going on from there gives the same bytes."""
+        del self._hashes[len(self._hashes) - len(self._waiting) :]
+        self._waiting.clear()
+        if self._hashes:
+            with hold_interrupts():
+                self._write()
 
     def finish(self) -> None:
         """Write what is left."""
@@ -280,7 +294,7 @@ class _ShardWriter:
         self._waiting.clear()
 
     def _write(self) -> None:
-        with staged(self.folder / f"{self.num_shards:05d}", CACHE) as place:
+        with staged(self.folder / f"{self.num_shards:05d}", _SHARD, force=True) as place:
             place.mkdir()
             np.save(place / LATENTS_NAME, torch.cat(self._encoded).numpy())
             (place / HASHES_NAME).write_text(json.dumps(self._hashes), encoding="utf-8")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,8 @@ from kind_core.checkpoint_config import is_checkpoint_file
 from kind_core.errors import CheckpointError, ConfigError, OutputError
 from kind_core.files.json_files import parse_json, read_json
 from kind_core.files.litter import is_bare
-from kind_core.files.staging import PART, check_output, folder_kind, recover, staged
+from kind_core.files.publishing import sync
+from kind_core.files.staging import PART, check_output, check_unclaimed, folder_kind, recover, staged
 from kind_core.files.weight_files import is_pointer
 from kind_train.config import HELD_OUT_NAME, TrainConfig
 from kind_train.config import OPTIONS_NAME as OPTIONS_NAME
@@ -79,11 +81,12 @@ def check_run_folder(folder: Path, *, resume: bool, force: bool) -> None:
         raise ConfigError("--resume and --force exclude each other", "continue the run, or replace it")
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file, expected a folder", "choose another --output")
+    check_unclaimed(folder, RUN)
     check_output(folder / OPTIONS_NAME, PART, force=True)
-    recover(folder)
-    recover(folder / SAMPLES_NAME)
+    for place in (folder.absolute().parent, folder / SAMPLES_NAME):
+        recover(place)
     if resume:
-        if not (folder / STATE_NAME).exists():
+        if not has_state(folder) and not _is_begun(folder):
             hint = "start it over with --force" if _has_weights(folder) else "start without --resume"
             raise CheckpointError(f"{folder} holds no training state to resume", hint)
         return
@@ -97,6 +100,16 @@ def check_run_folder(folder: Path, *, resume: bool, force: bool) -> None:
         raise ConfigError(f"{folder} already holds a run", "continue it with --resume or replace it with --force")
 
 
+def has_state(folder: Path) -> bool:
+    """Whether a run has been saved, so that it goes on from there."""
+    return (folder / STATE_NAME).exists()
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether a run was killed before its first state: `best` may be there, which is written before it."""
+    return (folder / OPTIONS_NAME).exists() and not (folder / LAST_NAME).exists()
+
+
 def _has_weights(folder: Path) -> bool:
     """Whether a run has trained anything: one that was killed before its first checkpoint has nothing to lose."""
     return any((folder / name).exists() for name in (STATE_NAME, BEST_NAME, LAST_NAME))
@@ -107,7 +120,7 @@ def start_run_folder(
 ) -> None:
     """Make the run folder and write the options there, and how photos were held out where the run itself did that.
 
-    An existing run is kept unless `force`.
+    An existing run is kept unless `force`; what one that was killed before its first state has measured is forgotten.
     """
     folder = Path(config.output)
     check_run_folder(folder, resume=resume, force=force)
@@ -120,6 +133,8 @@ def start_run_folder(
             for name, text in texts.items():
                 (new / name).write_text(text, encoding="utf-8")
         return
+    if not has_state(folder):
+        trim_metrics(folder, 0)
     for name, text in texts.items():
         with staged(folder / name, PART, force=True) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -130,6 +145,8 @@ def write_state(folder: Path, state: TrainingState) -> None:
     from kind_core.files.tensor_files import write_tensors
 
     numbers = {"format_version": STATE_VERSION, "step": state.step, "best_loss": state.best_loss, **state.identity}
+    if (folder / METRICS_NAME).exists():
+        sync(folder / METRICS_NAME)  # what a run goes on from there does not measure again
     with staged(folder / STATE_NAME, _STATE, force=True) as temporary:
         temporary.mkdir()
         write_tensors(temporary / _TENSORS_NAME, state.tensors)
@@ -161,7 +178,15 @@ def read_state(folder: Path, identity: Mapping[str, Any], device: torch.device) 
 
 def read_step(folder: Path) -> int | None:
     """The step that a run would resume from; None without a state."""
-    return _read_numbers(folder / STATE_NAME)["step"] if (folder / STATE_NAME).exists() else None
+    return _read_numbers(folder / STATE_NAME)["step"] if has_state(folder) else None
+
+
+def read_best_loss(folder: Path) -> float:
+    """The held-out loss of the best checkpoint of a run without a state, by its metrics; infinite without one."""
+    if not (folder / BEST_NAME).exists():
+        return float("inf")
+    losses = (record.get("held_out_loss") for _, record in _read_metrics(folder))
+    return min((loss for loss in losses if isinstance(loss, float)), default=float("inf"))
 
 
 def trim_metrics(folder: Path, step: int) -> None:
@@ -169,11 +194,22 @@ def trim_metrics(folder: Path, step: int) -> None:
     file = folder / METRICS_NAME
     if not file.exists():
         return
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and _is_up_to(line, step)]
-    if kept != lines:
+    kept = "".join(line for line, record in _read_metrics(folder) if record["step"] <= step)
+    if kept.encode() != file.read_bytes():
         with staged(file, PART, force=True) as temporary:
-            temporary.write_text("".join(kept), encoding="utf-8")
+            temporary.write_text(kept, encoding="utf-8")
+
+
+def _read_metrics(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The whole lines of a run's metrics with what they say; what a kill or a failing disk left is none."""
+    file, found = folder / METRICS_NAME, []
+    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+    for line in text.splitlines(keepends=True):
+        with suppress(ValueError):
+            data = parse_json(line)
+            if line.endswith("\n") and isinstance(data, dict) and isinstance(data.get("step"), int | float):
+                found.append((line, data))
+    return found
 
 
 def append_metrics(folder: Path, record: Mapping[str, float]) -> None:
@@ -186,15 +222,6 @@ def append_metrics(folder: Path, record: Mapping[str, float]) -> None:
     except OSError as error:
         message = f"cannot write {file}: {error.strerror or error}"
         raise OutputError(message, "mend that, then continue with --resume") from error
-
-
-def _is_up_to(line: str, step: int) -> bool:
-    """Whether a line of metrics is of a step up to this one; what a failing disk left is of none."""
-    try:
-        data = parse_json(line)
-    except ValueError:
-        return False
-    return isinstance(data, dict) and isinstance(data.get("step"), int | float) and bool(data["step"] <= step)
 
 
 def _read_numbers(place: Path) -> dict[str, Any]:

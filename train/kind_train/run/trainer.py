@@ -7,6 +7,7 @@ are drawn from seeds of (seed, epoch) and (seed, step). A resumed run therefore 
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,6 +25,7 @@ from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError
 from kind_core.growth import save_grown
 from kind_core.sampling import to_images
+from kind_core.stopping import StopRequest, hold_interrupts, noted_stops
 from kind_train.config import TAILORS, TrainConfig
 from kind_train.data.batches import step_generator
 from kind_train.data.feeder import Feeder
@@ -36,7 +38,6 @@ from kind_train.objective import Objective
 from kind_train.run.distilling import DistillationLosses
 from kind_train.run.forms import read_forms, set_forms, tune_forms
 from kind_train.run.grid import Decode, save_sample_grid
-from kind_train.run.interrupts import hold_interrupts
 from kind_train.run.loss_plot import draw_losses
 from kind_train.run.losses import Forward, Losses
 from kind_train.run.matching import Matching
@@ -176,25 +177,43 @@ class Trainer:
         Raises ConfigError at a loss that is NaN or infinite; what was saved before stays.
         """
         self._on_metrics = on_metrics
+        with noted_stops() as stop:
+            self._train(stop, on_step)
+        return self.best_loss
+
+    def _train(self, stop: StopRequest, on_step: Callable[[Progress], None] | None) -> None:
+        """Steps until the last one, or until `stop`, which leaves a state to go on from."""
         start_s, first = time.perf_counter(), self.step
         while self.step < self.config.num_steps:
             self._unread_losses.append(self._train_step())
             self.step += 1
             is_last = self.step == self.config.num_steps
             is_save = is_last or self._is_due(self.config.save_every)
-            is_report = is_save or self.step % self._report_steps == 0
+            is_read = is_save or self.step % self._report_steps == 0
+            is_stop = not is_last and self._is_stopped(stop, is_read=is_read)
             progress = None
-            if is_report:
+            if is_read or is_stop:
                 progress = self._progress(self._read_losses(), time.perf_counter() - start_s, self.step - first)
                 self._report(progress)
             if is_save:
                 self._validate()
+            if is_save or is_stop:
                 self.save()
             if is_last or self._is_due(self.config.sample_every):
                 self._draw_samples()
+            if is_stop or (is_save and not is_last and self._is_stopped(stop, is_read=True)):  # asked while it saved
+                return
             if progress is not None and on_step is not None:
                 on_step(replace(progress, held_out_loss=self.held_out_loss))
-        return self.best_loss
+        stop.number = 0  # the run is done
+
+    def _is_stopped(self, stop: StopRequest, *, is_read: bool) -> bool:
+        """Whether a process was asked to stop; several ask each other where they wait for each other anyway."""
+        if self.processes.count > 1 and is_read:
+            asked = torch.tensor(float(bool(stop.number)), device=self.device)
+            if self.processes.total(asked) and not stop.number:
+                stop.number = signal.SIGTERM
+        return bool(stop.number) and (self.processes.count == 1 or is_read)
 
     def save(self) -> None:
         """Write state and checkpoint, each whole or not at all; the previous ones stay until the new ones stand."""
