@@ -34,7 +34,7 @@ VERSIONS: Mapping[str, EngineVersions] = {
     ),
     "executorch": EngineVersions(package="executorch", gate="1.5.1", oldest="1.5.1"),
     "coreml": EngineVersions(package="coremltools", gate="9.0", oldest="9.0"),
-    "litert": EngineVersions(package="ai_edge_litert", gate="2.3.0", oldest="2.3.0"),
+    "litert": EngineVersions(package="ai_edge_litert", gate="2.3.0", oldest="2.1.0"),
     "diffusers": EngineVersions(package="diffusers", gate="0.42.1", oldest="0.42.1"),
 }
 
