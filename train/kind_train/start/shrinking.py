@@ -79,7 +79,8 @@ def shrink_checkpoint(request: ShrinkRequest) -> Shrunk:
         origins = _inherit(request.construction, source.config.dit.depth, depth)
     model = build(source.model, origins, request.seed)
     training = f"{request.construction} of {source.config.dit.depth} blocks to {depth}, not trained since"
-    config = replace(source.config, dit=model.config, provenance=replace(source.config.provenance, training=training))
+    provenance = replace(source.config.provenance, training=training)
+    config = replace(source.config, dit=model.config, provenance=provenance, training=None)  # it has to be trained yet
     autoencoder = None if config.autoencoder is None else find_autoencoder(request.source)
     save_checkpoint(request.output, config, model, autoencoder=autoencoder, force=request.force)
     return Shrunk(origins=origins, changes=changes)
