@@ -31,6 +31,7 @@ from kind_runtimes.generator import Generator
 from kind_runtimes.kits import KITS, kit_folder
 from kind_runtimes.manifest import NOISE_GENERATOR, Manifest, ProgramSpec, parse_manifest
 from kind_runtimes.packs import encode_metadata, read_pack
+from mobile_ladders import list_ladders
 
 _BASE = "ab" * 32
 _SHAPE = [1, 3, 2, 3]
@@ -105,6 +106,7 @@ def format_vectors() -> str:
         "alike": _alike(),
         "packs": _packs(),
         "loops": _loops(),
+        "ladders": list_ladders(_toy),
     }
     return _format(vectors)
 
@@ -320,6 +322,19 @@ def _loop(
         "latents": [[float(str(x)) for x in latents.reshape(-1)] for latents in trajectory],
         "rgb": generator.decode_picture(trajectory[-1]).reshape(-1).tolist(),
     }  # fmt: skip
+
+
+def _toy(
+    *, precision: str, threshold_db: float, is_base: bool = False, **changes: Any
+) -> tuple[Generator, dict[str, Any]]:
+    """A toy whose programs are called `precision` and were held to `threshold_db`, and its manifest's document."""
+    if is_base:
+        digest = {"file": "packs/a.pack", "sha256": "0" * 64, "size_bytes": 1}
+        changes |= {"pack_base": _BASE, "packs": [{**one, **digest} for one in _CLASSES]}
+    data = manifest_data(_DETACHED if is_base else _PLAIN, **changes)
+    for target in data["targets"].values():
+        target |= {"precision": precision, "parity": {**target["parity"], "threshold_db": threshold_db}}
+    return _toy_generator(parse_manifest(json.dumps(data), "a ladder")), data
 
 
 def _toy_generator(manifest: Manifest) -> Generator:

@@ -18,7 +18,7 @@ from kind_core.errors import BudgetError, KindError
 from kind_core.files.staging import staged
 from kind_core.files.temporaries import temporaries_beside
 from kind_core.schedule import SamplerTable, read_sampler_table
-from kind_export.bundle.golden import write_golden, write_preview
+from kind_export.bundle.golden import GOLDEN_NAME, write_golden, write_preview
 from kind_export.bundle.kits import write_app_folders, write_kits
 from kind_export.bundle.manifest import draft_manifest, write_manifest
 from kind_export.bundle.packs import hash_base, write_packs
@@ -136,7 +136,7 @@ def _export(
             require_budget(budget_plan.budget, works, folder, draft, devices)
         on_stage("drawing previews")
         alone = [verifier.learngene] if request.packs else []
-        write_golden(folder / "golden.safetensors", [*verifier.trajectories, *alone], verifier.reference)
+        write_golden(folder / GOLDEN_NAME, [*verifier.trajectories, *alone], verifier.reference)
         write_preview(folder, draft)
         write_kits(folder, request.kits)
         manifest = write_manifest(folder, draft, parities)

@@ -36,3 +36,20 @@ def write_json(file: Path, data: Mapping[str, Any]) -> Path:
     """`data` in `file`, which is given back."""
     file.write_text(json.dumps(data), encoding="utf-8")
     return file
+
+
+def made_up_units() -> list[dict[str, Any]]:
+    """A GPU that draws something else, an NPU that does not open, and a CPU that is right."""
+    common = {"runtime": "onnx", "steps": 20, "step_ms": 5.5, "first_load_ms": 120.0, "peak_memory_bytes": 90_000_000}
+    return [
+        {"name": "NNAPI", "kind": "npu", "runtime": "onnx", "is_taken": False, "steps": 0, "reason": "no <driver>"},
+        {
+            **common,
+            "name": "QNN-GPU",
+            "kind": "gpu",
+            "is_taken": False,
+            "psnr_db": 12.3,
+            "reason": "latents of 12.3 dB",
+        },
+        {**common, "name": "CPU", "kind": "cpu", "is_taken": True, "psnr_db": 91.0},
+    ]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from made_up_results import STEP_MS, minimal_case, minimal_results, write_json
+from made_up_results import STEP_MS, made_up_units, minimal_case, minimal_results, write_json
 
 from kind_bench.cli import main
 from kind_bench.results.importing import import_results, read_measured
@@ -141,6 +141,49 @@ def test_what_is_no_results_file_is_named_plainly(tmp_path: Path, content: str |
         file.write_text(content)
     with pytest.raises(ResultsError, match=r"phone\.json"):
         read_results(file)
+
+
+def test_compute_units_are_kept_and_shown(bundle: Bundle, tmp_path: Path) -> None:
+    data = minimal_results(bundle, units=made_up_units(), cases=[])
+    file = write_json(tmp_path / "phone.json", data)
+    result = CliRunner().invoke(main, ["import", str(file), "--bundle", str(bundle.path)])
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert [
+        "QNN-GPU",
+        "(GPU)",
+        "12.3",
+        "dB",
+        "120",
+        "ms",
+        "first",
+        "load",
+        "refused",
+        "latents",
+        "of",
+        "12.3",
+        "dB",
+    ] in lines
+    assert ["CPU", "(CPU)", "91.0", "dB", "120", "ms", "first", "load", "draws"] in lines
+    (kept,) = read_measured(bundle)
+    assert list(kept.units) == made_up_units()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_set("units", value=[{"name": "CPU"}]), "'kind' is a required property"),
+        (_set("units", value=[{**made_up_units()[2], "kind": "tpu"}]), "'tpu' is not one of"),
+        (_set("units", value=[{**made_up_units()[2], "runtime": "litert"}]), "measured litert, .* holds only"),
+    ],
+)
+def test_compute_units_that_do_not_fit_are_refused(
+    bundle: Bundle, tmp_path: Path, change: Change, message: str
+) -> None:
+    data = minimal_results(bundle)
+    change(data)
+    with pytest.raises(ResultsError, match=message):
+        import_results(write_json(tmp_path / "phone.json", data), bundle.path)
 
 
 def test_an_interrupted_measurement_may_have_no_case(bundle: Bundle) -> None:

@@ -85,6 +85,10 @@ def test_refresh_takes_in_what_was_measured_elsewhere(
     document = {
         "format_version": 1, "kind": "measured", "made_by": "an app", "machine": machine, "cases": [case],
         "bundle": {"name": "tiny", "manifest_sha256": "0" * 64},
+        "units": [
+            {"name": "NNAPI", "kind": "npu", "runtime": "onnx", "is_taken": False, "reason": "no <driver>"},
+            {"name": "CPU", "kind": "cpu", "runtime": "onnx", "is_taken": True, "steps": 20, "psnr_db": 91.25},
+        ],
     }  # fmt: skip
     results = parse_results(document, "phone.json")
     manifest = SimpleNamespace(sampling=Sampling(sampler="ddim", steps=4, guidance_scale=2.0))
@@ -101,6 +105,8 @@ def test_refresh_takes_in_what_was_measured_elsewhere(
     assert [one["device"] for one in after["forecasts"]] == ["snapdragon-8-gen-3"]
     assert after["measured_elsewhere"][0]["cases"][0]["step_ms"]["median"] == 8.0
     assert "8.0 ms" in words
+    assert "no <driver>" in words
+    assert "91.2\u00a0dB" in words
     assert (model or "SM8650") in words
     assert after["targets"] == before["targets"]
 

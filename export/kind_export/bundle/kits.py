@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kind_core.files.staging import link_file
+from kind_export.bundle.golden import GOLDEN_NAME
 from kind_export.request import KIT_TARGETS
 from kind_runtimes.bundle import MANIFEST_NAME
 from kind_runtimes.kits import APP_FOLDERS, kit_folder
@@ -22,12 +23,15 @@ def write_kits(bundle: Path, kits: Sequence[str]) -> None:
 
 
 def write_app_folders(bundle: Path, manifest: Manifest, kits: Sequence[str]) -> None:
-    """Lay what an app ships apart for each kit: the manifest and the programs that it runs, nothing else.
+    """Lay what an app ships apart for each kit: the manifest, the programs that it runs and the golden data.
+
+    The kits hold each compute unit of a device against the last.
 
     The files are the bundle's own where the file system can link them, so they cost nothing.
     """
     for kit in kits:
         folder, run = bundle / APP_FOLDERS[kit], tuple(f"{target}/" for target in KIT_TARGETS[kit])
-        for name in (MANIFEST_NAME, *(name for name in manifest.files if name.startswith(run))):
+        needed = (name for name in manifest.files if name == GOLDEN_NAME or name.startswith(run))
+        for name in (MANIFEST_NAME, *needed):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             link_file(bundle / name, folder / name)

@@ -190,6 +190,7 @@ def _describe_measured(results: Results) -> dict[str, Any]:
             }
             for case in results.cases
         ],
+        "units": list(results.units),
     }
 
 

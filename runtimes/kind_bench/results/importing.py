@@ -29,7 +29,7 @@ def import_results(file: Path, folder: Path) -> tuple[Results, Path]:
     """
     results, bundle = read_results(file), open_bundle(folder)
     check_model(results, bundle, str(file))
-    if not results.cases:
+    if not results.cases and not results.units:
         raise ResultsError(f"{file} holds no case: nothing was measured", "measure again")
     completed = parse_results(_complete(results, bundle.manifest, str(file)), str(file))
     return completed, _keep(completed, folder)
@@ -59,10 +59,11 @@ def check_model(results: Results, bundle: Bundle, where: str) -> None:
             raise ResultsError(
                 f"{where} measured {name} with sha256 {sha256[:12]}..., {bundle.path} {said}", _OTHER_MODEL
             )
-    for case in results.cases:
-        if case.runtime not in bundle.manifest.targets:
+    for runtime in [*(case.runtime for case in results.cases), *(unit["runtime"] for unit in results.units)]:
+        if runtime not in bundle.manifest.targets:
             said = f"holds only {', '.join(bundle.manifest.targets)}"
-            raise ResultsError(f"{where} measured {case.runtime}, {bundle.path} {said}", _OTHER_MODEL)
+            raise ResultsError(f"{where} measured {runtime}, {bundle.path} {said}", _OTHER_MODEL)
+    for case in results.cases:
         precision = bundle.manifest.targets[case.runtime].precision
         if case.precision not in ("", precision):
             said = f"{case.runtime} in {case.precision}, in {bundle.path} it is {precision}"

@@ -67,7 +67,10 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Results:
-    """What was measured of one bundle on one machine. `data` is the whole document."""
+    """What was measured of one bundle on one machine. `data` is the whole document.
+
+    `units`: the compute units of the device as the document has them, each held against the golden trajectory.
+    """
 
     bundle_name: str
     manifest_sha256: str
@@ -75,6 +78,10 @@ class Results:
     partial: bool
     cases: tuple[Case, ...]
     data: Mapping[str, Any]
+
+    @property
+    def units(self) -> tuple[Mapping[str, Any], ...]:
+        return tuple(self.data.get("units", ()))
 
 
 def name_case(runtime: str, threads: int | None, provider: str | None) -> str:

@@ -25,7 +25,21 @@ def format_results(results: Results) -> str:
         lines += ["", f"{case.name}  ({case.engine}{f', {case.precision}' if case.precision else ''})"]
         lines += [f"  {label:<8}  {text}" for label, text in _describe_case(case)]
         lines += _describe_profile(case.data.get("profile"))
+    if results.units:
+        lines += ["", "compute units, held against the eager model"]
+        lines += [f"  {line}" for line in align_columns(map(_describe_unit, results.units)).split("\n")]
     return join_lines(lines)
+
+
+def _describe_unit(unit: Mapping[str, Any]) -> tuple[str, ...]:
+    db, load = unit.get("psnr_db"), unit.get("first_load_ms")
+    return (
+        f"{unit['name']} ({unit['kind'].upper()})",
+        "" if db is None else f"{db:.1f} dB",
+        "" if load is None else f"{format_ms(load)} first load",
+        "draws" if unit["is_taken"] else "refused",
+        unit.get("reason") or "",
+    )
 
 
 def format_comparison(comparison: Comparison, worse: Sequence[Change]) -> str:

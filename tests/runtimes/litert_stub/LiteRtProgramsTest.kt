@@ -3,6 +3,7 @@ package dev.kind.runtime
 import com.google.ai.edge.litert.Accelerator
 import com.google.ai.edge.litert.CompiledModel
 import com.google.ai.edge.litert.TensorBuffer
+import kotlinx.coroutines.runBlocking
 import org.json.JSONObject
 import java.io.File
 import kotlin.io.path.createTempDirectory
@@ -74,6 +75,20 @@ class LiteRtProgramsTest {
             assertEquals(listOf(Accelerator.CPU), options.accelerators.toList())
             assertEquals(2, options.cpuOptions?.numThreads)
         }
+    }
+
+    @Test
+    fun unitsOfLiteRtAreALadder() = runBlocking {
+        val bundle = bundle() // without golden data, so that nothing can be checked
+        bundle.openLiteRtGenerator(threads = 2).use { generator ->
+            assertEquals("LiteRT-CPU", generator.unit.name)
+            assertEquals("litert", generator.unit.runtime)
+            assertEquals("not checked: the bundle came without golden.safetensors", generator.unit.reason)
+        }
+        bundle.openLiteRtGenerator(Accelerator.GPU).use { assertEquals(UnitKind.GPU, it.unit.kind) }
+        val ladder = liteRtProviders(bundle, threads = 2)
+        assertEquals(listOf(UnitKind.NPU, UnitKind.GPU, UnitKind.CPU), ladder.map { it.kind })
+        assertEquals(listOf(true, true, false), ladder.map { it.isHalf })
     }
 
     @Test

@@ -17,6 +17,7 @@ final class Studio {
     private(set) var phase = Phase.opening
     var isIdle: Bool { generator != nil && (phase == .ready || hasFailed) }
     private(set) var classes: [ClassInfo] = []
+    private(set) var unit: String?
     private(set) var image: CGImage?
     private(set) var drawingTime: Duration?
     private(set) var results: URL?
@@ -31,7 +32,9 @@ final class Studio {
         await attempt {
             let url = Bundle.module.url(forResource: "model", withExtension: "kind")
             let bundle = try KindBundle(contentsOf: url ?? Bundle.module.bundleURL.appending(path: "model.kind"))
-            generator = try await KindGenerator(bundle: bundle)
+            let generator = try await KindGenerator(bundle: bundle)
+            self.generator = generator
+            unit = generator.unit.description
             classes = bundle.manifest.classes
             self.bundle = bundle
         }
@@ -62,8 +65,7 @@ final class Studio {
         guard let bundle, isIdle else { return }
         phase = .measuring
         await attempt {
-            let measured = try await BenchmarkResults.measure(
-                bundle, computeUnits: [.all, .cpuAndNeuralEngine, .cpuOnly])
+            let measured = try await BenchmarkResults.measure(bundle)
             let file = URL.documentsDirectory.appending(path: "results.json")
             try measured.json.write(to: file, options: .atomic)
             results = file

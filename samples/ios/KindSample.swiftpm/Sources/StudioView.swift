@@ -68,8 +68,8 @@ struct StudioView: View {
         case .measuring: Text("Measuring")
         case .failed(let reason): Text(reason).foregroundStyle(.red)
         case .ready:
-            if let time = studio.drawingTime {
-                Text("Drawn in \(time.formatted(.units(allowed: [.seconds, .milliseconds])))")
+            if let unit = studio.unit, let time = studio.drawingTime {
+                Text("Drawn on \(unit) in \(time.formatted(.units(allowed: [.seconds, .milliseconds])))")
             }
         }
     }

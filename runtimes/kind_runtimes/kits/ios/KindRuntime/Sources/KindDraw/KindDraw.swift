@@ -29,8 +29,7 @@ struct KindDraw {
         let bundle = try KindBundle(contentsOf: URL(fileURLWithPath: arguments.bundle))
         if let results = arguments.results {
             let file = try vacant(results, arguments)
-            let measured = try await BenchmarkResults.measure(
-                bundle, computeUnits: [.all, .cpuAndNeuralEngine, .cpuOnly])
+            let measured = try await BenchmarkResults.measure(bundle)
             try measured.json.write(to: file, options: .atomic)
             print(file.path)
             return

@@ -8,6 +8,8 @@ public struct BenchmarkResults: Encodable, Sendable {
     let created: Date
     let bundle: BundleName
     let machine: Machine
+    /// Every compute unit that was held against the golden trajectory, with a reason for each refused one.
+    public let units: [ComputeUnit]
     let cases: [Case]
 
     struct BundleName: Encodable, Sendable {
@@ -59,6 +61,7 @@ public struct BenchmarkResults: Encodable, Sendable {
 
     struct Load: Encodable, Sendable {
         let first: Double
+        let again: Double
     }
 
     public var json: Data {

@@ -15,7 +15,7 @@ enum CompiledPackage {
         let kept = folder.appending(path: "\(key).mlmodelc", directoryHint: .isDirectory)
         if manager.fileExists(atPath: kept.path) { return kept }
 
-        for file in files { try check(file.path, file.sha256, in: bundle) }
+        for file in files { try bundle.check(file.path, file.sha256) }
         let compiled = try await MLModel.compileModel(at: bundle.url.appending(path: program))
         try manager.createDirectory(at: folder, withIntermediateDirectories: true)
         do {
@@ -25,11 +25,25 @@ enum CompiledPackage {
         }
         return kept
     }
+}
 
-    private static func check(_ path: String, _ sha256: String, in bundle: KindBundle) throws {
-        guard let data = try? Data(contentsOf: bundle.url.appending(path: path), options: .mappedIfSafe) else {
-            throw KindError(
-                "\(bundle.url.lastPathComponent) has no file \(path)", hint: "Copy the whole folder again.")
+extension KindBundle {
+    /// What names the bundle exactly: its manifest holds the hashes of all programs.
+    func manifestSha256() throws -> String {
+        SHA256.hexDigest(of: try Data(contentsOf: url.appending(path: "manifest.json")))
+    }
+
+    /// The golden data, after checking that it is what was verified.
+    func checkedGolden() throws -> Golden? {
+        guard let golden = try golden(), let file = manifest.files[Golden.file] else { return nil }
+        try check(Golden.file, file.sha256)
+        return golden
+    }
+
+    /// Throws a `KindError` unless the file at `path` is the one that was verified.
+    func check(_ path: String, _ sha256: String) throws {
+        guard let data = try? Data(contentsOf: url.appending(path: path), options: .mappedIfSafe) else {
+            throw KindError("\(url.lastPathComponent) has no file \(path)", hint: "Copy the whole folder again.")
         }
         let actual = SHA256.hexDigest(of: data)
         guard actual == sha256 || !data.isPointer else {

@@ -2,40 +2,26 @@
 import CoreML
 
 extension KindGenerator {
-    /// Opens the Core ML programs of a bundle, after checking that their files are the ones that were verified.
+    /// Opens the Core ML programs of a bundle on the first compute unit that draws what the eager model does, from the
+    /// Neural Engine down, after checking that their files are the ones that were verified.
     ///
     /// The first time after installing, Core ML compiles them for the chip, which takes seconds; keep the generator.
-    public init(bundle: KindBundle, computeUnits: MLComputeUnits = .all) async throws {
-        let programs = try bundle.manifest.target("coreml").programs
-        guard let step = programs["step"], let decode = programs["decode"] else {
-            throw KindError("the bundle has no decode program: it makes latents", hint: "Export it with a decoder.")
-        }
-        var unguided: CoreMLProgram?
-        if let spec = programs["step_unguided"] {
-            unguided = try await CoreMLProgram(spec, in: bundle, computeUnits: computeUnits)
-        }
-        self.init(
-            manifest: bundle.manifest,
-            programs: Programs(
-                step: try await Self.openStep(step, in: bundle, computeUnits: computeUnits),
-                stepUnguided: unguided,
-                decode: try await CoreMLProgram(decode, in: bundle, computeUnits: computeUnits),
-                spec: step))
+    ///
+    /// - Parameters:
+    ///   - only: The only kind of unit to take; it is checked like any other.
+    ///   - store: Keeps what was found between starts; without one, units are checked at each.
+    public init(bundle: KindBundle, only: UnitKind? = nil, store: UnitStore? = .standard) async throws {
+        let ladder = Ladder(
+            manifest: bundle.manifest, golden: try bundle.checkedGolden(),
+            notes: store?.notes(of: try bundle.manifestSha256()) ?? UnitNotes(),
+            peakMemoryBytes: { BenchmarkResults.Machine.peakFootprintBytes })
+        self = try await ladder.open(CoreMLProvider.all(of: bundle), forced: only)
     }
 
-    private static func openStep(
-        _ spec: Manifest.ProgramSpec, in bundle: KindBundle, computeUnits: MLComputeUnits
-    ) async throws -> any StepProgram {
-        guard let functions = spec.classFunctions else {
-            return try await CoreMLProgram(spec, in: bundle, computeUnits: computeUnits)
-        }
-        return ClassPrograms(
-            bundle.manifest.classes.map { info in
-                {
-                    try await CoreMLProgram(
-                        spec, function: functions[info.id], in: bundle, computeUnits: computeUnits)
-                }
-            })
+    /// Opens them on the units that are named, past the ladder: nothing is checked.
+    public init(bundle: KindBundle, computeUnits: MLComputeUnits) async throws {
+        let programs = try await CoreMLProvider.open(bundle, on: computeUnits)
+        self.init(manifest: bundle.manifest, programs: programs)
     }
 }
 

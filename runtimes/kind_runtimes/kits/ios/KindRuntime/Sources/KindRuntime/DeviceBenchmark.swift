@@ -1,44 +1,48 @@
 #if canImport(CoreML)
 import CoreML
-import CryptoKit
 
 extension BenchmarkResults {
-    /// Measures the Core ML programs of a bundle on this device.
+    /// Measures the Core ML programs of a bundle on the compute units of this device. Every unit is held against the
+    /// bundle's whole golden trajectory first; those that draw something else are named with the reason and not timed.
     ///
     /// Run it in a release build, on a cool device on its charger, with nothing else open.
     public static func measure(
-        _ bundle: KindBundle, computeUnits: [MLComputeUnits] = [.all], repeats: Int = 20, warmup: Int = 3,
+        _ bundle: KindBundle, units: [UnitKind] = UnitKind.allCases, repeats: Int = 20, warmup: Int = 3,
         onCase: @Sendable (Case) -> Void = { _ in }
     ) async throws -> BenchmarkResults {
         let created = Date()
         let machine = Machine.current
-        let manifest = try Data(contentsOf: bundle.url.appending(path: "manifest.json"))
-        var cases: [Case] = []
-        for units in computeUnits {
-            let measured = try await measure(
-                bundle, units, Stopwatch(repeats: repeats, warmup: warmup), machine.system)
+        let ladder = Ladder(
+            manifest: bundle.manifest, golden: try bundle.checkedGolden(), peakMemoryBytes: { Machine.peakFootprintBytes })
+        var (checked, cases): ([ComputeUnit], [Case]) = ([], [])
+        for provider in CoreMLProvider.all(of: bundle) where units.contains(provider.kind) {
+            let unit = await ladder.measure(provider, steps: bundle.manifest.steps)
+            checked.append(unit)
+            guard unit.isTaken else { continue }
+            let stopwatch = Stopwatch(repeats: repeats, warmup: warmup)
+            let measured = try await measure(bundle, provider, unit, stopwatch, machine.system)
             onCase(measured)
             cases.append(measured)
         }
         return BenchmarkResults(
             created: created,
-            bundle: BundleName(name: bundle.manifest.name, manifestSha256: SHA256.hexDigest(of: manifest)),
-            machine: machine, cases: cases)
+            bundle: BundleName(name: bundle.manifest.name, manifestSha256: try bundle.manifestSha256()),
+            machine: machine, units: checked, cases: cases)
     }
 
     private static func measure(
-        _ bundle: KindBundle, _ units: MLComputeUnits, _ stopwatch: Stopwatch, _ system: String
+        _ bundle: KindBundle, _ provider: any Provider, _ unit: ComputeUnit, _ stopwatch: Stopwatch, _ system: String
     ) async throws -> Case {
         let clock = ContinuousClock()
         let start = clock.now
-        let generator = try await KindGenerator(bundle: bundle, computeUnits: units)
+        let generator = KindGenerator(manifest: bundle.manifest, programs: try await provider.open(), unit: unit)
         let loadMs = (clock.now - start) / .milliseconds(1)
         let times = try await stopwatch.measure(generator)
         return Case(
-            runtime: "coreml", engine: "Core ML of \(system)", provider: units.name,
-            precision: try bundle.manifest.target("coreml").precision, warmup: stopwatch.warmup,
+            runtime: unit.runtime, engine: "Core ML of \(system)", provider: unit.name,
+            precision: try bundle.manifest.target(unit.runtime).precision, warmup: stopwatch.warmup,
             stepMs: times.step, stepUnguidedMs: times.stepUnguided, decodeMs: times.decode,
-            wholeImageMs: times.wholeImage, loadMs: Load(first: loadMs),
+            wholeImageMs: times.wholeImage, loadMs: Load(first: unit.firstLoadMs ?? loadMs, again: loadMs),
             peakMemoryBytes: Machine.peakFootprintBytes, memoryMeasure: "phys_footprint")
     }
 }
@@ -88,18 +92,6 @@ extension ProcessInfo.ThermalState {
         case .serious: "serious"
         case .critical: "critical"
         @unknown default: nil
-        }
-    }
-}
-
-extension MLComputeUnits {
-    fileprivate var name: String {
-        switch self {
-        case .all: "all"
-        case .cpuOnly: "cpu-only"
-        case .cpuAndGPU: "cpu-and-gpu"
-        case .cpuAndNeuralEngine: "cpu-and-neural-engine"
-        @unknown default: "\(rawValue)"
         }
     }
 }

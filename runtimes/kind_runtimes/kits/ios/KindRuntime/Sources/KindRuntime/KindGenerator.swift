@@ -6,7 +6,20 @@
 ///     }
 public struct KindGenerator: Sendable {
     public let manifest: Manifest
+    /// What computes, and how it was found right.
+    public let unit: ComputeUnit
+    /// Those that come before it and draw something else or nothing, each with its reason.
+    public let refusedUnits: [ComputeUnit]
     let programs: Programs
+
+    init(
+        manifest: Manifest, programs: Programs, unit: ComputeUnit = .unchecked, refusedUnits: [ComputeUnit] = []
+    ) {
+        self.manifest = manifest
+        self.programs = programs
+        self.unit = unit
+        self.refusedUnits = refusedUnits
+    }
 
     /// Draws one picture of a class, by id or name. The same seed gives the same picture in every runtime.
     ///
@@ -80,8 +93,12 @@ public struct Generation: AsyncSequence, Sendable {
 
     /// What the first step begins with.
     func start() -> [String: Tensor] {
+        start(from: StartNoise.normals(seed: seed, count: manifest.latentsShape.reduce(1, *)))
+    }
+
+    /// The same from noise of unit variance.
+    func start(from noise: [Float]) -> [String: Tensor] {
         let shape = manifest.latentsShape
-        let noise = StartNoise.normals(seed: seed, count: shape.reduce(1, *))
         let latents = Tensor(noise.map { $0 * manifest.initialNoiseScale }, shape: shape)
         return programs.takes("history") ? ["latents": latents, "history": .zeros(shape)] : ["latents": latents]
     }

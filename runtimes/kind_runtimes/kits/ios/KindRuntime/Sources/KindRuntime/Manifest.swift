@@ -29,12 +29,13 @@ public struct Manifest: Decodable, Sendable {
     public let latentsShape: [Int]
     /// Of a base, which holds no class itself: the hash that its packs carry.
     public let packBase: String?
+    let packs: [PackSpec]?
     let noiseGenerator: String
     let targets: [String: TargetSpec]
     let files: [String: FileSpec]
 
     enum CodingKeys: String, CodingKey {
-        case name, classes, steps, targets, files, distillation
+        case name, classes, steps, targets, files, distillation, packs
         case guidanceScale = "guidance_scale"
         case guidedSteps = "guided_steps"
         case initialNoiseScale = "initial_noise_scale"
@@ -55,8 +56,22 @@ public struct Manifest: Decodable, Sendable {
         }
     }
 
+    struct PackSpec: Decodable, Sendable {
+        let id: String
+    }
+
+    struct Parity: Decodable, Sendable {
+        /// What the export was held to, over whole trajectories.
+        let thresholdDb: Double
+
+        enum CodingKeys: String, CodingKey {
+            case thresholdDb = "threshold_db"
+        }
+    }
+
     struct TargetSpec: Decodable, Sendable {
         let precision: String
+        let parity: Parity
         let programs: [String: ProgramSpec]
     }
 

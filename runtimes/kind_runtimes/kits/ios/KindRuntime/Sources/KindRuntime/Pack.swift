@@ -21,8 +21,8 @@ public struct Pack: Sendable {
         guard !data.isPointer else {
             throw KindError("the file is a Git LFS pointer, not the pack", hint: "Download the file itself.")
         }
-        let (header, body) = try Self.split(data)
-        guard let text = (header["__metadata__"] as? [String: Any])?["pack"] as? String,
+        let file = try Safetensors(data, subject: "the pack", damaged: Self.damaged)
+        guard let text = file.metadata("pack"),
             let metadata = try? JSONDecoder().decode(Metadata.self, from: Data(text.utf8))
         else {
             throw KindError("the file is no pack: its metadata says nothing of one", hint: "Make one with kind-export.")
@@ -34,11 +34,7 @@ public struct Pack: Sendable {
         }
         info = metadata.info
         base = metadata.base
-        var tensors: [String: Tensor] = [:]
-        for (name, entry) in header where name != "__metadata__" {
-            tensors[name] = try Self.tensor(name, entry, in: body)
-        }
-        self.tensors = tensors
+        tensors = try Dictionary(uniqueKeysWithValues: file.names.map { ($0, try file.read($0, as: .half)) })
     }
 
     /// The inputs of `specs` that a pack fills: `pack`'s tensors, or zeros for the learngene alone.
@@ -82,56 +78,10 @@ public struct Pack: Sendable {
         }
     }
 
-    private static let dtype = "F16"
     private static let damaged = KindError("the file is not a whole pack", hint: "Download it again.")
-
-    /// safetensors: eight bytes of header length, the header in JSON, then the numbers.
-    private static func split(_ data: Data) throws -> (header: [String: Any], body: Data) {
-        guard data.count >= 8 else { throw damaged }
-        let length = data.prefix(8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
-        guard length <= UInt64(data.count - 8) else { throw damaged }
-        let start = data.startIndex + 8
-        let end = start + Int(length)
-        guard let header = try? JSONSerialization.jsonObject(with: data[start..<end]) as? [String: Any] else {
-            throw damaged
-        }
-        return (header, data[end...])
-    }
-
-    private static func tensor(_ name: String, _ entry: Any, in body: Data) throws -> Tensor {
-        guard let entry = entry as? [String: Any], let dtype = entry["dtype"] as? String else { throw damaged }
-        guard dtype == Self.dtype else {
-            throw KindError(
-                "the pack holds '\(name)' as \(dtype), expected \(Self.dtype)", hint: "Download it again.")
-        }
-        guard let shape = entry["shape"] as? [Int], let offsets = entry["data_offsets"] as? [Int],
-            offsets.count == 2, 0 <= offsets[0], offsets[0] <= offsets[1], offsets[1] <= body.count,
-            offsets[1] - offsets[0] == 2 * shape.reduce(1, *)
-        else { throw damaged }
-        let bytes = [UInt8](body.dropFirst(offsets[0]).prefix(offsets[1] - offsets[0]))
-        let values = stride(from: 0, to: bytes.count, by: 2).map {
-            Float(half: UInt16(bytes[$0]) | UInt16(bytes[$0 + 1]) << 8)
-        }
-        guard values.allSatisfy(\.isFinite) else { throw damaged }
-        return Tensor(values, shape: shape)
-    }
 }
 
 extension Data {
     /// Whether Git LFS left these few lines of text in a file's place.
     var isPointer: Bool { starts(with: Data("version https://git-lfs".utf8)) }
-}
-
-extension Float {
-    /// The number that 16 bits hold, exactly (`Float16` does not exist on Intel Macs).
-    init(half bits: UInt16) {
-        let sign = UInt32(bits & 0x8000) << 16
-        let exponent = UInt32(bits >> 10 & 0x1F)
-        let fraction = UInt32(bits & 0x3FF)
-        switch exponent {
-        case 0: self = (sign == 0 ? 0x1p-24 : -0x1p-24) * Float(fraction)
-        case 31: self.init(bitPattern: sign | 0x7F80_0000 | fraction << 13)
-        default: self.init(bitPattern: sign | (exponent + 112) << 23 | fraction << 13)
-        }
-    }
 }

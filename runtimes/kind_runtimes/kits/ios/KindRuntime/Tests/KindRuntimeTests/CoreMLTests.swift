@@ -28,9 +28,18 @@ final class CoreMLTests: XCTestCase {
 
     func testDeviceIsMeasured() async throws {
         let (bundle, _) = try bundleAndPixels()
-        let results = try await BenchmarkResults.measure(bundle, computeUnits: [.all, .cpuOnly], repeats: 3, warmup: 1)
-        XCTAssertEqual(results.cases.count, 2)
+        let results = try await BenchmarkResults.measure(bundle, units: [.gpu, .cpu], repeats: 3, warmup: 1)
+        XCTAssertEqual(results.units.map(\.kind), [.gpu, .cpu])
+        XCTAssertEqual(results.cases.count, results.units.filter(\.isTaken).count)
         XCTAssertGreaterThan(results.cases[0].medianStepMs, 0)
+    }
+
+    func testLadderEndsOnAUnitThatDrawsRight() async throws {
+        let (bundle, _) = try bundleAndPixels()
+        let generator = try await KindGenerator(bundle: bundle, store: nil)
+        XCTAssertTrue(generator.unit.isTaken)
+        XCTAssertGreaterThan(try XCTUnwrap(generator.unit.psnrDb), 35)
+        for unit in generator.refusedUnits { XCTAssertNotNil(unit.reason, unit.name) }
     }
 }
 #endif

@@ -76,3 +76,74 @@ actor ToyDecode: DecodeProgram {
         return Picture(width: width, height: height, pixels: pixels)
     }
 }
+
+/// A unit of the vectors: the toy programs with a fault.
+struct ToyUnit: Provider {
+    let manifest: Manifest
+    let kind: UnitKind
+    let fault: String
+    var isHalf = false
+    let target = "onnx"
+    let opened = Counter()
+
+    var name: String { "toy-\(kind.rawValue)" }
+
+    func open() async throws -> Programs {
+        await opened.count()
+        if fault == "load" { throw KindError("the driver is missing", hint: "") }
+        let specs = try manifest.target(target).programs
+        guard let spec = specs["step"] else { throw KindError("no step", hint: "Look at the vectors.") }
+        let unguided = specs["step_unguided"].map { _ in FaultyStep(step: ToyUnguidedStep(), fault: fault) }
+        return Programs(
+            step: FaultyStep(step: ToyStep(), fault: fault), stepUnguided: unguided,
+            decode: FaultyDecode(isMirrored: fault == "picture"), spec: spec)
+    }
+}
+
+actor Counter {
+    private(set) var value = 0
+
+    func count() {
+        value += 1
+    }
+}
+
+private struct FaultyStep: StepProgram {
+    let step: any StepProgram
+    let fault: String
+
+    func callAsFunction(_ inputs: [String: Tensor]) async throws -> [String: Tensor] {
+        var outputs = try await step(inputs)
+        let latents = outputs["next_latents"]!
+        switch fault {
+        case "nan": outputs["next_latents"] = latents.map { _ in .nan }
+        case "zeros": outputs["next_latents"] = latents.map { _ in 0 }
+        case "mirrored": outputs["next_latents"] = latents.mirrored
+        case "rounded": outputs["next_latents"] = latents.map { $0 * (1 + 1 / 2048) }
+        case "stall": try await Task.sleep(for: .seconds(3))
+        case "step": throw KindError("the driver was lost", hint: "")
+        default: break
+        }
+        return outputs
+    }
+}
+
+private struct FaultyDecode: DecodeProgram {
+    let isMirrored: Bool
+
+    func picture(of latents: Tensor) async throws -> Picture {
+        try await ToyDecode().picture(of: isMirrored ? latents.mirrored : latents)
+    }
+}
+
+extension Tensor {
+    fileprivate func map(_ transform: (Float) -> Float) -> Tensor {
+        Tensor(values.map(transform), shape: shape)
+    }
+
+    /// Left and right change places.
+    fileprivate var mirrored: Tensor {
+        let width = shape[shape.count - 1]
+        return Tensor(values.indices.map { values[$0 / width * width + width - 1 - $0 % width] }, shape: shape)
+    }
+}

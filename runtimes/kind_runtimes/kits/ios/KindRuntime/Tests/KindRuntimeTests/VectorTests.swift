@@ -138,16 +138,26 @@ final class VectorTests: XCTestCase {
             machine: .init(
                 system: "iOS 18.3", processor: "iPhone17,3", numCpus: 6, memoryBytes: 8, thermalState: "nominal",
                 lowPowerMode: false),
+            units: [
+                .init(
+                    name: "cpu-only", kind: .cpu, runtime: "coreml", isTaken: true, steps: 4, psnrDb: 70.5, stepMs: 1,
+                    firstLoadMs: 2, peakMemoryBytes: 3)
+            ],
             cases: [
                 .init(
                     runtime: "coreml", engine: "Core ML", provider: "all", precision: "fp16", warmup: 1,
                     stepMs: times.step, stepUnguidedMs: times.stepUnguided, decodeMs: times.decode,
-                    wholeImageMs: times.wholeImage, loadMs: .init(first: 1), peakMemoryBytes: 1,
+                    wholeImageMs: times.wholeImage, loadMs: .init(first: 1, again: 1), peakMemoryBytes: 1,
                     memoryMeasure: "phys_footprint")
             ])
         let json = try XCTUnwrap(JSONSerialization.jsonObject(with: results.json) as? [String: Any])
         XCTAssertEqual(json["created"] as? String, "1970-01-01T00:00:00Z")
         XCTAssertEqual(json["bundle"] as? [String: String], ["name": "toy", "manifest_sha256": "ab"])
+        let unit = try XCTUnwrap((json["units"] as? [[String: Any]])?.first)
+        let names = [
+            "first_load_ms", "is_taken", "kind", "name", "peak_memory_bytes", "psnr_db", "runtime", "step_ms", "steps",
+        ]
+        XCTAssertEqual(unit.keys.sorted(), names)
         let measured = try XCTUnwrap((json["cases"] as? [[String: Any]])?.first)
         for name in ["step_ms", "step_unguided_ms", "decode_ms", "whole_image_ms"] {
             let spread = try XCTUnwrap(measured[name] as? [String: [Double]], name)

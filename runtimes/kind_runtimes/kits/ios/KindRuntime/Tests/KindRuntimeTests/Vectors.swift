@@ -35,12 +35,28 @@ struct Vectors {
         let rgb: [UInt8]
     }
 
+    /// Compute units with faults, by kind, and what comes of each in turn.
+    struct Ladder {
+        struct Found {
+            let kind: UnitKind
+            let isTaken: Bool
+            let psnrDb: Double?
+        }
+
+        let what: String
+        let manifest: Manifest
+        let golden: Data
+        let faults: [UnitKind: String]
+        let expected: [Found]
+    }
+
     let noise: [Noise]
     let manifests: [Document]
     let classes: [(query: String, index: Int?)]
     let alike: [(manifest: Manifest, query: String, index: Int?)]
     let packs: [File]
     let loops: [Loop]
+    let ladders: [Ladder]
 
     init(contentsOf url: URL) throws {
         let json = try JSONSerialization.jsonObject(with: Data(contentsOf: url)) as! [String: [[String: Any]]]
@@ -77,11 +93,31 @@ struct Vectors {
                 latents: ($0["latents"] as! [Any]).map(floats),
                 rgb: ($0["rgb"] as! [NSNumber]).map(\.uint8Value))
         }
+        ladders = try json["ladders"]!.map { entry in
+            let faults = (entry["units"] as! [String: String]).map { (UnitKind(rawValue: $0.key)!, $0.value) }
+            return Ladder(
+                what: entry["what"] as! String,
+                manifest: try Manifest.parse(JSONSerialization.data(withJSONObject: entry["manifest"]!)),
+                golden: Data(base64Encoded: entry["golden"] as! String)!,
+                faults: Dictionary(uniqueKeysWithValues: faults),
+                expected: (entry["expected"] as! [[String: Any]]).map {
+                    Ladder.Found(
+                        kind: UnitKind(rawValue: $0["kind"] as! String)!, isTaken: $0["is_taken"] as! Bool,
+                        psnrDb: ($0["psnr_db"] as? NSNumber)?.doubleValue)
+                })
+        }
     }
 
     /// The manifest that must be read.
     func manifest() throws -> Manifest {
         try Manifest.parse(Data(manifests[0].text.utf8))
+    }
+
+    func ladder(_ what: String) throws -> Ladder {
+        guard let ladder = ladders.first(where: { $0.what == what }) else {
+            throw KindError("no ladder '\(what)'", hint: "Look at the vectors.")
+        }
+        return ladder
     }
 
     func loop(_ what: String) throws -> Loop {

@@ -59,6 +59,7 @@ fun StudioScreen(studio: StudioViewModel = viewModel()) {
                 modifier = Modifier.fillMaxWidth(),
             )
             Action(state.progress, chosen, seed.toULongOrNull(), studio)
+            state.unit?.let { Text("Drawn on $it", style = MaterialTheme.typography.bodySmall) }
             state.error?.let { Text(it, color = MaterialTheme.colorScheme.error) }
         }
     }

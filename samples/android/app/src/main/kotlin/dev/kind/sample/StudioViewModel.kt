@@ -8,7 +8,9 @@ import dev.kind.runtime.ClassInfo
 import dev.kind.runtime.KindBundle
 import dev.kind.runtime.KindException
 import dev.kind.runtime.KindGenerator
+import dev.kind.runtime.UnitStore
 import dev.kind.runtime.fromAssets
+import dev.kind.runtime.of
 import dev.kind.runtime.openGenerator
 import dev.kind.runtime.toBitmap
 import kotlinx.coroutines.Dispatchers
@@ -21,9 +23,10 @@ import kotlinx.coroutines.flow.update
 import kotlinx.coroutines.launch
 import kotlinx.coroutines.withContext
 
-/** What the screen shows; [progress] is null while nothing is drawn. */
+/** What the screen shows; [unit] computes, [progress] is null while nothing is drawn. */
 data class StudioState(
     val classes: List<ClassInfo> = emptyList(),
+    val unit: String? = null,
     val bitmap: Bitmap? = null,
     val progress: Float? = null,
     val error: String? = null,
@@ -39,8 +42,9 @@ class StudioViewModel(application: Application) : AndroidViewModel(application) 
     init {
         attempt {
             val bundle = withContext(Dispatchers.IO) { KindBundle.fromAssets(getApplication(), "model.kind") }
-            generator = bundle.openGenerator()
-            _state.update { it.copy(classes = bundle.manifest.classes) }
+            val opened = bundle.openGenerator(store = UnitStore.of(getApplication()))
+            generator = opened
+            _state.update { it.copy(classes = bundle.manifest.classes, unit = opened.unit.toString()) }
         }
     }
 

@@ -25,6 +25,12 @@ fun KindBundle.Companion.fromAssets(context: Context, name: String): KindBundle 
     return open(folder)
 }
 
+/** Where this app keeps which compute units draw right: until it, or the system with its drivers, is updated. */
+fun UnitStore.Companion.of(context: Context): UnitStore {
+    val installed = context.packageManager.getPackageInfo(context.packageName, 0).lastUpdateTime
+    return UnitStore(context.noBackupFilesDir.resolve("kind"), "$installed", Build.FINGERPRINT)
+}
+
 /** The picture for the screen. */
 fun Picture.toBitmap(): Bitmap = Bitmap.createBitmap(argb, width, height, Bitmap.Config.ARGB_8888)
 

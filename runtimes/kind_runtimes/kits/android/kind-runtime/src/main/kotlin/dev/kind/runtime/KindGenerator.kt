@@ -22,10 +22,15 @@ class Preview(val step: Int, val steps: Int, val picture: Picture)
  * val generator = KindBundle.open(folder).openGenerator()
  * generator.generate("panda", seed = 7u).collect { show(it.picture) }
  * ```
+ *
+ * @property unit what computes, and how it was found right.
+ * @property refusedUnits those that come before it and draw something else or nothing, each with its reason.
  */
 class KindGenerator internal constructor(
     val manifest: Manifest,
     internal val programs: Programs,
+    val unit: ComputeUnit = ComputeUnit("CPU", UnitKind.CPU, "onnx", isTaken = true, reason = "not checked"),
+    val refusedUnits: List<ComputeUnit> = emptyList(),
     private val dispatcher: CoroutineDispatcher = Dispatchers.Default,
 ) : AutoCloseable by programs {
 
@@ -84,9 +89,12 @@ class KindGenerator internal constructor(
         }.buffer(Channel.RENDEZVOUS).flowOn(dispatcher)
 
     /** What the first step begins with. */
-    internal fun start(seed: ULong): Map<String, Tensor> {
+    internal fun start(seed: ULong): Map<String, Tensor> =
+        start(StartNoise.normals(seed, manifest.latentsShape.product()))
+
+    /** The same from [noise] of unit variance, which is scaled in place. */
+    internal fun start(noise: FloatArray): Map<String, Tensor> {
         val shape = manifest.latentsShape
-        val noise = StartNoise.normals(seed, shape.product())
         for (i in noise.indices) noise[i] *= manifest.initialNoiseScale
         val latents = mapOf("latents" to Tensor(noise, shape))
         return if (programs.spec.takes("history")) latents + ("history" to Tensor.zeros(shape)) else latents

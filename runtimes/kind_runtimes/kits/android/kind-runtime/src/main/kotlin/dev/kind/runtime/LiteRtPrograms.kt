@@ -8,16 +8,41 @@ import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.withContext
 
 /**
- * Opens the LiteRT programs of a bundle on one unit, after checking that their files are the ones that were verified.
- * The app brings `com.google.ai.edge.litert:litert` itself.
+ * Opens the LiteRT programs of a bundle on the first unit that draws what the eager model does, from the NPU down, after
+ * checking that their files are the ones that were verified. The app brings `com.google.ai.edge.litert:litert` itself.
  *
- * @param unit what runs all of it: without the CPU beside it, LiteRT refuses what the unit cannot run as a whole.
+ * @param unit the only one to take, checked like any other. Without the CPU beside it, LiteRT refuses what it cannot run
+ *   as a whole.
  * @param threads of the CPU; null for LiteRT's own choice.
+ * @param store keeps what was found between starts; without one, units are checked at each.
  */
-suspend fun KindBundle.openLiteRtGenerator(unit: Accelerator = Accelerator.CPU, threads: Int? = null): KindGenerator =
-    withContext(Dispatchers.IO) {
-        KindGenerator(manifest, openLiteRtPrograms(this@openLiteRtGenerator, unit, threads))
-    }
+suspend fun KindBundle.openLiteRtGenerator(
+    unit: Accelerator? = null, threads: Int? = null, store: UnitStore? = null,
+): KindGenerator = withContext(Dispatchers.IO) {
+    val bundle = this@openLiteRtGenerator
+    val notes = store?.open(manifestSha256) ?: UnitStore.Notes(null)
+    Ladder(manifest, Golden.of(bundle), notes).open(liteRtProviders(bundle, threads), unit?.let(::nameOf))
+}
+
+/** [Benchmark] of the LiteRT programs of a bundle, on every unit. */
+fun LiteRtBenchmark(bundle: KindBundle, repeats: Int = 20, warmup: Int = 3) =
+    Benchmark(bundle, repeats, warmup) { threads -> liteRtProviders(bundle, threads) }
+
+internal fun liteRtProviders(bundle: KindBundle, threads: Int?): List<Provider> =
+    listOf(Accelerator.NPU, Accelerator.GPU, Accelerator.CPU).map { LiteRtProvider(bundle, it, threads) }
+
+private fun nameOf(unit: Accelerator) = "LiteRT-$unit"
+
+private class LiteRtProvider(
+    private val bundle: KindBundle, private val unit: Accelerator, private val threads: Int?,
+) : Provider {
+    override val name = nameOf(unit)
+    override val kind = UnitKind.valueOf(unit.name)
+    override val target = "litert"
+    override val isHalf = unit != Accelerator.CPU
+
+    override fun open() = openLiteRtPrograms(bundle, unit, threads.takeIf { unit == Accelerator.CPU })
+}
 
 internal fun openLiteRtPrograms(bundle: KindBundle, unit: Accelerator, threads: Int?): Programs {
     val specs = bundle.manifest.target("litert").programs

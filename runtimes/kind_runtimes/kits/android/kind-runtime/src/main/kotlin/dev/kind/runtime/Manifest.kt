@@ -31,10 +31,12 @@ class Manifest private constructor(
     val initialNoiseScale: Float,
     val latentsShape: List<Int>,
     val packBase: String?,
+    internal val numPacks: Int,
     internal val targets: Map<String, TargetSpec>,
     internal val files: Map<String, String>,
 ) {
-    internal class TargetSpec(val precision: String, val programs: Map<String, ProgramSpec>)
+    /** @property thresholdDb what the export was held to, over whole trajectories. */
+    internal class TargetSpec(val precision: String, val thresholdDb: Double, val programs: Map<String, ProgramSpec>)
 
     internal class ProgramSpec(val file: String, val inputs: List<TensorSpec>, val outputs: List<TensorSpec>) {
         fun takes(input: String) = inputs.any { it.name == input }
@@ -113,6 +115,7 @@ class Manifest private constructor(
                 initialNoiseScale = json.getDouble("initial_noise_scale").toFloat(),
                 latentsShape = json.getJSONArray("latents_shape").ints(),
                 packBase = if (json.has("pack_base")) json.getString("pack_base") else null,
+                numPacks = json.optJSONArray("packs")?.length() ?: 0,
                 targets = json.getJSONObject("targets").map(::parseTarget),
                 files = json.getJSONObject("files").map { it.getString("sha256") },
             )
@@ -134,6 +137,7 @@ class Manifest private constructor(
 
         private fun parseTarget(json: JSONObject) = TargetSpec(
             precision = json.getString("precision"),
+            thresholdDb = json.getJSONObject("parity").getDouble("threshold_db"),
             programs = json.getJSONObject("programs").map(::parseProgram),
         )
 

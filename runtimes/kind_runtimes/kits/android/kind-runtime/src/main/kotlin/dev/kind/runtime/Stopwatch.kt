@@ -4,7 +4,7 @@ import kotlinx.coroutines.flow.last
 import org.json.JSONArray
 import org.json.JSONObject
 
-/** Times the programs of an opened bundle one call at a time: a `case` of the results. */
+/** Times the programs of an opened bundle one call at a time: a `case` of the results, but for the runtime. */
 internal class Stopwatch(private val repeats: Int, private val warmup: Int) {
 
     /**
@@ -24,10 +24,8 @@ internal class Stopwatch(private val repeats: Int, private val warmup: Int) {
         val (guided, unguided) = (0 until manifest.steps).partition(manifest::isGuided)
         fun step(index: Int) = generator.step(index, start + choice, manifest.guidanceScale)
         return JSONObject()
-            .put("runtime", "onnx")
             .put("engine", generator.programs.engine)
-            .put("provider", "CPU")
-            .put("precision", manifest.target("onnx").precision)
+            .put("provider", generator.unit.name)
             .put("process", "shared")
             .put("warmup", warmup)
             .put("step_ms", times { step(guided.firstOrNull() ?: 0) })

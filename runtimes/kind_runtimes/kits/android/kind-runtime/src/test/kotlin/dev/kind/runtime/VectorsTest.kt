@@ -141,52 +141,13 @@ class VectorsTest {
 
     private fun JSONObject.pack() = if (isNull("pack")) null else Base64.getDecoder().decode(getString("pack"))
 
-    private fun toy(manifest: Manifest, decoded: MutableList<FloatArray> = mutableListOf()): KindGenerator {
-        val specs = manifest.target("onnx").programs
-        val unguided = specs["step_unguided"]?.let { ToyProgram(::unguidedStep) }
-        val decode = ToyProgram { inputs ->
-            decoded += inputs.getValue("latents").toArray()
-            mapOf("image" to inputs.getValue("latents").map { it * 0.5f + 0.5f })
-        }
-        return KindGenerator(manifest, Programs("toy", specs.getValue("step"), ToyProgram(::step), decode, unguided))
-    }
-
-    private class ToyProgram(private val call: (Map<String, Tensor>) -> Map<String, Tensor>) : Program {
-        override fun run(inputs: Map<String, Tensor>) = call(inputs)
-
-        override fun close() = Unit
-    }
-
-    private fun step(inputs: Map<String, Tensor>): Map<String, Tensor> {
-        fun number(name: String, i: Int = 0) = inputs[name]?.values?.get(i) ?: 0f
-        val index = number("step_index")
-        val pack = number("modulation_coefficients", index.toInt().takeIf { "tailor" in inputs } ?: 0) *
-            (inputs["modulation_basis"]?.values?.get(1) ?: 0f)
-        val latents = inputs.getValue("latents").toArray()
-        val history = inputs["history"]?.toArray()
-        val aim = FloatArray(latents.size) {
-            latents[it] * 0.5f + number("guidance") * 0.25f + number("class_index") * 0.125f + number("tailor") + pack
-        }
-        val next = FloatArray(latents.size) { aim[it] + (history?.get(it) ?: 0f) * 0.5f - index * 0.0625f }
-        val shape = inputs.getValue("latents").shape
-        val outputs = mapOf("next_latents" to Tensor(next, shape))
-        return if (history == null) outputs
-        else outputs + ("next_history" to Tensor(FloatArray(latents.size) { latents[it] - aim[it] }, shape))
-    }
-
-    private fun unguidedStep(inputs: Map<String, Tensor>): Map<String, Tensor> {
-        val chosen = inputs.getValue("class_index").values[0] * 0.125f
-        return mapOf("next_latents" to inputs.getValue("latents").map { it * 0.75f + chosen })
-    }
-
-    private fun Tensor.map(transform: (Float) -> Float) = Tensor(toArray().map(transform).toFloatArray(), shape)
+    private fun toy(manifest: Manifest, decoded: MutableList<FloatArray> = mutableListOf()) =
+        KindGenerator(manifest, toyPrograms(manifest, decoded))
 
     private fun Picture.rgb() =
         argb.flatMap { color -> listOf(16, 8, 0).map { color shr it and 0xFF } }.map(Int::toLong)
 
     private fun JSONArray.longs() = List(length(), ::getLong)
-
-    private fun JSONArray.floats() = FloatArray(length()) { getDouble(it).toFloat() }
 
     private fun assertClose(expected: FloatArray, actual: FloatArray, message: String) {
         assertEquals(expected.size, actual.size, message)

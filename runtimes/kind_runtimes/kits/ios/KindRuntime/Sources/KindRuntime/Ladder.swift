@@ -1,0 +1,178 @@
+import Foundation
+
+/// A compute unit as an engine offers it. A further engine joins the ladder by listing its own.
+protocol Provider: Sendable {
+    var name: String { get }
+    var kind: UnitKind { get }
+    /// The bundle's target that it runs.
+    var target: String { get }
+    /// Whether it computes in 16 bits whatever the programs are written in.
+    var isHalf: Bool { get }
+
+    /// Opens the programs. Whatever it throws is why the unit is refused.
+    func open() async throws -> Programs
+}
+
+/// Goes down from the NPU to the first compute unit that computes what the eager model does.
+struct Ladder: Sendable {
+    private static let exactDb = 60.0
+    private static let halfDb = 35.0
+    private static let maxAttempts = 2
+
+    let manifest: Manifest
+    /// nil where the bundle brings none: nothing can be checked, and the CPU draws.
+    let golden: Golden?
+    var notes = UnitNotes()
+    /// Of a unit, first load included.
+    var timeLimit = Duration.seconds(120)
+    /// The most memory that this process held, where the system says it.
+    var peakMemoryBytes: @Sendable () -> UInt64? = { nil }
+
+    private typealias Rung = (unit: ComputeUnit, programs: Programs?)
+
+    /// The generator on the first unit that passes; with `forced`, that kind of unit is the only one to try.
+    func open(_ providers: [any Provider], forced: UnitKind? = nil) async throws -> KindGenerator {
+        let order = UnitKind.allCases
+        let rungs = order.flatMap { kind in providers.filter { $0.kind == kind && (forced ?? kind) == kind } }
+        guard let last = rungs.last else {
+            let held = providers.map(\.kind.rawValue).joined(separator: ", ")
+            throw KindError("there is no \(forced?.rawValue ?? "compute unit") here", hint: "This device offers \(held).")
+        }
+        guard let golden else {
+            return KindGenerator(manifest: manifest, programs: try await last.open(), unit: unchecked(last))
+        }
+        var refused: [ComputeUnit] = []
+        for provider in rungs {
+            let (unit, programs) = await check(provider, golden)
+            if let programs {
+                return KindGenerator(manifest: manifest, programs: programs, unit: unit, refusedUnits: refused)
+            }
+            refused.append(unit)
+        }
+        let reasons = refused.map(\.description).joined(separator: "; ")
+        throw KindError(
+            "no compute unit draws what the bundle's model does: \(reasons)",
+            hint: "Export the bundle again; kind-run says whether its programs are right elsewhere.")
+    }
+
+    /// Holds a unit against `steps` steps, whatever is known of it.
+    func measure(_ provider: any Provider, steps: Int) async -> ComputeUnit {
+        guard let golden else { return unchecked(provider) }
+        return await climb(provider, golden, steps).unit
+    }
+
+    private func unchecked(_ provider: any Provider) -> ComputeUnit {
+        entry(of: provider, isTaken: true, reason: "not checked: the bundle came without \(Golden.file)")
+    }
+
+    private func entry(of provider: any Provider, isTaken: Bool, reason: String?) -> ComputeUnit {
+        ComputeUnit(
+            name: provider.name, kind: provider.kind, runtime: provider.target, isTaken: isTaken, reason: reason)
+    }
+
+    private func check(_ provider: any Provider, _ golden: Golden) async -> Rung {
+        if let known = await notes.unit(provider.name) {
+            guard known.isTaken else { return (known, nil) }
+            do {
+                return (known, try await limited(timeLimit) { try await provider.open() })
+            } catch {
+                return await refuse(provider, Self.describe(error))
+            }
+        }
+        guard await notes.attempts(provider.name) < Self.maxAttempts else {
+            return await refuse(provider, "the app ended \(Self.maxAttempts) times while it was tried")
+        }
+        await notes.begin(provider.name)
+        let rung = await climb(provider, golden, Golden.fewSteps(of: manifest))
+        await notes.put(rung.unit)
+        return rung
+    }
+
+    private func climb(_ provider: any Provider, _ golden: Golden, _ steps: Int) async -> Rung {
+        do {
+            return try await limited(timeLimit) { try await hold(provider, golden, steps) }
+        } catch {
+            return (entry(of: provider, isTaken: false, reason: Self.describe(error)), nil)
+        }
+    }
+
+    private func hold(_ provider: any Provider, _ golden: Golden, _ steps: Int) async throws -> Rung {
+        let clock = ContinuousClock()
+        let start = clock.now
+        let programs = try await provider.open()
+        let loadMs = (clock.now - start) / .milliseconds(1)
+        let agreement = try await golden.hold(KindGenerator(manifest: manifest, programs: programs), steps: steps)
+        let reason = try findFault(agreement, provider)
+        var unit = entry(of: provider, isTaken: reason == nil, reason: reason)
+        unit.steps = steps
+        unit.psnrDb = agreement.latentsDb
+        unit.stepMs = agreement.stepsMs.sorted()[agreement.stepsMs.count / 2]
+        unit.firstLoadMs = loadMs
+        unit.peakMemoryBytes = peakMemoryBytes()
+        return (unit, reason == nil ? programs : nil)
+    }
+
+    private func findFault(_ agreement: Golden.Agreement, _ provider: any Provider) throws -> String? {
+        let target = try manifest.target(provider.target)
+        let isExact = target.precision == "fp32" && !provider.isHalf
+        let latentsDb = min(isExact ? Self.exactDb : Self.halfDb, target.parity.thresholdDb)
+        let pictureDb = min(Self.halfDb, target.parity.thresholdDb)  // of bytes: no more than 59 dB even where right
+        let tell = { (what: String, db: Double, expected: Double) in
+            db <= -Golden.maxDb
+                ? "\(what) that are no numbers"
+                : "\(what) of \(String(format: "%.1f", db)) dB, expected \(String(format: "%.0f", expected)) dB"
+        }
+        if !(agreement.latentsDb >= latentsDb) { return tell("latents", agreement.latentsDb, latentsDb) }
+        if let db = agreement.pictureDb, !(db >= pictureDb) { return tell("a picture", db, pictureDb) }
+        return nil
+    }
+
+    private func refuse(_ provider: any Provider, _ reason: String) async -> Rung {
+        let refused = entry(of: provider, isTaken: false, reason: reason)
+        await notes.put(refused)
+        return (refused, nil)
+    }
+
+    private static func describe(_ error: any Error) -> String {
+        (error as? KindError)?.message ?? error.localizedDescription
+    }
+}
+
+/// What `work` gives, or an error when it does not end in time: it is left behind then, and what it gives is dropped.
+func limited<T: Sendable>(_ limit: Duration, _ work: @escaping @Sendable () async throws -> T) async throws -> T {
+    try await withCheckedThrowingContinuation { continuation in
+        let race = Race(continuation)
+        let timer = Task.detached {
+            try await Task.sleep(for: limit)
+            let seconds = limit / .seconds(1)
+            race.finish(
+                .failure(KindError("it gave nothing in \(seconds) s", hint: "Use another compute unit.")))
+        }
+        Task.detached {
+            do {
+                race.finish(.success(try await work()))
+            } catch {
+                race.finish(.failure(error))
+            }
+            timer.cancel()
+        }
+    }
+}
+
+/// The first of several results resumes whoever waits; the others are dropped.
+private final class Race<T: Sendable>: @unchecked Sendable {
+    private let lock = NSLock()
+    private var waiting: CheckedContinuation<T, any Error>?
+
+    init(_ waiting: CheckedContinuation<T, any Error>) {
+        self.waiting = waiting
+    }
+
+    func finish(_ result: Result<T, any Error>) {
+        lock.lock()
+        let first = waiting
+        waiting = nil
+        lock.unlock()
+        first?.resume(with: result)
+    }
+}
