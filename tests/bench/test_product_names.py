@@ -29,10 +29,10 @@ def test_aliases_of_the_table_say_the_same() -> None:
     [
         ("iphone-12", "Apple A14 Bionic", "iphone-13 (apple-a15, 2021)"),
         ("iphone-16-pro", "Apple A18 Pro", "iphone-16 (apple-a18, 2024)"),
-        ("iPhone 17 Pro", "Apple A19 Pro", "iphone-16e (apple-a18, 2025)"),
-        ("pixel-10", "Google Tensor G5", "pixel-9a (tensor-g4, 2025)"),
+        ("iPhone 17 Pro", "Apple A19 Pro", "iphone-17 (apple-a19, 2025)"),
+        ("pixel-11", None, "pixel-10 (tensor-g5, 2025)"),
         ("ipad-pro-m5", "Apple M5", "ipad-pro-m4 (apple-m4, 2024)"),
-        ("iphone-99", None, "iphone-16e (apple-a18, 2025)"),
+        ("iphone-99", None, "iphone-17 (apple-a19, 2025)"),
         ("galaxy-s22", None, "galaxy-s23 (snapdragon-8-gen-2, 2023)"),
     ],
 )

@@ -1,6 +1,6 @@
 """What share of its peak a unit reaches, by published measurements of other models; and how far off that is.
 
-    share = FLOPs / (peak x (ms - start))      one geometric mean a vendor, unit and precision
+    share = FLOPs / (peak x (ms - start))      a chip's own, or by `families` from the others of its unit's family
 
 How far off is measured, not guessed: every row is forecast from the others' shares (leave one device out), and rows
 that took no part are forecast from the chip's own.
@@ -18,6 +18,7 @@ from statistics import fmean
 
 from kind_bench.counting.work import ComputePrecision
 from kind_bench.forecasting.devices import Device, UnitName, load_device
+from kind_bench.forecasting.families import predict_share
 from kind_bench.forecasting.peaks import Range, assumed, peak_speed, range_of
 
 
@@ -39,7 +40,7 @@ class Anchor:
     @property
     def share(self) -> float:
         """Of the peak in the device table."""
-        return self.flops / 1e6 / (self.ms - self._start_ms) / self._peak_gflops
+        return self.flops / 1e6 / (self.ms - self._start_ms) / self.peak_gflops
 
     @property
     def effective_gflops(self) -> float:
@@ -47,10 +48,19 @@ class Anchor:
         return self.flops / 1e6 / self.ms
 
     def forecast_ms(self, share: float) -> float:
-        return self.flops / 1e6 / (self._peak_gflops * share) + self._start_ms
+        return self.flops / 1e6 / (self.peak_gflops * share) + self._start_ms
 
     @property
-    def _peak_gflops(self) -> float:
+    def year(self) -> int | None:
+        return self.device.year
+
+    @property
+    def group(self) -> tuple[str, UnitName, ComputePrecision]:
+        """What shares are alike in: the unit's family, the unit and the precision."""
+        return self.device.family(self.unit), self.unit, self.precision
+
+    @property
+    def peak_gflops(self) -> float:
         peak = peak_speed(self.device.units[self.unit], self.unit, self.precision)
         assert peak is not None, f"{self.device.id} has a row in anchors.toml and no {self.precision} speed"
         return peak.gflops.value
@@ -92,38 +102,34 @@ class Share:
 
 
 def compute_share(device: Device, unit: UnitName, precision: ComputePrecision) -> Share:
-    """The chip's own share, its vendor's, or what is assumed of such a unit."""
+    """The chip's own share, its family's, or what is assumed of such a unit."""
     computed: ComputePrecision = "int8" if precision == "int4" else precision
-    rows = [row for row in fit_anchors() if (row.unit, row.precision) == (unit, computed)]
+    family = device.family(unit)
+    rows = [row for row in fit_anchors() if row.group == (family, unit, computed)]
     own = [row for row in rows if row.device.id == device.id]
-    vendor = [row for row in rows if row.device.vendor == device.vendor]
-    if own and held_out():
-        factor = max(check.factor for check in held_out())
-        return Share(share=_widened(own, factor), is_own=True, is_whole=True, source=_words(own, "its own", factor))
-    if vendor:
-        factor = max(check.factor for check in leave_one_out() if check.anchor in vendor)
-        return Share(
-            share=_widened(vendor, factor), is_own=False, is_whole=True, source=_words(vendor, "its vendor's", factor)
-        )
-    words = (
-        f"compute share of a {unit.upper()} assumed: no published measurement on {device.vendor}'s at this precision"
-    )
+    if own:
+        checks = held_out()
+        factor = max(check.factor for check in [c for c in checks if c.anchor.unit == unit] or checks)
+        share = _widened(_mean_share(own), factor)
+        return Share(share=share, is_own=True, is_whole=True, source=_words(own, "its own", factor))
+    peak = peak_speed(device.units[unit], unit, computed)
+    if rows and peak is not None:
+        factor = _family_factor(rows)
+        share = _widened(_predict(rows, peak.gflops.value, device.year, unit, None), factor)
+        return Share(share=share, is_own=False, is_whole=True, source=_words(rows, f"{family}'s", factor))
+    words = f"compute share of a {unit.upper()} assumed: no published measurement on {family}'s at this precision"
     return Share(share=assumed("compute_share", unit), is_own=False, is_whole=False, source=words)
 
 
 @cache
 def leave_one_out() -> tuple[AnchorCheck, ...]:
-    """Every fit row, forecast from the share of the other devices of its vendor, unit and precision."""
+    """Every fit row, forecast from the other devices of its unit's family at its precision."""
     checks = []
     for row in fit_anchors():
-        others = [
-            other
-            for other in fit_anchors()
-            if (other.device.vendor, other.unit, other.precision) == (row.device.vendor, row.unit, row.precision)
-            and other.device.id != row.device.id
-        ]
+        others = [other for other in fit_anchors() if other.group == row.group and other.device.id != row.device.id]
         if others:
-            checks.append(AnchorCheck(anchor=row, forecast_ms=row.forecast_ms(_mean_share(others))))
+            share = _predict(others, row.peak_gflops, row.year, row.unit, row.workload)
+            checks.append(AnchorCheck(anchor=row, forecast_ms=row.forecast_ms(share)))
     return tuple(checks)
 
 
@@ -132,7 +138,7 @@ def held_out() -> tuple[AnchorCheck, ...]:
     """Every row that took no part in the fit, forecast from the chip's own share on the other model."""
     checks = []
     for row in _anchors():
-        own = [fit for fit in fit_anchors() if (fit.device.id, fit.precision) == (row.device.id, row.precision)]
+        own = [fit for fit in fit_anchors() if (fit.device.id, fit.group) == (row.device.id, row.group)]
         if not row.is_fit and own:
             checks.append(AnchorCheck(anchor=row, forecast_ms=row.forecast_ms(_mean_share(own))))
     return tuple(checks)
@@ -148,7 +154,7 @@ def describe_checks() -> str:
     """Both checks as a table for people."""
     lines = [f"  {'device':<25} {'model':<34} unit precision  measured  forecast   error"]
     for title, checks in (
-        ("leave one device out: the vendor's share from its other devices", leave_one_out()),
+        ("leave one device out: from the other devices of its unit's family", leave_one_out()),
         ("held out: the chip's own share on another model", held_out()),
     ):
         lines.append(title)
@@ -168,8 +174,19 @@ def _mean_share(rows: Sequence[Anchor]) -> float:
     return math.exp(fmean(math.log(row.share) for row in rows))
 
 
-def _widened(rows: Sequence[Anchor], factor: float) -> Range:
-    share = _mean_share(rows)
+def _predict(
+    rows: Sequence[Anchor], peak_gflops: float, year: int | None, unit: UnitName, workload: str | None
+) -> float:
+    return predict_share(rows, peak_gflops, year, workload, by_year=unit == "npu")
+
+
+def _family_factor(rows: Sequence[Anchor]) -> float:
+    """The worst of the checks of a family; of one with a single chip, which nothing checks, the worst of all."""
+    checks = leave_one_out()
+    return max(check.factor for check in [c for c in checks if c.anchor in rows] or checks)
+
+
+def _widened(share: float, factor: float) -> Range:
     return Range(share / factor, share, share * factor)
 
 

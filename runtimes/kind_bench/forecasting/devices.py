@@ -43,9 +43,13 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unit:
-    """A part of the chip that runs programs; None is what nobody says. Speeds are peaks, not what a model reaches."""
+    """A part of the chip that runs programs; None is what nobody says. Speeds are peaks, not what a model reaches.
+
+    `family`: whose design it is, where that is not the chip's vendor: `adreno`, `mali`, `powervr`, `arm`.
+    """
 
     name: str
+    family: str | None = None
     fp32_gflops: Figure | None = None
     fp16_gflops: Figure | None = None
     int8_gops: Figure | None = None
@@ -63,6 +67,7 @@ class Device:
     name: str
     vendor: str
     form: str
+    year: int | None = None
     aliases: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     paper_sustained_gflops: Figure | None = None
@@ -70,6 +75,10 @@ class Device:
     sustained_share: Figure | None = None
     units: Mapping[UnitName, Unit] = field(default_factory=dict)
     calibration: Mapping[str, Any] | None = None
+
+    def family(self, unit: UnitName) -> str:
+        """Whose design a unit is."""
+        return self.units[unit].family or self.vendor
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
         """Every figure that is known, by its place in the file."""
@@ -141,6 +150,7 @@ def parse_device(text: str, where: str, *, device_id: str, is_json: bool = False
         name=data["name"],
         vendor=data["vendor"],
         form=data["form"],
+        year=data.get("year"),
         aliases=tuple(data.get("aliases", ())),
         notes=tuple(data.get("notes", ())),
         units={unit: _parse_unit(data["units"][unit]) for unit in UNITS if unit in data.get("units", {})},
@@ -159,6 +169,7 @@ def describe_device(device: Device) -> dict[str, Any]:
     top = {name: describe(figure) for name, figure in device.figures() if "." not in name}
     units = {
         key: {"name": unit.name}
+        | ({} if unit.family is None else {"family": unit.family})
         | {name: describe(figure) for name in _unit_figures() if (figure := getattr(unit, name)) is not None}
         for key, unit in device.units.items()
     }
@@ -167,6 +178,7 @@ def describe_device(device: Device) -> dict[str, Any]:
         "name": device.name,
         "vendor": device.vendor,
         "form": device.form,
+        **({} if device.year is None else {"year": device.year}),
         "aliases": list(device.aliases),
         "notes": list(device.notes),
         **top,
@@ -226,11 +238,15 @@ def _parse_figure(entry: Mapping[str, Any]) -> Figure:
 
 
 def _parse_unit(data: Mapping[str, Any]) -> Unit:
-    return Unit(name=data["name"], **{n: _parse_figure(data[n]) for n in _unit_figures() if n in data})
+    return Unit(
+        name=data["name"],
+        family=data.get("family"),
+        **{n: _parse_figure(data[n]) for n in _unit_figures() if n in data},
+    )
 
 
 def _unit_figures() -> tuple[str, ...]:
-    return tuple(name for name in Unit.__dataclass_fields__ if name != "name")
+    return tuple(name for name in Unit.__dataclass_fields__ if name not in ("name", "family"))
 
 
 def _normalise(name: str) -> str:
