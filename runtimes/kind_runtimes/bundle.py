@@ -117,6 +117,11 @@ def list_program_files(manifest: Manifest, target: str) -> list[str]:
     return [name for name in manifest.files if any(_is_part(name, program.file) for program in programs)]
 
 
+def count_download(manifest: Manifest, target: str) -> int:
+    """Bytes of what an app ships to run one target: the files of its programs."""
+    return sum(int(manifest.data["files"][name].get("size_bytes", 0)) for name in list_program_files(manifest, target))
+
+
 def _check_file(path: Path, name: str, expected: str) -> None:
     if not (path / name).is_file():
         raise BundleError(f"{path} has no file {name}", "copy the whole bundle or export it again")

@@ -10,6 +10,7 @@ import pytest
 from made_up_reports import PLAN, Page, make_work, write_reports
 
 from kind_bench.forecasting.devices import load_device
+from kind_bench.results.alternatives import list_alternatives
 from kind_bench.results.results import parse_results
 from kind_core.errors import BundleError
 from kind_core.samplers import Sampling
@@ -109,6 +110,18 @@ def test_refresh_takes_in_what_was_measured_elsewhere(
     assert "91.2\u00a0dB" in words
     assert (model or "SM8650") in words
     assert after["targets"] == before["targets"]
+
+
+def test_what_one_would_use_instead_is_shown_with_what_it_draws(tmp_path: Path) -> None:
+    _, text = write_reports(tmp_path, targets=("onnx",))
+    words = " ".join(Page(text).text.split()).replace("\u00a0", " ")
+    assert "8 x 8 of 2 classes" in words
+    for one in list_alternatives():
+        assert one.name in words
+        assert one.source in words
+        assert one.draws in words
+    assert "1.76 GB 2.70 s" in words
+    assert "2.25 GB to 2.79 GB" in words
 
 
 def test_refresh_refuses_a_report_of_another_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,6 +186,9 @@ def _describe_measured(results: Results) -> dict[str, Any]:
                 "step_ms": {k: v for k, v in case.step.to_dict().items() if k != "samples"},
                 "image_ms": case.image_ms,
                 "load_ms": case.data.get("load_ms", {}).get("first"),
+                "load_again_ms": case.data.get("load_ms", {}).get("again"),
+                "first_picture_ms": case.data.get("first_picture_ms"),
+                "download_bytes": case.data.get("download_bytes"),
                 "peak_memory_bytes": case.data.get("peak_memory_bytes"),
             }
             for case in results.cases

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kind_bench.results.alternatives import list_alternatives
 from kind_core.config import TrainingRecord
 from kind_export.report.charts import draw_bars, draw_columns, draw_ranges, draw_roofline
 from kind_export.report.plan_words import describe_plan
@@ -82,6 +83,8 @@ def render_page(report: Report, preview: bytes | None, kits: Sequence[str] = ())
         forecast_notes=list(dict.fromkeys(note for one in report["forecasts"] for note in one["notes"])),
         plan_words=describe_plan(report["plan"]) if report["plan"] else None,
         engines=ENGINES,
+        alternatives=list_alternatives(),
+        draws=_draws(report),
         image_titles=[ENGINES[name].title for name, one in report["targets"].items() if _draws_images(one["programs"])],
         programs=next(iter(report["targets"].values()))["programs"],
         forms={name: explain_form(m) for name, m in report["model"]["matrices_of_a_block"].items()},
@@ -93,6 +96,15 @@ def render_page(report: Report, preview: bytes | None, kits: Sequence[str] = ())
 def _read_training(report: Report) -> TrainingRecord | None:
     training = report["source"].get("training")
     return None if training is None else TrainingRecord(**training)
+
+
+def _draws(report: Report) -> str:
+    """`64 x 64 of 3 classes`: what the pictures are."""
+    programs = next(iter(report["targets"].values()))["programs"]
+    height, width = programs["decode"]["outputs"][0]["shape"][-2:] if "decode" in programs else (0, 0)
+    count = len(report["packs"] or report["classes"])
+    size = f"{width} x {height}" if height and width else "latents"
+    return f"{size} of {count} {'class' if count == 1 else 'classes'}"
 
 
 def _draws_images(programs: Mapping[str, Any]) -> bool:

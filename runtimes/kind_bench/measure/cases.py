@@ -286,6 +286,8 @@ def _take(case: Gathering, message: dict[str, Any]) -> None:
             case.rounds += 1
             case.first_loads_ms.append(opened["first_ms"])
             case.file_caches.add(opened["file_cache"])
+            if opened["first_picture_ms"] is not None:
+                case.first_pictures_ms.append(opened["first_picture_ms"])
         case {"samples": samples, "part": part}:
             case.add_samples(part, samples)
         case {"finished": finished}:

@@ -9,6 +9,7 @@ from typing import Any
 
 from kind_bench.measure.timing import Counts, Part
 from kind_bench.results.results import Spread, combine_image_ms, round_ms
+from kind_runtimes.bundle import count_download
 from kind_runtimes.engines.runtime import EngineOptions
 from kind_runtimes.manifest import Manifest
 
@@ -34,6 +35,7 @@ class Gathering:
     samples: dict[Part, list[float]] = field(default_factory=dict)
     first_loads_ms: list[float] = field(default_factory=list)
     second_loads_ms: list[float] = field(default_factory=list)
+    first_pictures_ms: list[float] = field(default_factory=list)
     file_caches: set[str] = field(default_factory=set)
     memory: dict[str, Any] = field(default_factory=dict)
     profile: dict[str, Any] | None = None
@@ -73,6 +75,7 @@ class Gathering:
             **{_FIELDS[part]: spread.to_dict() for part, spread in spreads.items()},
             **self._describe_image(manifest, spreads),
             **self._describe_load(),
+            "download_bytes": count_download(manifest, self.runtime),
             **self.memory,
         }
         if sustained is not None:
@@ -95,7 +98,9 @@ class Gathering:
             load["again"] = round_ms(statistics.median(self.second_loads_ms))
         if self.file_caches:
             load["file_cache"] = next(iter(self.file_caches)) if len(self.file_caches) == 1 else "unknown"
-        return {"load_ms": load}
+        if not self.first_pictures_ms:
+            return {"load_ms": load}
+        return {"load_ms": load, "first_picture_ms": round_ms(statistics.median(self.first_pictures_ms))}
 
 
 def has_decode(manifest: Manifest, runtime: str) -> bool:

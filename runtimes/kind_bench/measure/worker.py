@@ -2,7 +2,7 @@
 
 It reads its job from the first line of stdin, which stays open as long as its parent lives, and writes messages to
 stdout, JSON a line each:
-    {"opened": {"engine", "first_ms", "file_cache"}}
+    {"opened": {"engine", "first_ms", "file_cache", "first_picture_ms"}}
     {"samples": [ms, ...], "part": "step"}            many
     {"finished": {"peak", "baseline", "measure", "again_ms"}}
     {"profile": {...}}                                instead of the others, where the job asks for it
@@ -68,7 +68,8 @@ def _measure(job: dict[str, Any], send: Send) -> None:
     cache = file_cache(files)
     baseline = begin_peak()
     generator, first_ms = _open(folder, manifest, runtime, options)
-    send({"opened": {"engine": generator.step.engine, "first_ms": first_ms, "file_cache": cache}})
+    opened = {"engine": generator.step.engine, "first_ms": first_ms, "file_cache": cache}
+    send({"opened": opened | {"first_picture_ms": _draw_first(generator, first_ms)}})
     measure_generator(generator, Counts(**job["counts"]), lambda part, ms: send({"samples": ms, "part": part}))
     peak = read_peak()
     check_golden(folder, generator, runtime, None if manifest.pack_base is not None else 0)
@@ -77,6 +78,15 @@ def _measure(job: dict[str, Any], send: Send) -> None:
     _, again_ms = _open(folder, manifest, runtime, options)
     memory = {"peak": peak.bytes, "baseline": baseline.bytes, "measure": peak.measure}
     send({"finished": memory | {"again_ms": again_ms}})
+
+
+def _draw_first(generator: Generator, load_ms: float) -> float | None:
+    """Milliseconds from opening to the first picture, before anything is warm; None where there is no decoder."""
+    if generator.decode is None:
+        return None
+    start = time.perf_counter()
+    generator.picture(0, 0)
+    return load_ms + (time.perf_counter() - start) * 1e3
 
 
 def _profile(job: dict[str, Any], send: Send) -> None:

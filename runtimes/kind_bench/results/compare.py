@@ -154,6 +154,8 @@ def _results_figures(results: Results) -> Iterator[tuple[str, Group, str, Any]]:
         yield f"{case.name}: decode", "latency", "ms", decode.median if decode else None
         yield f"{case.name}: picture", "latency", "ms", case.image_ms
         yield f"{case.name}: first load", "latency", "ms", case.data.get("load_ms", {}).get("first")
+        yield f"{case.name}: first picture", "latency", "ms", case.data.get("first_picture_ms")
+        yield f"{case.name}: to ship", "size", "bytes", case.data.get("download_bytes")
         yield f"{case.name}: peak memory", "memory", "bytes", case.data.get("peak_memory_bytes")
 
 

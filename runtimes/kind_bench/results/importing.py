@@ -14,7 +14,7 @@ from kind_bench.results.results import Results, Spread, combine_image_ms, parse_
 from kind_core.errors import ResultsError
 from kind_core.files.hashing import hash_file
 from kind_core.files.litter import is_hidden
-from kind_runtimes.bundle import MANIFEST_NAME, Bundle, list_program_files, open_bundle
+from kind_runtimes.bundle import MANIFEST_NAME, Bundle, count_download, list_program_files, open_bundle
 from kind_runtimes.manifest import MEASURED_FOLDER, Manifest
 
 _SPREADS = ("step_ms", "step_unguided_ms", "decode_ms", "whole_image_ms")
@@ -78,6 +78,7 @@ def _complete(results: Results, manifest: Manifest, where: str) -> dict[str, Any
     guided = manifest.sampling.guided
     for entry, case in zip(data["cases"], results.cases, strict=True):
         entry["precision"] = manifest.targets[case.runtime].precision
+        entry["download_bytes"] = count_download(manifest, case.runtime)
         for name in _SPREADS:
             if name in entry:
                 entry[name] = _complete_spread(entry[name], f"{where}: {case.name}, {name}")

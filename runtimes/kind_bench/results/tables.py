@@ -105,10 +105,14 @@ def _describe_case(case: Case) -> list[tuple[str, str]]:
         whole = case.data.get("whole_image_ms")
         in_one_go = f", {format_ms(whole['median'])} in one go" if whole else ""
         lines.append(("picture", format_ms(case.image_ms) + in_one_go))
+    if first := case.data.get("first_picture_ms"):
+        lines.append(("first", f"{format_ms(first)} from opening to the first picture, nothing warm"))
     if load := case.data.get("load_ms"):
         again = f", again {format_ms(load['again'])}" if "again" in load else ""
         cache = load.get("file_cache", "unknown")
         lines.append(("load", f"{format_ms(load['first'])} first, file cache {cache}{again}"))
+    if (size := case.data.get("download_bytes")) is not None:
+        lines.append(("to ship", f"{_format_mb(size)} of programs"))
     if (peak := case.data.get("peak_memory_bytes")) is not None:
         baseline = case.data.get("baseline_memory_bytes")
         own = "" if baseline is None else f", {_format_mb(max(0, peak - baseline))} above the runtime alone"
