@@ -102,7 +102,7 @@ def test_a_chip_with_its_own_measurement_is_surer_than_its_vendors_others() -> N
     other = forecast(work, replace(load_device("snapdragon-8-gen-3"), id="another"), unit="npu")
     assert width(own) < width(other)
     assert "its own measurements" in " ".join(own.notes)
-    assert "its vendor's measurements" in " ".join(other.notes)
+    assert "qualcomm's measurements" in " ".join(other.notes)
 
 
 def test_more_of_anything_takes_longer_and_less_precision_does_not() -> None:
@@ -219,7 +219,7 @@ def test_chips_left_out_are_forecast_within_the_stated_error() -> None:
 
 
 def test_years_describe_npus_whose_makers_print_little() -> None:
-    rows = [row for row in fit_anchors() if row.group == ("hexagon", "npu", "fp16")]
+    rows = [row for row in fit_anchors() if row.group == ("qualcomm", "npu", "fp16")]
     others = [row for row in rows if row.device.id != "snapdragon-8-gen-2"]
     by_peak, by_year = (predict_share(others, 11350, 2022, "ViT-B/16", by_year=flag) for flag in (False, True))
     measured = next(row.share for row in rows if row not in others)
