@@ -53,11 +53,11 @@ def _line(points: Sequence[tuple[str, float, float]], workload: str | None, age:
     """Constants by model and one slope, ridge least squares; at `age`, for one of the models or their mean."""
     names = sorted({name for name, _, _ in points})
     size = len(names)
-    data = [[x, *(float(name == other) for other in names)] for name, x, _ in points]
-    growth = [math.sqrt(_GROWTH_WEIGHT), *[0.0] * size]
+    data = np.array([[x, *(float(name == other) for other in names)] for name, x, _ in points])
+    growth = math.sqrt(_GROWTH_WEIGHT) * np.eye(1, 1 + size)
     alike = math.sqrt(_ALIKE_WEIGHT) * (np.eye(size) - 1 / size)
     matrix = np.vstack([data, growth, np.hstack([np.zeros((size, 1)), alike])])
-    values = np.concatenate([[y for _, _, y in points], [math.sqrt(_GROWTH_WEIGHT) * _GROWTH], np.zeros(size)])
+    values = np.array([*(y for _, _, y in points), math.sqrt(_GROWTH_WEIGHT) * _GROWTH, *[0.0] * size])
     slope, *constants = np.linalg.lstsq(matrix, values, rcond=None)[0]
     known = constants[names.index(workload)] if workload in names else float(np.mean(constants))
     return float(known + slope * age)
