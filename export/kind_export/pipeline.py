@@ -18,7 +18,7 @@ from kind_core.errors import BudgetError, KindError
 from kind_core.files.staging import staged
 from kind_core.files.temporaries import temporaries_beside
 from kind_core.schedule import SamplerTable, read_sampler_table
-from kind_export.bundle.golden import GOLDEN_NAME, write_golden, write_preview
+from kind_export.bundle.golden import write_golden, write_preview
 from kind_export.bundle.kits import write_app_folders, write_kits
 from kind_export.bundle.manifest import draft_manifest, write_manifest
 from kind_export.bundle.packs import hash_base, write_packs
@@ -45,6 +45,7 @@ from kind_export.verify.parity import Parity, ShortfallError
 from kind_export.verify.stored_weights import check_stored_weights
 from kind_runtimes.about import About
 from kind_runtimes.bundle import BUNDLE, Bundle, open_bundle
+from kind_runtimes.golden import GOLDEN_NAME
 from kind_runtimes.manifest import Manifest
 
 OnStage = Callable[[str], None]

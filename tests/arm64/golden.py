@@ -2,8 +2,8 @@
 
     python golden.py RUNTIME BUNDLE [BUNDLE ...]
 
-The whole trajectory of every class, each step on its own latents too where there is no history, and the picture; PSNR in
-dB against the eager model, by the gates of the manifest. A line a bundle; exit code 1 below a gate.
+The whole trajectory of every class, each step on its own latents too where there is no history, and the picture; PSNR
+in dB against the eager model, by the gates of the precision. A line a bundle; exit code 1 below a gate.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from kind_core.precisions import PRECISIONS
-from kind_runtimes.generator import Generator, open_generator
 from kind_runtimes.bundle import read_manifest
+from kind_runtimes.generator import Generator, open_generator
 
 
 def psnr_db(expected: np.ndarray, actual: np.ndarray, peak: float | None = None) -> float:

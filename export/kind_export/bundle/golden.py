@@ -17,7 +17,6 @@ from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import Manifest
 from kind_runtimes.packs import read_pack
 
-GOLDEN_NAME = "golden.safetensors"
 _PREVIEW_COLUMNS = 4
 _PREVIEW_HEIGHT = 192  # pixels of a picture at least: large enough to look at
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kind_core.files.staging import link_file
-from kind_export.bundle.golden import GOLDEN_NAME
 from kind_export.request import KIT_TARGETS
 from kind_runtimes.bundle import MANIFEST_NAME
+from kind_runtimes.golden import GOLDEN_NAME
 from kind_runtimes.kits import APP_FOLDERS, kit_folder
 from kind_runtimes.manifest import Manifest
 
