@@ -68,7 +68,11 @@ struct Golden: Sendable {
     static func psnrDb(of actual: [Float], against expected: [Float], peak: Double? = nil) -> Double {
         guard actual.count == expected.count, actual.allSatisfy(\.isFinite) else { return -maxDb }
         let range = peak ?? (Double(expected.max() ?? 0) - Double(expected.min() ?? 0))
-        let squares = zip(actual, expected).reduce(0.0) { $0 + (Double($1.0) - Double($1.1)) * (Double($1.0) - Double($1.1)) }
+        var squares = 0.0
+        for (value, wanted) in zip(actual, expected) {
+            let difference = Double(value) - Double(wanted)
+            squares += difference * difference
+        }
         let error = (squares / Double(max(expected.count, 1))).squareRoot()
         guard error > 0 else { return maxDb }
         return range > 0 ? min(maxDb, max(-maxDb, 20 * log10(range / error))) : -maxDb
