@@ -131,7 +131,8 @@ def check_interval(interval: tuple[float, float]) -> None:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Distillation:
     """`steps` are the numbers of steps that were trained, most first. `guidance_scale` and `guidance_interval` are the
-    teacher's, which the student's own answer holds: it predicts the class alone.
+    teacher's, which the student's own answer holds: it predicts the class alone. `learngene` is the sha256 of the
+    teacher's, where all of that is in the student's: then what was adapted beside it serves the student as it is.
 
     From https://arxiv.org/abs/2510.24474: the last blocks see where a step ends (`DiTConfig.end_blocks`).
     """
@@ -139,6 +140,7 @@ class Distillation:
     steps: tuple[int, ...]
     guidance_scale: float
     guidance_interval: tuple[float, float] = ALL_STEPS
+    learngene: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, tuple) or not self.steps or not all(map(_is_count, self.steps)):
@@ -148,6 +150,10 @@ class Distillation:
         numbers = (self.guidance_scale, *self.guidance_interval)
         if not all(_is_number(one) for one in numbers) or len(self.guidance_interval) != 2:
             raise ConfigError(f"distilled guidance is {numbers!r}, expected a scale and an interval of two numbers")
+        if not isinstance(self.learngene, str | None):
+            raise ConfigError(
+                f"distilled learngene is {self.learngene!r}, expected the sha256 of the teacher's or none"
+            )
         check_interval(self.guidance_interval)
 
     @classmethod
@@ -161,7 +167,8 @@ class Distillation:
 
     def to_dict(self) -> dict[str, Any]:
         """As `config.json` and a manifest hold it."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        held = {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in held.items()}
 
     def describe_steps(self) -> str:
         """`4, 2, 1`."""

@@ -12,8 +12,10 @@ from click.testing import CliRunner
 from tiny_training import TINY_DIT, make_config, make_photos, write_folder
 
 from kind_core.checkpoint import load_checkpoint, read_config, save_checkpoint
+from kind_core.classes import ClassInfo
 from kind_core.config import DiffusionConfig, ModelConfig
-from kind_core.errors import ConfigError
+from kind_core.errors import CheckpointError, ConfigError
+from kind_core.growth import add_classes, save_grown
 from kind_core.samplers import Sampling
 from kind_core.sampling import sample_latents
 from kind_core.schedule import choose_sampling
@@ -113,6 +115,41 @@ def test_tailors_alone_leave_the_learngene(teacher: Path, tmp_path: Path) -> Non
     after = load_checkpoint(tmp_path / "run" / "best").model
     assert all(torch.equal(value, before.learngene_state()[name]) for name, value in after.learngene_state().items())
     assert not torch.equal(after.tailors.weight, before.tailors.weight)
+
+
+def test_an_accelerator_leaves_learngene_and_tailors_and_serves_later_ones(teacher: Path, tmp_path: Path) -> None:
+    distil(teacher, tmp_path / "run", train="accelerator", accelerator_rank=3).run()
+    student, before = load_checkpoint(tmp_path / "run" / "best"), load_checkpoint(teacher)
+    assert torch.equal(student.model.tailors.weight, before.model.tailors.weight)
+    learngene, rank = before.model.learngene_state(), before.config.dit.learngene_rank
+    assert student.config.dit.learngene_rank == rank + 3
+    is_changed = False
+    for name, value in student.model.learngene_state().items():
+        part = value[..., :rank] if name.rpartition(".")[2] in ("U", "s", "V") else value
+        assert torch.equal(part, learngene[name])
+        is_changed |= name.endswith(".U") and bool(value[:, rank:].any())
+    assert is_changed
+    addition = replace(
+        before.config, classes=(ClassInfo(id="later", names=("later",)),), dit=replace(before.config.dit, num_classes=1)
+    )
+    save_grown(tmp_path / "later", teacher, addition, tiny_model(addition.dit, seed=5))
+    added = add_classes(tmp_path / "run" / "best", tmp_path / "later")
+    assert [info.id for info in added] == ["later"]
+    other = tiny_model(before.config.dit, seed=9)
+    save_checkpoint(tmp_path / "other", before.config, other)
+    with pytest.raises(CheckpointError, match="the learngene of"):
+        add_classes(tmp_path / "other", tmp_path / "later")
+
+
+def test_a_resumed_accelerator_has_the_losses_of_an_uninterrupted_one(teacher: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"train": "accelerator", "accelerator_rank": 2, "images": 36}
+    whole = distil(teacher, tmp_path / "whole", **options)
+    whole.run()
+    distil(teacher, tmp_path / "parts", **{**options, "images": 18}).run()
+    resumed = distil(teacher, tmp_path / "parts", resume=True, **options)
+    resumed.run()
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name])
 
 
 @pytest.mark.parametrize(

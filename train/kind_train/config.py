@@ -51,8 +51,10 @@ _PARTS: dict[str, tuple[tuple[type, ...], str]] = {
     "tuple[str, ...]": ((str,), "text"),
     "tuple[int, ...]": ((int,), "a whole number"),
 }
-# What a distillation trains: all of the student, or its tailors alone beside the teacher's learngene.
-ARMS = ("everything", "tailors")
+# What a distillation trains: all of the student, its tailors alone beside the teacher's learngene, or new components
+# for every class beside both.
+ACCELERATOR = "accelerator"
+ARMS = ("everything", "tailors", ACCELERATOR)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +101,7 @@ class TrainConfig:
     teacher: str | None = None
     steps: tuple[int, ...] = ()
     train: str = "everything"
+    accelerator_rank: int = 16
     guidance: float | None = None
     val_data: str | None = None
     val_fraction: float = 0.05
@@ -175,6 +178,7 @@ class TrainConfig:
 
     def _check_distillation(self) -> None:
         self._require("train", self.train in ARMS, f"one of {', '.join(ARMS)}")
+        self._require("accelerator_rank", self.accelerator_rank >= 1, "1 or more components")
         if self.teacher is None:
             for name in ("steps", "guidance"):
                 self._require(name, not getattr(self, name), "none without a teacher: it is for kind-train distill")

@@ -117,8 +117,10 @@ def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> 
 @click.option(
     "--train",
     type=Named(ARMS),
-    help="What of the student; of tailors alone the teacher's learngene stays [everything].",
+    help="What of the student: all of it, its tailors alone beside the teacher's learngene, or new components for "
+    "every class beside both [everything].",
 )
+@click.option("--accelerator-rank", type=int, help="New components in every matrix, of --train accelerator [16].")
 @click.option("--guidance", type=float, help="Guidance to build in [the teacher's].")
 @click.option("--images", type=int, help="Training images to see [100000].")
 @click.option("--learning-rate", type=float, help="Largest step of an update [2e-4].")
@@ -133,7 +135,7 @@ def distill(config_file: Path | None, resume: bool, force: bool, steps: str | No
     \b
     Examples:
       kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --output few
-      kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --train tailors --output few
+      kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --train accelerator --output few
       kind-export --checkpoint few/best --classes panda --target all --steps 2
     """
     is_new = config_file is None and not resume

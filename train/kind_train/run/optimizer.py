@@ -45,8 +45,9 @@ class DivertedAdamW:
         self._row_log_decay = torch.zeros(bank.shape[0], dtype=torch.float64, device=bank.device)
 
     def gather(self, classes: Tensor) -> Tensor:
-        """The rows of `classes` (unique, long) as a leaf tensor that collects their gradient."""
-        return self.model.tailors.weight.detach()[classes].requires_grad_()
+        """The rows of `classes` (unique, long) as a leaf tensor that collects the gradient of a bank in training."""
+        bank = self.model.tailors.weight
+        return bank.detach()[classes].requires_grad_(bank.requires_grad)
 
     def clip_gradients(self, rows: Tensor, max_norm: float) -> Tensor:
         """Scale all gradients so that their joint norm is at most `max_norm`; returns the norm before."""

@@ -26,14 +26,15 @@ from kind_core.errors import CheckpointError, ConfigError
 from kind_core.growth import save_grown
 from kind_core.sampling import to_images
 from kind_core.stopping import StopRequest, hold_interrupts, noted_stops
-from kind_train.config import TAILORS, TrainConfig
+from kind_train.config import ACCELERATOR, TAILORS, TrainConfig
 from kind_train.data.batches import step_generator
 from kind_train.data.feeder import Feeder
 from kind_train.data.latents import LatentSet
 from kind_train.data.photo_set import TrainingSet
 from kind_train.device import pick_device, tune_device
 from kind_train.methods import open_method
-from kind_train.methods.method import freeze
+from kind_train.methods.method import Method, freeze
+from kind_train.methods.shared.accelerator import Accelerator
 from kind_train.objective import Objective
 from kind_train.run.distilling import DistillationLosses
 from kind_train.run.forms import read_forms, set_forms, tune_forms
@@ -107,7 +108,7 @@ class Trainer:
         tune_device(self.device)
         self.output = Path(config.output)
         self.base = None if config.base is None else Path(config.base)
-        self.method = None if self.base is None else open_method(config.method)
+        self.method = _pick_method(config)
         self.model_config = make_model_config(shape or pick_shape(config), train)
         if not config.diversion:
             self.model_config = open_gates(self.model_config)
@@ -130,6 +131,8 @@ class Trainer:
             self._load_start(train)
         if self.base is not None and self.method is not None:
             prepare_adaptation(self.model, self.model_config, self.base, self.method, config, train)
+        elif self.method is not None:
+            self.method.prepare(self.model, self.model_config.dit)
         elif config.train == "tailors":
             freeze(self.model)
         if config.factors == "cayley":
@@ -306,6 +309,8 @@ class Trainer:
         if config.teacher is not None:
             steps = ",".join(map(str, config.steps))
             identity |= {"teacher": hash_learngene(Path(config.teacher)), "steps": steps, "train": config.train}
+            if config.train == ACCELERATOR:
+                identity["accelerator_rank"] = config.accelerator_rank
         if config.method != TAILORS:
             identity["method"] = config.method
         if config.factors != "free":
@@ -490,6 +495,13 @@ class Trainer:
             append_metrics(self.output, metrics)
             if self._on_metrics is not None:
                 self._on_metrics(metrics)
+
+
+def _pick_method(config: TrainConfig) -> Method | None:
+    """What is put into a model for the run and is part of its weights in the end; None where all of it is trained."""
+    if config.base is not None:
+        return open_method(config.method)
+    return Accelerator(config.accelerator_rank) if config.train == ACCELERATOR else None
 
 
 def _return_first(latents: Tensor, *_: object) -> Tensor:

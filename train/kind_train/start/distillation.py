@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from kind_core.checkpoint import hash_learngene
 from kind_core.checkpoint_config import read_config
 from kind_core.config import DiffusionConfig, ModelConfig
 from kind_core.errors import ConfigError
 from kind_core.samplers import FIRST_ORDER, Distillation
-from kind_train.config import TrainConfig
+from kind_train.config import ACCELERATOR, TrainConfig
 
 
 def make_student(config: TrainConfig) -> ModelConfig:
@@ -22,7 +23,8 @@ def make_student(config: TrainConfig) -> ModelConfig:
     teacher = read_config(Path(config.teacher))
     _require_teacher(config.teacher, teacher)
     guidance = teacher.diffusion.guidance_scale if config.guidance is None else config.guidance
-    distillation = Distillation(steps=config.steps, guidance_scale=guidance)
+    kept = hash_learngene(Path(config.teacher)) if config.train == ACCELERATOR else None
+    distillation = Distillation(steps=config.steps, guidance_scale=guidance, learngene=kept)
     diffusion = replace(
         teacher.diffusion,
         sampler=FIRST_ORDER,

@@ -66,23 +66,32 @@ class GrownMethod(AddedMethod):
 
     def prepare(self, model: KindDiT, plan: DiTConfig) -> None:
         freeze(model)
-        rank = plan.tailor_rank * model.config.num_classes
-        for name, _, _ in model.config.matrix_names():
-            layer = model.get_submodule(name)
-            assert isinstance(layer, DivertedLinear)
-            grown = GrownLinear(layer, rank, as_lora=self.as_lora)
-            grown.added.requires_grad_(True)
-            replace_layer(model, name, grown)
+        grow(model, plan.tailor_rank * model.config.num_classes, as_lora=self.as_lora)
 
     def fold(self, model: KindDiT) -> DiTConfig:
-        rank = 0
-        for name, _, _ in model.config.matrix_names():
-            layer = model.get_submodule(name)
-            assert isinstance(layer, GrownLinear)
-            folded = layer.folded()
-            replace_layer(model, name, folded)
-            rank = folded.s.shape[0]
-        return replace(model.config, learngene_rank=rank)
+        return fold_grown(model)
+
+
+def grow(model: KindDiT, rank: int, *, as_lora: bool) -> None:
+    """Put `rank` trained components behind those of every diverted layer, which stay as they are."""
+    for name, _, _ in model.config.matrix_names():
+        layer = model.get_submodule(name)
+        assert isinstance(layer, DivertedLinear)
+        grown = GrownLinear(layer, rank, as_lora=as_lora)
+        grown.added.requires_grad_(True)
+        replace_layer(model, name, grown)
+
+
+def fold_grown(model: KindDiT) -> DiTConfig:
+    """Make every grown layer a plain one; returns the shape that the model has then."""
+    rank = 0
+    for name, _, _ in model.config.matrix_names():
+        layer = model.get_submodule(name)
+        assert isinstance(layer, GrownLinear)
+        folded = layer.folded()
+        replace_layer(model, name, folded)
+        rank = folded.s.shape[0]
+    return replace(model.config, learngene_rank=rank)
 
 
 def _draw(features: int, rank: int) -> Tensor:
