@@ -46,6 +46,7 @@ class NamedModel:
     def __init__(self, content: bytes, lowerings: Sequence[Lowering]) -> None:
         self._model = parse(content)
         self._graphs: dict[str, Any] = {}
+        self._buffers: dict[bytes, int] = {}
         self.products: set[str] = set()
         for lowering in lowerings:
             signature = self._find_signature(lowering.name)
@@ -53,6 +54,7 @@ class NamedModel:
             graph.name = lowering.name.encode()
             self._name_tensors(graph, lowering)
             self._name_ends(graph, signature, lowering)
+        self._drop_unused()
 
     def pack(self) -> bytes:
         """The model's file, for the tools that come next."""
@@ -69,8 +71,11 @@ class NamedModel:
         known = {_key(array): name for name, array in _constants(lowering)}
         for index, tensor in enumerate(graph.tensors):
             data = self._model.buffers[tensor.buffer].data
-            name = None if data is None else known.get(bytes(data))
+            content = b"" if data is None else bytes(data)
+            name = known.get(content)
             tensor.name = (name or f"{lowering.name}/{index}").encode()
+            if name is not None:  # what several signatures have in common is stored once
+                tensor.buffer = self._buffers.setdefault(content, tensor.buffer)
         layers = {name.removesuffix(".weight") for name in known.values() if name.endswith(".weight")}
         for operator in graph.operators:
             weights = [graph.tensors[i].name.decode().removesuffix(".weight") for i in operator.inputs if i >= 0]
@@ -79,6 +84,12 @@ class NamedModel:
                 product = product_name(lowering.name, layer)
                 graph.tensors[operator.outputs[0]].name = product.encode()
                 self.products.add(product)
+
+    def _drop_unused(self) -> None:
+        tensors = (tensor for graph in self._model.subgraphs for tensor in graph.tensors)
+        used = {one.buffer for one in (*tensors, *(self._model.metadata or ()))}
+        for index, buffer in enumerate(self._model.buffers):
+            buffer.data = buffer.data if index in used else None
 
     def _name_ends(self, graph: Any, signature: Any, lowering: Lowering) -> None:
         for specs, maps in ((lowering.inputs, signature.inputs), (lowering.outputs, signature.outputs)):
