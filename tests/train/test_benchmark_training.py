@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from test_statistics import Means
+from mean_judge import Means
 from tiny_training import TINY_DIFFUSION, TINY_DIT, make_photos, tiny_preset, write_folder
 
 from kind_core.checkpoint import load_checkpoint, save_checkpoint

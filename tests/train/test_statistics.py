@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from mean_judge import Means
 from numpy.typing import NDArray
 from tiny_training import TINY_DIFFUSION, TINY_DIT, make_photos, write_folder
 
@@ -18,29 +19,10 @@ from kind_core.config import ModelConfig
 from kind_core.errors import DataError, ResultsError
 from kind_train.cli import main
 from kind_train.data.photo_set import PhotoStream, load_photos, stream_photos
-from kind_train.evaluate.features import Classification
 from kind_train.evaluate.frechet import compare_with_moments, frechet_distance
 from kind_train.evaluate.moments import MomentSums, pool_moments
-from kind_train.evaluate.networks import Observed
 from kind_train.evaluate.statistics import collect_statistics, read_statistics, save_statistics
 from tiny import tiny_model
-
-
-class Means:
-    """A judge whose features are the mean colours of a picture, and whose answer is the strongest of them."""
-
-    name, sha256 = "means", "0" * 64
-
-    def index(self, info: ClassInfo) -> int | None:
-        return int(info.id[-1])
-
-    def classify(self, images: NDArray[np.uint8]) -> Classification:
-        means = images.mean((1, 2)).astype(np.float32)
-        return Classification(features=means, logits=means)
-
-    def observe(self, images: NDArray[np.uint8]) -> Observed:
-        means = self.classify(images).features
-        return {"features": means, "logits": means}
 
 
 @pytest.fixture
