@@ -298,6 +298,7 @@ class Trainer:
         identity: dict[str, Any] = {
             "preset": config.preset_name,
             "diversion": config.diversion,
+            "factors": config.factors,
             "classes": classes,
             "batch_size": config.batch_size,
             "seed": config.seed,
@@ -313,8 +314,6 @@ class Trainer:
                 identity["accelerator_rank"] = config.accelerator_rank
         if config.method != TAILORS:
             identity["method"] = config.method
-        if config.factors != "free":
-            identity["factors"] = config.factors
         if config.match is not None:
             identity["match"] = hash_learngene(Path(config.match))
         return identity if self.base is None else identity | {"base": hash_learngene(self.base)}
