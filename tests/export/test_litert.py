@@ -17,9 +17,8 @@ from safetensors.numpy import load_file
 
 from kind_bench.cli import main as bench
 from kind_bench.counting import count_bundle, count_program
-from kind_bench.lint import lint_program, require_fast
+from kind_bench.lint import lint, lint_program
 from kind_bench.linting import lint_bundle
-from kind_core.errors import VerificationError
 from kind_core.precisions import PRECISIONS
 from kind_export.compact.step import GraphStyle
 from kind_export.targets.target import load_target
@@ -169,5 +168,5 @@ def test_the_lint_names_what_a_gpu_cannot_take(monkeypatch: pytest.MonkeyPatch, 
     assert ("GATHER_ND", "has no operator for it") in found
     assert ("SLICE", "slices 3 or 4 axes, not 2") in found
     assert ("TRANSPOSE", "takes 4 axes at most, not 5") in found
-    with pytest.raises(VerificationError, match="leaves its fast path"):
-        require_fast(work)
+    said = lint(work)
+    assert said.num_free == said.num_ops - sum(one.num_ops for one in said.findings) < said.num_ops
