@@ -35,7 +35,7 @@ class KindExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # optimum
                 settings |= {"action": "store_true"}
             else:
                 settings |= {
-                    "metavar": option.metavar or _name_values(option.type),
+                    "metavar": option.metavar or _name_values(option),
                     "action": "append" if option.multiple else "store",
                 }
             parser.add_argument(*option.opts, **settings)

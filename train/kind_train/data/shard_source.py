@@ -107,9 +107,11 @@ class _Header(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         try:
             return super().frombuf(buf, encoding, errors)
-        except (tarfile.TruncatedHeaderError, tarfile.EmptyHeaderError) as error:
-            raise tarfile.ReadError("it ends in the middle, before the mark that ends a tar file") from error
-        except tarfile.InvalidHeaderError as error:
+        except tarfile.HeaderError as error:
+            if len(buf) < tarfile.BLOCKSIZE:
+                raise tarfile.ReadError("it ends in the middle, before the mark that ends a tar file") from error
+            if not any(buf):  # the mark
+                raise
             raise tarfile.ReadError(f"what should be the next file's header is none: {error}") from error
 
 
