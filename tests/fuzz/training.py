@@ -85,7 +85,7 @@ def write_run(folder: Path, rng: Random) -> Path:
 
 def use_run(place: Path) -> None:
     """As `fit --resume` does, up to the first step."""
-    from kind_train.config import check_options
+    from kind_train.options_file import check_options
     from kind_train.run.loss_plot import draw_losses
     from kind_train.run.run_folder import check_run_folder, read_step
 
