@@ -1,12 +1,14 @@
-"""What a program does, counted from its file: operators, FLOPs, bytes, memory and backends of ONNX, Core ML and .pte.
+"""What a program does, counted from its file: operators, FLOPs, bytes, memory and backends, of every format.
 
-The three formats hold the same products, so their FLOPs agree with each other and with the count of the model that
+The formats hold the same products, so their FLOPs agree with each other and with the count of the model that
 they were made of. What differs:
 
 - int4 programs of ExecuTorch hold ranks filled up to whole groups of 32, and compute with them.
 - A LayerNorm for XNNPACK is written with products with a constant vector. They are of class `norm`, so no FLOPs of
   `full`; `paper` counts one an element that is normalised, here only the tokens.
 - coremltools gives every linear layer a bias, of zeros where it had none: one an element of `paper`, none of `full`.
+- LiteRT looks rows up by products with one-hot rows. They are of class `lookup`, so no FLOPs of `full`, but read the
+  whole table. Its LayerNorm has one such product with a constant vector, and divides by the largest number first.
 - ONNX graphs add a bias by an operator after the product; it counts as the product's own.
 - ONNX joins what onnxruntime has an operator for: the scores of attention are never a tensor, as they are elsewhere.
 - onnxruntime makes what depends on constants alone when it loads a file: wide copies of halved constants are no
