@@ -35,7 +35,7 @@ def _change(name: str, content: bytes, rng: Random) -> bytes:
     if suffix == ".jsonl":
         lines = [json.loads(line) for line in content.splitlines()]
         changed = mutations.mutate_document(lines, rng)
-        return mutations.damage_text("".join(json.dumps(line) + "\n" for line in changed), rng)
+        return b"".join(mutations.encode_json(line, rng) + b"\n" for line in changed)
     if suffix == ".safetensors":
         return mutations.mutate_safetensors(content, rng)
     return mutations.flip_bytes(content, rng)
