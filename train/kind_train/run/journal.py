@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kind_core.errors import OutputError, TargetError
 from kind_train.config import TrainConfig
-from kind_train.run.run_folder import CSV_NAME, METRICS_NAME, TRACKER_NAME
+from kind_train.run.run_folder import CSV_NAME, TRACKER_NAME, read_metrics
 
 if TYPE_CHECKING:
     from kind_train.run.processes import Processes
@@ -69,9 +68,8 @@ def _without_step(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def _open_csv(folder: Path) -> OnMetrics:
     """A table with a column a metric, which starts with what the run has already."""
-    file, past = folder / CSV_NAME, folder / METRICS_NAME
-    lines = past.read_text(encoding="utf-8").splitlines() if past.exists() else []
-    _write_rows(file, [json.loads(line) for line in lines], is_new=True)
+    file = folder / CSV_NAME
+    _write_rows(file, [record for _, record in read_metrics(folder)], is_new=True)
     return lambda metrics: _write_rows(file, [metrics])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from kind_core.files.staging import PART, staged
+from kind_train.run.run_folder import read_metrics
 
 _SIZE = (960, 480)
 _LEFT, _TOP, _RIGHT, _BOTTOM = 90, 48, 930, 420  # of the axes, in pixels
@@ -54,9 +54,9 @@ def draw_losses(metrics: Path, file: Path) -> None:
 
 def _read_curves(metrics: Path) -> dict[str, list[Point]]:
     """The curves that have points, thinned out; what is not finite or not above zero has no place on them."""
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    lines = [record for _, record in read_metrics(metrics.parent) if math.isfinite(record.get("images", math.nan))]
     raw = {
-        name: [(one["images"], one[key]) for one in lines if one.get(key, 0) > 0]
+        name: [(one["images"], one[key]) for one in lines if 0 < one.get(key, 0) < math.inf]
         for name, key in (("training loss", "loss"), ("held-out loss", "held_out_loss"))
     }
     trained = raw["training loss"]

@@ -21,6 +21,7 @@ from kind_core.errors import CheckpointError, ConfigError, OutputError
 from kind_core.files.json_files import parse_json, read_json
 from kind_core.files.litter import is_bare
 from kind_core.files.publishing import sync
+from kind_core.files.regular_files import require_regular
 from kind_core.files.staging import PART, check_output, check_unclaimed, folder_kind, recover, staged
 from kind_core.files.weight_files import is_pointer
 from kind_train.config import HELD_OUT_NAME, TrainConfig
@@ -185,7 +186,7 @@ def read_best_loss(folder: Path) -> float:
     """The held-out loss of the best checkpoint of a run without a state, by its metrics; infinite without one."""
     if not (folder / BEST_NAME).exists():
         return float("inf")
-    losses = (record.get("held_out_loss") for _, record in _read_metrics(folder))
+    losses = (record.get("held_out_loss") for _, record in read_metrics(folder))
     return min((loss for loss in losses if isinstance(loss, float)), default=float("inf"))
 
 
@@ -194,20 +195,29 @@ def trim_metrics(folder: Path, step: int) -> None:
     file = folder / METRICS_NAME
     if not file.exists():
         return
-    kept = "".join(line for line, record in _read_metrics(folder) if record["step"] <= step)
+    kept = "".join(line for line, record in read_metrics(folder) if record["step"] <= step)
     if kept.encode() != file.read_bytes():
         with staged(file, PART, force=True) as temporary:
             temporary.write_text(kept, encoding="utf-8")
 
 
-def _read_metrics(folder: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The whole lines of a run's metrics with what they say; what a kill or a failing disk left is none."""
+def read_metrics(folder: Path) -> list[tuple[str, dict[str, float]]]:
+    """The whole lines of a run's metrics with their numbers; what a kill, a failing disk or a hand left is none."""
     file, found = folder / METRICS_NAME, []
-    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+    if not file.exists():
+        return []
+    try:
+        require_regular(file)
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot read {file}: {error.strerror or error}", "remove it: the run needs none"
+        ) from error
     for line in text.splitlines(keepends=True):
         with suppress(ValueError):
             data = parse_json(line)
-            if line.endswith("\n") and isinstance(data, dict) and isinstance(data.get("step"), int | float):
+            is_whole = line.endswith("\n") and isinstance(data, dict) and "step" in data
+            if is_whole and all(isinstance(one, int | float) for one in data.values()):
                 found.append((line, data))
     return found
 
