@@ -10,6 +10,6 @@ KEPT: tuple[Case, ...] = tuple(
         ("program counted", 15), ("program counted", 3_000_432), ("program counted", 1_001_350),
         ("program counted", 1_004_026), ("program alone", 5_001_951), ("options", 9), ("pack", 797),
         ("report", 223), ("report", 511), ("report", 547), ("checkpoint", 373), ("checkpoint", 97),
-        ("report", 2_002_593), ("report", 2_004_357),
+        ("report", 2_002_593), ("report", 2_004_357), ("run", 31_000_102),
     )
 )  # fmt: skip
