@@ -18,7 +18,7 @@ from kind_core.sampling import sample_latents
 from kind_core.schedule import read_sampler_table
 from kind_export.compact.model import CompactModel, ConditioningTable, Factors, ModulationTable
 from kind_export.compact.step import GraphStyle, StepProgram
-from kind_export.rewrites import RewriteOptions, describe_rewrites, rewrite
+from kind_export.rewrites import PASSES, RewriteOptions, describe_rewrites, rewrite
 from kind_export.rewrites.bake_conditioning import bake_conditioning
 from kind_export.rewrites.choose_forms import choose_forms
 from kind_export.rewrites.compose_gates import compose_gates
@@ -110,6 +110,33 @@ def test_all_together_keep_the_result(kind: str, baking: str) -> None:
     table = read_sampler_table(COSINE, "dpmpp", STEPS)
     after = rewrite(model, table, RewriteOptions(baking=baking))
     _require_equal(_run(compose_gates(model, table)), _run(after))
+
+
+def _reverse_units(model: CompactModel) -> CompactModel:
+    """Given: dense matrices. Result: the units of each MLP in the opposite order, which no output tells."""
+    blocks = []
+    for block in model.blocks:
+        up, down = block["up"], block["down"]
+        assert isinstance(up.learngene, Tensor)
+        assert isinstance(down.learngene, Tensor)
+        rows = tuple(replace(tailor, up=tailor.up.flip(0)) for tailor in up.tailors)
+        columns = tuple(replace(tailor, down=tailor.down.flip(1)) for tailor in down.tailors)
+        up = replace(up, learngene=up.learngene.flip(0), tailors=rows, bias=up.bias.flip(0))
+        down = replace(down, learngene=down.learngene.flip(1), tailors=columns)
+        blocks.append({**block, "up": up, "down": down})
+    return replace(model, blocks=tuple(blocks))
+
+
+def test_one_line_adds_a_rewrite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As CONTRIBUTING says it: here one that orders the channels of the MLP anew, which is exact."""
+    monkeypatch.setitem(PASSES, "reverse_units", lambda model, options: _reverse_units(model))
+    model, table = tiny_model(tiny_config(num_classes=2)), read_sampler_table(COSINE, "dpmpp", STEPS)
+    after = rewrite(model, table, RewriteOptions(forms="dense"))
+    _require_equal(_run(compose_gates(model, table)), _run(after))
+    monkeypatch.undo()
+    plain = rewrite(model, table, RewriteOptions(forms="dense")).blocks[0]["up"]
+    assert torch.equal(after.blocks[0]["up"].bias.flip(0), plain.bias)
+    assert not torch.equal(after.blocks[0]["up"].bias, plain.bias)
 
 
 @pytest.mark.parametrize("style", [GraphStyle(norm="matmul"), GraphStyle(gelu="expanded")], ids=str)

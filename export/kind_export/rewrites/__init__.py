@@ -1,12 +1,12 @@
 """Rewrites of the compact model, one file each; every one is exact unless its docstring says otherwise.
 
-`rewrite` applies them in order; each says what it needs of the ones before.
+`PASSES` is their order; each says what it needs of the ones before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from kind_core.dit import KindDiT
 from kind_core.schedule import SamplerTable
@@ -35,19 +35,34 @@ class RewriteOptions:
     forms: str = "auto"
 
 
+Pass = Callable[[CompactModel, RewriteOptions], CompactModel]
+
+# What a model goes through in this order, by the name of each; one says in its file what it needs of those before.
+_FIRST: dict[str, Pass] = {
+    "drop_sigma": lambda model, options: drop_sigma(model),
+    "fold_scales": lambda model, options: fold_scales(model),
+    "truncate_ranks": lambda model, options: truncate_ranks(model, options.max_rank, options.energy),
+}
+_MATRICES: dict[str, Pass] = {
+    "choose_forms": lambda model, options: choose_forms(model, options.forms),
+    "join_qkv": lambda model, options: join_qkv(model),
+}
+PASSES: dict[str, Pass] = {
+    **_FIRST,
+    **_MATRICES,
+    "merge_tailor": lambda model, options: merge_tailor(model),
+    "bake_conditioning": lambda model, options: bake_conditioning(model, options.baking),
+    "drop_null": lambda model, options: model if model.sampler.takes_guidance else drop_null(model),
+    "factor_modulations": lambda model, options: _factor_modulations(model, options),
+}
+# Of a base: before its classes are taken off, which needs the table of conditioning, and after.
+BASE_PASSES: dict[str, Pass] = {**_FIRST, "bake_conditioning": lambda model, options: bake_conditioning(model, "on")}
+DETACHED_PASSES: dict[str, Pass] = {**_MATRICES}
+
+
 def rewrite(model: KindDiT, sampler: SamplerTable, options: RewriteOptions) -> CompactModel:
     """Compose the gates of all classes of `model` and rewrite the result into its compact form."""
-    compact = compose_gates(model, sampler)
-    compact = drop_sigma(compact)
-    compact = fold_scales(compact)
-    compact = truncate_ranks(compact, options.max_rank, options.energy)
-    compact = choose_forms(compact, options.forms)
-    compact = join_qkv(compact)
-    compact = merge_tailor(compact)
-    compact = bake_conditioning(compact, options.baking)
-    if not sampler.takes_guidance:
-        return drop_null(compact)
-    return compact if options.baking == "off" else factor_modulations(compact, options.table_error_db)
+    return run_passes(PASSES, compose_gates(model, sampler), options)
 
 
 def rewrite_base(
@@ -58,18 +73,25 @@ def rewrite_base(
     options: RewriteOptions = RewriteOptions(),
 ) -> tuple[CompactModel, tuple[DetachedClass, ...]]:
     """The base that classes attach to at run time, and those of `model`; ranks are `detach_classes`'s."""
-    compact = compose_gates(model, sampler)
-    compact = drop_sigma(compact)
-    compact = fold_scales(compact)
-    compact = truncate_ranks(compact, options.max_rank, options.energy)
-    compact = bake_conditioning(compact, "on")
+    compact = run_passes(BASE_PASSES, compose_gates(model, sampler), options)
     compact, classes = detach_classes(compact, tailor_rank, table_rank)
-    compact = choose_forms(compact, options.forms)
-    compact = join_qkv(compact)
-    return compact, classes
+    return run_passes(DETACHED_PASSES, compact, options), classes
 
 
-def describe_rewrites(model: CompactModel) -> dict[str, Any]:
+def run_passes(passes: Mapping[str, Pass], model: CompactModel, options: RewriteOptions) -> CompactModel:
+    """The model after each pass in turn."""
+    for one in passes.values():
+        model = one(model, options)
+    return model
+
+
+def _factor_modulations(model: CompactModel, options: RewriteOptions) -> CompactModel:
+    """Where there is a null half and nobody asked for the layers themselves."""
+    is_asked = model.sampler.takes_guidance and options.baking != "off"
+    return factor_modulations(model, options.table_error_db) if is_asked else model
+
+
+def describe_rewrites(model: CompactModel) -> dict[str, object]:
     """What was chosen, for the manifest and the report."""
     forms = {
         name: {
