@@ -42,11 +42,6 @@ class Anchor:
         """Of the peak in the device table."""
         return self.flops / 1e6 / (self.ms - self._start_ms) / self.peak_gflops
 
-    @property
-    def effective_gflops(self) -> float:
-        """FLOPs over the whole time, whatever the peak is."""
-        return self.flops / 1e6 / self.ms
-
     def forecast_ms(self, share: float) -> float:
         return self.flops / 1e6 / (self.peak_gflops * share) + self._start_ms
 

@@ -1,11 +1,10 @@
-"""The device table and forecasts as text for people; forecasts always say that they are."""
+"""The device table as text for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from kind_bench.forecasting.devices import Device, Figure
-from kind_bench.forecasting.forecast import Forecast
 from kind_core.console import join_lines
 
 _SHORT = {"published": "", "measured": " m", "derived": " d", "unconfirmed": " ?"}
@@ -31,20 +30,5 @@ def describe_figures(device: Device) -> str:
     return join_lines([*lines, *(f"  {note}" for note in device.notes)])
 
 
-def describe_forecast(result: Forecast) -> str:
-    """A forecast in a line: range, unit, floor; or why there is none."""
-    floor = "no floor" if result.floor_ms is None else f"the paper's floor {_ms(result.floor_ms)}"
-    where = f"{result.device}, {result.unit.upper()}, {result.precision}"
-    if result.likely_ms is None or result.low_ms is None or result.high_ms is None:
-        return f"{where}: {floor}; {result.reason}"
-    warm = "" if result.sustained_ms is None else f", warm {_ms(result.sustained_ms)}"
-    span = f"{_ms(result.low_ms)} to {_ms(result.high_ms)}, likely {_ms(result.likely_ms)}"
-    return f"{where}: forecast {span}{warm} ({result.method}; {floor})"
-
-
 def _short(figure: Figure | None) -> str:
     return "-" if figure is None else f"{figure.value:g}{_SHORT[figure.status]}"
-
-
-def _ms(ms: float) -> str:
-    return f"{ms / 1e3:.2f} s" if ms >= 1000 else f"{ms:.3g} ms"
