@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
+from kind_bench.paper_figures import MethodEntry, MobileTable, SizeEntry, load_figures
 from kind_core.config import DiTConfig, preset
 from kind_core.console import echo, echo_lines
 from kind_core.costs.methods import Counter, dense_twin, find_cost
@@ -102,12 +100,6 @@ def _cells(row: PaperRow) -> tuple[str, ...]:
     return row.system, row.model, row.quantity, row.paper, ours, "; ".join(words)
 
 
-@cache
-def load_figures() -> dict[str, Any]:
-    """The tables of `data/paper_figures.toml`."""
-    return tomllib.loads((files("kind_bench") / "data" / "paper_figures.toml").read_text(encoding="utf-8"))
-
-
 def _make_row(table: str, system: str, model: str, quantity: str, paper: str, value: float, **more: Any) -> PaperRow:
     step = Decimal(1).scaleb(-len(paper.partition(".")[2]))
     exact = Decimal(value)
@@ -128,9 +120,9 @@ def _make_row(table: str, system: str, model: str, quantity: str, paper: str, va
     )
 
 
-def _size_rows(entries: Sequence[dict[str, Any]]) -> Iterator[PaperRow]:
+def _size_rows(entries: Sequence[SizeEntry]) -> Iterator[PaperRow]:
     for entry in entries:
-        depths = entry.get("depths", (None, None))
+        depths: Sequence[int | None] = entry.get("depths", (None, None))
         for model, name, depth, paper in zip(_SIZES, entry["presets"], depths, entry["parameters"], strict=True):
             config = preset(name)[0]
             config = config if depth is None else replace(config, depth=depth)
@@ -139,7 +131,7 @@ def _size_rows(entries: Sequence[dict[str, Any]]) -> Iterator[PaperRow]:
             yield _make_row("table 1", entry["system"], model, "parameters", paper, millions, note=note)
 
 
-def _task_rows(entries: Sequence[dict[str, Any]], tasks: Sequence[int]) -> Iterator[PaperRow]:
+def _task_rows(entries: Sequence[MethodEntry], tasks: Sequence[int]) -> Iterator[PaperRow]:
     for entry in entries:
         cost = find_cost(entry["method"])
         for (model, name), trained, flops in zip(_SIZES.items(), entry["trained"], entry["flops"], strict=True):
@@ -176,7 +168,7 @@ def _count_one_class(config: DiTConfig) -> float:
     return count_parameters(config, classes=1, labels=2).total
 
 
-def _mobile_rows(mobile: dict[str, Any]) -> Iterator[PaperRow]:
+def _mobile_rows(mobile: MobileTable) -> Iterator[PaperRow]:
     for name, entry in mobile["models"].items():
         config = preset(name)[0]
         parameters, flops = _count_one_class(config), count_flops(config).total
@@ -189,7 +181,7 @@ def _mobile_rows(mobile: dict[str, Any]) -> Iterator[PaperRow]:
             yield _make_row(*row, "floor", paper, latency_floor_s(flops, gflops), note=device)
 
 
-def _ratio_rows(mobile: dict[str, Any]) -> Iterator[PaperRow]:
+def _ratio_rows(mobile: MobileTable) -> Iterator[PaperRow]:
     """How much smaller KIND-Mobile is; the paper's ratio is of its own two figures."""
     dense, kind = (entry["system"] for entry in mobile["models"].values())
     rows = list(_mobile_rows(mobile))
@@ -215,7 +207,7 @@ def _setting_rows(ranks: Sequence[str]) -> Iterator[PaperRow]:
         yield _make_row("settings", "KIND", model, "live rank", paper, count_live_rank(config, config.num_classes))
 
 
-def _hour_rows(entries: Sequence[dict[str, Any]]) -> Iterator[PaperRow]:
+def _hour_rows(entries: Sequence[MethodEntry]) -> Iterator[PaperRow]:
     for entry in entries:
         for model, paper in zip(_SIZES, entry["gpu_hours"], strict=True):
             yield PaperRow(
