@@ -28,7 +28,19 @@ def main() -> None:
 
 # in the order of --help
 _COMMANDS = (
-    fit, adapt, distill, cache, imagenet_split, add, classifier, statistics, benchmark, evaluate, convert, shrink, init,
-)  # fmt: skip
+    fit,
+    adapt,
+    distill,
+    cache,
+    imagenet_split,
+    add,
+    classifier,
+    statistics,
+    benchmark,
+    evaluate,
+    convert,
+    shrink,
+    init,
+)
 for command in _COMMANDS:
     main.add_command(command)

@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import numpy as np
 
@@ -38,6 +38,19 @@ class Program(Protocol):
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Run once. Inputs and outputs have the names, shapes and dtypes of the manifest."""
         ...
+
+
+class Unroundable(Program, Protocol):
+    """A program that an evaluator runs, and so can also run with activations kept in fp32."""
+
+    def without_rounding(self) -> Program:
+        """The same with nothing rounded but weights."""
+        ...
+
+
+def can_unround(program: Program | None) -> TypeGuard[Unroundable]:
+    """Whether a program has a way without rounding."""
+    return hasattr(program, "without_rounding")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +90,8 @@ class ClassPrograms:
     @property
     def without_rounding(self) -> Callable[[], ClassPrograms]:
         """As of an evaluated program; there only where the programs have it."""
-        self._openers[0]().without_rounding  # type: ignore[attr-defined]  # noqa: B018  # an AttributeError is the answer
+        if not can_unround(self._openers[0]()):
+            raise AttributeError("the programs have no way without rounding", name="without_rounding", obj=self)
         return lambda: ClassPrograms([partial(_open_unrounded, opener) for opener in self._openers])
 
 
@@ -217,4 +231,6 @@ def check_inputs(inputs: Mapping[str, np.ndarray], spec: ProgramSpec) -> list[np
 
 
 def _open_unrounded(opener: Callable[[], Program]) -> Program:
-    return opener().without_rounding()  # type: ignore[attr-defined,no-any-return]
+    program = opener()
+    assert can_unround(program)
+    return program.without_rounding()

@@ -47,11 +47,15 @@ def evaluate_against(
         "sha256": drawing.sha256,
         "classes": [info.id for info in drawer.classes],
         "sampling": asdict(drawing.sampling),
-        "statistics": {"file": str(real), "sha256": hash_file(real), "photos_sha256": statistics.photos_sha256,
-                       "photos": sum(statistics.counts)},
+        "statistics": {
+            "file": str(real),
+            "sha256": hash_file(real),
+            "photos_sha256": statistics.photos_sha256,
+            "photos": sum(statistics.counts),
+        },
         "networks": {network.name: network.sha256 for network in networks},
         "overall": figures,
-    }  # fmt: skip
+    }
 
 
 def draw_and_observe(

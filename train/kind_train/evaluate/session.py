@@ -126,8 +126,12 @@ def run_against(
         for name, one in figures.items():
             digits = ".2f" if name.endswith(("precision", "recall", "called_as_asked")) else ".4g"
             value, low, high = (f"{one[key]:{digits}}" for key in ("value", "low", "high"))
-            table.add_row(f"{name.replace('_', ' ')}, {network}", f"{value} ({low}, {high})", str(one["n"]),
-                          str(one["n_real"] or ""))  # fmt: skip
+            table.add_row(
+                f"{name.replace('_', ' ')}, {network}",
+                f"{value} ({low}, {high})",
+                str(one["n"]),
+                str(one["n_real"] or ""),
+            )
     open_console().print(table)
 
 

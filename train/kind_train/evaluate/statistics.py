@@ -191,8 +191,9 @@ def read_statistics(file: Path) -> RealStatistics:
 def _build(about: Any, opened: Any) -> RealStatistics:
     if about["version"] != _VERSION:
         raise ValueError(f"version is {about['version']!r}, expected {_VERSION}")
-    networks = tuple(SeenBy(name=n["name"], sha256=n["sha256"], features=tuple(n["features"]))
-                     for n in about["networks"])  # fmt: skip
+    networks = tuple(
+        SeenBy(name=n["name"], sha256=n["sha256"], features=tuple(n["features"])) for n in about["networks"]
+    )
     keys = [(one.name, feature) for one in networks for feature in one.features]
     rows = {key: opened.get_tensor(f"{key[0]}/{key[1]}/rows") for key in keys}
     counts = tuple(map(int, about["counts"]))

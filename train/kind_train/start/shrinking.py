@@ -123,8 +123,11 @@ def build(source: KindDiT, origins: Sequence[int | None], seed: int) -> KindDiT:
     kept: dict[str, Any] = {name: value for name, value in state.items() if not name.startswith("blocks.")}
     for index, origin in enumerate(origins):
         prefix = f"blocks.{origin}."
-        kept |= {f"blocks.{index}.{name.removeprefix(prefix)}": value for name, value in state.items()
-                 if origin is not None and name.startswith(prefix)}  # fmt: skip
+        kept |= {
+            f"blocks.{index}.{name.removeprefix(prefix)}": value
+            for name, value in state.items()
+            if origin is not None and name.startswith(prefix)
+        }
     model.load_state_dict({name: value.cpu() for name, value in kept.items()}, strict=False)
     return model.eval()
 
