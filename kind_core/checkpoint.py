@@ -30,6 +30,7 @@ from kind_core.autoencoder import (
 from kind_core.checkpoint_config import CONFIG_NAME as CONFIG_NAME
 from kind_core.checkpoint_config import LEARNGENE_NAME as LEARNGENE_NAME
 from kind_core.checkpoint_config import TAILORS_NAME as TAILORS_NAME
+from kind_core.checkpoint_config import hash_learngene as hash_learngene
 from kind_core.checkpoint_config import is_checkpoint_file as is_checkpoint_file
 from kind_core.checkpoint_config import read_config as read_config  # also from here, with the rest
 from kind_core.class_ids import require_distinct
@@ -37,7 +38,7 @@ from kind_core.classes import ClassInfo
 from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError
-from kind_core.files.hashing import hash_file, hash_files
+from kind_core.files.hashing import hash_files
 from kind_core.files.staging import folder_kind, staged
 from kind_core.files.tensor_files import write_tensors
 from kind_core.files.weight_files import find_misfit
@@ -200,14 +201,6 @@ def hash_checkpoint(path: Path) -> str:
         return hash_files(files)
     except OSError as error:
         raise CheckpointError(f"cannot read {error.filename}: {error.strerror}", "copy the checkpoint again") from error
-
-
-def hash_learngene(path: Path) -> str:
-    """sha256 of a checkpoint's learngene file: tailors fit the learngene they were trained beside, and no other."""
-    try:
-        return hash_file(path / LEARNGENE_NAME)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path / LEARNGENE_NAME}: {error.strerror}") from error
 
 
 def _require_bytes(path: Path, config: ModelConfig) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kind_core.config import ModelConfig
 from kind_core.errors import CheckpointError
+from kind_core.files.hashing import hash_file
 from kind_core.files.json_files import read_json
 from kind_core.files.near_paths import suggest_path
 
@@ -23,6 +24,14 @@ def is_checkpoint_file(name: str) -> bool:
     return name in (CONFIG_NAME, LEARNGENE_NAME, *AUTOENCODER_FILES) or (
         folder == TAILORS_NAME and rest.endswith(".safetensors")
     )
+
+
+def hash_learngene(path: Path) -> str:
+    """sha256 of a checkpoint's learngene file: tailors fit the learngene they were trained beside, and no other."""
+    try:
+        return hash_file(path / LEARNGENE_NAME)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path / LEARNGENE_NAME}: {error.strerror}") from error
 
 
 def read_config(path: Path) -> ModelConfig:

@@ -47,7 +47,7 @@ def test_other_models_are_written_as_before() -> None:
         ({"guidance_scale": "3"}, "expected a scale and an interval"),
         ({"guidance_interval": [0.5]}, "expected a scale and an interval"),
         ({"guidance_interval": [0.8, 0.2]}, "guidance-interval is 0.8,0.2"),
-        ({"teacher": "x"}, "expected an object of guidance_interval, guidance_scale, steps"),
+        ({"teacher": "x"}, "expected an object of guidance_interval, guidance_scale, learngene, steps"),
         ({"steps": [8, 2]}, "steps is 4, but the model was distilled for 8, 2"),
     ],
 )

@@ -120,7 +120,12 @@ def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> 
     help="What of the student: all of it, its tailors alone beside the teacher's learngene, or new components for "
     "every class beside both [everything].",
 )
-@click.option("--accelerator-rank", type=int, help="New components in every matrix, of --train accelerator [16].")
+@click.option(
+    "--accelerator-rank",
+    type=int,
+    metavar="COMPONENTS",
+    help="New components in every matrix, of --train accelerator [16].",
+)
 @click.option("--guidance", type=float, help="Guidance to build in [the teacher's].")
 @click.option("--images", type=int, help="Training images to see [100000].")
 @click.option("--learning-rate", type=float, help="Largest step of an update [2e-4].")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from kind_core.checkpoint import hash_learngene
-from kind_core.checkpoint_config import read_config
+from kind_core.checkpoint_config import hash_learngene, read_config
 from kind_core.config import DiffusionConfig, ModelConfig
 from kind_core.errors import ConfigError
 from kind_core.samplers import FIRST_ORDER, Distillation
