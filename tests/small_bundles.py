@@ -103,7 +103,10 @@ def manifest_data(targets: Iterable[str], files: Mapping[str, str], /, **changes
 def write_manifest(folder: Path, targets: Iterable[str], /, **changes: Any) -> None:
     """Write the manifest of the files that are in `folder`."""
     files = {name: hash_file(folder / name) for name in list_files(folder)}
-    (folder / MANIFEST_NAME).write_text(json.dumps(manifest_data(targets, files, **changes)), encoding="utf-8")
+    data = manifest_data(targets, files)
+    for name, record in data["files"].items():
+        record["size_bytes"] = (folder / name).stat().st_size
+    (folder / MANIFEST_NAME).write_text(json.dumps({**data, **changes}), encoding="utf-8")
 
 
 def write_placeholders(folder: Path, **changes: Any) -> None:

@@ -158,7 +158,10 @@ def test_unknown_class_names_the_nearest(checkpoint: Path) -> None:
 
 def test_unknown_target(checkpoint: Path) -> None:
     _require_refused(
-        _export(checkpoint, target="tflite"), checkpoint, "'tflite'", "coreml, onnx, executorch, diffusers or all"
+        _export(checkpoint, target="tflite"),
+        checkpoint,
+        "'tflite'",
+        "coreml, onnx, executorch, litert, diffusers or all",
     )
 
 

@@ -84,6 +84,7 @@ def _commands(s: Path, out: Path) -> dict[str, list[tuple[object, ...]]]:
     photos = ("--data", s / "photos", "--val-data", s / "photos", "--count", 2, "--cross-count", 0)
     none = ("--inception-weights", "none", "--dinov2", "none")
     export = ("--target", "onnx", "--steps", 1, "-o", out)
+    real = ("--data", s / "photos", "--size", 16, "-o", out)
     return {
         "kind-export": [
             ("--checkpoint", s / "checkpoint", "--classes", "giant panda", *export),
@@ -104,6 +105,11 @@ def _commands(s: Path, out: Path) -> dict[str, list[tuple[object, ...]]]:
         "kind-train classifier": [("--data", s / "photos", "--size", 16, "--images", 4, "-o", out)],
         "kind-train add": [(s / "checkpoint", s / "checkpoint")],
         "kind-train convert": [(s / "checkpoint", out)],
+        "kind-train shrink": [(s / "checkpoint", out, "--construction", "auto-lg")],
+        "kind-train statistics": [
+            (*real, "--inception-weights", s / "inception.pth", "--dinov2", "none"),
+            (*real, "--inception-weights", "none", "--dinov2", s / "dinov2"),
+        ],
         "kind-train init": [
             ("--from-dit", s / "pipeline", "--learngene-rank", 8, "--tailor-rank", 2, "-o", out, "--classes", "tench"),
             ("--from-dit", s / "pickled", "--learngene-rank", 8, "--tailor-rank", 2, "-o", out),

@@ -77,6 +77,8 @@ def _commands(inputs: Path, checkpoint: Path, bundle: Path, out: Path) -> dict[s
         "init": ("kind-train", "init", "--from-dit", inputs / "dit", "--learngene-rank", 8, "--tailor-rank", 2,
                  "-o", out),
         "convert": ("kind-train", "convert", checkpoint, out),
+        "shrink": ("kind-train", "shrink", checkpoint, "--construction", "auto-lg", "-o", out),
+        "statistics": ("kind-train", "statistics", "--data", inputs / "data", "--size", 16, "-o", out),
         "imagenet-split": ("kind-train", "imagenet-split", inputs / "imagenet", out),
         "classifier": ("kind-train", "classifier", "--data", inputs / "data", "--size", 16, "-o", out),
         "evaluate": ("kind-train", "evaluate", "--checkpoint", checkpoint, "--data", inputs / "data", "--val-data",

@@ -18,8 +18,8 @@ from kind_runtimes.engines.runtime import Program, choose_runtime, open_program
 from kind_runtimes.generator import Generator, open_generator
 from small_bundles import SHAPE, SUFFIXES, eager_latents, program_specs, psnr_db
 
-# those that run a lowered program; a diffusers folder is tested where it is written
-LOWERED = tuple(name for name in ENGINES if name != "diffusers")
+# those that run a lowered program; a diffusers folder is tested where it is written, LiteRT where its extra is there
+LOWERED = tuple(name for name in ENGINES if name not in ("diffusers", "litert"))
 PACKAGES = {"onnx": "onnxruntime", "executorch": "executorch", "coreml": "coremltools"}
 THRESHOLD_DB = {"onnx": 60, "executorch": 60, "coreml": 35}
 OTHER_SYSTEMS = pytest.mark.skipif(sys.platform == "darwin", reason="Core ML itself runs here")

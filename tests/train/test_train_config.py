@@ -83,7 +83,7 @@ def test_one_class_is_not_its_letters(tmp_path: Path) -> None:
         ("val_data: 3", "val_data is 3, expected text"),
         ("classes: 3", "classes is 3, expected a list of names"),
         ("classes: [panda, 3]", "classes holds 3, expected text"),
-        ("imagse: 3", "unknown option 'imagse', expected one of base, batch_size"),
+        ("imagse: 3", "unknown option 'imagse', expected one of accelerator_rank, base, batch_size"),
         ("3: 3", "unknown option 3, expected one of"),
     ],
 )

@@ -169,7 +169,9 @@ def test_the_best_weights_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     scripted = iter([3.0, 1.0, 2.0])
     averages: list[dict[str, Tensor]] = []
 
-    def measure(self: Trainer, model: torch.nn.Module) -> float:
+    def measure(self: Trainer, model: object) -> float:
+        if not isinstance(model, torch.nn.Module):  # the mean image, with which the weights are compared
+            return 9.0
         averages.append({name: value.clone() for name, value in model.state_dict().items()})
         return next(scripted)
 

@@ -32,11 +32,10 @@ def held_stderr(
         finally:
             os.dup2(saved, 2)
             log.seek(0)
-            written = log.read()
+            written = expected.sub(b"", log.read())
             if failed and reasons is not None:
                 reasons += [found["reason"].decode(errors="replace") for found in reason.finditer(written)]
                 written = reason.sub(b"", written)
-            written = expected.sub(b"", written)
             with open(saved, "wb") as stderr:
                 stderr.write(join_lines(written.decode(errors="replace").split("\n")).encode(errors="replace"))
 

@@ -34,9 +34,11 @@ def require_survivable(what: str, file: Path, call: Callable[[], object]) -> Non
 
     What it raises is nobody's business here: who calls it next is told. A file that has not changed is tried once.
     """
+    if sys.platform != "linux" or not file.exists():
+        return
     about = file.stat()
     tried = (f"{what} {file.resolve()}", about.st_mtime_ns, about.st_size)
-    if sys.platform != "linux" or tried in _survived:
+    if tried in _survived:
         return
     with tempfile.TemporaryFile() as log:
         crash = _wait(_start(call, log))
