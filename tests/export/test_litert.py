@@ -86,7 +86,7 @@ def test_every_node_is_free_of_what_a_gpu_cannot_take(litert: Export, options: t
 
 
 def test_the_gates_of_a_step_without_guidance_are_all_that_a_gpu_leaves(litert: Export) -> None:
-    """The converter drops the axis of a batch of one before a block's gates, which keep it: the lint tells the truth."""
+    """The converter drops the axis of a batch of one before the gates of a block, which keep it; the lint says so."""
     _, unguided, _ = lint_bundle(litert(*_INTERVAL).path)
     (finding,) = unguided.lint.findings
     assert (finding.op_type, finding.num_ops) == ("MUL", unguided.lint.num_ops - unguided.lint.num_free)
