@@ -87,8 +87,14 @@ def test_a_checkpoint_that_is_being_written_is_finished_first(tmp_path: Path, mo
 
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_run_that_is_asked_to_stop_saves_and_goes_on_as_if_it_had_not_been(tmp_path: Path, number: int) -> None:
+def test_a_run_that_is_asked_to_stop_saves_and_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, number: int, request: pytest.FixtureRequest
+) -> None:
     photos, stopped, whole = make_photos(), tmp_path / "stopped", tmp_path / "whole"
+    before = signal.getsignal(number)
+    if before == signal.SIG_IGN:  # nohup, or a script's background: which a run obeys
+        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(number, before))
 
     def stop(progress: Progress) -> None:
         if progress.step == 2:
