@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
+from kind_core.closeness import psnr_db
 from kind_core.noise import start_noise
-from kind_export.verify.parity import psnr_db
 from kind_runtimes.engines.runtime import Arrays, Program
 from kind_runtimes.generator import Generator
 from kind_runtimes.manifest import Manifest

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from kind_core.closeness import MAX_DB, psnr_db
 from kind_core.errors import BundleError
 from kind_core.precisions import PRECISIONS
 from kind_runtimes.about import PREFIX
@@ -20,7 +21,6 @@ from kind_runtimes.manifest import Manifest
 
 GOLDEN_NAME = "golden.safetensors"
 _HINT = "they are of another model, or this engine computes wrongly; copy or export the bundle again"
-_MAX_DB = 200.0
 _PICTURE_DB = 30.0  # a decoder is held to 50 and more when it is exported
 _MARGIN_DB = 6.0  # by which another class has to be nearer, for classes that hardly differ
 _MAX_OTHERS = 16
@@ -68,7 +68,7 @@ def _check_step(file: Path, generator: Generator, target: str, own: int, starts:
     if "history" in generator.input_names:
         inputs["history"] = np.zeros_like(before)
     change = generator.run_step(inputs, 0, _golden_guidance(generator))["next_latents"] - before
-    measured = {index: _psnr_db(start[1:] - start[:1], change, None) for index, start in starts.items()}
+    measured = {index: psnr_db(start[1:] - start[:1], change) for index, start in starts.items()}
     limit = _limit_db(generator.manifest, target)
     if not measured[own] >= limit:
         raise BundleError(
@@ -87,7 +87,7 @@ def _check_step(file: Path, generator: Generator, target: str, own: int, starts:
 
 def _check_picture(file: Path, generator: Generator, latents: np.ndarray, image: np.ndarray) -> None:
     drawn, expected = generator.decode_picture(latents), to_pixels(image)
-    measured = _psnr_db(expected, drawn, 255.0) if drawn.shape == expected.shape else -_MAX_DB
+    measured = psnr_db(expected, drawn, 255.0) if drawn.shape == expected.shape else -MAX_DB
     if not measured >= _PICTURE_DB:
         raise BundleError(
             f"{file} and the programs do not belong together: a decoded picture is at {measured:.1f} dB, expected "
@@ -110,14 +110,3 @@ def _limit_db(manifest: Manifest, target: str) -> float:
     gate = manifest.data["targets"][target]["parity"]["threshold_db"]
     rows = [one for one in PRECISIONS.values() if one.trajectory_db == gate]
     return min(one.update_db for one in rows or PRECISIONS.values())
-
-
-def _psnr_db(expected: np.ndarray, actual: np.ndarray, peak: float | None) -> float:
-    """With the range of `expected` as peak where none is given; 200 for equality, -200 for what is not finite."""
-    if not np.isfinite(actual).all():
-        return -_MAX_DB
-    error = float(np.sqrt(np.mean((expected.astype(np.float64) - actual) ** 2)))
-    peak = float(np.ptp(expected)) if peak is None else peak
-    if error == 0:
-        return _MAX_DB
-    return max(-_MAX_DB, 20 * float(np.log10(peak / error))) if peak else -_MAX_DB

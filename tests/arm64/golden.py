@@ -17,18 +17,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
+from kind_core.closeness import MAX_DB, psnr_db
 from kind_core.precisions import PRECISIONS
 from kind_runtimes.bundle import read_manifest
 from kind_runtimes.generator import Generator, open_generator
-
-
-def psnr_db(expected: np.ndarray, actual: np.ndarray, peak: float | None = None) -> float:
-    """200 for equality, -200 for numbers that are not finite; latents have no other peak than their own range."""
-    if not np.isfinite(actual).all():
-        return -200.0
-    error = float(np.sqrt(np.mean((expected.astype(np.float64) - actual) ** 2)))
-    peak = float(expected.max() - expected.min()) if peak is None else peak
-    return 200.0 if error == 0 else 20 * float(np.log10(peak / error))
 
 
 def hold_trajectories(generator: Generator, golden: dict[str, np.ndarray]) -> Iterator[tuple[str, float]]:
@@ -54,7 +46,7 @@ def check(bundle: Path, runtime: str) -> bool:
     generator = open_generator(bundle, manifest, runtime)
     worst: dict[str, float] = {}
     for what, db in hold_trajectories(generator, load_file(bundle / "golden.safetensors")):
-        worst[what] = min(db, worst.get(what, 200.0))
+        worst[what] = min(db, worst.get(what, MAX_DB))
     precision = PRECISIONS[manifest.target(runtime).precision]
     gates = {"trajectory": precision.trajectory_db, "step": precision.step_db, "picture": 35.0}
     words = ", ".join(f"{what} {db:.1f} dB (gate {gates[what]:g})" for what, db in worst.items())

@@ -20,7 +20,7 @@ from typing import Any
 
 from safetensors.numpy import load_file
 
-from kind_export.verify.parity import psnr_db
+from kind_core.closeness import psnr_db
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.engine_versions import VERSIONS
 from kind_runtimes.generator import open_generator

@@ -15,11 +15,11 @@ from diffusers.pipelines.dit import pipeline_dit
 from safetensors.torch import load_file
 
 from diffusers_folders import LABELS, evil_pickle, random_transformer, write_pipeline
+from kind_core.closeness import psnr_db
 from kind_core.diffusers.folder import load_diffusers
 from kind_core.noise import start_noise
 from kind_core.schedule import make_scheduler
 from kind_export.cli import main
-from kind_export.verify.parity import psnr_db
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.engines.diffusers import open_pipeline
 from kind_runtimes.generator import open_generator

@@ -12,6 +12,7 @@ import torch
 
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.classes import ClassInfo
+from kind_core.closeness import psnr_db
 from kind_core.config import DiffusionConfig
 from kind_core.errors import BundleError, ConfigError, VerificationError
 from kind_core.samplers import Sampling
@@ -25,7 +26,6 @@ from kind_export.rewrites.compose_gates import compose_gates
 from kind_export.rewrites.pick_class import pick_class
 from kind_export.targets import class_functions
 from kind_export.targets.class_functions import ClassStep, name_functions
-from kind_export.verify.parity import psnr_db
 from kind_export.verify.reference import Reference
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.engines.coreml import EvaluatedProgram

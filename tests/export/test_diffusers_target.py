@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from kind_bench.measure.cases import BenchRequest, measure_bundle
 from kind_core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from kind_core.classes import ClassInfo
+from kind_core.closeness import psnr_db
 from kind_core.config import AutoencoderConfig, ModelConfig
 from kind_core.errors import ConfigError, KindError, TargetError, VerificationError
 from kind_core.noise import start_noise
@@ -30,7 +31,6 @@ from kind_export.pipeline import export_bundle
 from kind_export.request import ExportRequest, parse_targets
 from kind_export.targets.diffusers.write import write_pipeline
 from kind_export.verify.gates import Verifier
-from kind_export.verify.parity import psnr_db
 from kind_export.verify.pipeline import check_pipeline
 from kind_export.verify.reference import Reference
 from kind_runtimes.bundle import open_bundle

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kind_bench.measure.executorch_trace import profile_delegation
+from kind_core.closeness import psnr_db
 from kind_core.dit import KindDiT
 from kind_core.errors import BundleError, ExportError
 from kind_core.precisions import PrecisionName
@@ -25,7 +26,6 @@ from kind_export.targets.executorch import lower as executorch
 from kind_export.targets.executorch.quantization import GROUP_SIZE, pad_for_groups, quantize
 from kind_export.targets.programs import make_step
 from kind_export.targets.target import Lowering, TargetOptions
-from kind_export.verify.parity import psnr_db
 from kind_runtimes.engines.executorch import open_program
 from kind_runtimes.manifest import ProgramSpec, TensorSpec
 from tiny import tiny_config, tiny_model, tiny_model_config

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kind_core.checkpoint import load_checkpoint, read_config
 from kind_core.classes import resolve_classes
+from kind_core.closeness import psnr_db
 from kind_core.config import DiffusionConfig
 from kind_core.precisions import PRECISIONS
 from kind_core.samplers import Sampling
@@ -21,7 +22,6 @@ from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.rewrites.bake_conditioning import bake_conditioning
 from kind_export.rewrites.compose_gates import compose_gates
 from kind_export.rewrites.factor_modulations import MIN_ERROR_DB, factor_modulations, factor_table, modulations
-from kind_export.verify.parity import psnr_db
 from kind_export.verify.reference import Reference
 from kind_samples import sample_checkpoint
 from tiny import tiny_config, tiny_model

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from diffusers import DiTTransformer2DModel, DPMSolverMultistepScheduler
 
 from diffusers_folders import write_folder
+from kind_core.closeness import psnr_db
 from kind_core.diffusers.folder import read_diffusers_config
 from kind_core.noise import start_noise
 from kind_core.schedule import make_scheduler
 from kind_export.cli import main
-from kind_export.verify.parity import psnr_db
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.generator import open_generator
 

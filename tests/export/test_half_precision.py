@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from every_target import EVERY_TARGET
 from kind_core.checkpoint import Checkpoint
+from kind_core.closeness import psnr_db
 from kind_core.errors import VerificationError
 from kind_core.precisions import PRECISIONS
 from kind_core.samplers import Sampling
@@ -22,7 +23,6 @@ from kind_export.cli import main
 from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.targets.programs import make_step
 from kind_export.targets.target import TargetOptions, load_target
-from kind_export.verify.parity import psnr_db
 from kind_export.verify.reference import Reference
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.engines.onnx import open_program

@@ -19,10 +19,10 @@ from kind_bench.cli import main as bench
 from kind_bench.counting import count_bundle, count_program
 from kind_bench.lint import lint, lint_program
 from kind_bench.linting import lint_bundle
+from kind_core.closeness import psnr_db
 from kind_core.precisions import PRECISIONS
 from kind_export.compact.step import GraphStyle
 from kind_export.targets.target import load_target
-from kind_export.verify.parity import psnr_db
 from kind_runtimes.bundle import Bundle
 from kind_runtimes.cli import main as run
 from kind_runtimes.engines.runtime import describe_file

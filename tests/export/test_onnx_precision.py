@@ -10,6 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto
 
+from kind_core.closeness import psnr_db
 from kind_core.errors import ExportError
 from kind_core.precisions import PrecisionName
 from kind_core.schedule import read_sampler_table
@@ -18,7 +19,6 @@ from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.targets.onnx.quantization import find_products
 from kind_export.targets.programs import make_step
 from kind_export.targets.target import Lowering, TargetOptions, load_target
-from kind_export.verify.parity import psnr_db
 from kind_runtimes.engines.onnx import open_program
 from kind_runtimes.manifest import ProgramSpec
 from tiny import tiny_config, tiny_model, tiny_model_config

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
+from kind_core.closeness import psnr_db
 from kind_core.errors import BundleError, ConfigError, VerificationError
 from kind_core.samplers import Sampling
 from kind_export.cli import main as kind_export
@@ -30,7 +31,6 @@ from kind_export.rewrites.detach_classes import DetachedClass
 from kind_export.targets.programs import make_step
 from kind_export.targets.target import TargetOptions, load_target
 from kind_export.verify.gates import Verifier
-from kind_export.verify.parity import psnr_db
 from kind_export.verify.reference import Reference
 from kind_runtimes.bundle import Bundle, open_bundle
 from kind_runtimes.cli import main as kind_run

@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
+from kind_core.closeness import psnr_db
 from kind_core.config import TrainingRecord
 from kind_core.files.hashing import hash_file
 from kind_core.noise import start_noise
@@ -24,7 +25,6 @@ from kind_core.precisions import PRECISIONS
 from kind_core.samplers import Sampling
 from kind_export.cli import main
 from kind_export.request import TARGETS
-from kind_export.verify.parity import psnr_db
 from kind_export.verify.reference import Reference
 from kind_runtimes.bundle import Bundle, list_files, open_bundle
 from kind_runtimes.engine_versions import VERSIONS

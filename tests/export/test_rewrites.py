@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kind_core.closeness import psnr_db
 from kind_core.config import DiffusionConfig, DiTConfig
 from kind_core.errors import ConfigError
 from kind_core.noise import start_noise
@@ -26,7 +27,6 @@ from kind_export.rewrites.drop_sigma import drop_sigma
 from kind_export.rewrites.fold_scales import fold_scales
 from kind_export.rewrites.join_qkv import join_qkv
 from kind_export.rewrites.merge_tailor import merge_tailor
-from kind_export.verify.parity import psnr_db
 from tiny import tiny_config, tiny_model
 
 STEPS = 4

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
+from kind_core.closeness import psnr_db
 from kind_core.errors import ClassNameError, ConfigError, TargetError, VerificationError
 from kind_core.noise import start_noise
 from kind_core.precisions import PRECISIONS
@@ -19,7 +20,6 @@ from kind_core.samplers import Sampling
 from kind_core.sampling import sample_trajectory
 from kind_export.pipeline import ExportResult, export_bundle
 from kind_export.request import TARGETS, ExportRequest
-from kind_export.verify.parity import psnr_db
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import check_schema

@@ -17,6 +17,7 @@ import torch
 from kind_bench.counting.work import ProgramWork
 from kind_bench.forecasting.devices import Device
 from kind_bench.forecasting.forecast import forecast
+from kind_core.closeness import psnr_db
 from kind_core.errors import BudgetError
 from kind_core.precisions import APPROXIMATE, PRECISIONS, PrecisionName
 from kind_core.samplers import Sampling
@@ -33,7 +34,6 @@ from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.rewrites.factor_modulations import table_error_db
 from kind_export.targets.programs import make_decode, make_step
 from kind_export.targets.target import Lowering, TargetOptions, load_target
-from kind_export.verify.parity import psnr_db
 from kind_export.verify.reference import Reference, Trajectory
 from kind_runtimes.manifest import Manifest
 

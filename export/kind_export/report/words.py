@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kind_core.closeness import MAX_DB
 from kind_core.config import TrainingRecord
-from kind_export.verify.parity import MAX_DB
 
 _SPACE = "\u00a0"  # a figure and its unit stay on one line
 _BUSY = 1.1  # of the CPUs: an export alone does not load them more

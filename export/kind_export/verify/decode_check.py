@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from kind_core.closeness import MAX_DB
 from kind_core.errors import VerificationError
 from kind_core.precisions import EXACT, PRECISIONS
 from kind_export.compact.decode import DECODE_GAINS
-from kind_export.verify.parity import MAX_DB, Gate
+from kind_export.verify.parity import Gate
 from kind_export.verify.reference import Reference, Trajectory
 from kind_runtimes.generator import Generator
 from kind_runtimes.manifest import TargetSpec

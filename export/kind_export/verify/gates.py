@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from kind_core.closeness import MAX_DB
 from kind_core.errors import VerificationError
 from kind_core.precisions import APPROXIMATE, EXACT, PRECISIONS
 from kind_export.target_rows import TARGET_ROWS
 from kind_export.verify.decode_check import check_decode, decode_threshold_db
-from kind_export.verify.parity import GRAPH_DB, LINE_DB, MAX_DB, MIN_SLOPE, ROUNDED_LINE_DB, Gate, Parity, worst_of
+from kind_export.verify.parity import GRAPH_DB, LINE_DB, MIN_SLOPE, ROUNDED_LINE_DB, Gate, Parity, worst_of
 from kind_export.verify.probes import Probe, line_scales, make_probes, middle_guided, tried_scales
 from kind_export.verify.reference import Reference, Trajectory
 from kind_export.verify.saved_step import SavedStep

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from kind_core.closeness import MAX_DB, psnr_db
 from kind_core.errors import VerificationError
 from kind_export.verify.reference import Reference
 
@@ -20,7 +20,6 @@ GRAPH_DB = 50.0
 LINE_DB = 60.0
 ROUNDED_LINE_DB = 15.0
 MIN_SLOPE = 1e-4
-MAX_DB = 200.0
 
 
 class ShortfallError(VerificationError):
@@ -61,20 +60,6 @@ class Parity:
             if rounded[name] is None:
                 del rounded[name]
         return rounded | {"step_indices": list(self.step_indices), "guidance_scales": list(self.guidance_scales)}
-
-
-def psnr_db(reference: np.ndarray, actual: np.ndarray, peak: float | None = None) -> float:
-    """Peak signal-to-noise ratio; 200 for equality, -200 for NaN.
-
-    `peak` is the known range, 1 of a picture; without one it is the reference's own, as latents have no other.
-    """
-    if not np.isfinite(actual).all():
-        return -MAX_DB
-    peak = float(reference.max() - reference.min()) if peak is None else peak
-    error = float(np.sqrt(np.mean((reference.astype(np.float64) - actual) ** 2)))
-    if error == 0:
-        return MAX_DB
-    return max(-MAX_DB, min(MAX_DB, 20 * math.log10(peak / error))) if peak else -MAX_DB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kind_core import precisions
+from kind_core.closeness import MAX_DB, psnr_db
 from kind_core.errors import VerificationError
 from kind_core.precisions import PrecisionName
 from kind_export.targets.diffusers.write import NAME
-from kind_export.verify.parity import MAX_DB, psnr_db
 from kind_export.verify.reference import Reference, Trajectory
 
 
