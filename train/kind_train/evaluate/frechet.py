@@ -7,6 +7,7 @@ the nearest training photo (`neighbours`), because a model that copies its photo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from kind_train.evaluate.neighbours import require_disjoint
 
 Rows = NDArray[np.floating[Any]]
 Counts = NDArray[np.integer[Any]]
+Draw = Callable[[int], Counts]  # how often each of so many rows counts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,18 +67,13 @@ def compare_frechet(
     if num_replicates < 1 or not 0 < level < 1:
         raise ValueError(f"num_replicates is {num_replicates}, level {level}, expected > 0 and in (0, 1)")
     a, b = subsample_equal(a, b, n=n, seed=seed)
-    distance = frechet_distance(a, b)
-    replicates = _bootstrap(a.astype(np.float64), b.astype(np.float64), num_replicates, seed)
-    low, high = shift_interval(distance, replicates, level)
-    return FrechetComparison(
-        distance=distance,
-        low=max(0.0, low),
-        high=high,
-        n=len(a),
-        level=level,
-        num_replicates=num_replicates,
-        seed=seed,
-    )
+    _check_rows(a, b)
+    fitted_a, fitted_b = a.astype(np.float64), b.astype(np.float64)
+
+    def measure(draw: Draw) -> float:
+        return _distance(fitted_a, fitted_b, draw(len(a)), draw(len(b)))
+
+    return _with_interval(measure, len(a), num_replicates, level, seed)
 
 
 def compare_with_moments(
@@ -91,25 +88,12 @@ def compare_with_moments(
     rows, root = rows.astype(np.float64), real.root()
     trace = np.trace(real.covariance)
 
-    def measure(counts: Counts) -> float:
-        mean, own = _fit(rows, counts)
+    def measure(draw: Draw) -> float:
+        mean, own = _fit(rows, draw(len(rows)))
         squared = np.sum((mean - real.mean) ** 2) + np.sum(own**2) + trace - 2 * _trace_of_root(own, root)
         return float(max(0.0, squared))
 
-    distance = measure(np.ones(len(rows), int))
-    (rng,) = np.random.default_rng(seed).spawn(1)
-    even = np.full(len(rows), 1 / len(rows))
-    replicates = np.array([measure(rng.multinomial(len(rows), even)) for _ in range(num_replicates)])
-    low, high = shift_interval(distance, replicates, level)
-    return FrechetComparison(
-        distance=distance,
-        low=max(0.0, low),
-        high=high,
-        n=len(rows),
-        level=level,
-        num_replicates=num_replicates,
-        seed=seed,
-    )
+    return _with_interval(measure, len(rows), num_replicates, level, seed)
 
 
 def shift_interval(estimate: float, replicates: NDArray[np.float64], level: float) -> tuple[float, float]:
@@ -161,14 +145,24 @@ def subsample_equal(a: Rows, b: Rows, *, n: int | None = None, seed: int = 0) ->
     return some, others
 
 
-def _bootstrap(a: Rows, b: Rows, num_replicates: int, seed: int) -> NDArray[np.float64]:
+def _with_interval(
+    measure: Callable[[Draw], float], n: int, num_replicates: int, level: float, seed: int
+) -> FrechetComparison:
+    """What `measure` finds where each row counts once, with the interval of replicates that count them by chance."""
     # Spawned, so that the replicates do not repeat the draws of the subsample made with the same seed.
     (rng,) = np.random.default_rng(seed).spawn(1)
-
-    def draw(n: int) -> Counts:
-        return rng.multinomial(n, np.full(n, 1 / n))
-
-    return np.array([_distance(a, b, draw(len(a)), draw(len(b))) for _ in range(num_replicates)])
+    distance = measure(lambda n: np.ones(n, int))
+    replicates = [measure(lambda n: rng.multinomial(n, np.full(n, 1 / n))) for _ in range(num_replicates)]
+    low, high = shift_interval(distance, np.array(replicates), level)
+    return FrechetComparison(
+        distance=distance,
+        low=max(0.0, low),
+        high=high,
+        n=n,
+        level=level,
+        num_replicates=num_replicates,
+        seed=seed,
+    )
 
 
 def _distance(a: Rows, b: Rows, counts_a: Counts, counts_b: Counts) -> float:
