@@ -84,8 +84,8 @@ class TrainingRunner:
         self.networks: tuple[FeatureNetwork, ...] = ()
         self.judge: Judge | None = None
         if scale.count:
-            self.networks = open_observers(request.classifier, request.inception_weights, request.dinov2, device)
             self.judge = open_judge(request.classifier, device)
+            self.networks = open_observers(self.judge, request.inception_weights, request.dinov2, device)
         open_folder(output, self._identity(), resume=resume)
 
     def make(self, cell: Cell) -> None:

@@ -30,11 +30,11 @@ def evaluate_against(
     statistics.require_classes(drawer.classes, real)
     statistics.require_size(drawer.size, real)
     device = str(pick_device(request.device))
-    networks = open_observers(request.classifier, request.inception_weights, request.dinov2, device)
+    judge = open_judge(request.classifier, device)
+    networks = open_observers(judge, request.inception_weights, request.dinov2, device)
     for network in networks:
         statistics.require_network(network, real)
     seen, labels = draw_and_observe(drawer, networks, request.count, on_work)
-    judge = open_judge(request.classifier, device)
     figures = {}
     for network, observed in zip(networks, seen, strict=True):
         figures[network.name] = {name: asdict(one) for name, one in compare(network, observed, statistics).items()}

@@ -11,17 +11,16 @@ from kind_core.files.staging import check_output, staged
 from kind_train.data.photo_set import stream_photos
 from kind_train.device import pick_device
 from kind_train.display import show_progress
-from kind_train.evaluate.judges import SecondJudge, open_judge
+from kind_train.evaluate.judges import Judge, SecondJudge, open_judge
 from kind_train.evaluate.networks import FeatureNetwork, open_networks
 from kind_train.evaluate.statistics import STATISTICS, collect_statistics, save_statistics
 
 
 def open_observers(
-    classifier: Path | None, inception_weights: str | None, dinov2: str | None, device: str
+    judge: Judge, inception_weights: str | None, dinov2: str | None, device: str
 ) -> tuple[FeatureNetwork, ...]:
     """The judge, then the networks of published figures whose weights are given or cached."""
-    judge = SecondJudge(open_judge(classifier, device), "judge", ())
-    return (judge, *open_networks(inception_weights, dinov2, device))
+    return (SecondJudge(judge, "judge", ()), *open_networks(inception_weights, dinov2, device))
 
 
 def run_statistics(
@@ -48,7 +47,8 @@ def run_statistics(
     photos = stream_photos(
         data, size, classes=classes, part_size=batch_size, tell=lambda line: say(console, line, style="yellow")
     )
-    networks = open_observers(classifier, inception_weights, dinov2, str(pick_device(device)))
+    chosen = str(pick_device(device))
+    networks = open_observers(open_judge(classifier, chosen), inception_weights, dinov2, chosen)
     with show_progress(console, "photos") as update:
         found = collect_statistics(photos, networks, keep=keep, seed=seed, progress=update)
     with staged(output, STATISTICS, force=force) as temporary:
