@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,19 @@ def test_rows_may_be_made_one_by_one_and_resumed(checkpoint: Path, tmp_path: Pat
             SUITE, Request(checkpoint=checkpoint, count=3, seed=1), SUITE.rows, output, scale="small", resume=True
         )
     assert (output / "cells" / "learngene.npz").read_bytes() == before
+
+
+@pytest.mark.usefixtures("painted")
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\x00" * len(b)])
+def test_a_damaged_cell_is_one_line(damage: Callable[[bytes], bytes], checkpoint: Path, tmp_path: Path) -> None:
+    request, rows = Request(checkpoint=checkpoint, count=3), SUITE.choose(("learngene",))
+    run_suite(SUITE, request, rows, tmp_path / "results", scale="small")
+    cell = tmp_path / "results" / "cells" / "learngene.npz"
+    cell.write_bytes(damage(cell.read_bytes()))
+    with pytest.raises(ResultsError, match=r"learngene\.npz is damaged: "):
+        run_suite(SUITE, request, rows, tmp_path / "results", scale="small", resume=True)
+    cell.unlink()
+    assert run_suite(SUITE, request, rows, tmp_path / "results", scale="small", resume=True)
 
 
 def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kind_core.checkpoint import hash_checkpoint, read_config
 from kind_core.classes import ClassInfo
 from kind_core.errors import ConfigError, ResultsError
@@ -20,6 +18,7 @@ from kind_core.files.json_files import read_object
 from kind_core.files.litter import is_hidden
 from kind_core.files.locking import waited_for
 from kind_core.files.staging import PART, staged
+from kind_train.benchmark.cell_files import opened_cell, write_cell
 from kind_train.benchmark.class_agnostic import Request, lacks, run_row
 from kind_train.benchmark.results import Results, Table, write_results
 from kind_train.benchmark.suite import Row, Suite
@@ -46,10 +45,8 @@ def run_suite(
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
     """Every result that the folder then holds, in the order of the suite; Inception judges where it is given."""
-    names = [row.name for row in rows]
     missing = {row.name: option for row in rows if (option := lacks(row, request)) is not None}
-    if len(missing) == len(rows):
-        raise ConfigError(f"method {names[0]!r} needs {missing[names[0]]}", "add it, or choose others with --methods")
+    require_some(missing, len(rows))
     read_config(request.checkpoint)
     judge: Judge = (
         open_judge(classifier, request.device)
@@ -64,8 +61,16 @@ def run_suite(
         elif not cell.exists():
             tell(f"{row.title} ...")
             figures, pictures, logits = run_row(row, request, judge)
-            _write_cell(cell, {"method": row.name, "title": row.title, **figures}, pictures, logits)
+            about = {"method": row.name, "title": row.title, **figures}
+            write_cell(cell, about, {"pictures": pictures, "logits": logits})
     return write_rows(suite, output, read_config(request.checkpoint).classes)
+
+
+def require_some(missing: Mapping[str, str], count: int) -> None:
+    """Raise ConfigError where none of `count` methods can be made; `missing` names the option that each lacks."""
+    if len(missing) == count:
+        name, option = next(iter(missing.items()))
+        raise ConfigError(f"method {name!r} needs {option}", "add it, or choose others with --methods")
 
 
 def open_folder(output: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
@@ -107,9 +112,9 @@ def write_rows(suite: Suite, output: Path, classes: Sequence[ClassInfo]) -> list
         cell = output / _CELLS / f"{row.name}.npz"
         if not cell.exists():
             continue
-        with np.load(cell, allow_pickle=False) as stored:
-            results.append(json.loads(str(stored["figures"])))
-            strips.append((row.name, row.title, list(stored["pictures"])))
+        with opened_cell(cell) as (figures, arrays):
+            results.append(figures)
+            strips.append((row.name, row.title, list(arrays["pictures"])))
     judges = ", ".join(sorted({result["judge"] for result in results}))
     notes = [
         f"Judged by {judges}; {len(classes)} classes; means over the pictures with 95 % intervals, the same start "
@@ -153,9 +158,3 @@ def _identity(suite: Suite, request: Request, scale: str, judge_sha256: str) -> 
     models["dense"] = "" if request.dense is None else hash_checkpoint(request.dense)
     return {"suite": suite.name, "scale": scale, **models, "data": request.data or "",
             "count": request.count, "seed": request.seed}  # fmt: skip
-
-
-def _write_cell(file: Path, figures: Mapping[str, Any], pictures: np.ndarray, logits: np.ndarray) -> None:
-    """A cell is one file, whole or not there: its figures, pictures to look at, and what the judge saw."""
-    with staged(file, PART, force=True) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, figures=json.dumps(figures), pictures=pictures, logits=logits)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kind_train.benchmark.cell_files import opened_cell
 from kind_train.benchmark.cells import Cell
 from kind_train.benchmark.results import Results, Strip, Table
 from kind_train.benchmark.suite import Arm, Scale, TrainingSuite
@@ -50,14 +50,13 @@ class Stored:
 
 def read_cell(cell: Cell, output: Path) -> Stored:
     """What `TrainingRunner.make` wrote."""
-    with np.load(cell.file(output), allow_pickle=False) as file:
-        names = [name for name in file.files if "/" in name]
-        pairs = {name: name.rpartition("/") for name in names}
+    with opened_cell(cell.file(output)) as (figures, arrays):
+        pairs = {name: name.rpartition("/") for name in arrays if "/" in name}
         return Stored(
             cell=cell,
-            figures=json.loads(str(file["figures"])),
-            pictures=file["pictures"] if "pictures" in file.files else None,
-            seen={(pair[0], pair[2]): file[name] for name, pair in pairs.items()},
+            figures=figures,
+            pictures=arrays.get("pictures"),
+            seen={(pair[0], pair[2]): arrays[name] for name, pair in pairs.items()},
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -12,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from kind_core.checkpoint import hash_checkpoint, read_config
-from kind_core.errors import ConfigError, DataError
+from kind_core.errors import DataError
 from kind_core.files.hashing import hash_file
 from kind_core.files.locking import waited_for
-from kind_core.files.staging import PART, staged
+from kind_core.files.staging import staged
+from kind_train.benchmark.cell_files import write_cell
 from kind_train.benchmark.cells import REAL, RUNS, Cell, TrainingRequest
 from kind_train.benchmark.results import write_results
-from kind_train.benchmark.runner import open_folder
+from kind_train.benchmark.runner import open_folder, require_some
 from kind_train.benchmark.stages import Made, find_method, lacks, make_checkpoint
 from kind_train.benchmark.suite import Arm, Scale, TrainingSuite
 from kind_train.benchmark.summary import read_cell, summarise
@@ -54,9 +54,7 @@ def choose_arms(arms: Sequence[Arm], request: TrainingRequest, tell: Tell) -> li
     Where none can, where a base is of the other kind, or where peft is missing.
     """
     missing = {arm.name: option for arm in arms if (option := lacks(arm, request)) is not None}
-    if len(missing) == len(arms):
-        name, option = next(iter(missing.items()))
-        raise ConfigError(f"method {name!r} needs {option}", "add it, or choose others with --methods")
+    require_some(missing, len(arms))
     kept = [arm for arm in arms if arm.name not in missing]
     for arm in arms:
         if arm.name in missing:
@@ -111,8 +109,7 @@ class TrainingRunner:
         }
         if len(points) > 1:
             about["points"] = points
-        with staged(file, PART, force=True) as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(stream, figures=json.dumps(about), **arrays)
+        write_cell(file, about, arrays)
         for folder in (self.output / RUNS / cell.name).glob(f"*/{STATE_NAME}"):
             shutil.rmtree(folder)  # the cell is whole: what its runs would go on with is not needed
 
