@@ -62,12 +62,7 @@ def run_evaluation(
             lambda what, done, total: update(done, total, what),
             tell=lambda line: say(console, line, style="yellow"),
         )
-    text = json.dumps(evaluation.to_dict(), indent=2) + "\n"
-    if output is not None:
-        with staged(output, REPORT, force=force) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    if as_json:
-        echo_lines(text)
+    if _hand_out(evaluation.to_dict(), output, force=force, as_json=as_json):
         return
     echo(f"judged by the {evaluation.judge}")
     open_console().print(_class_table(evaluation))
@@ -112,12 +107,7 @@ def run_against(
     request = EvaluationRequest(classes=classes, **options)
     with show_progress(open_console(stderr=True), "evaluating") as update:
         report = evaluate_against(request, real, lambda what, done, total: update(done, total, what))
-    text = json.dumps(report, indent=2) + "\n"
-    if output is not None:
-        with staged(output, REPORT, force=force) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    if as_json:
-        echo_lines(text)
+    if _hand_out(report, output, force=force, as_json=as_json):
         return
     table = Table(title="all classes, 95 % intervals")
     for heading in ("metric", "pictures", "n", "photos"):
@@ -133,6 +123,17 @@ def run_against(
                 str(one["n_real"] or ""),
             )
     open_console().print(table)
+
+
+def _hand_out(report: Mapping[str, Any], output: Path | None, *, force: bool, as_json: bool) -> bool:
+    """Write the report where asked; whether it was printed as JSON, so that no table is wanted."""
+    text = json.dumps(report, indent=2) + "\n"
+    if output is not None:
+        with staged(output, REPORT, force=force) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    if as_json:
+        echo_lines(text)
+    return as_json
 
 
 def _explain_classes(evaluation: Evaluation) -> Iterator[str]:
