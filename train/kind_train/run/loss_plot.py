@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from kind_core.files.staging import PART, staged
+from kind_train.axes import Axes
 from kind_train.run.run_folder import read_metrics
 
 _SIZE = (960, 480)
-_LEFT, _TOP, _RIGHT, _BOTTOM = 90, 48, 930, 420  # of the axes, in pixels
+_AXES = Axes(left=90, top=48, right=930, bottom=420)
 _COLOURS = {"training loss": "#9db7d5", "training loss, smoothed": "#1f5fa8", "held-out loss": "#c8401f"}
 _MAX_POINTS = 800
 
@@ -32,12 +33,10 @@ def draw_losses(metrics: Path, file: Path) -> None:
 
     def place(point: Point) -> Point:
         x, y = point
-        return (
-            _LEFT + (_RIGHT - _LEFT) * x / last,
-            max(_TOP, _BOTTOM - (_BOTTOM - _TOP) * (math.log(y) - math.log(low)) / (math.log(high) - math.log(low))),
-        )
+        return _AXES.place(x / last, min(1.0, math.log(y / low) / math.log(high / low)))
 
-    _draw_axes(pen, font, low, high, last, place)
+    legend = "images seen (losses on a logarithmic scale)"
+    _AXES.draw(pen, font, lambda share: low * (high / low) ** share, last, legend)
     for number, (name, curve) in enumerate(curves.items()):
         colour = _COLOURS[name]
         places = [place(point) for point in curve]
@@ -46,8 +45,8 @@ def draw_losses(metrics: Path, file: Path) -> None:
         if name == "held-out loss":
             for x, y in places:
                 pen.ellipse((x - 4, y - 4, x + 4, y + 4), colour)
-        pen.line((_LEFT + 260 * number, 24, _LEFT + 260 * number + 24, 24), colour, 4)
-        pen.text((_LEFT + 260 * number + 32, 24), name, "black", font, anchor="lm")
+        pen.line((_AXES.left + 260 * number, 24, _AXES.left + 260 * number + 24, 24), colour, 4)
+        pen.text((_AXES.left + 260 * number + 32, 24), name, "black", font, anchor="lm")
     with staged(file, PART, force=True) as temporary:
         picture.save(temporary, format="PNG")
 
@@ -75,23 +74,3 @@ def _span(values: Sequence[float]) -> Point:
     ordered = sorted(values)
     low, high = ordered[0], ordered[min(len(ordered) - 1, int(0.995 * len(ordered)))]
     return low / 1.1, max(high, low) * 1.1
-
-
-def _draw_axes(
-    pen: ImageDraw.ImageDraw,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    low: float,
-    high: float,
-    last: float,
-    place: Callable[[Point], Point],
-) -> None:
-    pen.line((_LEFT, _TOP, _LEFT, _BOTTOM, _RIGHT, _BOTTOM), "#555", 1)
-    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        value = low * (high / low) ** share
-        _, y = place((0, value))
-        pen.line((_LEFT, y, _RIGHT, y), "#e4e4e4", 1)
-        pen.text((_LEFT - 8, y), f"{value:.3g}", "#333", font, anchor="rm")
-        x, _ = place((share * last, low))
-        pen.text((x, _BOTTOM + 14), f"{share * last:,.0f}", "#333", font, anchor="mm")
-    legend = "images seen (losses on a logarithmic scale)"
-    pen.text(((_LEFT + _RIGHT) / 2, _BOTTOM + 40), legend, "#333", font, anchor="mm")
