@@ -22,6 +22,7 @@ from mkdocs.utils import get_relative_url
 _CALL = re.compile(r'^\{\{ (notebook|source|help)\("([^"]+)"(?:, "([^"]+)")?\) \}\}$', re.MULTILINE)
 _EMPTY_LINES = re.compile(r"\n\s*\n")
 _ROOT = Path(__file__).parents[1]
+_MARKUP = str.maketrans({"[": "&#91;", "*": "&#42;", "|": "&#124;"})  # what Markdown would read in a command's text
 _WORKER = "iframe-worker.js"  # of npm's iframe-worker 1.0.4, MIT: the search from a folder, without another host
 
 
@@ -76,7 +77,7 @@ def _describe_text(command: click.Command) -> list[str]:
         if is_layout:
             parts.append(f"{lines[0]}\n\n```text\n" + "\n".join(line.strip() for line in lines[1:]) + "\n```")
         else:
-            parts.append(html.escape(" ".join(lines), quote=False))
+            parts.append(_text(" ".join(lines)))
     return parts
 
 
@@ -93,7 +94,11 @@ def _code(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return html.escape(" ".join(text.split()), quote=False).replace("|", "&#124;").replace("*", "&#42;")
+    return _text(" ".join(text.split()))
+
+
+def _text(text: str) -> str:
+    return html.escape(text, quote=False).translate(_MARKUP)
 
 
 def _render_cell(cell: dict[str, Any]) -> str:
