@@ -5,9 +5,13 @@ Importing this package loads nothing heavy; torch comes with the first name that
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import lazy_loader
+
+# onnxruntime reports its use to its maker since 1.29, unless this is set before it starts; who wants that sets 0
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from kind_core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

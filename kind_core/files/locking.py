@@ -128,13 +128,22 @@ def _acquire(file: Path, path: Path) -> int:
         try:
             _require(descriptor, path, file)
             if _is_at(descriptor, file):
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, "\n".join(map(str, _describe_self())).encode())
+                _sign(descriptor, file)
                 return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its holder has just removed it
+
+
+def _sign(descriptor: int, file: Path) -> None:
+    """Name this process in the lock file that it holds; where the disk is full, the file goes."""
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, "\n".join(map(str, _describe_self())).encode())
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
 
 
 def _require(descriptor: int, path: Path, file: Path) -> None:

@@ -208,6 +208,16 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, code: int) -> N
     assert os.listdir(tmp_path) == []
 
 
+def test_a_lock_that_cannot_be_signed_on_a_full_disk_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", fail)
+    with pytest.raises(OutputError, match="the disk is full"), staged(tmp_path / "out", ANYTHING):
+        pytest.fail("nothing is begun")
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_body_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="No such file"), staged(tmp_path / "out", ANYTHING):
         pass

@@ -18,6 +18,7 @@ from random import Random
 from typing import Any
 
 from kind_core.errors import KindError
+from kind_core.files.locking import LOCK_SUFFIX
 from reliability.children import Child, Ended, Trouble, preload, run_child
 from reliability.commands import BASE, COMMANDS, Command, make_inputs, make_tiny
 from reliability.disks import SmallDisk
@@ -203,13 +204,15 @@ def collide(bench: Bench, case: Case, command: Command, folder: Path, random: Ra
     line = command.line(bench.inputs, *more)
     first = Child(command.module, line, folder, Trouble(pause_at=random.randint(1, known.events)))
     is_inside = first.wait_until_paused()
+    is_unnamed = any(not one.stat().st_size for one in folder.rglob(f".*{LOCK_SUFFIX}"))  # between lock and name
     second = run_child(command.module, line, folder)
     if is_inside:
         first.go()
     ended = first.end()
     for one in (ended, second):
         _require_one_line(one)
-    names_it = f"is being written by process {first.pid} " in second.stderr
+    who = "another process" if is_unnamed else f"process {first.pid} "
+    names_it = f"is being written by {who}" in second.stderr
     # before the first has locked its output, or after it has let it go, the second may be the one that writes
     codes = (ended.code, second.code)
     if 0 not in codes or (second.code and not names_it and "already" not in second.stderr):
@@ -288,7 +291,7 @@ def _require_one_line(ended: Ended) -> None:
 
 def _require_tidy(folder: Path, own: Sequence[str]) -> None:
     """No temporary, no lock; `own` is all that may stand in the folder, where it is given."""
-    left = [one for one in _list(folder) if one.endswith((".partial", ".kind-lock"))]
+    left = [one for one in _list(folder) if one.endswith((".partial", LOCK_SUFFIX))]
     left += [f"tmp/{one.name}" for one in (folder / "tmp").glob("*")]
     if own:
         left += [one.name for one in folder.iterdir() if one.name not in (*own, "tmp")]

@@ -1,9 +1,11 @@
-"""The import of coremltools, in a process of its own."""
+"""What the engines say and tell: the import of coremltools and onnxruntime, in processes of their own."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +56,15 @@ logging.getLogger("coremltools").warning("scikit-learn is mentioned")
 )
 def test_lines_are_told_apart(line: str, expected: bool) -> None:
     assert is_expected(line) == expected
+
+
+@pytest.mark.parametrize(("given", "becomes"), [(None, "1"), ("0", "0")])
+def test_onnxruntime_reports_to_nobody_unless_asked(tmp_path: Path, given: str | None, becomes: str) -> None:
+    """Where it reports, it leaves `.ses` in the folder of temporaries when it is loaded."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "CI")}
+    environment |= {"TMPDIR": str(tmp_path)} | ({} if given is None else {"ORT_DISABLE_TELEMETRY": given})
+    program = "import kind_runtimes.engines.onnx, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == becomes
+    if becomes == "1":
+        assert list(tmp_path.iterdir()) == []

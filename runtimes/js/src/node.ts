@@ -12,6 +12,9 @@ import { Generator, type OpenGeneratorOptions } from "./generator.js";
 import { parsePack, type Pack } from "./packs.js";
 import { UrlSource, type Bytes, type ReadOptions, type Source } from "./source.js";
 
+// onnxruntime reports its use to its maker since 1.29, unless this is set before its first session
+process.env["ORT_DISABLE_TELEMETRY"] ??= "1";
+
 export * from "./index.js";
 
 /** A bundle folder. */
