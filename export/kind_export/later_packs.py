@@ -6,7 +6,7 @@ Nothing is lowered; every pack is verified in the base's own runtimes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,11 +44,17 @@ class PacksResult:
 def export_packs(request: ExportRequest, on_stage: OnStage = lambda stage: None) -> PacksResult:
     """Write a pack a class that fits `request.base`; raises a KindError and leaves nothing behind otherwise."""
     assert request.base is not None
-    manifest = open_bundle(request.base).manifest
+    folder = request.output or request.base / PACKS_FOLDER
+    is_inside = request.base.is_dir() and folder.resolve().is_relative_to(request.base.resolve())
+    with claimed(request.base, BUNDLE) if is_inside else nullcontext():
+        return _export_packs(request, request.base, folder, on_stage)
+
+
+def _export_packs(request: ExportRequest, path: Path, folder: Path, on_stage: OnStage) -> PacksResult:
+    manifest = open_bundle(path).manifest
     source = open_source(request)
     config = source.config
     resolved = resolve_classes(request.classes, config.classes)
-    folder = request.output or request.base / PACKS_FOLDER
     files = tuple(folder / name for name in pack_names([c.info for c in resolved], _list_held(manifest, folder)))
     for file in files:
         check_output(file, PACK, force=request.force)
@@ -60,8 +66,6 @@ def export_packs(request: ExportRequest, on_stage: OnStage = lambda stage: None)
     reference = Reference(checkpoint=checkpoint, sampling=manifest.sampling)
     verifier = Verifier(reference, is_approximate="rank_truncation_error" in manifest.data.get("rewrites", {}))
     with ExitStack() as stack:
-        if folder.resolve().is_relative_to(request.base.resolve()):
-            stack.enter_context(claimed(request.base, BUNDLE))
         drafts = [stack.enter_context(staged(file, PACK, force=request.force)) for file in files]
         for draft, info, detached in zip(drafts, checkpoint.config.classes, classes, strict=True):
             write_pack(draft, info, detached, base)
@@ -69,7 +73,7 @@ def export_packs(request: ExportRequest, on_stage: OnStage = lambda stage: None)
         parities = {}
         for name, target in manifest.targets.items():
             on_stage(f"verifying {name}")
-            parities[name] = verifier.check(open_generator(request.base, manifest, name), target, packs)
+            parities[name] = verifier.check(open_generator(path, manifest, name), target, packs)
     return PacksResult(files=files, parities=parities, notes=tuple(c.note for c in resolved if c.note))
 
 
