@@ -7,10 +7,14 @@ let package = Package(
     platforms: [.iOS(.v17), .macOS(.v14)],
     products: [
         .library(name: "KindRuntime", targets: ["KindRuntime"]),
-        .executable(name: "kind-draw", targets: ["KindDraw"]),
+        .executable(name: "kind-draw", targets: ["KindDraw"])
     ],
     targets: [
-        .target(name: "KindRuntime", path: "runtimes/kind_runtimes/kits/ios/KindRuntime/Sources/KindRuntime"),
+        .target(
+            name: "KindRuntime",
+            path: "runtimes/kind_runtimes/kits/ios/KindRuntime/Sources/KindRuntime",
+            resources: [.copy("PrivacyInfo.xcprivacy")]
+        ),
         .executableTarget(
             name: "KindDraw",
             dependencies: ["KindRuntime"],

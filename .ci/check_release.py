@@ -9,13 +9,23 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+_KITS = Path("runtimes/kind_runtimes/kits")
+# The file of each kit that says its version in what it measures, and how.
+_KIT_VERSIONS = {
+    _KITS / "ios/KindRuntime/Sources/KindRuntime/Benchmark.swift": r'"KindRuntime ([\d.]+)"',
+    _KITS / "android/kind-runtime/src/main/kotlin/dev/kind/runtime/Benchmark.kt": r'"kind-runtime ([\d.]+)"',
+}
 
 
 def read_versions() -> dict[str, str]:
     """Each file that names a version of its own, and which."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     npm = json.loads((ROOT / "runtimes/js/package.json").read_text(encoding="utf-8"))
-    return {"pyproject.toml": project["version"], "runtimes/js/package.json": npm["version"]}
+    found = {"pyproject.toml": project["version"], "runtimes/js/package.json": npm["version"]}
+    for file, pattern in _KIT_VERSIONS.items():
+        said = re.search(pattern, (ROOT / file).read_text(encoding="utf-8"))
+        found[file.as_posix()] = said[1] if said else "nothing"
+    return found
 
 
 def read_notes(version: str) -> str:

@@ -1,6 +1,6 @@
 """The kits do as Python does: their vectors are what Python draws now, and their own tests pass where a compiler is.
 
-Kotlin: `npm install kotlin-compiler`, Debian's `libandroid-json-java` and `junit4`. Swift: swift.org's or Debian's.
+Kotlin: `npm install kotlin-compiler`, Debian's `libandroid-json-java` and `junit4`. Swift: `test_swift_kit.py`.
 """
 
 from __future__ import annotations
@@ -71,31 +71,6 @@ def test_kotlin_kit_passes_its_tests(tmp_path: Path) -> None:
     classes = [f"dev.kind.runtime.{name}" for name in names]
     output = _run(["java", "-cp", everything, "org.junit.runner.JUnitCore", *classes])
     assert re.search(r"OK \(\d+ tests\)", output), output
-
-
-@pytest.fixture(name="swift")
-def find_swift() -> str:
-    swift = shutil.which("swift")
-    # OpenStack's client has the same name
-    if swift is None or "Swift version" not in _run([swift, "--version"]):
-        pytest.skip("no Swift toolchain on PATH")
-    return swift
-
-
-@pytest.mark.slow
-def test_swift_kit_has_no_data_race_that_swift_6_refuses(swift: str, tmp_path: Path) -> None:
-    strict = ["-Xswiftc", "-strict-concurrency=complete"]
-    package = kit_folder("ios") / "KindRuntime"
-    output = _run([swift, "build", "--package-path", package, "--scratch-path", tmp_path / "build", *strict])
-    assert "Compiling" in output
-    assert not re.search(r"warning: .*(Sendable|concurrency|data race|actor|mutable state)", output), output
-
-
-@pytest.mark.slow
-def test_swift_kit_passes_its_tests(swift: str, tmp_path: Path) -> None:
-    package = kit_folder("ios") / "KindRuntime"
-    output = _run([swift, "test", "--package-path", package, "--scratch-path", tmp_path / "build"])
-    assert re.search(r"Executed [1-9]\d* tests, with 0 failures", output), output
 
 
 def _run(command: list[str | Path]) -> str:

@@ -15,7 +15,8 @@ let package = Package(
             appIcon: .asset("AppIcon"),
             accentColor: .presetColor(.green),
             supportedDeviceFamilies: [.phone, .pad],
-            supportedInterfaceOrientations: [.portrait, .landscapeLeft, .landscapeRight]
+            supportedInterfaceOrientations: [.portrait, .landscapeLeft, .landscapeRight],
+            additionalInfoPlistContentFilePath: "Info.plist"
         )
     ],
     dependencies: [

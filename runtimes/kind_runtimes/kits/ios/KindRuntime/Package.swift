@@ -6,10 +6,10 @@ let package = Package(
     platforms: [.iOS(.v17), .macOS(.v14)],
     products: [
         .library(name: "KindRuntime", targets: ["KindRuntime"]),
-        .executable(name: "kind-draw", targets: ["KindDraw"]),
+        .executable(name: "kind-draw", targets: ["KindDraw"])
     ],
     targets: [
-        .target(name: "KindRuntime"),
+        .target(name: "KindRuntime", resources: [.copy("PrivacyInfo.xcprivacy")]),
         .executableTarget(name: "KindDraw", dependencies: ["KindRuntime"]),
         .testTarget(
             name: "KindRuntimeTests",

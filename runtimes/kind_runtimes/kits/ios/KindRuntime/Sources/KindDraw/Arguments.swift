@@ -3,7 +3,7 @@ import KindRuntime
 /// What `kind-draw` was asked for.
 struct Arguments: Equatable, Sendable {
     static let usage = """
-        kind-draw BUNDLE [--class NAME] [--pack FILE] [--seed N] [--guidance SCALE] [-o PICTURE.png] [--force], \
+        kind-draw BUNDLE [--class NAME | --pack FILE] [--seed N] [--guidance SCALE] [-o PICTURE.png] [--force], \
         or kind-draw BUNDLE --measure RESULTS.json [--force]
         """
 
@@ -16,11 +16,14 @@ struct Arguments: Equatable, Sendable {
     /// Where measured times go, in place of a picture.
     var results: String?
     var isForced = false
+    var wantsHelp = false
 
     init(_ words: [String]) throws {
-        var rest = words[...]
+        var (rest, options): (ArraySlice<String>, [String]) = (words[...], [])
         while let word = rest.popFirst() {
+            if word.hasPrefix("-") { options.append(word) }
             switch word {
+            case "-h", "--help": wantsHelp = true
             case "--class": className = try Self.value(of: word, from: &rest)
             case "--pack": pack = try Self.value(of: word, from: &rest)
             case "--seed": seed = try Self.number(UInt64.self, of: word, from: &rest)
@@ -35,7 +38,13 @@ struct Arguments: Equatable, Sendable {
                 bundle = word
             }
         }
-        guard !bundle.isEmpty else { throw KindError("no bundle was given", hint: Self.usage) }
+        guard !bundle.isEmpty || wantsHelp else { throw KindError("no bundle was given", hint: Self.usage) }
+        guard className == nil || pack == nil else {
+            throw KindError("both --class and --pack were given", hint: "A base draws packs, other bundles classes.")
+        }
+        if results != nil, let other = options.first(where: { !["--measure", "--force"].contains($0) }) {
+            throw KindError("\(other) does not go with --measure, which draws no picture", hint: Self.usage)
+        }
     }
 
     private static func value(of option: String, from rest: inout ArraySlice<String>) throws -> String {

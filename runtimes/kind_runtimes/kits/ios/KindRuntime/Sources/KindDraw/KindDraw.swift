@@ -1,17 +1,19 @@
 import Foundation
 import KindRuntime
 
-#if os(macOS)
+#if canImport(ImageIO)
 import ImageIO
 import UniformTypeIdentifiers
 #endif
 
-/// `kind-draw` for macOS: a picture of a bundle as a PNG file, or its times as `kind-bench import` reads them.
+/// `kind-draw`, for macOS: a picture of a bundle as a PNG file, or its times as `kind-bench import` reads them.
 @main
 struct KindDraw {
     static func main() async {
         do {
-            try await run(Arguments(Array(ProcessInfo.processInfo.arguments.dropFirst())))
+            let arguments = try Arguments(Array(ProcessInfo.processInfo.arguments.dropFirst()))
+            if arguments.wantsHelp { return print(Arguments.usage) }
+            try await run(arguments)
         } catch let error as KindError {
             fail("error: \(error.message)\nhint: \(error.hint)\n")
         } catch {
@@ -24,7 +26,7 @@ struct KindDraw {
         exit(1)
     }
 
-    #if os(macOS)
+    #if canImport(ImageIO)
     private static func run(_ arguments: Arguments) async throws {
         let bundle = try KindBundle(contentsOf: URL(fileURLWithPath: arguments.bundle))
         if let results = arguments.results {
@@ -42,15 +44,16 @@ struct KindDraw {
 
     private static func start(_ generator: KindGenerator, _ arguments: Arguments) throws -> Generation {
         let manifest = generator.manifest
-        if manifest.packBase != nil {
+        let (seed, guidance) = (arguments.seed, arguments.guidance)
+        if manifest.packBase != nil || arguments.pack != nil, arguments.className == nil {
             let pack = try arguments.pack.map { try Pack(contentsOf: URL(fileURLWithPath: $0)) }
-            return try generator.generate(pack: pack, seed: arguments.seed, guidance: arguments.guidance, previewEvery: 0)
+            return try generator.generate(pack: pack, seed: seed, guidance: guidance, previewEvery: 0)
         }
         guard let name = arguments.className ?? (manifest.classes.count == 1 ? manifest.classes[0].id : nil) else {
             let held = manifest.classes.map(\.name).joined(separator: ", ")
             throw KindError("no class was asked for", hint: "Add --class: the bundle holds \(held).")
         }
-        return try generator.generate(class: name, seed: arguments.seed, guidance: arguments.guidance, previewEvery: 0)
+        return try generator.generate(class: name, seed: seed, guidance: guidance, previewEvery: 0)
     }
 
     /// The file at a path where nothing may be lost.

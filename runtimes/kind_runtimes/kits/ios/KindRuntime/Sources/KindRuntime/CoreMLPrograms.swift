@@ -21,7 +21,7 @@ extension KindGenerator {
     /// Opens them on the units that are named, past the ladder: nothing is checked.
     public init(bundle: KindBundle, computeUnits: MLComputeUnits) async throws {
         let programs = try await CoreMLProvider.open(bundle, on: computeUnits)
-        self.init(manifest: bundle.manifest, programs: programs)
+        self.init(manifest: bundle.manifest, programs: programs, unit: .unchecked(computeUnits))
     }
 }
 

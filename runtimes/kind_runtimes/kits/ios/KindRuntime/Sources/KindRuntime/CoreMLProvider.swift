@@ -82,6 +82,15 @@ struct CoreMLProvider: Provider {
     }
 }
 
+extension ComputeUnit {
+    /// Of programs that were opened past the ladder: the highest of the units that Core ML may use.
+    static func unchecked(_ units: MLComputeUnits) -> ComputeUnit {
+        let kinds: [MLComputeUnits: UnitKind] = [.cpuOnly: .cpu, .cpuAndGPU: .gpu]
+        return ComputeUnit(
+            name: units.name, kind: kinds[units] ?? .npu, runtime: "coreml", isTaken: true, reason: "not checked")
+    }
+}
+
 extension MLComputeUnits {
     var name: String {
         switch self {

@@ -13,7 +13,8 @@ extension BenchmarkResults {
         let created = Date()
         let machine = Machine.current
         let ladder = Ladder(
-            manifest: bundle.manifest, golden: try bundle.checkedGolden(), peakMemoryBytes: { Machine.peakFootprintBytes })
+            manifest: bundle.manifest, golden: try bundle.checkedGolden(),
+            peakMemoryBytes: { Machine.peakFootprintBytes })
         var (checked, cases): ([ComputeUnit], [Case]) = ([], [])
         for provider in CoreMLProvider.all(of: bundle) where units.contains(provider.kind) {
             let unit = await ladder.measure(provider, steps: bundle.manifest.steps)
@@ -51,24 +52,24 @@ extension BenchmarkResults.Machine {
     static var current: Self {
         let process = ProcessInfo.processInfo
         let version = process.operatingSystemVersion
-        #if os(iOS)
-        let name = "iOS"
+        #if os(macOS)
+        let (name, processor) = ("macOS", read("machdep.cpu.brand_string"))
         #else
-        let name = "macOS"
+        let (name, processor) = ("iOS", read("hw.machine"))  // such as iPhone17,3
         #endif
         return Self(
-            system: "\(name) \(version.majorVersion).\(version.minorVersion)", processor: hardwareName,
+            system: "\(name) \(version.majorVersion).\(version.minorVersion)", processor: processor,
             numCpus: process.processorCount, memoryBytes: process.physicalMemory,
             thermalState: process.thermalState.name, lowPowerMode: process.isLowPowerModeEnabled)
     }
 
-    /// Such as `iPhone17,3`.
-    private static var hardwareName: String {
+    /// A text that the system keeps of the hardware.
+    private static func read(_ name: String) -> String {
         var size = 0
-        sysctlbyname("hw.machine", nil, &size, nil, 0)
-        var name = [CChar](repeating: 0, count: max(size, 1))
-        sysctlbyname("hw.machine", &name, &size, nil, 0)
-        return String(cString: name)
+        guard sysctlbyname(name, nil, &size, nil, 0) == 0, size > 0 else { return "unknown" }
+        var text = [UInt8](repeating: 0, count: size)
+        guard sysctlbyname(name, &text, &size, nil, 0) == 0 else { return "unknown" }
+        return String(decoding: text.prefix { $0 != 0 }, as: UTF8.self)
     }
 
     /// The most memory that this process was charged with, as the system's limit counts it.
@@ -77,7 +78,8 @@ extension BenchmarkResults.Machine {
         var count = mach_msg_type_number_t(MemoryLayout<task_vm_info_data_t>.size / MemoryLayout<integer_t>.size)
         let status = withUnsafeMutablePointer(to: &info) { pointer in
             pointer.withMemoryRebound(to: integer_t.self, capacity: Int(count)) {
-                task_info(mach_task_self_, task_flavor_t(TASK_VM_INFO), $0, &count)
+                // mach_task_self_ is a variable, which Swift 6 takes for shared state
+                task_info(task_self_trap(), task_flavor_t(TASK_VM_INFO), $0, &count)
             }
         }
         return status == KERN_SUCCESS ? UInt64(max(0, info.ledger_phys_footprint_peak)) : nil

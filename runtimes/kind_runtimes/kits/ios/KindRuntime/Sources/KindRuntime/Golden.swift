@@ -78,13 +78,3 @@ struct Golden: Sendable {
         return range > 0 ? min(maxDb, max(-maxDb, 20 * log10(range / error))) : -maxDb
     }
 }
-
-extension KindBundle {
-    /// The golden data; nil where the bundle brings none, as bundles of old and those cut down.
-    func golden() throws -> Golden? {
-        guard manifest.files[Golden.file] != nil,
-            let data = try? Data(contentsOf: url.appendingPathComponent(Golden.file))
-        else { return nil }
-        return try Golden(data, for: manifest)
-    }
-}

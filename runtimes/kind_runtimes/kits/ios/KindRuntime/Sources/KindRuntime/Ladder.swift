@@ -18,6 +18,7 @@ struct Ladder: Sendable {
     private static let exactDb = 60.0
     private static let halfDb = 35.0
     private static let maxAttempts = 2
+    private static let ended = "the app ended \(maxAttempts) times while it was tried"
 
     let manifest: Manifest
     /// nil where the bundle brings none: nothing can be checked, and the CPU draws.
@@ -36,7 +37,8 @@ struct Ladder: Sendable {
         let rungs = order.flatMap { kind in providers.filter { $0.kind == kind && (forced ?? kind) == kind } }
         guard let last = rungs.last else {
             let held = providers.map(\.kind.rawValue).joined(separator: ", ")
-            throw KindError("there is no \(forced?.rawValue ?? "compute unit") here", hint: "This device offers \(held).")
+            throw KindError(
+                "there is no \(forced?.rawValue ?? "compute unit") here", hint: "This device offers \(held).")
         }
         guard let golden else {
             return KindGenerator(manifest: manifest, programs: try await last.open(), unit: unchecked(last))
@@ -49,6 +51,8 @@ struct Ladder: Sendable {
             }
             refused.append(unit)
         }
+        // a full disk or a damaged file is no property of a unit: the next start tries again what did not end the app
+        await notes.forget(refused.filter { $0.reason != Self.ended }.map(\.name))
         let reasons = refused.map(\.description).joined(separator: "; ")
         throw KindError(
             "no compute unit draws what the bundle's model does: \(reasons)",
@@ -71,26 +75,31 @@ struct Ladder: Sendable {
     }
 
     private func check(_ provider: any Provider, _ golden: Golden) async -> Rung {
-        if let known = await notes.unit(provider.name) {
-            guard known.isTaken else { return (known, nil) }
-            do {
-                return (known, try await limited(timeLimit) { try await provider.open() })
-            } catch {
-                return await refuse(provider, Self.describe(error))
-            }
+        let known = await notes.unit(provider.name)
+        if let known, !known.isTaken { return (known, nil) }
+        let rung: Rung
+        if await notes.attempts(provider.name) < Self.maxAttempts {
+            await notes.begin(provider.name)
+            rung =
+                if let known {
+                    await attempt(provider) { (known, try await provider.open()) }
+                } else {
+                    await climb(provider, golden, Golden.fewSteps(of: manifest))
+                }
+        } else {
+            rung = (entry(of: provider, isTaken: false, reason: Self.ended), nil)
         }
-        guard await notes.attempts(provider.name) < Self.maxAttempts else {
-            return await refuse(provider, "the app ended \(Self.maxAttempts) times while it was tried")
-        }
-        await notes.begin(provider.name)
-        let rung = await climb(provider, golden, Golden.fewSteps(of: manifest))
         await notes.put(rung.unit)
         return rung
     }
 
     private func climb(_ provider: any Provider, _ golden: Golden, _ steps: Int) async -> Rung {
+        await attempt(provider) { try await hold(provider, golden, steps) }
+    }
+
+    private func attempt(_ provider: any Provider, _ work: @escaping @Sendable () async throws -> Rung) async -> Rung {
         do {
-            return try await limited(timeLimit) { try await hold(provider, golden, steps) }
+            return try await limited(timeLimit, work)
         } catch {
             return (entry(of: provider, isTaken: false, reason: Self.describe(error)), nil)
         }
@@ -125,12 +134,6 @@ struct Ladder: Sendable {
         if !(agreement.latentsDb >= latentsDb) { return tell("latents", agreement.latentsDb, latentsDb) }
         if let db = agreement.pictureDb, !(db >= pictureDb) { return tell("a picture", db, pictureDb) }
         return nil
-    }
-
-    private func refuse(_ provider: any Provider, _ reason: String) async -> Rung {
-        let refused = entry(of: provider, isTaken: false, reason: reason)
-        await notes.put(refused)
-        return (refused, nil)
     }
 
     private static func describe(_ error: any Error) -> String {

@@ -144,7 +144,7 @@ public struct Manifest: Decodable, Sendable {
         let wanted = Self.normalize(query)
         let rules: [(ClassInfo) -> Bool] = [
             { info in ([info.id, info.fullName] + info.names).contains { Self.normalize($0) == wanted } },
-            { info in !wanted.isEmpty && info.names.contains { Self.normalize($0).hasSuffix(" \(wanted)") } },
+            { info in !wanted.isEmpty && info.names.contains { Self.normalize($0).hasSuffix(" \(wanted)") } }
         ]
         for fits in rules {
             let found = classes.indices.filter { fits(classes[$0]) }

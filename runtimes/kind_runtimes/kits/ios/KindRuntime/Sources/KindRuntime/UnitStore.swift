@@ -69,7 +69,7 @@ actor UnitNotes {
         kept.attempts[name] ?? 0
     }
 
-    /// Called before a unit is touched, so that the next start knows of it if this one ends here.
+    /// Called before a unit is opened, so that the next start knows of it if this one ends here.
     func begin(_ name: String) {
         kept.attempts[name] = attempts(name) + 1
         write()
@@ -81,9 +81,16 @@ actor UnitNotes {
         write()
     }
 
+    /// They are checked anew at the next start.
+    func forget(_ names: [String]) {
+        for name in names { kept.units[name] = nil }
+        write()
+    }
+
     private func write() {
         guard let file, let data = try? JSONEncoder().encode(kept) else { return }
-        try? FileManager.default.createDirectory(at: file.deletingLastPathComponent(), withIntermediateDirectories: true)
+        let folder = file.deletingLastPathComponent()
+        try? FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         try? data.write(to: file, options: .atomic)
     }
 }

@@ -108,6 +108,28 @@ final class LadderTests: XCTestCase {
         XCTAssertEqual(after.unit.kind, .gpu)
     }
 
+    func testUnitThatNoLongerOpensIsRefused() async throws {
+        let vector = try vectors.ladder("the NPU is right")
+        _ = try await ladder(vector, store()).open(units(vector))
+        let generator = try await ladder(vector, store()).open(units(vector, [.npu: "load", .gpu: "none"]))
+        XCTAssertEqual(generator.unit.kind, .gpu)
+        XCTAssertEqual(generator.refusedUnits.map(\.reason), ["the driver is missing"])
+    }
+
+    func testDamagedNotesAreMadeAnew() async throws {
+        let vector = try vectors.ladder("the NPU is right")
+        _ = try await ladder(vector, store()).open(units(vector))
+        let names = try FileManager.default.contentsOfDirectory(atPath: folder.path)
+        XCTAssertEqual(names.count, 1)
+        let file = folder.appendingPathComponent(names[0])
+        let text = try String(contentsOf: file, encoding: .utf8)
+        for damaged in ["", "[]", String(text.dropLast(9)), text.replacingOccurrences(of: "npu", with: "tpu")] {
+            try Data(damaged.utf8).write(to: file)
+            let generator = try await ladder(vector, store()).open(units(vector))
+            XCTAssertEqual(generator.unit.kind, .npu, damaged)
+        }
+    }
+
     func testUnitThatEndedTheAppTwiceIsNotTriedAgain() async throws {
         let vector = try vectors.ladder("the NPU is right")
         for _ in 0..<2 { await store().notes(of: "abcd").begin("toy-npu") }
@@ -117,6 +139,43 @@ final class LadderTests: XCTestCase {
         XCTAssertEqual(generator.refusedUnits.first?.reason, "the app ended 2 times while it was tried")
         let opened = await units[0].opened.value
         XCTAssertEqual(opened, 0)
+    }
+
+    func testKeptUnitThatEndsTheAppWhenItIsOpenedIsRefusedInTheEnd() async throws {
+        let vector = try vectors.ladder("the NPU is right")
+        let right = units(vector, [.gpu: "none"])
+        _ = try await ladder(vector, store()).open(right)
+        for _ in 0..<2 { await store().notes(of: "abcd").begin("toy-npu") }
+        let generator = try await ladder(vector, store()).open(right)
+        XCTAssertEqual(generator.unit.kind, .gpu)
+        XCTAssertEqual(generator.refusedUnits.first?.reason, "the app ended 2 times while it was tried")
+        let opened = await right[0].opened.value
+        XCTAssertEqual(opened, 1)
+    }
+
+    func testOneEndOfTheAppIsForgottenOnceAUnitOpens() async throws {
+        let vector = try vectors.ladder("the NPU is right")
+        for _ in 0..<4 {
+            await store().notes(of: "abcd").begin("toy-npu")
+            let generator = try await ladder(vector, store()).open(units(vector))
+            XCTAssertEqual(generator.unit.kind, .npu)
+        }
+    }
+
+    func testWhereNothingPassedAllIsTriedAgainAtTheNextStart() async throws {
+        let vector = try vectors.ladder("the NPU is right")
+        let full = units(vector, [.npu: "load", .gpu: "load", .cpu: "load"])
+        for _ in 0..<2 { await store().notes(of: "abcd").begin("toy-gpu") }
+        do {
+            _ = try await ladder(vector, store()).open(full)
+            XCTFail("nothing could be opened")
+        } catch let error as KindError {
+            XCTAssertTrue(error.message.contains("the driver is missing"), error.message)
+        }
+        let mended = units(vector, [.npu: "nan", .gpu: "none", .cpu: "none"])
+        let generator = try await ladder(vector, store()).open(mended)
+        XCTAssertEqual(generator.unit.kind, .cpu, "the GPU ended the app")
+        XCTAssertEqual(generator.refusedUnits.first?.reason, "latents that are no numbers")
     }
 
     func testForcedUnitIsTheOnlyOneAndStillChecked() async throws {

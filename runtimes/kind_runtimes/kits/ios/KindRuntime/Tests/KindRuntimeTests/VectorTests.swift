@@ -155,7 +155,7 @@ final class VectorTests: XCTestCase {
         XCTAssertEqual(json["bundle"] as? [String: String], ["name": "toy", "manifest_sha256": "ab"])
         let unit = try XCTUnwrap((json["units"] as? [[String: Any]])?.first)
         let names = [
-            "first_load_ms", "is_taken", "kind", "name", "peak_memory_bytes", "psnr_db", "runtime", "step_ms", "steps",
+            "first_load_ms", "is_taken", "kind", "name", "peak_memory_bytes", "psnr_db", "runtime", "step_ms", "steps"
         ]
         XCTAssertEqual(unit.keys.sorted(), names)
         let measured = try XCTUnwrap((json["cases"] as? [[String: Any]])?.first)

@@ -53,6 +53,8 @@ internal class Ladder(
             if (programs != null) return KindGenerator(manifest, programs, unit, refused)
             refused += unit
         }
+        // a full disk or a damaged file is no property of a unit: the next start tries again what did not end the app
+        notes.forget(refused.filter { it.reason != ENDED }.map { it.name })
         throw KindException(
             "no compute unit draws what the bundle's model does: ${refused.joinToString("; ")}",
             "Export the bundle again; kind-run says whether its programs are right elsewhere.",
@@ -78,22 +80,24 @@ internal class Ladder(
     private fun check(provider: Provider): Pair<ComputeUnit, Programs?> {
         val known = notes[provider.name]
         if (known != null && !known.isTaken) return known to null
-        if (known != null) {
-            val opened = runCatching { limit(provider::open, Programs::close) }
-            opened.onSuccess { return known to it }
-            return refuse(provider, opened.exceptionOrNull()) to null
+        val rung = when {
+            notes.attempts(provider.name) >= MAX_ATTEMPTS -> refused(provider, ENDED) to null
+            else -> {
+                notes.begin(provider.name)
+                if (known != null) attempt(provider) { known to provider.open() }
+                else climb(provider, checkNotNull(golden), Golden.fewSteps(manifest))
+            }
         }
-        if (notes.attempts(provider.name) >= MAX_ATTEMPTS) {
-            return refuse(provider, "the app ended $MAX_ATTEMPTS times while it was tried") to null
-        }
-        notes.begin(provider.name)
-        return climb(provider, checkNotNull(golden), Golden.fewSteps(manifest)).also { notes.put(it.first) }
+        return rung.also { notes.put(it.first) }
     }
 
-    private fun climb(provider: Provider, golden: Golden, steps: Int): Pair<ComputeUnit, Programs?> = try {
-        limit({ hold(provider, golden, steps) }) { it.second?.close() }
+    private fun climb(provider: Provider, golden: Golden, steps: Int) =
+        attempt(provider) { hold(provider, golden, steps) }
+
+    private fun attempt(provider: Provider, work: () -> Pair<ComputeUnit, Programs?>): Pair<ComputeUnit, Programs?> = try {
+        limit(work) { it.second?.close() }
     } catch (error: Throwable) { // a driver's library that is not there is an Error
-        ComputeUnit(provider.name, provider.kind, provider.target, isTaken = false, reason = describe(error)) to null
+        refused(provider, describe(error)) to null
     }
 
     private fun hold(provider: Provider, golden: Golden, steps: Int): Pair<ComputeUnit, Programs?> {
@@ -130,12 +134,10 @@ internal class Ladder(
         }
     }
 
-    private fun refuse(provider: Provider, error: Throwable?) = refuse(provider, describe(error))
+    private fun refused(provider: Provider, reason: String) =
+        ComputeUnit(provider.name, provider.kind, provider.target, isTaken = false, reason = reason)
 
-    private fun refuse(provider: Provider, reason: String) =
-        ComputeUnit(provider.name, provider.kind, provider.target, isTaken = false, reason = reason).also(notes::put)
-
-    private fun describe(error: Throwable?) = error?.message ?: error?.javaClass?.simpleName ?: "it does not open"
+    private fun describe(error: Throwable) = error.message ?: error.javaClass.simpleName
 
     /** Runs [work] in a thread that is left behind when it does not end in time; what it opens then is [dropped]. */
     private fun <T> limit(work: () -> T, dropped: (T) -> Unit): T {
@@ -158,5 +160,6 @@ internal class Ladder(
         const val EXACT_DB = 60.0
         const val HALF_DB = 35.0
         const val MAX_ATTEMPTS = 2
+        const val ENDED = "the app ended $MAX_ATTEMPTS times while it was tried"
     }
 }

@@ -41,7 +41,7 @@ class UnitStore(private val folder: File, private val appVersion: String, privat
         /** How often checking a unit began and neither ended nor failed: the process died of it, or was ended. */
         fun attempts(name: String): Int = attempts[name] ?: 0
 
-        /** Called before a unit is touched, so that the next start knows of it if this one ends here. */
+        /** Called before a unit is opened, so that the next start knows of it if this one ends here. */
         fun begin(name: String) {
             attempts[name] = attempts(name) + 1
             write()
@@ -50,6 +50,12 @@ class UnitStore(private val folder: File, private val appVersion: String, privat
         fun put(unit: ComputeUnit) {
             units[unit.name] = unit
             attempts -= unit.name
+            write()
+        }
+
+        /** They are checked anew at the next start. */
+        fun forget(names: List<String>) {
+            units -= names.toSet()
             write()
         }
 

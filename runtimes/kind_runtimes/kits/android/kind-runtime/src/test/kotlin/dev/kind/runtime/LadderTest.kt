@@ -160,6 +160,38 @@ class LadderTest {
     }
 
     @Test
+    fun keptUnitThatEndsTheAppWhenItIsOpenedIsRefusedInTheEnd() {
+        val case = case("the NPU is right")
+        val right = case.units("gpu" to "none")
+        case.ladder(store()).open(right)
+        repeat(2) { store().open("ab".repeat(32)).begin("toy-npu") }
+        val generator = case.ladder(store()).open(right)
+        assertEquals(UnitKind.GPU, generator.unit.kind)
+        assertTrue("ended 2 times" in generator.refusedUnits.single().reason!!)
+        assertEquals(1, right.first().numOpened)
+    }
+
+    @Test
+    fun oneEndOfTheAppIsForgottenOnceAUnitOpens() {
+        val case = case("the NPU is right")
+        repeat(4) {
+            store().open("ab".repeat(32)).begin("toy-npu")
+            assertEquals(UnitKind.NPU, case.ladder(store()).open(case.units()).unit.kind)
+        }
+    }
+
+    @Test
+    fun whereNothingPassedAllIsTriedAgainAtTheNextStart() {
+        val case = case("the NPU is right")
+        repeat(2) { store().open("ab".repeat(32)).begin("toy-gpu") }
+        val full = case.units("npu" to "load", "gpu" to "load", "cpu" to "load")
+        assertFailsWith<KindException> { case.ladder(store()).open(full) }
+        val generator = case.ladder(store()).open(case.units("npu" to "nan", "gpu" to "none", "cpu" to "none"))
+        assertEquals(UnitKind.CPU, generator.unit.kind, "the GPU ended the app")
+        assertEquals("latents that are no numbers", generator.refusedUnits.first().reason)
+    }
+
+    @Test
     fun damagedNotesAreMadeAnew() {
         val case = case("the NPU is right")
         case.ladder(store()).open(case.units())

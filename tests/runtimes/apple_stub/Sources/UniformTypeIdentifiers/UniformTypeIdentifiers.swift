@@ -1,0 +1,4 @@
+public struct UTType: Sendable {
+    public let identifier: String
+    public static let png = UTType(identifier: "public.png")
+}
