@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -106,10 +107,9 @@ def _try(generator: Generator, kind: str, fault: str) -> dict[str, Any]:
     if fault in ("stall", "load", "step"):
         return {"kind": kind, "psnr_db": None}
     steps = few_steps(generator.manifest)
-    spoilt = Generator(
-        manifest=generator.manifest,
+    spoilt = replace(
+        generator,
         step=FaultyProgram(generator.step, fault),
-        decode=generator.decode,
         step_unguided=generator.step_unguided and FaultyProgram(generator.step_unguided, fault),
     )
     noise = start_noise(3, generator.manifest.latents_shape)

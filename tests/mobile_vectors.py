@@ -343,6 +343,9 @@ def _toy_generator(manifest: Manifest) -> Generator:
     steps = [lambda i=i: ToyProgram("step", i) for i in range(len(functions))]
     return Generator(
         manifest=manifest,
+        sampling=manifest.sampling,
+        latents_shape=manifest.latents_shape,
+        spec=programs["step"],
         step=ClassPrograms(steps) if steps else ToyProgram("step"),
         decode=ToyProgram("decode"),
         step_unguided=ToyProgram("step_unguided") if "step_unguided" in programs else None,

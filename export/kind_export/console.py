@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from rich import box
 from rich.console import Console
@@ -18,17 +18,27 @@ from rich.table import Table
 from kind_core.console import echo
 from kind_core.console.tables import PlainColumn, open_console, say
 from kind_export.asked import check_request
-from kind_export.request import ExportRequest, parse_targets
+from kind_export.request import ExportRequest
+from kind_export.stages import Stage
 
 if TYPE_CHECKING:
+    from kind_runtimes.documents.reports.document import ReportDocument
     from kind_runtimes.manifest import Manifest
+
+
+class _WrittenPack(TypedDict):
+    """A pack as `--json` prints it."""
+
+    file: str
+    size_bytes: int
+    trajectory_psnr_db: dict[str, float]
 
 
 def run_export(request: ExportRequest, *, as_json: bool) -> None:
     """Export and print the bundle's path and a summary table, or everything as JSON."""
     check_request(request)
     console = open_console(stderr=True)
-    with _progress(console, num_stages=7 + 3 * len(parse_targets(request.targets))) as show:
+    with _progress(console) as show:
         from kind_export.pipeline import export_bundle
 
         result = export_bundle(request, show)
@@ -75,13 +85,13 @@ def run_packs(request: ExportRequest, *, as_json: bool) -> None:
     """Write packs for an existing base and print a line for each, or everything as JSON."""
     check_request(request)
     console = open_console(stderr=True)
-    with _progress(console, num_stages=6) as show:
+    with _progress(console) as show:
         from kind_export.later_packs import export_packs
 
         result = export_packs(request, show)
     for note in result.notes:
         say(console, note, style="yellow")
-    packs: list[dict[str, Any]] = [
+    packs: list[_WrittenPack] = [
         {
             "file": str(file),
             "size_bytes": file.stat().st_size,
@@ -97,7 +107,7 @@ def run_packs(request: ExportRequest, *, as_json: bool) -> None:
         echo(f"pack  {pack['file']}  {pack['size_bytes'] / 1e6:.2f} MB  {measured}")
 
 
-def _describe_choice(report: dict[str, Any]) -> Iterator[str]:
+def _describe_choice(report: ReportDocument) -> Iterator[str]:
     """How a budget was met."""
     if report["plan"] is not None:
         from kind_export.report.plan_words import describe_plan
@@ -106,7 +116,7 @@ def _describe_choice(report: dict[str, Any]) -> Iterator[str]:
         yield f"budget  {words['budget']} {words['chosen']}"
 
 
-def _describe_forecasts(report: dict[str, Any]) -> Iterator[str]:
+def _describe_forecasts(report: ReportDocument) -> Iterator[str]:
     """A line for each device and unit; always called a forecast."""
     from kind_export.report.words import format_range
     from kind_runtimes.engine_rows import ENGINES
@@ -118,15 +128,16 @@ def _describe_forecasts(report: dict[str, Any]) -> Iterator[str]:
 
 
 @contextmanager
-def _progress(console: Console, num_stages: int) -> Iterator[Callable[[str], None]]:
-    """A bar; where that is no terminal, a line a stage."""
+def _progress(console: Console) -> Iterator[Callable[[str], None]]:
+    """A bar of the stages that come; where that is no terminal, a line a stage."""
     start = time.perf_counter()
     columns = (SpinnerColumn(), PlainColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=num_stages)
+        task = bar.add_task("", total=None)  # until the stages are known, which is known once all is loaded
 
         def show(stage: str) -> None:
-            bar.update(task, description=stage, advance=1)
+            total = stage.total if isinstance(stage, Stage) else None
+            bar.update(task, description=stage, completed=getattr(stage, "number", 1) - 1, total=total)
             if not console.is_terminal:
                 say(console, f"[{time.perf_counter() - start:5.1f} s] {stage}")
 
@@ -134,7 +145,7 @@ def _progress(console: Console, num_stages: int) -> Iterator[Callable[[str], Non
         yield show
 
 
-def _summary(report: dict[str, Any]) -> Table:
+def _summary(report: ReportDocument) -> Table:
     from kind_export.report.words import describe_guidance, describe_load
 
     names = ", ".join(c["names"][0] for c in report["classes"])
@@ -145,9 +156,11 @@ def _summary(report: dict[str, Any]) -> Table:
         table.add_column(heading, justify="left" if heading == "target" else "right")
     for name, target in report["targets"].items():
         measured = target["measured"]
-        step, image = (f"{measured[key]:.1f} ms" if measured else "needs a Mac" for key in ("step_ms", "image_ms"))
+        times = (measured["step_ms"], measured["image_ms"]) if measured else ()
+        step, image = (f"{ms:.1f} ms" for ms in times) if times else ("needs a Mac",) * 2
         if measured and describe_load(report["host"]):  # the median is no fact
             step = f"{measured['step_min_ms']:.1f} to {measured['step_max_ms']:.1f} ms"
-        parity, gate = (f"{target['parity'][key]:.0f} dB" for key in ("trajectory_psnr_db", "threshold_db"))
-        table.add_row(name, target["precision"], f"{target['size_bytes'] / 1e6:.2f} MB", parity, gate, step, image)
+        parity = target["parity"]
+        decibels = (f"{db:.0f} dB" for db in (parity["trajectory_psnr_db"], parity["threshold_db"]))
+        table.add_row(name, target["precision"], f"{target['size_bytes'] / 1e6:.2f} MB", *decibels, step, image)
     return table

@@ -5,7 +5,6 @@ Nothing is lowered; every pack is verified in the base's own runtimes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from kind_export.request import ExportRequest
 from kind_export.rewrites import rewrite_base
 from kind_export.rewrites.detach_classes import DetachedClass
 from kind_export.source import open_source
+from kind_export.stages import OnStage, Stages, list_for_packs
 from kind_export.verify.gates import Verifier
 from kind_export.verify.parity import Parity
 from kind_export.verify.reference import Reference
@@ -28,8 +28,6 @@ from kind_runtimes.bundle import BUNDLE, open_bundle
 from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import PACK_SUFFIX, PACKS_FOLDER, Manifest
 from kind_runtimes.packs import PACK, read_pack, read_pack_info
-
-OnStage = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,11 +56,13 @@ def _export_packs(request: ExportRequest, path: Path, folder: Path, on_stage: On
     files = tuple(folder / name for name in pack_names([c.info for c in resolved], _list_held(manifest, folder)))
     for file in files:
         check_output(file, PACK, force=request.force)
-    on_stage("reading the checkpoint")
+    stages = Stages(on_stage)
+    stages.expect(list_for_packs(manifest.targets))
+    stages.begin("reading the checkpoint")
     checkpoint = source.load([c.index for c in resolved])
     sampler = read_sampler_table(config.diffusion, manifest.sampling.sampler, manifest.sampling.steps)
     base, classes = _detach(request, source.path, checkpoint, sampler, manifest, require_tailors(config))
-    on_stage("running the eager model")
+    stages.begin("running the eager model")
     reference = Reference(checkpoint=checkpoint, sampling=manifest.sampling)
     verifier = Verifier(reference, is_approximate="rank_truncation_error" in manifest.data.get("rewrites", {}))
     with ExitStack() as stack:
@@ -72,7 +72,7 @@ def _export_packs(request: ExportRequest, path: Path, folder: Path, on_stage: On
         packs = [read_pack(draft) for draft in drafts]
         parities = {}
         for name, target in manifest.targets.items():
-            on_stage(f"verifying {name}")
+            stages.begin(f"verifying {name}")
             parities[name] = verifier.check(open_generator(path, manifest, name), target, packs)
     return PacksResult(files=files, parities=parities, notes=tuple(c.note for c in resolved if c.note))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 from kind_core.config.checks import require_choice, require_number, require_positive
 from kind_core.errors import ConfigError
@@ -71,7 +70,7 @@ class DiffusionConfig:
                 raise ConfigError(f"{name} of a distilled model is {getattr(self, name)!r}, expected {expected!r}")
         distillation.require_steps(self.steps)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As `config.json` holds it; what came later is left out where it says nothing."""
         data = {name: value for name, value in asdict(self).items() if name not in _LATER_DIFFUSION or value}
         return data if self.distillation is None else data | {"distillation": self.distillation.to_dict()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from kind_core.config.checks import is_whole, require_number, require_positive
 from kind_core.errors import ConfigError
@@ -143,7 +142,7 @@ class DiTConfig:
         square = {f"attn.{name}": (d, d) for name in ("q", "k", "v", "o")}
         return {**square, "mlp.up": (m, d), "mlp.down": (d, m)}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As `config.json` holds it. Fields that came later are left out at their default: older programs read on."""
         later = {"mlp_norm_eps": NORM_EPS, "block_embedders": False, "end_blocks": 0}
         return {name: value for name, value in asdict(self).items() if name not in later or later[name] != value}

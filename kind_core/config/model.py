@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from kind_core.classes import ClassInfo
 from kind_core.config.checks import is_whole, require_choice, require_known, require_number, require_positive
@@ -39,7 +39,7 @@ class AutoencoderConfig:
         require_number("shift_factor", self.shift_factor)
         require_positive("downscale", self.downscale)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As `config.json` holds it, without the places of this machine; `shift_factor` came later."""
         data = asdict(self) | {"source": "autoencoder"}
         return {name: value for name, value in data.items() if name != "shift_factor" or value}
@@ -94,7 +94,7 @@ class ModelConfig:
         """The oldest that says all of it: programs that know nothing of distilled models must not draw with one."""
         return 1 if self.diffusion.distillation is None else FORMAT_VERSION
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         return {
             "format_version": self.format_version,
             "architecture": self.dit.to_dict(),
@@ -107,7 +107,7 @@ class ModelConfig:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ModelConfig:
+    def from_dict(cls, data: Mapping[str, object]) -> ModelConfig:
         """Parse `config.json`; raises CheckpointError for a newer format, ConfigError for what does not fit."""
         version = data.get("format_version")
         if not is_whole(version) or version < 1:

@@ -129,13 +129,18 @@ def parse_about(texts: Mapping[str, str]) -> dict[str, object]:
     return {name: _parse_list(found[name]) if name in _LISTS else found[name] for name in names}
 
 
-def find_disagreement(texts: Mapping[str, str], manifest: Manifest, spec: ProgramSpec) -> str | None:
+def describe_manifest(manifest: Manifest) -> About:
+    """What the programs of a bundle should say of themselves."""
+    classes = () if manifest.pack_base is not None else manifest.classes
+    return About(classes=classes, sampling=manifest.sampling)
+
+
+def find_disagreement(texts: Mapping[str, str], about: About, spec: ProgramSpec) -> str | None:
     """In what a program and the manifest that lists it contradict each other, in words; None where they agree.
 
     A program without texts says nothing. The default guidance scale is left to the manifest: any may be given.
     """
-    classes = () if manifest.pack_base is not None else manifest.classes
-    said = About(classes=classes, sampling=manifest.sampling).describe(spec.name, spec.inputs, spec.outputs)
+    said = about.describe(spec.name, spec.inputs, spec.outputs)
     is_same_program = texts.get(f"{PREFIX}program") == spec.name  # a file of several describes its first
     for name in (*_FACTS, *(("inputs", "outputs") if is_same_program else ())):
         key = f"{PREFIX}{name}"

@@ -1,125 +1,43 @@
-"""The loop that an app writes: start noise, `step` for each step index, `decode`. No scheduler is needed."""
+"""A bundle that draws: the loop over its programs, with what its manifest allows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 from kind_core.errors import BundleError, TargetError
 from kind_core.files.json_files import read_object
-from kind_core.noise import start_noise
-from kind_runtimes.about import find_disagreement
+from kind_runtimes.about import describe_manifest
 from kind_runtimes.bundle import MANIFEST_NAME
 from kind_runtimes.engine_rows import holds_code
-from kind_runtimes.engines.runtime import DEFAULT_OPTIONS, Arrays, EngineOptions, Program, engine_errors, open_program
-from kind_runtimes.manifest import Manifest, ProgramSpec, TensorSpec
-from kind_runtimes.packs import Pack, check_pack, pack_inputs
-
-OnStep = Callable[[int, int], None]
+from kind_runtimes.engines.runtime import DEFAULT_OPTIONS, EngineOptions
+from kind_runtimes.loop import Loop, OnStep, make_loop, open_programs
+from kind_runtimes.manifest import Manifest
+from kind_runtimes.packs import Pack, check_pack
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Generator:
-    """The opened programs of a bundle for one runtime.
-
-    `class_index` counts the classes that the programs hold. A base holds none: `with_pack` attaches one, which is then
-    class 0; without a pack, 0 is the learngene alone. Nothing is opened or built anew, and the base stays as it is.
-    """
+class Generator(Loop):
+    """The opened programs of a bundle for one runtime, and its manifest."""
 
     manifest: Manifest
-    step: Program
-    decode: Program | None
-    step_unguided: Program | None = None
-    pack: Pack | None = None
-    attached: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        # in the dtype of the program's inputs, once: every step takes them
-        object.__setattr__(self, "attached", pack_inputs(self.pack, self._specs))
-
-    def with_pack(self, pack: Pack) -> Generator:
+    def with_pack(self, pack: Pack) -> Self:
         """The same programs with `pack` attached; raises BundleError when it was made for another base."""
         check_pack(pack, self.manifest)
-        return replace(self, pack=pack)
-
-    def without_pack(self) -> Generator:
-        """The same programs with no class attached: the learngene alone."""
-        return replace(self, pack=None)
-
-    def latents(
-        self, class_index: int, seed: int, guidance: float | None = None, on_step: OnStep | None = None
-    ) -> np.ndarray:
-        """Latents of one picture, float32 of `manifest.latents_shape`."""
-        noise = start_noise(seed, self.manifest.latents_shape)
-        *_, latents = self.trajectory(noise, class_index, guidance, on_step)
-        return latents
+        return Loop.with_pack(self, pack)
 
     def trajectory(
         self, noise: np.ndarray, class_index: int, guidance: float | None = None, on_step: OnStep | None = None
     ) -> Iterator[np.ndarray]:
-        """The latents after each step, from start noise of unit variance."""
-        steps = self.manifest.sampling.steps
+        """The latents after each step, from start noise of unit variance; raises ConfigError for built-in guidance."""
         if guidance is not None:
             self.manifest.require_guidance()
-        scale = self.manifest.sampling.guidance_scale if guidance is None else guidance
-        state = {"latents": (noise * self.manifest.sampling.initial_noise_scale).astype(np.float32)}
-        if "history" in self.input_names:
-            state["history"] = np.zeros_like(state["latents"])
-        for index in range(steps):
-            outputs = self.run_step({**state, **self.choose_class(class_index)}, index, scale)
-            # outputs are called next_latents and next_history: no format lets an output share its input's name
-            state = {name.removeprefix("next_"): value for name, value in outputs.items()}
-            if on_step is not None:
-                on_step(index + 1, steps)
-            yield state["latents"]
-
-    def run_step(self, inputs: Mapping[str, np.ndarray], index: int, guidance: float) -> Arrays:
-        """Step `index` from the latents, the history and the class in `inputs`, by the program that it takes."""
-        chosen = {**inputs, "step_index": np.array([index], np.int32)}
-        if self.step_unguided is not None and not self.manifest.sampling.guided[index]:
-            with engine_errors(f"step_unguided {index} fails in {self.step.engine}"):
-                return self.step_unguided(chosen)
-        if self.manifest.sampling.takes_guidance:
-            chosen["guidance"] = np.array([guidance], np.float32)
-        with engine_errors(f"step {index} fails in {self.step.engine}"):
-            return self.step(chosen)
-
-    def choose_class(self, class_index: int) -> Mapping[str, np.ndarray]:
-        """The inputs of `step` that say which class is drawn; a program of several functions picks one by it."""
-        if "class_index" in self.input_names or self._step_spec.class_functions is not None:
-            return {"class_index": np.array([class_index], np.int32)}
-        if class_index != 0:
-            raise ValueError(f"class_index is {class_index}, but a base has one class at a time: 0")
-        return self.attached
-
-    def picture(
-        self, class_index: int, seed: int, guidance: float | None = None, on_step: OnStep | None = None
-    ) -> np.ndarray:
-        """One picture, uint8 (height, width, 3)."""
-        return self.decode_picture(self.latents(class_index, seed, guidance, on_step))
-
-    def decode_picture(self, latents: np.ndarray) -> np.ndarray:
-        """The picture of latents, uint8 (height, width, 3)."""
-        assert self.decode is not None, "the bundle has no decode program"
-        with engine_errors(f"decode fails in {self.step.engine}"):
-            return to_pixels(self.decode({"latents": latents})["image"])
-
-    @property
-    def input_names(self) -> set[str]:
-        """Names of the inputs of `step`; the same for every target."""
-        return {spec.name for spec in self._specs}
-
-    @property
-    def _specs(self) -> tuple[TensorSpec, ...]:
-        return self._step_spec.inputs
-
-    @property
-    def _step_spec(self) -> ProgramSpec:
-        target = next(iter(self.manifest.targets.values()))
-        return target.programs["step"]
+        return Loop.trajectory(self, noise, class_index, guidance, on_step)
 
 
 def open_generator(
@@ -142,34 +60,20 @@ def open_generator(
             f"the {runtime} programs of {folder} are code, and nobody asked for it to run",
             f"where you trust who made the bundle: --runtime {runtime}, or open_bundle(path, run_code=True)",
         )
-    programs = {
-        name: open_program(runtime, folder / spec.file, spec, options, is_expendable=is_expendable)
-        for name, spec in target.programs.items()
-    }
+    opened = open_programs(folder, target, options, is_expendable=is_expendable)
     _require_unchanged(folder, manifest)
-    for name, spec in target.programs.items():
-        disagreement = find_disagreement(getattr(programs[name], "texts", {}), manifest, spec)
-        if disagreement is not None:
-            raise BundleError(
-                f"{folder / spec.file} is no program of this bundle: {disagreement}", "copy or export the bundle again"
-            )
+    loop = make_loop(folder, target, opened, describe_manifest(manifest), manifest.latents_shape)
     return Generator(
         manifest=manifest,
-        step=programs["step"],
-        decode=programs.get("decode"),
-        step_unguided=programs.get("step_unguided"),
+        sampling=manifest.sampling,
+        latents_shape=manifest.latents_shape,
+        spec=loop.spec,
+        step=loop.step,
+        decode=loop.decode,
+        step_unguided=loop.step_unguided,
     )
 
 
 def _require_unchanged(folder: Path, manifest: Manifest) -> None:
-    file = folder / MANIFEST_NAME  # none yet where a bundle is being made
-    if file.is_file() and read_object(file, BundleError) != manifest.data:
+    if read_object(folder / MANIFEST_NAME, BundleError) != manifest.data:
         raise BundleError(f"{folder} was replaced while it was opened", "run the command again")
-
-
-def to_pixels(image: np.ndarray) -> np.ndarray:
-    """A decoded image, float (1, 3, height, width) in [0, 1] or already uint8, as uint8 (height, width, 3)."""
-    if image.dtype == np.uint8:
-        return image
-    pixels: np.ndarray = np.rint(np.clip(image[0], 0, 1) * 255).astype(np.uint8)
-    return pixels.transpose(1, 2, 0)

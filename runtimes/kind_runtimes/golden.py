@@ -16,7 +16,8 @@ from kind_core.closeness import MAX_DB, psnr_db
 from kind_core.errors import BundleError
 from kind_core.precisions import PRECISIONS
 from kind_runtimes.about import PREFIX
-from kind_runtimes.generator import Generator, to_pixels
+from kind_runtimes.generator import Generator
+from kind_runtimes.loop import to_pixels
 from kind_runtimes.manifest import Manifest
 
 GOLDEN_NAME = "golden.safetensors"

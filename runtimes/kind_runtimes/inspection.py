@@ -74,7 +74,7 @@ def _inspect_bundle(path: Path) -> Inspection:
     return Inspection(kind="bundle", path=path, size_bytes=_measure(path), facts=_bundle_facts(manifest), note=note)
 
 
-def _bundle_facts(manifest: Manifest) -> dict[str, Any]:
+def _bundle_facts(manifest: Manifest) -> dict[str, object]:
     data = manifest.data
     targets = {
         name: {
@@ -102,7 +102,7 @@ def _bundle_facts(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _describe(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
+def _describe(specs: tuple[TensorSpec, ...]) -> list[dict[str, object]]:
     return [{"name": s.name, "shape": list(s.shape), "dtype": s.dtype} for s in specs]
 
 

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 from kind_core.classes import ClassInfo
 from kind_core.errors import BundleError, ClassNameError, ConfigError, TargetError
 from kind_core.files.json_files import parse_json
 from kind_core.precisions import PRECISIONS
 from kind_core.samplers import ALL_STEPS, Distillation, Sampling
+from kind_runtimes.documents.manifest import ManifestDocument, PackEntry, ProgramEntry, TargetEntry, TensorEntry
+from kind_runtimes.documents.schema import Schema
 from kind_runtimes.engine_rows import ENGINES, holds_code
 
 FORMAT_VERSION = 2  # of bundles that take no guidance; the others are written as 1, which older programs read
@@ -85,7 +87,7 @@ class Manifest:
     latents_shape: tuple[int, ...]
     targets: Mapping[str, TargetSpec]
     files: Mapping[str, str]
-    data: Mapping[str, Any]
+    data: ManifestDocument
     pack_base: str | None = None
     packs: tuple[PackSpec, ...] = ()
     may_run_code: bool = False
@@ -119,13 +121,13 @@ class Manifest:
 
 
 @cache
-def load_schema(name: str) -> dict[str, Any]:
+def load_schema(name: str) -> Schema:
     """A JSON Schema that ships with the package: `manifest`, `report` or `results`."""
     text = (files("kind_runtimes") / "schemas" / f"{name}.schema.json").read_text(encoding="utf-8")
     return dict(json.loads(text, object_hook=_fill_in))
 
 
-def _fill_in(part: dict[str, Any]) -> dict[str, Any]:
+def _fill_in(part: Schema) -> Schema:
     """A part of a schema with the names of the tables, wherever a precision of weights or an engine stands."""
     entry = part.get("precision")
     if isinstance(entry, dict) and "enum" in entry:
@@ -149,14 +151,15 @@ def parse_manifest(text: str, where: str) -> Manifest:
             "upgrade kind-diffusion",
         )
     check_schema(data, "manifest", where)
-    _require_sane(data, where)
+    document = cast(ManifestDocument, data)
+    _require_sane(document, where)
     try:
-        return _parse(data)
+        return _parse(document)
     except (ClassNameError, ConfigError) as error:
         raise BundleError(f"{where}: {error.message}", "export the bundle again") from error
 
 
-def _require_sane(data: Mapping[str, Any], where: str) -> None:
+def _require_sane(data: ManifestDocument, where: str) -> None:
     """Raise BundleError where a size is beyond any program: before anything is made of it."""
     if data["steps"] > MAX_STEPS:
         raise BundleError(f"{where} has {data['steps']} steps, expected {MAX_STEPS} at most", "export the bundle again")
@@ -167,7 +170,7 @@ def _require_sane(data: Mapping[str, Any], where: str) -> None:
             raise BundleError(f"{where} has a tensor of shape {shape}, beyond any program's", "export the bundle again")
 
 
-def _parse(data: Mapping[str, Any]) -> Manifest:
+def _parse(data: ManifestDocument) -> Manifest:
     return Manifest(
         classes=tuple(ClassInfo(id=c["id"], names=tuple(c["names"])) for c in data["classes"]),
         sampling=_parse_sampling(data),
@@ -181,13 +184,14 @@ def _parse(data: Mapping[str, Any]) -> Manifest:
     )
 
 
-def _parse_sampling(data: Mapping[str, Any]) -> Sampling:
+def _parse_sampling(data: ManifestDocument) -> Sampling:
     guided = data.get("guided_steps")
+    low, high = data.get("guidance_interval", ALL_STEPS)
     return Sampling(
         sampler=data["sampler"],
         steps=data["steps"],
         guidance_scale=data["guidance_scale"],
-        guidance_interval=tuple(data.get("guidance_interval", ALL_STEPS)),
+        guidance_interval=(low, high),
         initial_noise_scale=data["initial_noise_scale"],
         guided=() if guided is None else tuple(index in guided for index in range(data["steps"])),
         takes_guidance="distillation" not in data,
@@ -223,22 +227,23 @@ def _validator_class() -> Any:
     return made(Draft202012Validator, type_checker=checker)
 
 
-def describe_program(program: ProgramSpec) -> dict[str, Any]:
+def describe_program(program: ProgramSpec) -> ProgramEntry:
     """A program as the manifest writes it."""
-    return {
+    described = {
         "file": program.file,
         **({} if program.function is None else {"function": program.function}),
         **({} if program.class_functions is None else {"class_functions": dict(program.class_functions)}),
         "inputs": [_describe_tensor(spec) for spec in program.inputs],
         "outputs": [_describe_tensor(spec) for spec in program.outputs],
     }
+    return cast(ProgramEntry, described)
 
 
-def _describe_tensor(spec: TensorSpec) -> dict[str, Any]:
+def _describe_tensor(spec: TensorSpec) -> dict[str, object]:
     return {"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype}
 
 
-def _parse_target(name: str, data: Mapping[str, Any]) -> TargetSpec:
+def _parse_target(name: str, data: TargetEntry) -> TargetSpec:
     programs = {
         program: ProgramSpec(
             name=program,
@@ -253,10 +258,10 @@ def _parse_target(name: str, data: Mapping[str, Any]) -> TargetSpec:
     return TargetSpec(target=name, precision=data["precision"], programs=programs)
 
 
-def _parse_pack(data: Mapping[str, Any]) -> PackSpec:
+def _parse_pack(data: PackEntry) -> PackSpec:
     info = ClassInfo(id=data["id"], names=tuple(data["names"]))
     return PackSpec(info=info, file=data["file"], sha256=data["sha256"], size_bytes=data["size_bytes"])
 
 
-def _parse_tensor(data: Mapping[str, Any]) -> TensorSpec:
+def _parse_tensor(data: TensorEntry) -> TensorSpec:
     return TensorSpec(name=data["name"], shape=tuple(data["shape"]), dtype=data["dtype"])

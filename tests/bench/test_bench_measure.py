@@ -23,7 +23,7 @@ from kind_bench.measure.profiles import (
     summarise_plan,
     summarise_runs,
 )
-from kind_bench.measure.timing import Counts, measure_generator, step_inputs
+from kind_bench.measure.timing import Counts, measure_loop, step_inputs
 from kind_core.errors import TargetError
 from kind_runtimes.bundle import Bundle, open_bundle
 from kind_runtimes.engines.runtime import DEFAULT_OPTIONS, EngineOptions, Program, open_program
@@ -59,7 +59,7 @@ def _spied(bundle: Bundle) -> tuple[Generator, Spy]:
 
 def _measure(generator: Generator, counts: Counts) -> dict[str, list[float]]:
     parts: dict[str, list[float]] = {}
-    measure_generator(generator, counts, lambda part, samples: parts.setdefault(part, []).extend(samples))
+    measure_loop(generator, counts, lambda part, samples: parts.setdefault(part, []).extend(samples))
     return parts
 
 

@@ -202,14 +202,14 @@ def test_an_interruption_keeps_what_was_measured(small_bundle: Bundle, tmp_path:
 def test_an_error_keeps_the_cases_before_it(
     small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_worker = cases._run_worker
+    run_worker = cases.run_worker
 
     def fail(case: Gathering, job: dict[str, Any]) -> Any:
         if case.runtime == "executorch":
             raise BundleError("the second case broke", "mend it")
         return run_worker(case, job)
 
-    monkeypatch.setattr(cases, "_run_worker", fail)
+    monkeypatch.setattr(cases, "run_worker", fail)
     file = tmp_path / "here.json"
     arguments = ["--runtime", "onnx,executorch", "--repeat", "2", "--rounds", "1", "-o", str(file)]
     result = CliRunner().invoke(main, ["run", str(small_bundle.path), *arguments])
@@ -229,7 +229,7 @@ def test_a_process_that_dies_is_named(small_bundle: Bundle) -> None:
         "counts": {"repeats": 1},
     }
     with pytest.raises(KindError, match=r"measured onnx, 2 threads failed with exit code 1: .*repeats"):
-        list(cases._run_worker(case, job | {"cold": False, "profile": False}))
+        list(cases.run_worker(case, job | {"cold": False, "profile": False}))
 
 
 def test_the_files_may_be_dropped_from_the_cache(small_bundle: Bundle) -> None:

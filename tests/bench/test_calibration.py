@@ -17,10 +17,8 @@ from kind_bench.counting.work import ProgramWork
 from kind_bench.forecasting.calibration import (
     Calibration,
     Measurement,
-    fit,
     fit_measurements,
     limit_of,
-    measured_device,
     op_amounts,
     parse_calibration,
     work_amounts,
@@ -28,6 +26,7 @@ from kind_bench.forecasting.calibration import (
 )
 from kind_bench.forecasting.devices import Device, load_device
 from kind_bench.forecasting.forecast import forecast
+from kind_bench.forecasting.measurements import fit, measured_device
 from kind_bench.forecasting.nonnegative import fit_rates
 from kind_bench.forecasting.roofline import PORTABLE
 from kind_core.errors import DeviceError, OutputError

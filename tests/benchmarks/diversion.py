@@ -166,7 +166,7 @@ def measure_loss(folder: Path, common: TrainConfig, held_out: PhotoSet) -> float
     """The held-out loss of a checkpoint, as the trainer measures it."""
     checkpoint = load_checkpoint(folder)
     trainer = Trainer(replace(common, output=str(folder), diversion=True), held_out, held_out)
-    return trainer._measure_held_out(checkpoint.model.to(trainer.device))
+    return trainer.measure_held_out(checkpoint.model.to(trainer.device))
 
 
 def count_of(dit: DiTConfig, classes: int) -> float:

@@ -1,6 +1,6 @@
 """How close a bundle is to the eager model in the engine that is imported; exit code 1 below the gate.
 
-`kind_runtimes.engine_versions` says which versions the kits allow; each was tried by this, on bundles of the sample:
+`kind_runtimes.engines.versions` says which versions the kits allow; each was tried by this, on bundles of the sample:
 
     pip install --target old --no-deps onnxruntime==1.27.0
     PYTHONPATH=old python tests/benchmarks/engine_versions.py panda.kind panda-int8.kind
@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 
 from kind_core.closeness import psnr_db
 from kind_runtimes.bundle import open_bundle
-from kind_runtimes.engine_versions import VERSIONS
+from kind_runtimes.engines.versions import VERSIONS
 from kind_runtimes.generator import open_generator
 
 

@@ -164,7 +164,7 @@ def find_batch(makers: dict[str, Callable[[int], Step]], arguments: argparse.Nam
 
 
 def make_trainer_step(dit: DiTConfig, batch: int, arguments: argparse.Namespace) -> Step:
-    """`Trainer._train_step`, told the next step number each time."""
+    """`Stepper.take`, told the next step number each time."""
     shape = Shape(dit=dit, diffusion=DiffusionConfig())
     photos = RandomLatents.draw(dit, max(4 * batch, 2 * dit.num_classes))
     output = Path(tempfile.mkdtemp()) / "run"
@@ -177,7 +177,7 @@ def make_trainer_step(dit: DiTConfig, batch: int, arguments: argparse.Namespace)
 
 class Counting(Trainer):
     def advance(self) -> None:
-        self._train_step()
+        self.stepper.take(self.step)
         self.step += 1
 
 

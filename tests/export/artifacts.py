@@ -21,7 +21,10 @@ from kind_export.targets.target import Lowering, Target, TargetOptions, load_tar
 from kind_export.verify.gates import Verifier
 from kind_export.verify.parity import Parity
 from kind_export.verify.reference import Reference
-from kind_runtimes.manifest import Manifest, ProgramSpec, TargetSpec
+from kind_export.verify.trial import Trial
+from kind_runtimes.engines.runtime import Program
+from kind_runtimes.loop import Loop
+from kind_runtimes.manifest import ProgramSpec, TargetSpec
 from tiny import tiny_config, tiny_model, tiny_model_config
 
 STEPS = 4
@@ -87,7 +90,8 @@ class Artifact:
     def verify(self, folder: Path | None = None) -> Parity:
         """The real gate on the programs in `folder`."""
         spec = self.specs()
-        return self.verifier.verify(folder or self.folder, self.manifest(spec), spec)
+        trial = Trial(folder=folder or self.folder, verifier=self.verifier, packs=(), on_stage=lambda stage: None)
+        return trial.check(trial.open(spec), spec)
 
     def specs(self) -> TargetSpec:
         """The programs as a manifest describes them."""
@@ -97,12 +101,11 @@ class Artifact:
         }
         return TargetSpec(target=self.name, precision=self.options.precision, programs=programs)
 
-    def manifest(self, spec: TargetSpec) -> Manifest:
-        """As much of one as verification reads."""
-        return Manifest(
-            classes=self.reference.checkpoint.config.classes, sampling=self.reference.sampling,
-            latents_shape=latents_shape(self.compact), targets={self.name: spec}, files={}, data={},
-        )  # fmt: skip
+    def loop(self, step: Program, decode: Program) -> Loop:
+        """What draws with programs that take what those of the artifact take."""
+        spec = self.specs().programs["step"]
+        shape = latents_shape(self.compact)
+        return Loop(sampling=self.reference.sampling, latents_shape=shape, spec=spec, step=step, decode=decode)
 
     def seed_constants(self, wrong: CompactModel, folder: Path) -> None:
         """A copy of the programs that holds the numbers of `wrong`, put into the lowered step file in place.

@@ -11,10 +11,12 @@ from click.testing import CliRunner, Result
 
 from kind_core.checkpoint import save_checkpoint
 from kind_core.errors import BudgetError
+from kind_core.files.hashing import hash_file
 from kind_export import pipeline
 from kind_export.budget import Budget
 from kind_export.cli import main
 from kind_export.request import ExportRequest
+from kind_export.stages import Stage
 from tiny import tiny_config, tiny_model, tiny_model_config
 
 
@@ -65,6 +67,10 @@ def test_an_impossible_budget_publishes_nothing_and_says_what_is_missing(checkpo
     assert list(tmp_path.iterdir()) == []
 
 
+def _hash_step(bundle: Path) -> str:
+    return hash_file(bundle / "onnx" / "step.onnx")
+
+
 def test_where_an_artifact_does_not_hold_the_next_choice_is_exported(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,7 +79,7 @@ def test_where_an_artifact_does_not_hold_the_next_choice_is_exported(
     require = pipeline.require_budget
 
     def fail_once(budget: Budget, *rest: Any) -> None:
-        tried.append(rest[2].targets["onnx"].precision)
+        tried.append(_hash_step(rest[1]))
         if len(tried) == 1:
             raise BudgetError("too large after all")
         require(budget, *rest)
@@ -83,10 +89,14 @@ def test_where_an_artifact_does_not_hold_the_next_choice_is_exported(
         classes=("panda",), targets=("onnx",), checkpoint=checkpoint, output=tmp_path / "d.kind", sampler="dpmpp",
         guidance=2.0, budget=Budget(max_size_bytes=10**9),
     )  # fmt: skip
-    stages: list[str] = []
+    stages: list[Stage] = []
     result = pipeline.export_bundle(request, stages.append)
     assert len(tried) == 2
+    assert [one.number for one in stages] == list(range(1, len(stages) + 1))
+    failed = next(index for index, one in enumerate(stages) if "does not hold" in one)
+    assert len({one.total for one in stages[:failed]}) == 1  # all that was expected came
+    assert {one.total for one in stages[failed:]} == {len(stages)}
     assert any("does not hold: too large after all" in stage for stage in stages)
-    assert result.manifest.targets["onnx"].precision == tried[1]
+    assert _hash_step(result.path) == tried[1]
     assert stages.count("composing and rewriting") == 2
     assert [stages.count(one) for one in ("reading the checkpoint", "running the eager model")] == [1, 1]

@@ -14,7 +14,7 @@ from kind_bench.counting.work import ProgramWork
 from kind_core.precisions import PrecisionName
 from kind_core.schedule import SamplerTable, read_sampler_table
 from kind_export.compact.model import CompactModel
-from kind_export.report.collect import count_step_flops
+from kind_export.report.model import count_step_flops
 from kind_export.rewrites import RewriteOptions, rewrite, rewrite_base
 from kind_export.targets.programs import make_step
 from kind_export.targets.target import Lowering, TargetOptions, load_target

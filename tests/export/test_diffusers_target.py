@@ -33,6 +33,7 @@ from kind_export.targets.diffusers.write import write_pipeline
 from kind_export.verify.gates import Verifier
 from kind_export.verify.pipeline import check_pipeline
 from kind_export.verify.reference import Reference
+from kind_export.verify.trial import Trial
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.draw import RunRequest, run_bundle
 from kind_runtimes.engines.diffusers import open_pipeline
@@ -271,7 +272,9 @@ def test_a_wrong_folder_is_refused(bundle: Path, fault: str, tmp_path: Path) -> 
 
 
 def _judge(folder: Path, manifest: Manifest, verifier: Verifier) -> None:
-    verifier.verify(folder, manifest, manifest.targets["diffusers"])
+    spec = manifest.targets["diffusers"]
+    trial = Trial(folder=folder, verifier=verifier, packs=(), on_stage=lambda stage: None)
+    trial.check(trial.open(spec), spec)
     check_pipeline(folder, verifier.trajectories, verifier.reference, "fp32")
 
 

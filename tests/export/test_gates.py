@@ -20,7 +20,6 @@ from kind_export.verify.gates import Verifier
 from kind_export.verify.parity import Gate
 from kind_export.verify.reference import Trajectory
 from kind_runtimes.engines.runtime import Program, open_program
-from kind_runtimes.generator import Generator
 
 Change = Callable[[Arrays], Arrays]
 
@@ -46,8 +45,7 @@ def check(
         EagerProgram(one.module, specs.programs[one.name], **(fault or {}))  # type: ignore[arg-type]
         for one, fault in zip(programs.lowerings(), (step, decode), strict=True)
     )
-    generator = Generator(manifest=programs.manifest(specs), step=step_program, decode=decode_program)
-    programs.verifier.check(generator, specs)
+    programs.verifier.check(programs.loop(step_program, decode_program), specs)
 
 
 def test_the_right_programs_pass(programs: Artifact) -> None:
@@ -158,7 +156,7 @@ def _nearly_white(trajectory: Trajectory, low: float) -> Trajectory:
 def _check_decode(artifact: Artifact, decode: Program, trajectory: Trajectory, *, is_exact: bool) -> float:
     specs = artifact.specs()
     step = EagerProgram(next(artifact.lowerings()).module, specs.programs["step"])
-    generator = Generator(manifest=artifact.manifest(specs), step=step, decode=decode)
+    generator = artifact.loop(step, decode)
     threshold_db = decode_threshold_db(artifact.reference, generator, specs, is_exact=is_exact)
     check = Gate(target=artifact.name, config=artifact.reference)
     measured = check_decode(generator, check, [trajectory], threshold_db, is_exact=is_exact)

@@ -24,7 +24,7 @@ from kind_core.samplers import Sampling
 from kind_export.cli import main as kind_export
 from kind_export.compact.model import CompactModel
 from kind_export.compact.step import StepProgram
-from kind_export.report.collect import count_step_flops
+from kind_export.report.model import count_step_flops
 from kind_export.request import TARGETS
 from kind_export.rewrites import RewriteOptions, rewrite, rewrite_base
 from kind_export.rewrites.detach_classes import DetachedClass

@@ -27,7 +27,7 @@ from kind_export.cli import main
 from kind_export.request import TARGETS
 from kind_export.verify.reference import Reference
 from kind_runtimes.bundle import Bundle, list_files, open_bundle
-from kind_runtimes.engine_versions import VERSIONS
+from kind_runtimes.engines.versions import VERSIONS
 from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import check_schema
 from tiny import CLASSES, tiny_config, tiny_model, tiny_model_config

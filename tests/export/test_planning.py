@@ -18,8 +18,9 @@ from kind_core.samplers import Sampling
 from kind_core.schedule import read_sampler_table
 from kind_export.budget import Budget, Cost, parse_size
 from kind_export.compact.step import StepProgram
+from kind_export.planning.choice import Plan, PlanInputs
 from kind_export.planning.eager_work import count_eager
-from kind_export.planning.plan import Plan, PlanInputs, Planner
+from kind_export.planning.plan import Planner
 from kind_export.request import ExportRequest
 from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.targets.lowering import lower_target

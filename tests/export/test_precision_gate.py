@@ -15,6 +15,7 @@ from kind_core.precisions import PRECISIONS, PrecisionName
 from kind_export.pipeline import ExportResult, export_bundle
 from kind_export.precision.sensitivity import LayerCost
 from kind_export.request import ExportRequest
+from kind_export.stages import Stage
 from kind_export.verify import lower_within_gate as precision
 from tiny import tiny_config, tiny_model, tiny_model_config
 
@@ -123,6 +124,13 @@ def test_fp32_is_lowered_once(
     assert measured == []
     assert stages.count("lowering step to onnx") == 1
     assert not list((tmp_path / "bundles").iterdir())
+
+
+def test_the_stages_that_come_are_known_from_the_start(
+    export: Callable[..., ExportResult], stages: list[Stage]
+) -> None:
+    export("fp32")
+    assert [(one.number, one.total) for one in stages] == [(i + 1, len(stages)) for i in range(len(stages))]
 
 
 def test_layers_are_measured_on_several_classes(

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kind_core.errors import BundleError
 from kind_export.cli import main
 from kind_export.compact.step import StepProgram
-from kind_export.report.collect import count_step_flops
+from kind_export.report.model import count_step_flops
 from kind_export.report.words import (
     compare_share,
     describe_load,

@@ -35,7 +35,7 @@ from kind_export.compact.model import CompactModel, ModulationTable
 from kind_export.verify.gates import Verifier
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.draw import RunRequest, run_bundle
-from kind_runtimes.generator import Generator, open_generator
+from kind_runtimes.generator import open_generator
 from kind_runtimes.packs import encode_metadata, read_pack
 from tiny import tiny_config, tiny_model, tiny_model_config
 
@@ -51,11 +51,12 @@ def programs() -> Artifact:
 def _check(programs: Artifact, step: torch.nn.Module, **fault: Any) -> None:
     specs = programs.specs()
     _, decode = programs.lowerings()
-    generator = Generator(
-        manifest=programs.manifest(specs), step=EagerProgram(step, specs.programs["step"], **fault),
-        decode=EagerProgram(decode.module, specs.programs["decode"]),
-    )  # fmt: skip
-    programs.verifier.check(generator, specs)
+    programs.verifier.check(
+        programs.loop(
+            EagerProgram(step, specs.programs["step"], **fault), EagerProgram(decode.module, specs.programs["decode"])
+        ),
+        specs,
+    )
 
 
 def _table(change: Callable[[torch.Tensor], torch.Tensor]) -> ConstantFault:

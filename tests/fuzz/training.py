@@ -55,7 +55,8 @@ def _read_made(make: Callable[[Path], None]) -> dict[str, bytes]:
 def _run_files() -> dict[str, bytes]:
     from tiny_training import make_config
 
-    from kind_train.run.run_folder import append_metrics, start_run_folder
+    from kind_train.run.metrics import append_metrics
+    from kind_train.run.run_folder import start_run_folder
 
     def make(folder: Path) -> None:
         start_run_folder(make_config(folder), resume=False, force=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kind_runtimes.engine_rows import ENGINES
-from kind_runtimes.engine_versions import VERSIONS
+from kind_runtimes.engines.versions import VERSIONS
 from kind_runtimes.kits import kit_folder
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from kind_core.noise import start_noise
-from kind_runtimes.generator import Generator, to_pixels
+from kind_runtimes.generator import Generator
+from kind_runtimes.loop import to_pixels
 from kind_runtimes.manifest import parse_manifest
 from small_bundles import GUIDANCE, SHAPE, STEPS, manifest_data
 
@@ -42,7 +43,11 @@ def make_generator(recorder: Recorder, *, history: bool = True) -> Generator:
     if not history:
         step = data["targets"]["onnx"]["programs"]["step"]
         step["inputs"] = [spec for spec in step["inputs"] if spec["name"] != "history"]
-    return Generator(manifest=parse_manifest(json.dumps(data), "a test"), step=recorder, decode=Picture())
+    manifest = parse_manifest(json.dumps(data), "a test")
+    return Generator(
+        manifest=manifest, sampling=manifest.sampling, latents_shape=manifest.latents_shape,
+        spec=manifest.target("onnx").programs["step"], step=recorder, decode=Picture(),
+    )  # fmt: skip
 
 
 def scalars(recorder: Recorder, name: str) -> list[float]:

@@ -11,6 +11,7 @@ import pytest
 
 from kind_bench.measure import cases
 from kind_bench.measure.gathering import Gathering
+from kind_bench.measure.processes import run_worker
 from kind_bench.measure.timing import Counts
 from kind_core.errors import BundleError
 from kind_core.files.staging import staged
@@ -55,4 +56,4 @@ def test_a_process_that_measures_looks_whether_it_is_still_the_same(copy_bundle:
     case = Gathering(runtime="onnx", options=EngineOptions(), counts=Counts(), manifest_sha256="0" * 64)
     request = cases.BenchRequest(bundle=path, runtimes=("onnx",))
     with pytest.raises(BundleError, match="was replaced while it was measured"):
-        list(cases._run_worker(case, cases._describe_job(request, case, case.counts)))
+        list(run_worker(case, cases.describe_job(request, case, case.counts)))

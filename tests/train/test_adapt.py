@@ -88,7 +88,7 @@ def test_the_classes_and_files_of_the_base_keep_every_bit(base: Path, tmp_path: 
 def test_adaptation_learns_the_new_classes(base: Path, tmp_path: Path) -> None:
     options = {"images": 8 * 60, "batch_size": 8, "save_every": 10**9, "learning_rate": 1e-2, "ema_decay": 0.9}
     trainer = adapt(base, tmp_path / "run", make_photos(9), **options)
-    start = trainer._measure_held_out(trainer.model)
+    start = trainer.measure_held_out(trainer.model)
     assert trainer.run() < 0.7 * start
 
 
@@ -223,7 +223,7 @@ def test_from_photos_to_a_grown_base_on_the_command_line(base: Path, tmp_path: P
 
 def test_an_adapted_model_keeps_no_gradient_of_the_learngene(base: Path, tmp_path: Path) -> None:
     trainer = adapt(base, tmp_path / "run")
-    trainer._train_step()
+    trainer.stepper.take(trainer.step)
     model: KindDiT = trainer.model
     assert all(p.grad is None for p in model.parameters())
     assert not any(name.startswith("adamw.") for name in trainer.optimizer.state_dict())

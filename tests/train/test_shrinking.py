@@ -127,9 +127,9 @@ def test_a_smaller_model_learns_from_the_one_it_was_made_of(dense: Path, tmp_pat
         make_config(tmp_path / "run", match_blocks=(0, 1, 2, 3), ema_decay=1e-6, **options), photos, photos
     )
     assert trainer.losses.names == ("loss", "term of the teacher's prediction", "term of the teacher's features")
-    before = trainer._train_step(is_trial=True)
+    before = trainer.stepper.take(trainer.step, is_trial=True)
     trainer.run()
-    after = trainer._train_step(is_trial=True)
+    after = trainer.stepper.take(trainer.step, is_trial=True)
     assert float(before[2]) < 1e-10  # its blocks are still the teacher's, one after the other
     assert float(before[1]) > 1e-3
     assert float(after[1]) < float(before[1])
@@ -138,7 +138,7 @@ def test_a_smaller_model_learns_from_the_one_it_was_made_of(dense: Path, tmp_pat
         photos,
         photos,
     )
-    assert whole._train_step(is_trial=True)[1:].abs().max() < 1e-10
+    assert whole.stepper.take(whole.step, is_trial=True)[1:].abs().max() < 1e-10
 
 
 def test_what_does_not_go_together_is_named(dense: Path, tmp_path: Path) -> None:

@@ -42,10 +42,10 @@ def count_step(tmp_path: Path, num_classes: int) -> int:
     photos = replace(photos, classes=names)
     shape = Shape(dit=TINY_DIT, diffusion=TINY_DIFFUSION)
     trainer = Trainer(make_config(tmp_path, batch_size=8), photos, photos, shape=shape)
-    trainer._train_step()  # the first makes the moments
+    trainer.stepper.take(trainer.step)  # the first makes the moments
     trainer.step = 1
     with CountElements() as counted:
-        trainer._train_step()
+        trainer.stepper.take(trainer.step)
     return counted.total
 
 

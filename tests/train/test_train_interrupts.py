@@ -16,7 +16,9 @@ from torch import Tensor
 from kind_core.checkpoint import load_checkpoint
 from kind_core.files.tensor_files import write_tensors
 from kind_core.stopping import StoppedError, describe_ignored, exit_code, hold_interrupts, stoppable
-from kind_train.run.trainer import Progress, Trainer
+from kind_train.run.progress import Progress
+from kind_train.run.step import Stepper
+from kind_train.run.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +125,7 @@ def test_asked_twice_a_run_stops_at_once(tmp_path: Path, monkeypatch: pytest.Mon
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Trainer, "_train_step", stop)
+    monkeypatch.setattr(Stepper, "take", stop)
     with pytest.raises(KeyboardInterrupt):
         Trainer(make_config(tmp_path), make_photos(), make_photos()).run()
     assert list(tmp_path.iterdir()) == []

@@ -15,8 +15,9 @@ import torch
 from tiny_training import TINY_DIFFUSION, TINY_DIT, make_config, make_photos
 
 from kind_core.checkpoint import load_checkpoint
+from kind_train.run.progress import Progress
 from kind_train.run.run_folder import check_run_folder, read_step, start_run_folder
-from kind_train.run.trainer import Progress, Trainer
+from kind_train.run.trainer import Trainer
 from kind_train.start.shape import Shape
 
 KILLS = 20

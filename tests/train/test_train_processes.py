@@ -21,7 +21,8 @@ from kind_core.config import ModelConfig
 from kind_core.errors import ConfigError
 from kind_train.run.memory import gather, local
 from kind_train.run.processes import Processes, joined_processes
-from kind_train.run.trainer import Progress, Trainer
+from kind_train.run.progress import Progress
+from kind_train.run.trainer import Trainer
 from kind_train.start.shape import Shape
 from tiny import CLASSES, tiny_model
 
@@ -188,7 +189,7 @@ def test_only_the_rows_of_a_batch_are_sent(tmp_path: Path, monkeypatch: pytest.M
     config = make_config(tmp_path, label_dropout=0.0)
     few = photos.select((photos.labels != 1).nonzero()[:, 0])
     trainer = Trainer(config, few, photos, shape=Shape(dit=TINY_DIT, diffusion=TINY_DIFFUSION))
-    trainer._train_step()
+    trainer.stepper.take(trainer.step)
     assert sent == [(2, trainer.model.tailors.width)]
 
 

@@ -15,7 +15,8 @@ from tiny_training import make_config, make_photos
 from kind_core.errors import CheckpointError, ConfigError, KindError, OutputError
 from kind_core.files import tensor_files
 from kind_train.run import run_folder
-from kind_train.run.run_folder import append_metrics, check_run_folder, start_run_folder
+from kind_train.run.metrics import append_metrics
+from kind_train.run.run_folder import check_run_folder, start_run_folder
 from kind_train.run.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("tiny")

@@ -18,7 +18,9 @@ from kind_core.errors import ConfigError
 from kind_train.data.batches import draw_batch, step_generator
 from kind_train.data.photo_set import PhotoSet
 from kind_train.device import require_arithmetic
-from kind_train.run.trainer import Progress, Trainer
+from kind_train.run.progress import Progress
+from kind_train.run.step import autocast
+from kind_train.run.trainer import Trainer
 from kind_train.start.shape import Shape
 from kind_train.start.starting import make_model_config
 from tiny import randomise
@@ -65,12 +67,12 @@ def test_a_tailor_whose_class_is_not_in_the_batch_keeps_every_bit(tmp_path: Path
     trainer = make_trainer(tmp_path, batch_size=12, label_dropout=0.0)
     randomise(trainer.model)
     for trainer.step in range(2):  # every class gets moments
-        trainer._train_step()
+        trainer.stepper.take(trainer.step)
     photos = make_photos()
-    trainer.feeder.photos = photos.select((photos.labels != 1).nonzero()[:, 0])
+    trainer.stepper.feeder.photos = photos.select((photos.labels != 1).nonzero()[:, 0])
     before = everything(trainer)
     trainer.step = 2
-    trainer._train_step()
+    trainer.stepper.take(trainer.step)
     after = everything(trainer)
     for name in ("tailors.weight", "rows.first", "rows.second", "rows.average", "rows.steps", "rows.log_decay"):
         assert torch.equal(before[name][1], after[name][1]), name
@@ -88,9 +90,9 @@ def test_a_dropped_label_opens_no_gate(tmp_path: Path) -> None:
         asked.append((labels, gates))
         return trainer.model(latents, timesteps, labels, gates, rows)  # type: ignore[no-any-return]
 
-    trainer._forward = forward
+    trainer.stepper.forward = forward
     before = everything(trainer)
-    loss = trainer._train_step()
+    loss = trainer.stepper.take(trainer.step)
     after = everything(trainer)
     [(labels, gates)] = asked
     assert labels.eq(-1).all()
@@ -110,10 +112,10 @@ def test_labels_and_gates_choose_the_row_of_the_photos_own_class(tmp_path: Path)
         asked.append((labels, gates, rows.detach().clone()))
         return trainer.model(latents, timesteps, labels, gates, rows)  # type: ignore[no-any-return]
 
-    trainer._forward = forward
+    trainer.stepper.forward = forward
     bank = trainer.model.tailors.weight.detach().clone()
     batch = draw_batch(make_photos().labels, trainer.config, 0, step_generator(trainer.config, 0))
-    trainer._train_step()
+    trainer.stepper.take(trainer.step)
     [(labels, gates, rows)] = asked
     assert torch.equal(labels, gates)
     kept = labels >= 0
@@ -124,7 +126,7 @@ def test_labels_and_gates_choose_the_row_of_the_photos_own_class(tmp_path: Path)
 
 def test_flipped_photos_are_mirror_images(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, batch_size=10)
-    feed = trainer.feeder.take(0)
+    feed = trainer.stepper.feeder.take(0)
     assert 0 < feed.batch.flipped.sum() < 10
     for image, index, flipped in zip(feed.photos, feed.batch.indices, feed.batch.flipped, strict=True):
         photo = make_photos().images[index]
@@ -175,7 +177,7 @@ def test_the_best_weights_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         averages.append({name: value.clone() for name, value in model.state_dict().items()})
         return next(scripted)
 
-    monkeypatch.setattr(Trainer, "_measure_held_out", measure)
+    monkeypatch.setattr(Trainer, "measure_held_out", measure)
     trainer = make_trainer(tmp_path)
     assert trainer.run() == 1.0
     kept = load_checkpoint(tmp_path / "best").model.state_dict()
@@ -200,10 +202,10 @@ def test_held_out_losses_are_alike_whatever_times_are_trained(tmp_path: Path) ->
 
 
 def test_a_resumed_run_does_not_forget_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Trainer, "_measure_held_out", lambda self, model: 1.0)
+    monkeypatch.setattr(Trainer, "measure_held_out", lambda self, model: 1.0)
     run(make_trainer(tmp_path), stop_after=7)
     kept = load_checkpoint(tmp_path / "best").sha256
-    monkeypatch.setattr(Trainer, "_measure_held_out", lambda self, model: 2.0)
+    monkeypatch.setattr(Trainer, "measure_held_out", lambda self, model: 2.0)
     assert make_trainer(tmp_path, resume=True).run() == 1.0
     assert load_checkpoint(tmp_path / "best").sha256 == kept
 
@@ -213,12 +215,12 @@ def test_held_out_photos_are_measured_alike_each_time(tmp_path: Path) -> None:
     randomise(trainer.model)
     model = trainer.model
     before = everything(trainer)
-    loss = trainer._measure_held_out(model)
+    loss = trainer.measure_held_out(model)
     trainer.step += 1
-    assert loss == trainer._measure_held_out(model)
+    assert loss == trainer.measure_held_out(model)
     assert_same_bits(before, everything(trainer))
     trainer.held_out = make_photos(seed=5).select(torch.arange(4))
-    assert trainer._measure_held_out(model) != loss
+    assert trainer.measure_held_out(model) != loss
 
 
 def test_what_is_saved_is_a_checkpoint_of_the_averaged_weights(tmp_path: Path) -> None:
@@ -260,7 +262,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
     tmp_path: Path, value: float, step: int, report_steps: int
 ) -> None:
     trainer = make_trainer(tmp_path)
-    trainer._report_steps = report_steps
+    trainer.report_steps = report_steps
     trainer.objective.loss = broken_loss(trainer, step, value)  # type: ignore[method-assign]
     with pytest.raises(
         ConfigError, match=rf"the loss is {value} at step {step} of 12, expected a finite number"
@@ -292,7 +294,7 @@ def test_weights_that_are_no_longer_finite_are_not_saved(tmp_path: Path) -> None
 def test_losses_may_be_read_every_few_steps_only(tmp_path: Path) -> None:
     expected = run(make_trainer(tmp_path / "each"))
     trainer = make_trainer(tmp_path / "few")
-    trainer._report_steps = 4
+    trainer.report_steps = 4
     told: list[tuple[int, float]] = []
     trainer.run(lambda progress: told.append((progress.step, progress.loss)))
     # every fourth, and wherever a checkpoint is written
@@ -324,15 +326,15 @@ def test_bf16_covers_the_forward_pass_alone(tmp_path: Path) -> None:
         told["dtype"] = output.dtype
         return real(output, *args)
 
-    trainer._forward, trainer.objective.loss = forward, loss  # type: ignore[method-assign]
-    assert trainer._train_step().dtype == torch.float32
+    trainer.stepper.forward, trainer.objective.loss = forward, loss  # type: ignore[method-assign]
+    assert trainer.stepper.take(trainer.step).dtype == torch.float32
     assert told == {"forward": True, "loss": False, "dtype": torch.bfloat16}
     assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
 
 
 def test_a_cpu_trains_in_fp32_unless_told_otherwise(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
-    with trainer._autocast():
+    with autocast(trainer.config, trainer.device):
         assert not torch.is_autocast_enabled("cpu")
 
 

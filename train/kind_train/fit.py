@@ -23,6 +23,7 @@ from kind_train.display import show_progress
 from kind_train.recipe import check_recipe
 from kind_train.run.journal import tracked
 from kind_train.run.processes import Processes, joined_processes
+from kind_train.run.progress import Progress
 from kind_train.run.run_folder import (
     BEST_NAME,
     OPTIONS_NAME,
@@ -33,7 +34,7 @@ from kind_train.run.run_folder import (
     read_step,
     start_run_folder,
 )
-from kind_train.run.trainer import Progress, Trainer
+from kind_train.run.trainer import Trainer
 from kind_train.start.shape import pick_shape
 from kind_train.start.starting import check_inputs, require_same_kind
 

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
+from kind_core.classes import ClassInfo
 from kind_core.noise import picture_seed
 from kind_core.pictures import make_class_grid
 from kind_export.report.page import PREVIEW_CLASSES
 from kind_export.verify.reference import Reference, Trajectory
-from kind_runtimes.engine_rows import ENGINES
-from kind_runtimes.generator import open_generator
-from kind_runtimes.manifest import Manifest
-from kind_runtimes.packs import read_pack
+from kind_runtimes.loop import Loop
+from kind_runtimes.packs import Pack
 
 _PREVIEW_COLUMNS = 4
 _PREVIEW_HEIGHT = 192  # pixels of a picture at least: large enough to look at
@@ -37,16 +36,13 @@ def write_golden(file: Path, trajectories: Sequence[Trajectory], reference: Refe
     file.write_bytes(save({name: np.ascontiguousarray(t) for name, t in tensors.items()}))
 
 
-def write_preview(folder: Path, manifest: Manifest) -> None:
-    """`preview.png`: a few pictures of the first classes under their names, made by the exported programs."""
-    runtime = next(name for name in ENGINES if name in manifest.targets)
-    generator = open_generator(folder, manifest.with_code(), runtime)
-    if generator.decode is None:
+def write_preview(file: Path, loop: Loop, classes: Sequence[ClassInfo], packs: Sequence[Pack] = ()) -> None:
+    """A few pictures of the first classes under their names, made by exported programs; of a base with its packs."""
+    if loop.decode is None:
         return
-    chosen = [(generator, index, info) for index, info in enumerate(manifest.classes[:PREVIEW_CLASSES])]
-    if manifest.packs:
-        packs = manifest.packs[:PREVIEW_CLASSES]
-        chosen = [(generator.with_pack(read_pack(folder / pack.file)), 0, pack.info) for pack in packs]
+    chosen = [(loop, index, info) for index, info in enumerate(classes[:PREVIEW_CLASSES])]
+    if packs:
+        chosen = [(loop.with_pack(pack), 0, info) for pack, (_, _, info) in zip(packs, chosen, strict=False)]
     seeds = [picture_seed(0, i) for i in range(_PREVIEW_COLUMNS)]
     rows = [(info, [drawer.picture(index, seed) for seed in seeds]) for drawer, index, info in chosen]
-    make_class_grid(rows, _PREVIEW_HEIGHT).save(folder / "preview.png")
+    make_class_grid(rows, _PREVIEW_HEIGHT).save(file)

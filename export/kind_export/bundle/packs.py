@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TypedDict
 
 import torch
 from safetensors.torch import save
@@ -22,8 +22,17 @@ from kind_core.naming import fold_text, name_file
 from kind_core.schedule import SamplerTable
 from kind_export.compact.model import CompactModel, LowRankTable
 from kind_export.rewrites.detach_classes import DetachedClass
+from kind_runtimes.documents.manifest import PackEntry
 from kind_runtimes.manifest import PACK_SUFFIX, PACKS_FOLDER
 from kind_runtimes.packs import PACK_TENSORS, encode_metadata
+
+
+class PacksOfBase(TypedDict, total=False):
+    """What a manifest says of a base; nothing where the classes are built in."""
+
+    pack_base: str
+    packs: list[PackEntry]
+
 
 _LAYOUT = "kind-pack/1"  # of the tensors of a pack: another layout is another base
 _CLASS_FIELDS = ("num_classes", "tailor_rank", "tailor_ranks")
@@ -47,10 +56,10 @@ def hash_base(checkpoint: Path, config: ModelConfig, sampler: str, table: Sample
 
 def write_packs(
     bundle: Path, infos: Sequence[ClassInfo], classes: Sequence[DetachedClass], base: str
-) -> list[dict[str, Any]]:
+) -> list[PackEntry]:
     """Write a pack a class into a bundle folder and describe them for its manifest."""
     (bundle / PACKS_FOLDER).mkdir()
-    entries: list[dict[str, Any]] = []
+    entries: list[PackEntry] = []
     for info, detached, name in zip(infos, classes, pack_names(infos), strict=True):
         file = bundle / PACKS_FOLDER / name
         write_pack(file, info, detached, base)

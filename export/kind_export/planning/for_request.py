@@ -9,15 +9,16 @@ from pathlib import Path
 from kind_bench.forecasting.devices import Device
 from kind_core.errors import BudgetError
 from kind_core.precisions import PrecisionName
+from kind_core.samplers import Sampling
 from kind_export.budget import Budget
-from kind_export.planning.plan import PlanInputs, Planner, artifact_cost
+from kind_export.planning.choice import PlanInputs
+from kind_export.planning.plan import Planner, artifact_cost
 from kind_export.prepared import Prepared
 from kind_export.report.collect import choose_devices
 from kind_export.report.work import Works
 from kind_export.request import ExportRequest
 from kind_export.targets.target import TargetOptions, choose_precision, load_target
 from kind_export.verify.reference import Reference
-from kind_runtimes.manifest import Manifest
 
 
 def make_planner(prepared: Prepared) -> Planner:
@@ -46,11 +47,11 @@ def _offered(name: str, request: ExportRequest) -> tuple[PrecisionName, ...]:
     return tuple(one for one in target.PRECISIONS if target.is_loadable(replace(lowest, precision=one)))
 
 
-def require_budget(budget: Budget, works: Works, folder: Path, draft: Manifest, devices: Sequence[Device]) -> None:
+def require_budget(budget: Budget, works: Works, folder: Path, sampling: Sampling, devices: Sequence[Device]) -> None:
     """Hold the artifact itself against the budget; raises BudgetError."""
-    (name,) = draft.targets
+    (name,) = works
     size = sum(file.stat().st_size for file in (folder / name).rglob("*") if file.is_file())
-    misses = artifact_cost(works[name], size, draft, devices[0] if budget.is_timed else None).misses(budget)
+    misses = artifact_cost(works[name], size, sampling.guided, devices[0] if budget.is_timed else None).misses(budget)
     if misses:
         missed = "; ".join(miss.describe() for miss in misses)
         raise BudgetError(f"the exported {name} programs miss {missed}; nothing was published", "allow a little more")

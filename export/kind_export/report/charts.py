@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 from kind_export.report.words import format_bytes, format_count, format_ms, format_range
+from kind_runtimes.documents.reports.forecasts import ForecastEntry, RooflinePoint, TimesEntry
 from kind_runtimes.engine_rows import ENGINES
 
+Chart = dict[str, object]  # what a template draws
+Part = Literal["step", "picture"]  # of a forecast
 # A plot has the size of a phone's column, so that its words stay readable there.
 WIDTH, HEIGHT = 340, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 14, 40
@@ -42,7 +45,7 @@ class LogAxis:
         return [10.0**power for power in range(int(self.low), int(self.high) + 1, step)]
 
 
-def draw_bars(title: str, values: Mapping[str, float], unit: str, subject: str | None = None) -> dict[str, Any]:
+def draw_bars(title: str, values: Mapping[str, float], unit: str, subject: str | None = None) -> Chart:
     """Horizontal bars, one a name; `unit` is `bytes` or `FLOPs`, `subject` the one that the others stand beside."""
     top = max(values.values(), default=0) or 1
     words = format_bytes if unit == "bytes" else format_count
@@ -59,7 +62,7 @@ def draw_bars(title: str, values: Mapping[str, float], unit: str, subject: str |
     return {"title": title, "bars": bars, "summary": summary}
 
 
-def draw_columns(title: str, values: Mapping[str, float], unit: str) -> dict[str, Any]:
+def draw_columns(title: str, values: Mapping[str, float], unit: str) -> Chart:
     """Upright columns in the order given, such as the layers of a model; only every few are named."""
     top = max(values.values(), default=0) or 1
     words = format_bytes if unit == "bytes" else format_count
@@ -83,7 +86,7 @@ def draw_columns(title: str, values: Mapping[str, float], unit: str) -> dict[str
     return {"title": title, "columns": columns, "top": words(round(top)), "summary": summary, **_frame()}
 
 
-def draw_roofline(entry: Mapping[str, Any]) -> dict[str, Any] | None:
+def draw_roofline(entry: ForecastEntry) -> Chart | None:
     """The roofline of one forecast: lines of the unit, peak and reached, and the operator classes."""
     line = entry["roofline"]
     if line is None or not line["points"]:
@@ -93,20 +96,8 @@ def draw_roofline(entry: Mapping[str, Any]) -> dict[str, Any] | None:
     x = LogAxis.over([*known, ridge / 3, ridge * 3], _LEFT, WIDTH - _RIGHT)
     speeds = [point["gflops"] for point in line["points"]]
     y = LogAxis.over([*speeds, line["peak_gflops"]], HEIGHT - _BOTTOM, _TOP)
-    points = [
-        {
-            # without traffic it lies beyond the right end
-            "x": x.end if point["flops_per_byte"] is None else x.place(point["flops_per_byte"]),
-            "y": y.place(point["gflops"]),
-            "name": point["name"],
-            "words": f"{point['name']}: {_describe_intensity(point['flops_per_byte'])}, "
-            f"{format_count(point['gflops'] * 1e9)}FLOPS, limited by {point['limited_by']}",
-        }
-        for point in line["points"]
-    ]
-    for point, below in zip(points, _dodge([p["y"] for p in points]), strict=True):
-        point["label_y"] = below
-        point["anchor"] = "end" if point["x"] > WIDTH * 0.7 else "start"
+    labels = _dodge([y.place(point["gflops"]) for point in line["points"]])
+    points = [_place_point(point, x, y, below) for point, below in zip(line["points"], labels, strict=True)]
     return {
         "title": _heading(entry),
         "points": points,
@@ -114,12 +105,26 @@ def draw_roofline(entry: Mapping[str, Any]) -> dict[str, Any] | None:
         "reached": _line(line["reached_gflops"], line["reached_bandwidth_gbs"], x, y),
         "x_ticks": [{"at": x.place(tick), "label": f"{tick:g}"} for tick in x.ticks()],
         "y_ticks": [{"at": y.place(tick), "label": format_count(tick * 1e9)} for tick in y.ticks()],
-        "summary": f"Roofline of {_heading(entry)}. " + "; ".join(point["words"] for point in points),
+        "summary": f"Roofline of {_heading(entry)}. " + "; ".join(str(point["words"]) for point in points),
         **_frame(),
     }
 
 
-def draw_ranges(title: str, entries: Sequence[Mapping[str, Any]], part: str) -> dict[str, Any] | None:
+def _place_point(point: RooflinePoint, x: LogAxis, y: LogAxis, label_y: float) -> Chart:
+    # without traffic it lies beyond the right end
+    at = x.end if point["flops_per_byte"] is None else x.place(point["flops_per_byte"])
+    return {
+        "x": at,
+        "y": y.place(point["gflops"]),
+        "name": point["name"],
+        "words": f"{point['name']}: {_describe_intensity(point['flops_per_byte'])}, "
+        f"{format_count(point['gflops'] * 1e9)}FLOPS, limited by {point['limited_by']}",
+        "label_y": label_y,
+        "anchor": "end" if at > WIDTH * 0.7 else "start",
+    }
+
+
+def draw_ranges(title: str, entries: Sequence[ForecastEntry], part: Part) -> Chart | None:
     """Ranges of time by device on one logarithmic axis: low to high, the likely value, the paper's floor."""
     known = [one for one in entries if one[part]["likely_ms"] is not None or one[part]["floor_ms"] is not None]
     values = [ms for one in known for ms in (_of(one[part])) if ms]
@@ -129,9 +134,10 @@ def draw_ranges(title: str, entries: Sequence[Mapping[str, Any]], part: str) -> 
     rows = []
     for index, one in enumerate(known):
         times = one[part]
-        row = {"label": _heading(one), "y": index * _ROW, "words": format_range(times)}
-        if times["likely_ms"] is not None:
-            row |= {name: axis.place(times[f"{name}_ms"]) for name in ("low", "likely", "high")}
+        row: Chart = {"label": _heading(one), "y": index * _ROW, "words": format_range(times)}
+        low, likely, high = times["low_ms"], times["likely_ms"], times["high_ms"]
+        if low is not None and likely is not None and high is not None:
+            row |= {"low": axis.place(low), "likely": axis.place(likely), "high": axis.place(high)}
         if times["floor_ms"] is not None:
             row["floor"] = axis.place(times["floor_ms"])
         rows.append(row)
@@ -151,12 +157,13 @@ def _describe_intensity(flops_per_byte: float | None) -> str:
     return "no memory traffic" if flops_per_byte is None else f"{flops_per_byte:.3g} FLOPs a byte"
 
 
-def _heading(entry: Mapping[str, Any]) -> str:
+def _heading(entry: ForecastEntry) -> str:
     return f"{entry['device_name']}, {entry['unit'].upper()}, {ENGINES[entry['target']].title} {entry['precision']}"
 
 
-def _of(times: Mapping[str, float | None]) -> list[float]:
-    return [ms for name in ("floor_ms", "low_ms", "likely_ms", "high_ms") if (ms := times[name]) is not None]
+def _of(times: TimesEntry) -> list[float]:
+    some = (times["floor_ms"], times["low_ms"], times["likely_ms"], times["high_ms"])
+    return [ms for ms in some if ms is not None]
 
 
 def _line(gflops: float, bandwidth_gbs: float, x: LogAxis, y: LogAxis) -> str:

@@ -8,34 +8,44 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Final, cast
 
 from jinja2 import TemplateError
 
 from kind_bench.counting import count_bundle
 from kind_bench.forecasting.devices import Device, load_device
+from kind_bench.lint import Profile
 from kind_bench.measure.quick import Timing
 from kind_bench.results.importing import read_measured
 from kind_bench.results.results import Results
 from kind_core.checkpoint import Checkpoint
-from kind_core.config import DiTConfig
 from kind_core.errors import BundleError
 from kind_core.files.json_files import read_json
 from kind_core.files.staging import PART, claimed, staged
-from kind_core.flops import count_flops, count_parameters
-from kind_export.compact.model import CompactModel, ConditioningTable, Factors, LowRankTable, Matrix
-from kind_export.compact.step import StepProgram
+from kind_export.compact.model import CompactModel
 from kind_export.report.forecasts import DEFAULT_DEVICES, describe_forecasts
+from kind_export.report.model import describe_model, passes_per_step
 from kind_export.report.page import render_page
 from kind_export.report.work import Works, describe_works
 from kind_export.verify.parity import Parity
 from kind_runtimes.bundle import BUNDLE, open_bundle
+from kind_runtimes.documents.case import SpreadEntry
+from kind_runtimes.documents.reports.document import (
+    Host,
+    MeasuredElsewhere,
+    MeasuredMachine,
+    ReportDocument,
+    Rewrites,
+)
+from kind_runtimes.documents.reports.plan import PlanEntry
+from kind_runtimes.documents.reports.targets import Delegation, MeasuredHere, ReportProgram, ReportTarget
 from kind_runtimes.kits import KITS
 from kind_runtimes.manifest import Manifest, check_schema
 
-REPORT_VERSION = 2
+REPORT_VERSION: Final = 2
+_ALL_STEPS: list[float] = [0, 1]
 REPORT_NAME = "report.json"
 
 
@@ -49,14 +59,48 @@ def write_report(
     *,
     works: Works,
     devices: Sequence[Device],
-    plan: Mapping[str, Any] | None = None,
+    plan: PlanEntry | None = None,
 ) -> None:
     """Write both reports into the bundle folder."""
-    data = collect_report(folder, manifest, checkpoint, compact, parities, timings, works=works)
-    _write(folder, data | {"forecasts": describe_forecasts(works, manifest, devices), "plan": plan})
+    measured = json.loads((folder / "measured.json").read_text(encoding="utf-8"))
+    profiles, sampling = measured.get("delegation", {}), manifest.sampling
+    document: ReportDocument = {
+        "format_version": REPORT_VERSION,
+        "name": manifest.data["name"],
+        "classes": manifest.data["classes"],
+        "latents_shape": list(manifest.latents_shape),
+        "sampling": {
+            "sampler": sampling.sampler,
+            "steps": sampling.steps,
+            "guidance_scale": sampling.guidance_scale,
+            "passes_per_step": passes_per_step(takes_guidance=sampling.takes_guidance),
+            "initial_noise_scale": sampling.initial_noise_scale,
+            "guided_steps": [index for index, is_on in enumerate(sampling.guided) if is_on],
+            "guidance_interval": manifest.data.get("guidance_interval", _ALL_STEPS),
+            "distillation": manifest.data.get("distillation"),
+            "is_approximate": manifest.is_approximate,
+        },
+        "packs": [
+            {"name": pack.info.name, "file": pack.file, "size_bytes": pack.size_bytes} for pack in manifest.packs
+        ],
+        "model": describe_model(checkpoint.config.dit, compact),
+        "rewrites": cast(Rewrites, manifest.data["rewrites"]),
+        "targets": {
+            name: _describe_target(manifest, name, parities[name], timings.get(name), profiles.get(name))
+            for name in manifest.targets
+        },
+        "work": describe_works(works, _step_profiles(profiles)),
+        "measured_elsewhere": [],
+        "host": _describe_host(measured["machine"]),
+        "source": manifest.data["source"],
+        "tools": manifest.data["tools"],
+        "forecasts": describe_forecasts(works, manifest, devices),
+        "plan": plan,
+    }
+    _write(folder, document)
 
 
-def refresh_report(path: Path, devices: Sequence[Device]) -> dict[str, Any]:
+def refresh_report(path: Path, devices: Sequence[Device]) -> ReportDocument:
     """Forecast for `devices`, and take in what was measured elsewhere since: both reports of a bundle, written anew.
 
     The programs are counted again and nothing is run. Returns the new report; raises BundleError where the bundle or
@@ -66,8 +110,8 @@ def refresh_report(path: Path, devices: Sequence[Device]) -> dict[str, Any]:
     with claimed(path, BUNDLE):
         data = _read(path / REPORT_NAME)
         measured = [_describe_measured(one) for one in read_measured(bundle)]
-        forecasts = describe_forecasts(count_bundle(bundle), bundle.manifest, devices)
-        data |= {"forecasts": forecasts, "measured_elsewhere": measured}
+        data["forecasts"] = describe_forecasts(count_bundle(bundle), bundle.manifest, devices)
+        data["measured_elsewhere"] = measured
         try:
             _write(path, data)
         except (TemplateError, LookupError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
@@ -82,7 +126,7 @@ def choose_devices(names: Sequence[str]) -> list[Device]:
     return [load_device(name) for name in names or DEFAULT_DEVICES]
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> ReportDocument:
     try:
         data = read_json(file, is_strict=True)
     except (OSError, ValueError) as error:
@@ -94,10 +138,10 @@ def _read(file: Path) -> dict[str, Any]:
             "upgrade kind-diffusion" if isinstance(version, int) and version > REPORT_VERSION else "export again",
         )
     check_schema(data, "report", str(file))
-    return dict(data)
+    return cast(ReportDocument, data)
 
 
-def _write(folder: Path, data: dict[str, Any]) -> None:
+def _write(folder: Path, data: ReportDocument) -> None:
     check_schema(data, "report", REPORT_NAME)
     preview = folder / "preview.png"
     kits = [kit for kit in KITS if (folder / kit / "README.md").is_file()]
@@ -108,53 +152,11 @@ def _write(folder: Path, data: dict[str, Any]) -> None:
             partial.write_text(content, encoding="utf-8")
 
 
-def collect_report(
-    folder: Path,
-    manifest: Manifest,
-    checkpoint: Checkpoint,
-    compact: CompactModel,
-    parities: dict[str, Parity],
-    timings: dict[str, Timing],
-    *,
-    works: Works,
-) -> dict[str, Any]:
-    """What is known when a bundle is made, as JSON."""
-    measured = json.loads((folder / "measured.json").read_text(encoding="utf-8"))
-    profiles, sampling = measured.get("delegation", {}), manifest.sampling
-    return {
-        "format_version": REPORT_VERSION,
-        "name": manifest.data["name"],
-        "classes": manifest.data["classes"],
-        "latents_shape": list(manifest.latents_shape),
-        "sampling": {
-            "sampler": sampling.sampler,
-            "steps": sampling.steps,
-            "guidance_scale": sampling.guidance_scale,
-            "passes_per_step": _passes_per_step(takes_guidance=sampling.takes_guidance),
-            "initial_noise_scale": sampling.initial_noise_scale,
-            "guided_steps": [index for index, is_on in enumerate(sampling.guided) if is_on],
-            "guidance_interval": manifest.data.get("guidance_interval", [0, 1]),
-            "distillation": manifest.data.get("distillation"),
-            "is_approximate": manifest.is_approximate,
-        },
-        "packs": [
-            {"name": pack.info.name, "file": pack.file, "size_bytes": pack.size_bytes} for pack in manifest.packs
-        ],
-        "model": _describe_model(checkpoint.config.dit, compact),
-        "rewrites": manifest.data["rewrites"],
-        "targets": {
-            name: _describe_target(manifest, name, parities[name], timings.get(name), profiles.get(name))
-            for name in manifest.targets
-        },
-        "work": describe_works(works, _step_profiles(profiles)),
-        "measured_elsewhere": [],
-        "host": {key: measured["machine"].get(key) for key in ("system", "processor", "num_cpus", "load_before")},
-        "source": manifest.data["source"],
-        "tools": manifest.data["tools"],
-    }
+def _describe_host(machine: Mapping[str, object]) -> Host:
+    return cast(Host, {key: machine.get(key) for key in ("system", "processor", "num_cpus", "load_before")})
 
 
-def _step_profiles(profiles: Mapping[str, Any]) -> dict[str, Any]:
+def _step_profiles(profiles: Mapping[str, Delegation]) -> dict[str, Profile]:
     """The traces of guided steps as the lint takes them."""
     return {
         name: {
@@ -168,12 +170,13 @@ def _step_profiles(profiles: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _describe_measured(results: Results) -> dict[str, Any]:
+def _describe_measured(results: Results) -> MeasuredElsewhere:
     """Results of another machine, as far as the page shows them."""
     machine = results.machine
+    named = {key: machine[key] for key in ("system", "processor", "model", "device") if machine.get(key)}
     return {
         "kind": "measured",
-        "machine": {key: machine[key] for key in ("system", "processor", "model", "device") if machine.get(key)},
+        "machine": cast(MeasuredMachine, named),
         "partial": results.partial,
         "cases": [
             {
@@ -183,7 +186,7 @@ def _describe_measured(results: Results) -> dict[str, Any]:
                 "precision": case.precision,
                 "threads": case.threads,
                 "provider": case.provider,
-                "step_ms": {k: v for k, v in case.step.to_dict().items() if k != "samples"},
+                "step_ms": _without_samples(case.step.to_dict()),
                 "image_ms": case.image_ms,
                 "load_ms": case.data.get("load_ms", {}).get("first"),
                 "load_again_ms": case.data.get("load_ms", {}).get("again"),
@@ -197,113 +200,28 @@ def _describe_measured(results: Results) -> dict[str, Any]:
     }
 
 
+def _without_samples(spread: SpreadEntry) -> dict[str, float]:
+    return cast("dict[str, float]", {name: figure for name, figure in spread.items() if name != "samples"})
+
+
 def _describe_target(
-    manifest: Manifest, name: str, parity: Parity, timing: Timing | None, profile: Mapping[str, Any] | None
-) -> dict[str, Any]:
+    manifest: Manifest, name: str, parity: Parity, timing: Timing | None, profile: Delegation | None
+) -> ReportTarget:
     entry, precision = manifest.data["targets"][name], manifest.targets[name].precision
     return {
         "precision": precision,
         "size_bytes": _size_under(manifest, f"{name}/"),
         "programs": {
-            program: spec | {"size_bytes": _size_under(manifest, spec["file"])}
+            program: cast(ReportProgram, {**spec, "size_bytes": _size_under(manifest, spec["file"])})
             for program, spec in entry["programs"].items()
         },
         "parity": parity.to_dict(),
         "lowering": entry["lowering"],
         "delegation": profile,
-        "measured": asdict(timing) if timing else None,
+        "measured": cast(MeasuredHere, asdict(timing)) if timing else None,
     }
 
 
 def _size_under(manifest: Manifest, prefix: str) -> int:
     # a program is a file or, for Core ML, a folder
     return sum(entry["size_bytes"] for file, entry in manifest.data["files"].items() if file.startswith(prefix))
-
-
-def _describe_model(config: DiTConfig, compact: CompactModel) -> dict[str, Any]:
-    dense = replace(config, learngene_rank=None, tailor_rank=0, tailor_ranks=None)  # the same DiT, not decomposed
-    program = StepProgram(compact)
-    parameters = count_parameters(config)
-    return {
-        "num_tokens": config.num_tokens,
-        "live_rank": None if config.learngene_rank is None else config.learngene_rank + max(config.ranks),
-        "parameters": {
-            "dense_twin": round(count_parameters(dense).total),
-            "composed": round(parameters.total),
-            "stored_in_step": _count_numbers(program),
-        },
-        "conditioning": {
-            "stored": _count_numbers(program.conditioner),
-            "replaces": round(parameters.timestep_embedder + parameters.label_embedding + parameters.adaln),
-        },
-        "matrices_of_a_block": {name: _describe_matrix(name, m, config) for name, m in compact.blocks[0].items()},
-        "flops_per_pass": {
-            convention: {
-                "dense_twin": round(count_flops(dense, convention=convention).total),
-                "composed": round(count_flops(config, convention=convention).total),
-            }
-            for convention in ("paper", "full")
-        },
-        "flops_per_step_executed": count_step_flops(compact),
-    }
-
-
-def _count_numbers(module: Any) -> int:
-    return sum(tensor.numel() for tensor in (*module.parameters(), *module.buffers()))
-
-
-def _describe_matrix(name: str, matrix: Matrix, config: DiTConfig) -> dict[str, Any]:
-    """The form and, per token, the multiplications that it was chosen by: null where the model is not decomposed."""
-    joined = 3 if name == "qkv" else 1  # the choice was made for each before they were joined
-    out_features, in_features = matrix.shape[0] // joined, matrix.shape[1]
-    costs = None
-    if config.learngene_rank is not None:
-        # the tailor of a single class rides along in the factors, see choose_forms
-        learngene_rank = matrix.rank - max(config.ranks)
-        tailor_rank = max(config.ranks) if config.num_classes == 1 else 0
-        thin, rank = in_features + out_features, learngene_rank + tailor_rank
-        costs = {
-            "rank": rank,
-            "factored": rank * thin,
-            "dense": out_features * in_features + tailor_rank * thin,
-        }
-    return {
-        "form": "dense" if matrix.is_dense else "factored",
-        "joined": joined,
-        "shape": [out_features, in_features],
-        "live_rank": None if config.learngene_rank is None else matrix.rank,
-        "products_per_token": costs,
-    }
-
-
-def _passes_per_step(*, takes_guidance: bool) -> int:
-    """Guidance: the class and the null half."""
-    return 2 if takes_guidance else 1
-
-
-def count_step_flops(model: CompactModel) -> int:
-    """2 x multiplications of linear layers and attention products that one step runs, both halves where it has two."""
-    config, halves = model.config, _passes_per_step(takes_guidance=model.sampler.takes_guidance)
-    tokens = config.num_tokens
-    block = sum(_matrix_products(model, name, m) for name, m in model.blocks[0].items()) * tokens * halves
-    attention = 2 * tokens * tokens * config.hidden_size * halves
-    patch = model.patch_weight.numel() * tokens  # both halves start from the same tokens
-    final = model.final_weight.numel() * tokens * halves
-    baked = model.conditioning
-    adaln = baked.weight.numel() * halves if isinstance(baked, ConditioningTable) else 0
-    if isinstance(baked, LowRankTable):
-        adaln = baked.rank * baked.null[0].numel()
-    return 2 * (config.depth * (block + attention) + patch + final + adaln)
-
-
-def _matrix_products(model: CompactModel, name: str, matrix: Matrix) -> int:
-    out_features, in_features = matrix.shape
-    joined = 3 if name == "qkv" else 1
-    tailor_rank = matrix.tailors[0].rank if matrix.tailors else (model.pack_rank or 0) * joined
-    # as a constant the tailor of a joined matrix is block-diagonal on the way up; as a row it is three matrices
-    blocks = joined if model.num_classes > 1 or model.pack_rank else 1
-    apart = tailor_rank * (in_features + out_features // blocks)
-    if isinstance(matrix.learngene, Factors):
-        rank = matrix.rank - (tailor_rank if matrix.gate is None else 0)
-        return rank * (out_features + in_features) + apart
-    return out_features * in_features + apart

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import cast
 
 from kind_bench.counting.work import OpClass, ProgramWork
 from kind_bench.forecasting.devices import Device, UnitName
 from kind_bench.forecasting.forecast import Forecast, default_unit, forecast, forecast_picture
 from kind_bench.forecasting.roofline import UnitSpeed, unit_speed
 from kind_export.report.work import Works
+from kind_runtimes.documents.reports.forecasts import ForecastEntry, Roofline, TimesEntry
 from kind_runtimes.engine_rows import ENGINES
 from kind_runtimes.manifest import Manifest
 
@@ -19,7 +20,7 @@ DEFAULT_DEVICES = ("apple-a16", "apple-a18", "snapdragon-8-gen-3", "kirin-9020")
 _APPLE_UNITS: tuple[UnitName, ...] = ("npu", "gpu")
 
 
-def describe_forecasts(works: Works, manifest: Manifest, devices: Sequence[Device]) -> list[dict[str, Any]]:
+def describe_forecasts(works: Works, manifest: Manifest, devices: Sequence[Device]) -> list[ForecastEntry]:
     """A forecast for each device, target that runs there and unit; what is not known says why."""
     return [
         _describe(works, manifest, device, target, unit)
@@ -40,7 +41,7 @@ def _units(device: Device, step: ProgramWork) -> Iterator[UnitName]:
     yield from found or [usual]
 
 
-def _describe(works: Works, manifest: Manifest, device: Device, target: str, unit: UnitName) -> dict[str, Any]:
+def _describe(works: Works, manifest: Manifest, device: Device, target: str, unit: UnitName) -> ForecastEntry:
     steps = manifest.sampling.steps
     unguided = manifest.sampling.guided.count(False)
     chosen = unit if unit in device.units else None
@@ -58,14 +59,14 @@ def _describe(works: Works, manifest: Manifest, device: Device, target: str, uni
         "reason": step.reason,
         "step": _times(step),
         "picture": _times(picture),
-        "limited_by": dict(step.limited_by),
+        "limited_by": cast("dict[str, str]", dict(step.limited_by)),
         "notes": list(picture.notes),
         "unsure": dict(step.unsure),
         "roofline": _roofline(device, step, works[target]["step"]),
     }
 
 
-def _times(one: Forecast) -> dict[str, float | None]:
+def _times(one: Forecast) -> TimesEntry:
     return {
         "floor_ms": one.floor_ms,
         "low_ms": one.low_ms,
@@ -76,7 +77,7 @@ def _times(one: Forecast) -> dict[str, float | None]:
     }
 
 
-def _roofline(device: Device, step: Forecast, work: ProgramWork) -> dict[str, Any] | None:
+def _roofline(device: Device, step: Forecast, work: ProgramWork) -> Roofline | None:
     """The two lines of a unit, and where the operator classes that multiply lie below them."""
     speed = unit_speed(device, step.unit, step.precision)
     if not isinstance(speed, UnitSpeed) or not step.ms_by_class:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import base64
 import math
-import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Literal
 
 from kind_bench.results.alternatives import list_alternatives
 from kind_core.config import TrainingRecord
-from kind_export.report.charts import draw_bars, draw_columns, draw_ranges, draw_roofline
+from kind_export.report.charts import Chart, Part, draw_bars, draw_columns, draw_ranges, draw_roofline
 from kind_export.report.plan_words import describe_plan
+from kind_export.report.usage import read_snippet, write_command, write_loop
 from kind_export.report.words import (
     compare_share,
     describe_guidance,
@@ -31,17 +31,20 @@ from kind_export.report.words import (
     join_words,
     warn_of_training,
 )
+from kind_runtimes.documents.reports.document import ReportDocument
+from kind_runtimes.documents.reports.forecasts import ForecastEntry
+from kind_runtimes.documents.reports.targets import ReportProgram, ReportTarget
+from kind_runtimes.documents.reports.work import SumEntry
 from kind_runtimes.engine_rows import ENGINES
-from kind_runtimes.kits import kit_folder
 
-Report = Mapping[str, Any]
 _PREVIEW_WIDTH = 640
 PREVIEW_CLASSES = 8  # of which the preview shows a row each
 _MAX_TITLE_NAMES = 3
-_RANGES = (("One step", "step"), ("One picture", "picture"))
+_BY_CLASS: tuple[Literal["flops", "bytes_moved"], ...] = ("flops", "bytes_moved")
+_RANGES: tuple[tuple[str, Part], ...] = (("One step", "step"), ("One picture", "picture"))
 
 
-def render_page(report: Report, preview: bytes | None, kits: Sequence[str] = ()) -> str:
+def render_page(report: ReportDocument, preview: bytes | None, kits: Sequence[str] = ()) -> str:
     """One page without scripts and without anything to load; `preview` is a PNG file, `kits` lie in the bundle."""
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
@@ -62,9 +65,9 @@ def render_page(report: Report, preview: bytes | None, kits: Sequence[str] = ())
         "range": format_range,
     }
     training = _read_training(report)
-    report = {**report, "forecasts": [{**one, "limits": describe_limits(one)} for one in report["forecasts"]]}
+    shown = {**report, "forecasts": [{**one, "limits": describe_limits(one)} for one in report["forecasts"]]}
     return environment.get_template("report.html").render(
-        report=report,
+        report=shown,
         names=[info["names"][0] for info in report["classes"]],
         title=_title(report),
         runtimes=join_words([ENGINES[name].title for name in report["targets"]]),
@@ -78,7 +81,7 @@ def render_page(report: Report, preview: bytes | None, kits: Sequence[str] = ())
         load=describe_load(report["host"]),
         no_forecast=_name_unknown(report),
         contents=_contents(report),
-        snippets=[_read_snippet(kit) for kit in kits],
+        snippets=[read_snippet(kit) for kit in kits],
         rooflines=[chart for one in report["forecasts"] if (chart := draw_roofline(one)) is not None],
         forecast_notes=list(dict.fromkeys(note for one in report["forecasts"] for note in one["notes"])),
         plan_words=describe_plan(report["plan"]) if report["plan"] else None,
@@ -88,17 +91,17 @@ def render_page(report: Report, preview: bytes | None, kits: Sequence[str] = ())
         image_titles=[ENGINES[name].title for name, one in report["targets"].items() if _draws_images(one["programs"])],
         programs=next(iter(report["targets"].values()))["programs"],
         forms={name: explain_form(m) for name, m in report["model"]["matrices_of_a_block"].items()},
-        loop_text=_loop(report),  # `loop` is Jinja's own
-        command=_command(report),
+        loop_text=write_loop(report),  # `loop` is Jinja's own
+        command=write_command(report),
     )
 
 
-def _read_training(report: Report) -> TrainingRecord | None:
+def _read_training(report: ReportDocument) -> TrainingRecord | None:
     training = report["source"].get("training")
     return None if training is None else TrainingRecord(**training)
 
 
-def _draws(report: Report) -> str:
+def _draws(report: ReportDocument) -> str:
     """`64 x 64 of 3 classes`: what the pictures are."""
     programs = next(iter(report["targets"].values()))["programs"]
     height, width = programs["decode"]["outputs"][0]["shape"][-2:] if "decode" in programs else (0, 0)
@@ -107,20 +110,20 @@ def _draws(report: Report) -> str:
     return f"{size} of {count} {'class' if count == 1 else 'classes'}"
 
 
-def _draws_images(programs: Mapping[str, Any]) -> bool:
+def _draws_images(programs: Mapping[str, ReportProgram]) -> bool:
     """Whether `decode` gives a picture type in place of floats."""
-    outputs = programs.get("decode", {}).get("outputs", ())
+    outputs = programs["decode"]["outputs"] if "decode" in programs else ()
     return any(one["dtype"] == "image_rgb_uint8" for one in outputs)
 
 
-def _title(report: Report) -> str:
+def _title(report: ReportDocument) -> str:
     names = [info["names"][0] for info in report["classes"]]
     if len(names) > _MAX_TITLE_NAMES:
         names = [*names[: _MAX_TITLE_NAMES - 1], f"{len(names) - _MAX_TITLE_NAMES + 1} more classes"]
     return join_words(names)
 
 
-def _describe_preview(report: Report, png: bytes) -> dict[str, Any]:
+def _describe_preview(report: ReportDocument, png: bytes) -> dict[str, object]:
     """Source, size and words of the preview; a PNG file says its width in bytes 16 to 20."""
     width = int.from_bytes(png[16:20])
     shown = [info["names"][0] for info in report["classes"][:PREVIEW_CLASSES]]
@@ -133,7 +136,7 @@ def _describe_preview(report: Report, png: bytes) -> dict[str, Any]:
     }
 
 
-def _headlines(report: Report) -> list[dict[str, str]]:
+def _headlines(report: ReportDocument) -> list[dict[str, str]]:
     """Four figures: a label, a value and what to know about it."""
     targets, parameters = report["targets"], report["model"]["parameters"]
     smallest = min(targets, key=lambda name: targets[name]["size_bytes"])
@@ -162,7 +165,7 @@ def _headlines(report: Report) -> list[dict[str, str]]:
     ]
 
 
-def _headline_step(report: Report) -> dict[str, str]:
+def _headline_step(report: ReportDocument) -> dict[str, str]:
     measured = {name: t["measured"] for name, t in report["targets"].items() if t["measured"]}
     if not measured:
         note = "not measured: Core ML runs on Apple hardware"
@@ -177,11 +180,11 @@ def _headline_step(report: Report) -> dict[str, str]:
     return {"label": "One step here", "value": format_ms(times["step_ms"]), "note": note}
 
 
-def _margin_db(target: Mapping[str, Any]) -> float:
+def _margin_db(target: ReportTarget) -> float:
     return float(target["parity"]["trajectory_psnr_db"] - target["parity"]["threshold_db"])
 
 
-def _charts(report: Report) -> list[dict[str, Any]]:
+def _charts(report: ReportDocument) -> list[Chart]:
     model, passes = report["model"], report["sampling"]["passes_per_step"]
     parameters, flops = model["parameters"], model["flops_per_pass"]["full"]
     return [
@@ -208,12 +211,12 @@ def _charts(report: Report) -> list[dict[str, Any]]:
     ]
 
 
-def _work_charts(report: Report) -> list[dict[str, Any]]:
+def _work_charts(report: ReportDocument) -> list[Chart]:
     """Of each target's step: FLOPs and bytes by class of operator, and by layer where the file names them."""
-    charts = []
+    charts: list[Chart] = []
     for target, programs in report["work"].items():
         work = programs["step"]
-        flops, moved = (_largest_first(_sums(work["by_class"], key)) for key in ("flops", "bytes_moved"))
+        flops, moved = (_largest_first(_sums(work["by_class"], key)) for key in _BY_CLASS)
         bars = [
             draw_bars("FLOPs by kind of operator", flops, "FLOPs"),
             draw_bars("Bytes by kind of operator", moved, "bytes"),
@@ -227,7 +230,7 @@ def _work_charts(report: Report) -> list[dict[str, Any]]:
     return charts
 
 
-def _sums(groups: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:
+def _sums(groups: Sequence[SumEntry], key: Literal["flops", "bytes_moved", "weight_bytes"]) -> dict[str, float]:
     return {group["name"]: group[key] for group in groups if group[key]}
 
 
@@ -235,9 +238,9 @@ def _largest_first(values: Mapping[str, float]) -> dict[str, float]:
     return dict(sorted(values.items(), key=lambda item: -item[1]))
 
 
-def _range_charts(report: Report) -> list[dict[str, Any]]:
+def _range_charts(report: ReportDocument) -> list[Chart]:
     """A row a device, of the unit and program that is likely to be the fastest."""
-    best: dict[str, dict[str, Any]] = {}
+    best: dict[str, ForecastEntry] = {}
     for one in report["forecasts"]:
         kept = best.setdefault(one["device_name"], one)
         if _likely_ms(one) < _likely_ms(kept):
@@ -246,12 +249,12 @@ def _range_charts(report: Report) -> list[dict[str, Any]]:
     return [chart for chart in drawn if chart is not None]
 
 
-def _likely_ms(forecast: Mapping[str, Any]) -> float:
+def _likely_ms(forecast: ForecastEntry) -> float:
     likely = forecast["step"]["likely_ms"]
     return math.inf if likely is None else float(likely)
 
 
-def _name_unknown(report: Report) -> str:
+def _name_unknown(report: ReportDocument) -> str:
     """The units for which nothing is known, with why, in place of rows that say so; empty where there are none."""
     unknown = [one for one in report["forecasts"] if one["step"]["likely_ms"] is one["step"]["floor_ms"] is None]
     named = (
@@ -260,7 +263,7 @@ def _name_unknown(report: Report) -> str:
     return "; ".join(dict.fromkeys(named))
 
 
-def _contents(report: Report) -> list[tuple[str, str]]:
+def _contents(report: ReportDocument) -> list[tuple[str, str]]:
     """The sections by their anchors, in order."""
     where = [("where", "Where the work is")] if report["work"] else []
     return [
@@ -272,69 +275,3 @@ def _contents(report: Report) -> list[tuple[str, str]]:
         ("choices", "What was chosen"),
         ("reproduce", "Reproduce it"),
     ]
-
-
-def _read_snippet(kit: str) -> dict[str, str]:
-    """The code of a kit's README that draws a picture, and where the rest stands."""
-    text = (kit_folder(kit) / "README.md").read_text(encoding="utf-8").partition("## Use it")[2]
-    language, _, code = text.partition("```")[2].partition("```")[0].partition("\n")
-    title = {"swift": "In Swift, with the iOS kit", "kotlin": "In Kotlin, with the Android kit"}[language]
-    return {"title": title, "code": code.rstrip(), "readme": f"{kit}/README.md"}
-
-
-def _loop(report: Report) -> str:
-    """The loop of an app, with the names of this bundle's inputs and outputs; lines short enough for a phone."""
-    programs, sampling = next(iter(report["targets"].values()))["programs"], report["sampling"]
-    step, decode = programs["step"], programs.get("decode")
-    scale = "" if sampling["initial_noise_scale"] == 1 else f" * {sampling['initial_noise_scale']:g}"
-    state = [spec["name"] for spec in step["inputs"] if spec["name"] in ("latents", "history")]
-    lines = [f"shape = {tuple(report['latents_shape'])}", f"latents = start_noise(seed, shape){scale}"]
-    lines += ["history = zeros(shape)"] if "history" in state else []
-    lines += [f"for i in range({sampling['steps']}):", "    out = step("]
-    lines += [f"        {name}={name}," for name in state]
-    lines += ["        step_index=i,"]
-    lines += [f"        guidance={sampling['guidance_scale']:g},"] if sampling.get("distillation") is None else []
-    others = [s["name"] for s in step["inputs"] if s["name"] not in (*state, "step_index", "guidance")]
-    chosen = [f"{name}={'0' if name == 'class_index' else f'pack.{name}'}" for name in others]
-    lines += [*(f"        {one}," for one in chosen), "    )"]
-    lines += [f'    {name} = out["next_{name}"]' for name in state]
-    if decode is not None:
-        lines.append(f'image = decode(latents)["{decode["outputs"][0]["name"]}"]')
-    return "\n".join(lines)
-
-
-def _guidance_option(sampling: Mapping[str, Any]) -> dict[str, str]:
-    if sampling.get("distillation") is not None:
-        return {}
-    return {"--guidance": f"{sampling['guidance_scale']:g}"}
-
-
-def _command(report: Report) -> str:
-    sampling, targets, bundle = report["sampling"], report["targets"], f"{report['name']}.kind"
-    precisions = {target["precision"] for target in targets.values()}
-    plain = [info["id"] for info in report["classes"] if "blend_of" not in info]
-    blends = ["+".join(info["blend_of"]) for info in report["classes"] if "blend_of" in info]
-    options = {
-        "--checkpoint": "CHECKPOINT",
-        **({"--classes": ",".join(plain)} if plain else {}),
-        "--target": ",".join(targets),
-        "--sampler": sampling["sampler"],
-        "--steps": str(sampling["steps"]),
-        **_guidance_option(sampling),
-        "--baking": "on" if report["rewrites"]["conditioning"] == "modulation table" else "off",
-    }
-    if len(precisions) == 1:  # where they differ, they are the targets' defaults
-        options["--precision"] = precisions.pop()
-    steps = (target["lowering"].get("step", {}) for target in targets.values())
-    min_ios = next((step["min_ios"] for step in steps if "min_ios" in step), None)
-    if min_ios is not None:
-        options["--min-ios"] = str(min_ios)
-    if len(sampling["guided_steps"]) < sampling["steps"]:
-        options["--guidance-interval"] = ",".join(f"{share:g}" for share in sampling["guidance_interval"])
-    options |= {
-        f"--{name.replace('_', '-')}": f"{value:g}" for name, value in report["rewrites"].get("cut", {}).items()
-    }
-    options["--output"] = bundle
-    words = [f"{option} {shlex.quote(value)}" for option, value in options.items()]
-    words += [f"--blend {shlex.quote(blend)}" for blend in blends] + (["--packs"] if report["packs"] else [])
-    return " \\\n  ".join(["kind-export", *words])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from kind_core.closeness import MAX_DB
 from kind_core.config import TrainingRecord
+from kind_runtimes.documents.reports.document import Host, ReportSampling
+from kind_runtimes.documents.reports.forecasts import ForecastEntry, TimesEntry
+from kind_runtimes.documents.reports.model import MatrixEntry
 
 _SPACE = "\u00a0"  # a figure and its unit stay on one line
 _BUSY = 1.1  # of the CPUs: an export alone does not load them more
@@ -48,15 +50,15 @@ def format_percent(share: float) -> str:
     return f"{percent:.0f}{_SPACE}%" if percent >= 10 or percent == 0 else f"{percent:.1f}{_SPACE}%"
 
 
-def format_range(times: Mapping[str, float | None]) -> str:
+def format_range(times: TimesEntry) -> str:
     """`0.24 ms (0.12 ms to 0.61 ms)`; the floor where no more is known."""
-    low, likely, high, floor = (times[f"{name}_ms"] for name in ("low", "likely", "high", "floor"))
+    low, likely, high, floor = times["low_ms"], times["likely_ms"], times["high_ms"], times["floor_ms"]
     if likely is None or low is None or high is None:
         return "unknown" if floor is None else f"floor {format_ms(floor)}"
     return f"{format_ms(likely)} ({format_ms(low)} to {format_ms(high)})"
 
 
-def describe_limits(forecast: Mapping[str, Any]) -> str:
+def describe_limits(forecast: ForecastEntry) -> str:
     """`linear by arithmetic, norm by memory and 3 more`: the first two that it names; empty without a forecast."""
     words = {"compute": "arithmetic", "bandwidth": "memory", "dispatch": "calls"}
     limited = [f"{op_class} by {words[limit]}" for op_class, limit in forecast["limited_by"].items()]
@@ -64,7 +66,7 @@ def describe_limits(forecast: Mapping[str, Any]) -> str:
     return ", ".join(limited[:_MOST_LIMITS]) + more if more or not limited else join_words(limited)
 
 
-def describe_load(host: Mapping[str, Any]) -> str:
+def describe_load(host: Host) -> str:
     """`load 5.4 on 2 CPUs`, where others ran while this host was timed; empty where it was idle or does not tell."""
     load, num_cpus = host.get("load_before"), host["num_cpus"]
     if load is None or num_cpus is None or load <= _BUSY * num_cpus:
@@ -104,7 +106,7 @@ def join_words(words: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
-def explain_form(matrix: Mapping[str, Any]) -> str:
+def explain_form(matrix: MatrixEntry) -> str:
     """Why a matrix of a block is dense or factored."""
     costs = matrix["products_per_token"]
     if costs is None:
@@ -125,7 +127,7 @@ def _scale(number: float, units: Sequence[str]) -> str:
     return f"{number:.{digits}f}{_SPACE}{units[index]}".rstrip(_SPACE)
 
 
-def describe_guidance(sampling: Mapping[str, Any]) -> str:
+def describe_guidance(sampling: ReportSampling) -> str:
     """`at guidance 2.5`, or what a distilled model holds, of the `sampling` of a report."""
     held = sampling.get("distillation")
     if held is None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import cast
 
 from kind_bench.counting.work import OpWork, ProgramWork
-from kind_bench.lint import lint
+from kind_bench.lint import Profile, lint
+from kind_runtimes.documents.reports.work import LintEntry, SumEntry, WorkEntry
 
 Works = Mapping[str, Mapping[str, ProgramWork]]
 
 
-def describe_works(works: Works, profiles: Mapping[str, Any]) -> dict[str, Any]:
+def describe_works(works: Works, profiles: Mapping[str, Profile]) -> dict[str, dict[str, WorkEntry]]:
     """Every program by target and name; `profiles` are of guided steps here, by target."""
     return {
         target: {
@@ -22,7 +23,7 @@ def describe_works(works: Works, profiles: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _describe(work: ProgramWork, profile: Any) -> dict[str, Any]:
+def _describe(work: ProgramWork, profile: Profile | None) -> WorkEntry:
     found = lint(work, profile)
     return {
         "flops": {"full": work.flops(), "paper": work.flops("paper")},
@@ -33,11 +34,11 @@ def _describe(work: ProgramWork, profile: Any) -> dict[str, Any]:
         "num_delegates": work.num_delegates,
         "by_class": _group(work.ops, lambda op: op.op_class),
         "by_layer": _group(work.ops, lambda op: op.layer) if any(op.layer for op in work.ops) else [],
-        "delegation": found.to_dict(),
+        "delegation": cast(LintEntry, found.to_dict()),
     }
 
 
-def _group(ops: Iterable[OpWork], key: Any) -> list[dict[str, Any]]:
+def _group(ops: Iterable[OpWork], key: Callable[[OpWork], str]) -> list[SumEntry]:
     """Sums by name, in the order in which the names first come."""
     groups: defaultdict[str, list[OpWork]] = defaultdict(list)
     for op in ops:

@@ -6,13 +6,12 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from kind_export.compact.model import CompactModel
 from kind_export.precision.layers import count_bytes
 from kind_export.targets.class_functions import make_class_steps
 from kind_export.targets.programs import decode_options, make_decode, make_step
-from kind_export.targets.target import Lowering, TargetOptions, check_size, load_target
+from kind_export.targets.target import Facts, Lowering, TargetOptions, check_size, load_target
 from kind_runtimes.manifest import ProgramSpec, TargetSpec
 
 OnStage = Callable[[str], None]
@@ -23,7 +22,7 @@ class Written:
     """The programs of a target as the manifest describes them, and what its tools reported."""
 
     spec: TargetSpec
-    facts: dict[str, Any]
+    facts: dict[str, Facts]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +48,7 @@ def lower_target(
     step = next(iter(class_steps.values()), None) or make_step(compact, target, options)
     on_stage(f"lowering step to {name}")
     file = f"{name}/step{target.SUFFIX}"
-    facts: dict[str, Any] = {}
+    facts: dict[str, Facts] = {}
     if class_steps:
         facts["step"] = target.lower_functions(class_steps, folder / file, options)
         programs = {"step": replace(_describe(step, file), class_functions=options.class_functions)}

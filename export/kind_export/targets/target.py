@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -35,6 +35,9 @@ class Lowering:
     outputs: tuple[TensorSpec, ...]
 
 
+Facts = dict[str, object]  # what the tools of a target report of a program, for the manifest
+
+
 class Target(Protocol):
     """What a target module offers.
 
@@ -60,17 +63,17 @@ class Target(Protocol):
         """Bits of the numbers that products with quantised weights compute in: 8 for integers, 16 or 32 for floats."""
         ...
 
-    def lower(self, lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
+    def lower(self, lowering: Lowering, file: Path, options: TargetOptions) -> Facts:
         """Write the program to `file`; returns facts for the manifest."""
         ...
 
-    def lower_functions(self, lowerings: Mapping[str, Lowering], file: Path, options: TargetOptions) -> dict[str, Any]:
+    def lower_functions(self, lowerings: Mapping[str, Lowering], file: Path, options: TargetOptions) -> Facts:
         """Write several programs to one file, a function each, their weights once; where the target has functions."""
         ...
 
     def lower_pair(
         self, step: Lowering, unguided: Lowering, is_guided: Sequence[bool], file: Path, options: TargetOptions
-    ) -> tuple[dict[str, Any], dict[str, str | None]]:
+    ) -> tuple[Facts, dict[str, str | None]]:
         """Write a guided step and its unguided twin to one file, their weights once.
 
         Returns facts and the function of each program by name; a target that chooses inside has `step` alone.

@@ -12,7 +12,7 @@ from kind_core.precisions import EXACT, PRECISIONS
 from kind_export.compact.decode import DECODE_GAINS
 from kind_export.verify.parity import Gate
 from kind_export.verify.reference import Reference, Trajectory
-from kind_runtimes.generator import Generator
+from kind_runtimes.loop import Loop
 from kind_runtimes.manifest import TargetSpec
 
 # Pixels are clamped latents, bit for bit where that is computed in fp32. Rounded to fp16 they have 77 dB as a rule, but
@@ -31,33 +31,33 @@ _NETWORK_SLACK = 2.5  # a network rounds more often
 _INSIDE = (0.02, 0.98)
 
 
-def decode_threshold_db(reference: Reference, generator: Generator, target: TargetSpec, *, is_exact: bool) -> float:
+def decode_threshold_db(reference: Reference, loop: Loop, target: TargetSpec, *, is_exact: bool) -> float:
     """What the pictures of a decode program are held to; `is_exact`: it is computed in fp32."""
     if reference.checkpoint.decoder is not None:
         return PRECISIONS[EXACT if target.precision == EXACT else "fp16"].step_db
     if "decode" not in target.programs or not target.programs["decode"].outputs[0].dtype.startswith("image"):
         return PIXELS_DB if is_exact else ROUNDED_PIXELS_DB
-    return ROUNDED_PIXELS_DB if hasattr(generator.decode, "before_saturation") else PREDICTED_PICTURE_DB
+    return ROUNDED_PIXELS_DB if hasattr(loop.decode, "before_saturation") else PREDICTED_PICTURE_DB
 
 
 def check_decode(
-    generator: Generator, check: Gate, trajectories: list[Trajectory], threshold_db: float, *, is_exact: bool
+    loop: Loop, check: Gate, trajectories: list[Trajectory], threshold_db: float, *, is_exact: bool
 ) -> float | None:
     """The worst PSNR of the pictures of all classes; raises VerificationError where one is not close enough."""
-    if generator.decode is None:
+    if loop.decode is None:
         return None
     has_network = check.config.checkpoint.decoder is not None
     floats_db = threshold_db if has_network else PIXELS_DB if is_exact else ROUNDED_PIXELS_DB
     worst = MAX_DB
     for trajectory, latents in _latents(trajectories):
         index, expected = trajectory.class_index, check.config.decode(latents)
-        image = generator.decode({"latents": latents})["image"]
+        image = loop.decode({"latents": latents})["image"]
         picture, values = _as_unit_image(image), None if image.dtype == np.uint8 else image
         nearest = _round_towards(expected, picture) if image.dtype == np.uint8 else expected
         worst = min(worst, check.require("decode", nearest, picture, threshold_db, class_index=index, peak=_PEAK))
-        if hasattr(generator.decode, "before_saturation"):
+        if hasattr(loop.decode, "before_saturation"):
             # a picture type clips by itself, but only the program's own clamp is the same on every device
-            values = generator.decode.before_saturation({"latents": latents})["image"] / 255
+            values = loop.decode.before_saturation({"latents": latents})["image"] / 255
             check.require("decode before saturation", expected, values, floats_db, class_index=index, peak=_PEAK)
         if values is not None:
             _require_unbiased(expected, values, check.target, _NETWORK_SLACK if has_network else 1.0)

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -26,9 +25,9 @@ from kind_export.verify.reference import Reference, Trajectory
 from kind_export.verify.saved_step import SavedStep
 from kind_export.verify.subjects import Subject, ways_to_run
 from kind_runtimes.engines.runtime import Arrays
-from kind_runtimes.generator import Generator, open_generator
-from kind_runtimes.manifest import Manifest, TargetSpec
-from kind_runtimes.packs import Pack, read_pack
+from kind_runtimes.loop import Loop
+from kind_runtimes.manifest import TargetSpec
+from kind_runtimes.packs import Pack
 
 
 class Verifier:
@@ -53,22 +52,18 @@ class Verifier:
         other.is_approximate = is_approximate
         return other
 
-    def verify(self, folder: Path, manifest: Manifest, target: TargetSpec, saved: SavedStep | None = None) -> Parity:
-        """Check the programs of `target` in the folder of an export; raises VerificationError at the first that fails.
-
-        `saved` is what a Core ML package should compute where it is not the eager model, up to rounding.
-        """
-        packs = tuple(read_pack(folder / pack.file) for pack in manifest.packs)
-        return self.check(open_generator(folder, manifest.with_code(), target.target), target, packs, saved)
-
     def check(
-        self, generator: Generator, target: TargetSpec, packs: Sequence[Pack] = (), saved: SavedStep | None = None
+        self, loop: Loop, target: TargetSpec, packs: Sequence[Pack] = (), saved: SavedStep | None = None
     ) -> Parity:
-        """The same for opened programs. Of a base the classes are `packs`, in order."""
+        """Check opened programs of `target`; raises VerificationError at the first gate that they fail.
+
+        Of a base the classes are `packs`, in order. `saved` is what a Core ML package should compute where it is not
+        the eager model, up to rounding.
+        """
         precision = self._gated_precision(target, packs)
-        detached = self._run_detached(generator) if packs else None
+        detached = self._run_detached(loop) if packs else None
         is_exact = target.precision == EXACT or not TARGET_ROWS[target.target].rounds_sampler
-        subject = Subject(generator=generator, packs=tuple(packs), is_exact=is_exact)
+        subject = Subject(loop=loop, packs=tuple(packs), is_exact=is_exact)
         runs = [
             self._check_run(run, Gate(target=run.describe(target), config=self.reference), target, precision, saved)
             for run in ways_to_run(subject, target)
@@ -77,14 +72,14 @@ class Verifier:
         if detached is None:
             return parity
         check = Gate(target=target.target, config=self.reference)
-        return replace(parity, detached_psnr_db=self._check_detached(generator, check, detached, target))
+        return replace(parity, detached_psnr_db=self._check_detached(loop, check, detached, target))
 
     def _check_run(
         self, subject: Subject, check: Gate, target: TargetSpec, precision: str, saved: SavedStep | None
     ) -> Parity:
         """All that is held of programs as one engine runs them."""
         gates = PRECISIONS[precision]
-        decode_db = decode_threshold_db(self.reference, subject.generator, target, is_exact=subject.is_exact)
+        decode_db = decode_threshold_db(self.reference, subject.loop, target, is_exact=subject.is_exact)
         if subject.is_wider and precision == target.precision:
             step_db = self._check_graph(subject, check, "step")
         else:
@@ -94,15 +89,13 @@ class Verifier:
         if subject.can_unround:
             self._check_graph(subject.without_rounding(), check, "step without rounding", saved)
         return Parity(
-            verified_by=subject.generator.step.engine,
+            verified_by=subject.loop.step.engine,
             threshold_db=gates.trajectory_db,
             trajectory_psnr_db=min(class_db),
             trajectory_max_error=error,
             step_psnr_db=step_db,
             step_threshold_db=gates.step_db,
-            decode_psnr_db=check_decode(
-                subject.generator, check, self.trajectories, decode_db, is_exact=subject.is_exact
-            ),
+            decode_psnr_db=check_decode(subject.loop, check, self.trajectories, decode_db, is_exact=subject.is_exact),
             decode_threshold_db=decode_db,
             num_classes=len(self.trajectories),
             step_indices=tuple(range(self.reference.sampling.steps)),
@@ -133,10 +126,10 @@ class Verifier:
         if index is None:
             return
         for trajectory in self.trajectories:
-            generator, class_index = subject.choose(trajectory.class_index)
-            inputs = step_inputs(generator, class_index, trajectory, index)
+            loop, class_index = subject.choose(trajectory.class_index)
+            inputs = step_inputs(loop, class_index, trajectory, index)
             scales = (0.0, 1.0, *line_scales(self.reference.sampling.guidance_scale))
-            null, class_alone, *others = (generator.run_step(inputs, index, scale)["next_latents"] for scale in scales)
+            null, class_alone, *others = (loop.run_step(inputs, index, scale)["next_latents"] for scale in scales)
             slope = class_alone - null
             if np.ptp(slope) <= MIN_SLOPE * np.ptp(null):
                 continue  # as it should be: steps at 0 and 1 are held against the eager model too
@@ -144,14 +137,14 @@ class Verifier:
                 what = f"guidance {scale:g} in step {index}"
                 check.require(what, scale * slope, actual - null, threshold_db, class_index=trajectory.class_index)
 
-    def _run_detached(self, generator: Generator) -> list[np.ndarray]:
-        return list(generator.without_pack().trajectory(self.learngene.noise, 0))
+    def _run_detached(self, loop: Loop) -> list[np.ndarray]:
+        return list(loop.without_pack().trajectory(self.learngene.noise, 0))
 
-    def _check_detached(self, generator: Generator, check: Gate, before: list[np.ndarray], target: TargetSpec) -> float:
+    def _check_detached(self, loop: Loop, check: Gate, before: list[np.ndarray], target: TargetSpec) -> float:
         """Without a pack the base is the learngene alone, with the bits that it had before packs were attached."""
         limit = PRECISIONS[target.precision].trajectory_db
         measured = check.require("trajectory", self.learngene.latents[-1], before[-1], limit, class_index=None)
-        after = self._run_detached(generator)
+        after = self._run_detached(loop)
         if not all(np.array_equal(a, b) for a, b in zip(before, after, strict=True)):
             raise VerificationError(
                 f"{target.target}: the base without a pack gives other bits than before packs were attached; "
@@ -172,12 +165,12 @@ class Verifier:
         """The worst PSNR of all probes; against `saved`, only of guided steps, which are all that it has."""
         worst, sampling = MAX_DB, self.reference.sampling
         for trajectory, probes in zip(self.trajectories, self._probes, strict=True):
-            generator, class_index = subject.choose(trajectory.class_index)
+            loop, class_index = subject.choose(trajectory.class_index)
             for probe in probes:
                 if not subject.tries(probe, sampling.steps) or (saved and not sampling.guided[probe.index]):
                     continue
-                inputs = probe.inputs(generator, class_index)
-                outputs = generator.run_step(inputs, probe.index, probe.guidance)
+                inputs = probe.inputs(loop, class_index)
+                outputs = loop.run_step(inputs, probe.index, probe.guidance)
                 expected = probe if saved is None else _as_saved(saved, probe, inputs)
                 for part in self._compare_step(expected, outputs):
                     limit, where = (
@@ -206,8 +199,8 @@ class Verifier:
         measured, error = [], 0.0
         for trajectory in self.trajectories:
             index = trajectory.class_index
-            generator, class_index = subject.choose(index)
-            *_, final = generator.trajectory(trajectory.noise, class_index)
+            loop, class_index = subject.choose(index)
+            *_, final = loop.trajectory(trajectory.noise, class_index)
             expected = trajectory.latents[-1]
             measured.append(check.require("trajectory", expected, final, threshold_db, class_index=index))
             error = max(error, float(np.abs(expected - final).max()))
@@ -231,9 +224,9 @@ class _Part:
     is_update: bool = False
 
 
-def step_inputs(generator: Generator, class_index: int, trajectory: Trajectory, index: int) -> Mapping[str, np.ndarray]:
+def step_inputs(loop: Loop, class_index: int, trajectory: Trajectory, index: int) -> Mapping[str, np.ndarray]:
     """What a step takes at step `index` of the reference's trajectory, but the index itself and the guidance."""
-    inputs = {**generator.choose_class(class_index), "latents": trajectory.latents[index]}
-    if "history" in generator.input_names:
+    inputs = {**loop.choose_class(class_index), "latents": trajectory.latents[index]}
+    if "history" in loop.input_names:
         inputs["history"] = trajectory.denoised[index - 1] if index else np.zeros_like(trajectory.latents[0])
     return inputs

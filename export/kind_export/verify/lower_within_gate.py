@@ -6,9 +6,7 @@ trajectories says which layers carry that much of it (see `sensitivity`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,15 +15,14 @@ from torch import Tensor
 from kind_core.precisions import PRECISIONS
 from kind_export.compact.model import CompactModel
 from kind_export.precision.sensitivity import LayerCost, choose_kept, describe_costs, measure_costs
-from kind_export.targets.lowering import Lowered, OnStage, Written, lower_target
+from kind_export.targets.lowering import Lowered, lower_target
 from kind_export.targets.target import Lowering, TargetOptions, load_target
-from kind_export.verify.gates import Verifier, step_inputs
+from kind_export.verify.gates import step_inputs
 from kind_export.verify.parity import Parity, ShortfallError
 from kind_export.verify.probes import step_indices
 from kind_export.verify.saved_step import SavedStep
-from kind_runtimes.generator import Generator, open_generator
-from kind_runtimes.manifest import Manifest
-from kind_runtimes.packs import read_pack
+from kind_export.verify.trial import Trial
+from kind_runtimes.loop import Loop
 
 _MAX_ATTEMPTS = 3
 # A program with most of its layers kept is no program of the asked precision.
@@ -33,29 +30,21 @@ _MAX_KEPT_SHARE = 0.5
 _CALIBRATION_CLASSES = 2
 
 
-def lower_within_gate(
-    name: str,
-    compact: CompactModel,
-    folder: Path,
-    options: TargetOptions,
-    verifier: Verifier,
-    draft_of: Callable[[Mapping[str, Written]], Manifest],
-    on_stage: OnStage,
-) -> tuple[Lowered, Parity]:
+def lower_within_gate(name: str, compact: CompactModel, options: TargetOptions, trial: Trial) -> tuple[Lowered, Parity]:
     """The programs of a target that pass its gates, and how well; raises VerificationError where none do."""
     costs: list[LayerCost] = []
     for attempt in range(_MAX_ATTEMPTS):
-        lowered = lower_target(name, compact, folder, options, verifier.reference.sampling.guided, on_stage)
-        draft = draft_of({name: lowered})
-        on_stage(f"verifying {name}")
+        guided = trial.verifier.reference.sampling.guided
+        lowered = lower_target(name, compact, trial.folder, options, guided, trial.on_stage)
+        loop = trial.open(lowered.spec)
         try:
-            return lowered, verifier.verify(folder, draft, lowered.spec, _saved_step(folder, lowered, verifier))
+            return lowered, trial.check(loop, lowered.spec, _saved_step(trial, lowered))
         except ShortfallError as error:
             if PRECISIONS[options.precision].is_float:
                 raise
             if not costs:
-                on_stage(f"finding what {options.precision} costs")
-                inputs = _calibrate(lowered.step, open_generator(folder, draft, name), folder, verifier)
+                trial.on_stage(f"finding what {options.precision} costs")
+                inputs = _calibrate(lowered.step, loop, trial)
                 costs = measure_costs(lowered.step.module, inputs, options.precision)
             keep = choose_kept(costs, options.keep, error.shortfall_db)
             if attempt + 1 == _MAX_ATTEMPTS or len(keep) > _MAX_KEPT_SHARE * len(costs):
@@ -64,18 +53,17 @@ def lower_within_gate(
     raise AssertionError("the last attempt returns or raises")
 
 
-def _saved_step(folder: Path, lowered: Lowered, verifier: Verifier) -> SavedStep | None:
+def _saved_step(trial: Trial, lowered: Lowered) -> SavedStep | None:
     """Where a Core ML package is not the eager model up to rounding, what it should be instead."""
-    differs = verifier.is_approximate or not PRECISIONS[lowered.options.precision].is_float
-    return SavedStep(folder, lowered) if load_target(lowered.spec.target).READS_BACK_WEIGHTS and differs else None
+    differs = trial.verifier.is_approximate or not PRECISIONS[lowered.options.precision].is_float
+    return SavedStep(trial.folder, lowered) if load_target(lowered.spec.target).READS_BACK_WEIGHTS and differs else None
 
 
-def _calibrate(lowering: Lowering, generator: Generator, folder: Path, verifier: Verifier) -> list[tuple[Tensor, ...]]:
+def _calibrate(lowering: Lowering, loop: Loop, trial: Trial) -> list[tuple[Tensor, ...]]:
     """Arguments of the step at several steps of the reference's trajectories."""
-    reference, calls = verifier.reference, []
-    for trajectory in verifier.trajectories[:_CALIBRATION_CLASSES]:
-        packs = generator.manifest.packs
-        one = generator.with_pack(read_pack(folder / packs[trajectory.class_index].file)) if packs else generator
+    reference, packs, calls = trial.verifier.reference, trial.packs, []
+    for trajectory in trial.verifier.trajectories[:_CALIBRATION_CLASSES]:
+        one = loop.with_pack(packs[trajectory.class_index]) if packs else loop
         for index in step_indices(reference.sampling.steps):
             inputs = {
                 **step_inputs(one, 0 if packs else trajectory.class_index, trajectory, index),

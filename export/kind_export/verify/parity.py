@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from kind_core.closeness import MAX_DB, psnr_db
 from kind_core.errors import VerificationError
 from kind_export.verify.reference import Reference
+from kind_runtimes.documents.reports.targets import ReportParity
 
 # A Core ML package is also evaluated without its activation rounding, where only the fp16 of its weights is left and a
 # wrong graph has nowhere to hide.
@@ -52,14 +53,15 @@ class Parity:
     detached_psnr_db: float | None = None
     rounded_by: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> ReportParity:
         """For manifest and report; the trajectory without a pack and a second run only where they were made."""
         rounded = {k: round(v, 2) if k.endswith("_db") and isinstance(v, float) else v for k, v in asdict(self).items()}
         del rounded["class_psnr_db"]
         for name in ("detached_psnr_db", "rounded_by"):
             if rounded[name] is None:
                 del rounded[name]
-        return rounded | {"step_indices": list(self.step_indices), "guidance_scales": list(self.guidance_scales)}
+        tried = {"step_indices": list(self.step_indices), "guidance_scales": list(self.guidance_scales)}
+        return cast(ReportParity, rounded | tried)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

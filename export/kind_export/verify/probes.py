@@ -12,7 +12,7 @@ import numpy as np
 
 from kind_core.samplers import Sampling
 from kind_export.verify.reference import Reference, Trajectory
-from kind_runtimes.generator import Generator
+from kind_runtimes.loop import Loop
 
 # Beyond what the reference's own noise reaches: another seed goes further.
 GAIN = 1.5
@@ -37,10 +37,10 @@ class Probe:
         larger = "" if self.gain == 1 else f" from latents {self.gain:g} times as large"
         return f"{self.index} at guidance {self.guidance:g}{larger}"
 
-    def inputs(self, generator: Generator, class_index: int) -> Mapping[str, np.ndarray]:
+    def inputs(self, loop: Loop, class_index: int) -> Mapping[str, np.ndarray]:
         """What a step takes, but the index itself and the guidance."""
-        given = {**generator.choose_class(class_index), "latents": self.latents}
-        return given | {"history": self.history} if "history" in generator.input_names else given
+        given = {**loop.choose_class(class_index), "latents": self.latents}
+        return given | {"history": self.history} if "history" in loop.input_names else given
 
 
 def make_probes(reference: Reference, trajectory: Trajectory) -> tuple[Probe, ...]:

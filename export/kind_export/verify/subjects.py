@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from kind_core.precisions import PRECISIONS
 from kind_export.target_rows import TARGET_ROWS
 from kind_export.verify.probes import Probe, step_indices
-from kind_runtimes.generator import Generator
+from kind_runtimes.engines.runtime import can_unround, runs_node_by_node
+from kind_runtimes.loop import Loop
 from kind_runtimes.manifest import TargetSpec
 from kind_runtimes.packs import Pack
 
@@ -20,17 +21,17 @@ class Subject:
     way to run programs that are `is_wider` the first time.
     """
 
-    generator: Generator
+    loop: Loop
     packs: tuple[Pack, ...]
     is_exact: bool
     is_rounded: bool = False
     is_wider: bool = False
 
-    def choose(self, class_index: int) -> tuple[Generator, int]:
+    def choose(self, class_index: int) -> tuple[Loop, int]:
         """What draws a class, and the index that it has there."""
         if not self.packs:
-            return self.generator, class_index
-        return self.generator.with_pack(self.packs[class_index]), 0
+            return self.loop, class_index
+        return self.loop.with_pack(self.packs[class_index]), 0
 
     def describe(self, target: TargetSpec) -> str:
         """The target, for an error."""
@@ -38,13 +39,15 @@ class Subject:
 
     @property
     def can_unround(self) -> bool:
-        return hasattr(self.generator.step, "without_rounding")
+        return can_unround(self.loop.step)
 
     def without_rounding(self) -> Subject:
         """A Core ML package with activations kept in fp32."""
-        programs = {"step": self.generator.step, "step_unguided": self.generator.step_unguided}
-        exact = {name: p.without_rounding() for name, p in programs.items() if p is not None}  # type: ignore[attr-defined]
-        return replace(self, generator=replace(self.generator, decode=None, **exact), is_exact=True)
+        step, unguided = self.loop.step, self.loop.step_unguided
+        assert can_unround(step)
+        exact = unguided.without_rounding() if can_unround(unguided) else None
+        loop = replace(self.loop, decode=None, step=step.without_rounding(), step_unguided=exact)
+        return replace(self, loop=loop, is_exact=True)
 
     def tries(self, probe: Probe, steps: int) -> bool:
         """Whether a probe is run: where all are run without rounding or wider, some are enough with it."""
@@ -54,11 +57,13 @@ class Subject:
 
 def ways_to_run(subject: Subject, target: TargetSpec) -> list[Subject]:
     """As the runtime runs it here; and where its kernels are wider than the precision says, in that precision too."""
-    generator = subject.generator
-    if not PRECISIONS[target.precision].is_half or not hasattr(generator.step, "node_by_node"):
+    loop, step = subject.loop, subject.loop.step
+    if not PRECISIONS[target.precision].is_half or not runs_node_by_node(step):
         return [subject]
-    programs = {"step": generator.step, "step_unguided": generator.step_unguided, "decode": generator.decode}
-    rounded = {name: one.node_by_node() for name, one in programs.items() if one is not None}  # type: ignore[attr-defined]
+    unguided, decode = (
+        one.node_by_node() if runs_node_by_node(one) else None for one in (loop.step_unguided, loop.decode)
+    )
+    rounded = replace(loop, step=step.node_by_node(), step_unguided=unguided, decode=decode)
     is_exact = subject.is_exact and not TARGET_ROWS[target.target].rounds_all
-    second = replace(subject, generator=replace(generator, **rounded), is_rounded=True, is_exact=is_exact)
+    second = replace(subject, loop=rounded, is_rounded=True, is_exact=is_exact)
     return [replace(subject, is_wider=True), second]

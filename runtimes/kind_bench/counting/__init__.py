@@ -17,16 +17,18 @@ they were made of. What differs:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from kind_bench.counting.work import ProgramWork
 from kind_core.errors import TargetError
+from kind_core.samplers import Sampling
 from kind_runtimes.bundle import Bundle
 from kind_runtimes.engine_rows import ENGINES, holds_code
 from kind_runtimes.engines.runtime import engine_errors
-from kind_runtimes.manifest import ProgramSpec
+from kind_runtimes.manifest import ProgramSpec, TargetSpec
 
 
 def count_program(file: Path, spec: ProgramSpec, target: str) -> ProgramWork:
@@ -42,15 +44,22 @@ def count_bundle(bundle: Bundle) -> dict[str, dict[str, ProgramWork]]:
 
     A diffusers folder is not among them.
     """
+    return count_targets(bundle.path, bundle.manifest.targets, bundle.manifest.sampling)
+
+
+def count_targets(
+    folder: Path, targets: Mapping[str, TargetSpec], sampling: Sampling
+) -> dict[str, dict[str, ProgramWork]]:
+    """The same of programs that lie in a folder."""
     works: dict[str, dict[str, ProgramWork]] = {}
-    for target, entry in bundle.manifest.targets.items():
+    for target, entry in targets.items():
         if holds_code(target):
             continue  # a folder of weights and code has no operators in a file
         walker = _load_walker(target)
-        works[target] = {name: _count(walker, bundle.path / p.file, p) for name, p in entry.programs.items()}
-        if bundle.manifest.sampling.guided_steps is not None and "step_unguided" not in works[target]:
+        works[target] = {name: _count(walker, folder / p.file, p) for name, p in entry.programs.items()}
+        if sampling.guided_steps is not None and "step_unguided" not in works[target]:
             step = entry.programs["step"]
-            works[target]["step_unguided"] = _count(walker, bundle.path / step.file, step, is_guided=False)
+            works[target]["step_unguided"] = _count(walker, folder / step.file, step, is_guided=False)
     return works
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from kind_bench.counting.ledger import Ledger, Node, TensorSize
+from kind_bench.counting.onnx_types import infer_types, read_attribute
 from kind_bench.counting.work import ComputePrecision, OpClass, ProgramWork
 from kind_core.errors import BundleError, TargetError
 from kind_runtimes.manifest import MAX_ELEMENTS, ProgramSpec
@@ -96,7 +97,6 @@ _BITS = {
     TensorProto.UINT4: 4,
 }
 _INTEGER_PRODUCTS = ("MatMulInteger", "ConvInteger")
-_MAX_SHAPE_ELEMENTS = 64  # constants up to here may say a shape; larger ones are numbers that inference need not see
 
 
 def count(file: Path, spec: ProgramSpec, *, is_guided: bool = True) -> ProgramWork:
@@ -114,7 +114,7 @@ def count(file: Path, spec: ProgramSpec, *, is_guided: bool = True) -> ProgramWo
         if math.prod(shape) > MAX_ELEMENTS:  # inference counts through them, one by one
             raise BundleError(f"{file} has a tensor of shape {shape}, beyond any program's", "export the bundle again")
     nodes = list(_flatten(model.graph, is_guided))
-    walk = _Walk(types=_infer_types(model, nodes))
+    walk = _Walk(types=infer_types(model, nodes))
     walk.add_graph(model.graph, nodes)
     return walk.ledger.finish("onnx", spec.name, [value.name for value in model.graph.output])
 
@@ -204,9 +204,9 @@ class _Walk:
         if node.op_type in ("MatMul", "MatMulInteger"):
             return 2 * elements * self.ledger[node.input[0]].shape[-1]
         if node.op_type == "MatMulNBits":
-            return 2 * elements * int(_attribute(node, "K"))
+            return 2 * elements * int(read_attribute(node, "K"))
         if node.op_type == "Gemm":
-            return 2 * elements * self.ledger[node.input[0]].shape[0 if _attribute(node, "transA", 0) else -1]
+            return 2 * elements * self.ledger[node.input[0]].shape[0 if read_attribute(node, "transA", 0) else -1]
         if node.op_type in _CLASSES["convolution"]:
             return 2 * elements * math.prod(self.ledger[node.input[1]].shape[1:])
         if node.op_type == "MultiHeadAttention":
@@ -240,43 +240,6 @@ class _Walk:
                 "export it with shapes that are fixed",
             )
         return TensorSize(shape=tuple(one.dim_value for one in kind.shape.dim), bits=_bits(kind.elem_type, name))
-
-
-def _infer_types(model: Any, nodes: Sequence[Any]) -> dict[str, Any]:
-    """The tensor types of all names, inferred on a copy of the nodes without the large constants."""
-    stripped = onnx.ModelProto()
-    kept = [one for one in model.graph.initializer if math.prod(one.dims) <= _MAX_SHAPE_ELEMENTS]
-    large = [one for one in model.graph.initializer if math.prod(one.dims) > _MAX_SHAPE_ELEMENTS]
-    stripped.ir_version = model.ir_version
-    stripped.opset_import.extend(model.opset_import)
-    stripped.graph.name = "shapes"
-    stripped.graph.node.extend(nodes)
-    stripped.graph.input.extend(model.graph.input)
-    stripped.graph.output.extend(model.graph.output)
-    stripped.graph.initializer.extend(kept)
-    stripped.graph.input.extend(helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in large)
-    stripped.graph.input.extend(made for node in stripped.graph.node for made in _stand_in(node))
-    graph = onnx.shape_inference.infer_shapes(stripped, data_prop=True).graph
-    return {value.name: value.type.tensor_type for value in (*graph.input, *graph.output, *graph.value_info)}
-
-
-def _stand_in(node: Any) -> list[Any]:
-    """Make an operator of onnxruntime's own one that ONNX can infer the same output shape of; returns new inputs."""
-    if node.op_type == "MultiHeadAttention":
-        node.op_type, node.domain = "Identity", ""
-        del node.input[1:], node.attribute[:]
-    elif node.op_type == "MatMulNBits":
-        shape = [_attribute(node, "K"), _attribute(node, "N")]
-        weight = helper.make_tensor_value_info(f"{node.output[0]}/weight", TensorProto.FLOAT, shape)
-        node.op_type, node.domain = "MatMul", ""
-        node.input[:] = [node.input[0], weight.name]
-        del node.attribute[:]
-        return [weight]
-    return []
-
-
-def _attribute(node: Any, name: str, default: object = None) -> Any:
-    return next((helper.get_attribute_value(one) for one in node.attribute if one.name == name), default)
 
 
 def _size_of(tensor: Any) -> TensorSize:

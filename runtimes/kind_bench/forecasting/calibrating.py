@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kind_bench.counting import count_bundle
-from kind_bench.forecasting.calibration import CALIBRATED, Calibration, fit, measured_device, write_calibrated
+from kind_bench.forecasting.calibration import CALIBRATED, Calibration, write_calibrated
 from kind_bench.forecasting.devices import load_device
+from kind_bench.forecasting.measurements import fit, measured_device
 from kind_bench.results.importing import check_model
 from kind_bench.results.results import read_results
 from kind_core.errors import ResultsError

@@ -15,14 +15,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kind_bench.counting.work import OpWork, ProgramWork
-from kind_bench.forecasting.devices import FORMAT_VERSION, Device, UnitName, describe_device, load_device, read_device
+from kind_bench.forecasting.devices import FORMAT_VERSION, Device, UnitName, describe_device, read_device
 from kind_bench.forecasting.nonnegative import fit_rates
 from kind_bench.forecasting.roofline import PORTABLE, Limit
 from kind_core.errors import DeviceError
 from kind_core.files.staging import file_kind, staged
+from kind_runtimes.documents.device import CalibrationEntry
 from kind_runtimes.engine_rows import ENGINES
 
 # Milliseconds per unit on an ordinary CPU of two cores: only their ratios count, and those of few measurements most.
@@ -170,59 +171,6 @@ def limit_of(name: str) -> Limit:
     return _LIMITS.get(name.split()[0], "dispatch")
 
 
-def fit(results: Sequence[Mapping[str, Any]], works: Mapping[str, BundleWorks]) -> Calibration:
-    """Fit rates to results files of one device; `works` of their bundles, by the hash of the manifest.
-
-    Raises DeviceError where a file holds something else than measurements, or is of a bundle that was not given.
-    """
-    measurements, names = [], []
-    for one in results:
-        if one.get("kind") != "measured":
-            raise DeviceError(
-                f"cannot calibrate with a {one.get('kind')!r}, expected 'measured'", "use what kind-bench run wrote"
-            )
-        name, sha256 = one["bundle"]["name"], one["bundle"]["manifest_sha256"]
-        if sha256 not in works:
-            raise DeviceError(
-                f"the results are of bundle {name!r} with manifest {sha256[:12]}, which was not given",
-                "give that bundle, or measure the one you have",
-            )
-        names.append(name)
-        measurements += read_measurements(one, works[sha256])
-    return replace(fit_measurements(measurements), bundles=tuple(dict.fromkeys(names)))
-
-
-def read_measurements(results: Mapping[str, Any], works: BundleWorks) -> list[Measurement]:
-    """The measurements of a results file whose bundle's works are given."""
-    measurements = []
-    for case in results["cases"]:
-        programs = works.get(case["runtime"], {})
-        for program in ("step", "step_unguided", "decode"):
-            if f"{program}_ms" in case and program in programs:
-                is_step = program == "step"
-                measurements.append(
-                    Measurement(
-                        work=programs[program],
-                        ms=_median(case[f"{program}_ms"]),
-                        threads=case.get("threads"),
-                        provider=case.get("provider"),
-                        first_load_ms_per_mb=_load_per_mb(case, programs.values()) if is_step else None,
-                        warm_ms=_median(case["sustained"]["step_ms"]) if is_step and "sustained" in case else None,
-                    )
-                )
-    return measurements
-
-
-def measured_device(results: Mapping[str, Any]) -> Device:
-    """The device that results were taken on: of the table where the file names it, otherwise a new one."""
-    machine = results["machine"]
-    if machine.get("device"):
-        return load_device(machine["device"])
-    is_phone = machine["system"].casefold().startswith(("ios", "ipados", "android"))
-    name = machine.get("model") or machine["processor"]
-    return Device(id="measured", name=name, vendor="unknown", form="phone" if is_phone else "computer")
-
-
 def fit_measurements(measurements: Sequence[Measurement]) -> Calibration:
     """Fit rates to measurements of one device, each runtime and way of running it apart."""
     if not measurements:
@@ -258,9 +206,9 @@ def _fit_group(every: Sequence[Measurement]) -> Rates:
     )
 
 
-def describe_calibration(calibration: Calibration) -> dict[str, Any]:
+def describe_calibration(calibration: Calibration) -> CalibrationEntry:
     """A calibration as a device file holds it."""
-    result: dict[str, Any] = json.loads(json.dumps({"format_version": FORMAT_VERSION, **asdict(calibration)}))
+    result: CalibrationEntry = json.loads(json.dumps({"format_version": FORMAT_VERSION, **asdict(calibration)}))
     return result
 
 
@@ -268,8 +216,9 @@ def parse_calibration(device: Device) -> Calibration | None:
     """The calibration in a device's file, or None."""
     if device.calibration is None:
         return None
+    rates = [cast("dict[str, Any]", entry) for entry in device.calibration["rates"]]
     return Calibration(
-        rates=tuple(Rates(**{**entry, "measured": tuple(entry["measured"])}) for entry in device.calibration["rates"]),
+        rates=tuple(Rates(**entry | {"measured": tuple(entry["measured"])}) for entry in rates),
         bundles=tuple(device.calibration["bundles"]),
     )
 
@@ -289,16 +238,6 @@ def write_calibrated(device: Device, calibration: Calibration, file: Path, *, fo
     data = describe_device(replace(device, calibration=describe_calibration(calibration)))
     with staged(file, CALIBRATED, force=force) as partial:
         partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _median(spread: Mapping[str, Any]) -> float:
-    return float(statistics.median(spread["samples"]))
-
-
-def _load_per_mb(case: Mapping[str, Any], programs: Iterable[ProgramWork]) -> float | None:
-    if "load_ms" not in case:
-        return None
-    return float(case["load_ms"]["first"]) / (sum(work.weight_bytes for work in programs) / 1e6)
 
 
 def _median_of(values: Iterable[float | None]) -> float | None:

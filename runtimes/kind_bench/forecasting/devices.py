@@ -19,6 +19,7 @@ from kind_bench.forecasting.products import find_nearest, list_products
 from kind_core.errors import DeviceError
 from kind_core.files.json_files import parse_json
 from kind_core.files.regular_files import read_text
+from kind_runtimes.documents.device import CalibrationEntry, FigureEntry
 from kind_runtimes.manifest import load_schema
 
 FORMAT_VERSION = 1
@@ -74,7 +75,7 @@ class Device:
     memory_bandwidth_gbs: Figure | None = None
     sustained_share: Figure | None = None
     units: Mapping[UnitName, Unit] = field(default_factory=dict)
-    calibration: Mapping[str, Any] | None = None
+    calibration: CalibrationEntry | None = None
 
     def family(self, unit: UnitName) -> str:
         """Whose design a unit is."""
@@ -159,10 +160,10 @@ def parse_device(text: str, where: str, *, device_id: str, is_json: bool = False
     )
 
 
-def describe_device(device: Device) -> dict[str, Any]:
+def describe_device(device: Device) -> dict[str, object]:
     """A device as its file writes it."""
 
-    def describe(figure: Figure) -> dict[str, Any]:
+    def describe(figure: Figure) -> dict[str, object]:
         # low and high are part of what was parsed, so writing them keeps the range
         return {name: getattr(figure, name) for name in ("value", "low", "high", "status", "source")}
 
@@ -195,6 +196,9 @@ def _refuse_newer(data: object, where: str) -> None:
         )
 
 
+_RANGE: tuple[Literal["low", "value", "high"], ...] = ("low", "value", "high")
+
+
 def _check(data: object, where: str) -> None:
     import jsonschema
 
@@ -206,14 +210,14 @@ def _check(data: object, where: str) -> None:
             "every figure needs value, status and source; docs/forecasts.md shows a device file",
         )
     for place, entry in _figures_of(data):
-        numbers = [entry[name] for name in ("low", "value", "high") if name in entry]
+        numbers = [entry[name] for name in _RANGE if name in entry]
         if not all(map(math.isfinite, numbers)):
             raise DeviceError(f"{where}: {place} is {entry['value']}, expected a finite number", "mend the file")
         if numbers != sorted(numbers):
             raise DeviceError(f"{where}: {place} has low, value, high {numbers} out of order", "mend the file")
 
 
-def _figures_of(data: Any, place: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _figures_of(data: Any, place: str = "") -> Iterator[tuple[str, FigureEntry]]:
     for name, entry in data.items():
         here = f"{place}.{name}".lstrip(".")
         if _is_figure(entry):
@@ -226,7 +230,7 @@ def _is_figure(entry: object) -> bool:
     return isinstance(entry, dict) and "value" in entry
 
 
-def _parse_figure(entry: Mapping[str, Any]) -> Figure:
+def _parse_figure(entry: FigureEntry) -> Figure:
     value, factor = float(entry["value"]), _FACTORS[entry["status"]]
     return Figure(
         value=value,

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Generator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypedDict
 
-from kind_bench.measure.gathering import Gathering, has_decode
+from kind_bench.measure.gathering import Gathering, Message, has_decode
 from kind_bench.measure.machine import describe_machine
+from kind_bench.measure.processes import name_gathering, run_worker
 from kind_bench.measure.timing import Counts
-from kind_bench.results.results import RESULTS_VERSION, Results, name_case, parse_results
-from kind_core import errors
+from kind_bench.results.results import RESULTS_VERSION, Results, parse_results
 from kind_core.errors import ConfigError, KindError, TargetError
 from kind_core.files.hashing import hash_file
 from kind_runtimes.bundle import MANIFEST_NAME, Bundle, list_program_files, open_bundle
+from kind_runtimes.documents.case import ProfileEntry
+from kind_runtimes.documents.results import BundleName
 from kind_runtimes.engine_rows import ENGINES, holds_code
 from kind_runtimes.engines.runtime import DEFAULT_OPTIONS, MAX_THREADS, EngineOptions, check_runtime, is_installed
 from kind_runtimes.manifest import Manifest
@@ -91,6 +87,15 @@ class Measured:
     notes: tuple[str, ...]
 
 
+class Described(TypedDict):
+    """What a results file says before anything is measured."""
+
+    format_version: Literal[1]
+    kind: Literal["measured"]
+    made_by: str
+    bundle: BundleName
+
+
 def measure_bundle(request: BenchRequest, on_progress: OnProgress = lambda progress: None) -> Measured:
     """Measure; what was measured before an error or Ctrl-C is kept. Raises a KindError when nothing can begin."""
     bundle = open_bundle(request.bundle)
@@ -125,7 +130,7 @@ def measure_bundle(request: BenchRequest, on_progress: OnProgress = lambda progr
     return Measured(results=results, interrupted=interrupted, error=error, notes=notes)
 
 
-def profile_bundle(request: BenchRequest) -> dict[str, dict[str, Any]]:
+def profile_bundle(request: BenchRequest) -> dict[str, ProfileEntry]:
     """The profile of a step in each runtime of `request` that runs here, without measuring."""
     runtimes, _ = _choose_runtimes(request, open_bundle(request.bundle).manifest)
     profiles = {}
@@ -137,7 +142,7 @@ def profile_bundle(request: BenchRequest) -> dict[str, dict[str, Any]]:
     return profiles
 
 
-def describe_document(bundle: Bundle, runtimes: list[str]) -> dict[str, Any]:
+def describe_document(bundle: Bundle, runtimes: list[str]) -> Described:
     """The fields of a results file that name its program and the bundle."""
     files = {file for runtime in runtimes for file in list_program_files(bundle.manifest, runtime)}
     return {
@@ -198,22 +203,22 @@ def _measure_rounds(request: BenchRequest, manifest: Manifest, cases: list[Gathe
     )
     for index in range(request.num_rounds):
         for case in cases:
-            job = _describe_job(request, case, request.counts_of(index))
-            with closing(_run_worker(case, job)) as messages:
+            job = describe_job(request, case, request.counts_of(index))
+            with closing(run_worker(case, job)) as messages:
                 for message in messages:
                     _take(case, message)
                     done = sum(one.num_samples for one in cases)
-                    stage = f"round {index + 1} of {request.num_rounds}: {_name(case)}"
+                    stage = f"round {index + 1} of {request.num_rounds}: {name_gathering(case)}"
                     on_progress(Progress(stage=stage, done=min(done, total), total=total))
     for case in cases:
         if request.profile and case.profile is None and ENGINES[case.runtime].is_traced:
-            on_progress(Progress(stage=f"profiling {_name(case)}", done=total, total=total))
+            on_progress(Progress(stage=f"profiling {name_gathering(case)}", done=total, total=total))
             _profile(request, case)
 
 
 def _require_provider(request: BenchRequest, case: Gathering, on_progress: OnProgress) -> None:
     """Profile a case before it is measured: onnxruntime gives to the CPU, in silence, what a provider does not take."""
-    on_progress(Progress(stage=f"profiling {_name(case)}", done=0, total=1))
+    on_progress(Progress(stage=f"profiling {name_gathering(case)}", done=0, total=1))
     _profile(request, case)
     if case.profile is not None and not case.profile["delegate_share"]:
         raise TargetError(
@@ -223,7 +228,7 @@ def _require_provider(request: BenchRequest, case: Gathering, on_progress: OnPro
 
 
 def _profile(request: BenchRequest, case: Gathering) -> None:
-    with closing(_run_worker(case, _describe_job(request, case, case.counts) | {"profile": True})) as messages:
+    with closing(run_worker(case, describe_job(request, case, case.counts) | {"profile": True})) as messages:
         for message in messages:
             _take(case, message)
 
@@ -234,7 +239,8 @@ def _num_samples(counts: Counts, manifest: Manifest, runtime: str) -> int:
     return counts.repeat * (len(flags) + bool(counts.sustain_s)) + decode
 
 
-def _describe_job(request: BenchRequest, case: Gathering, counts: Counts) -> dict[str, Any]:
+def describe_job(request: BenchRequest, case: Gathering, counts: Counts) -> dict[str, object]:
+    """What a process is told that measures a case."""
     return {
         "bundle": str(request.bundle),
         "manifest_sha256": case.manifest_sha256,
@@ -247,39 +253,7 @@ def _describe_job(request: BenchRequest, case: Gathering, counts: Counts) -> dic
     }
 
 
-def _run_worker(case: Gathering, job: dict[str, Any]) -> Generator[dict[str, Any]]:
-    """The messages of a new process, as they come; raises the error that it met."""
-    # -P: not from the folder that the user stands in, which may be a stranger's bundle with a numpy.py
-    command = [sys.executable, "-P", "-m", "kind_bench.measure.worker"]
-    with tempfile.TemporaryFile("w+") as log:
-        # in a session of its own: Ctrl-C is for this process, which ends the other
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            with suppress(BrokenPipeError):  # it has died: its exit code says so below
-                process.stdin.write(json.dumps(job) + "\n")
-                process.stdin.flush()  # and stays open: where it ends, this process has died
-            for line in process.stdout:
-                message = json.loads(line)
-                if "error" in message:
-                    raise _rebuild_error(message["error"])
-                yield message
-            code = process.wait()
-        finally:
-            process.kill()
-            process.wait()
-            process.stdout.close()
-            with suppress(BrokenPipeError):
-                process.stdin.close()
-        if code != 0:
-            log.seek(0)
-            raise _crash(case, code, log.read())
-
-
-def _take(case: Gathering, message: dict[str, Any]) -> None:
+def _take(case: Gathering, message: Message) -> None:
     match message:
         case {"opened": opened}:
             case.engine = opened["engine"]
@@ -295,18 +269,3 @@ def _take(case: Gathering, message: dict[str, Any]) -> None:
             case.second_loads_ms.append(finished["again_ms"])
         case {"profile": profile}:
             case.profile = profile
-
-
-def _name(case: Gathering) -> str:
-    return name_case(case.runtime, case.options.threads, case.options.provider)
-
-
-def _rebuild_error(data: dict[str, str]) -> KindError:
-    kind: type[KindError] = getattr(errors, data["type"])
-    return kind(data["message"], data["hint"])
-
-
-def _crash(case: Gathering, code: int, log: str) -> TargetError:
-    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
-    last = next((line for line in reversed(log.splitlines()) if line.strip()), "it said nothing")
-    return TargetError(f"the process that measured {_name(case)} {how}: {last}", "try kind-run with the same bundle")

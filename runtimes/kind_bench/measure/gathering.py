@@ -5,11 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from kind_bench.measure.timing import Counts, Part
 from kind_bench.results.results import Spread, combine_image_ms, round_ms
 from kind_runtimes.bundle import count_download
+from kind_runtimes.documents.case import CaseEntry, FileCache, Load, ProfileEntry
 from kind_runtimes.engines.runtime import EngineOptions
 from kind_runtimes.manifest import Manifest
 
@@ -19,6 +20,24 @@ _FIELDS: Mapping[Part, str] = {
     "decode": "decode_ms",
     "whole_image": "whole_image_ms",
 }
+
+
+Message = dict[str, Any]  # what the process that measures and the one that asked tell each other, as JSON
+
+
+class _Memory(TypedDict, total=False):
+    """What a results file says of memory."""
+
+    peak_memory_bytes: int
+    baseline_memory_bytes: int
+    memory_measure: str
+
+
+class _Loading(TypedDict, total=False):
+    """What a results file says of opening."""
+
+    load_ms: Load
+    first_picture_ms: float
 
 
 @dataclass(kw_only=True, slots=True)
@@ -36,12 +55,12 @@ class Gathering:
     first_loads_ms: list[float] = field(default_factory=list)
     second_loads_ms: list[float] = field(default_factory=list)
     first_pictures_ms: list[float] = field(default_factory=list)
-    file_caches: set[str] = field(default_factory=set)
-    memory: dict[str, Any] = field(default_factory=dict)
-    profile: dict[str, Any] | None = None
+    file_caches: set[FileCache] = field(default_factory=set)
+    memory: _Memory = field(default_factory=lambda: _Memory())
+    profile: ProfileEntry | None = None
 
     def add_samples(self, part: Part, samples_ms: Sequence[float]) -> None:
-        """Take in what `measure_generator` hands on."""
+        """Take in what `measure_loop` hands on."""
         self.samples.setdefault(part, []).extend(samples_ms)
 
     def add_memory(self, peak_bytes: int, baseline_bytes: int, measure: str) -> None:
@@ -57,13 +76,13 @@ class Gathering:
     def num_samples(self) -> int:
         return sum(len(samples) for samples in self.samples.values())
 
-    def to_case(self, manifest: Manifest) -> dict[str, Any] | None:
+    def to_case(self, manifest: Manifest) -> CaseEntry | None:
         """The entry of a results file; None while no step was measured."""
         if "step" not in self.samples:
             return None
         spreads = {part: Spread(samples=tuple(samples)) for part, samples in self.samples.items()}
         sustained = spreads.pop("sustained", None)
-        case: dict[str, Any] = {
+        case: dict[str, object] = {
             "runtime": self.runtime,
             "engine": self.engine,
             "threads": self.options.threads,
@@ -80,7 +99,7 @@ class Gathering:
         }
         if sustained is not None:
             case["sustained"] = {"after_s": self.counts.sustain_s, "step_ms": sustained.to_dict()}
-        return case | ({"profile": self.profile} if self.profile is not None else {})
+        return cast(CaseEntry, case | ({"profile": self.profile} if self.profile is not None else {}))
 
     def _describe_image(self, manifest: Manifest, spreads: Mapping[Part, Spread]) -> dict[str, float]:
         guided = manifest.sampling.guided
@@ -90,14 +109,15 @@ class Gathering:
         step, unguided, decode = spreads["step"], spreads.get("step_unguided"), spreads.get("decode")
         return {"image_ms": combine_image_ms(step, unguided, decode, guided)}
 
-    def _describe_load(self) -> dict[str, Any]:
+    def _describe_load(self) -> _Loading:
         if not self.first_loads_ms:
             return {}
-        load: dict[str, Any] = {"first": round_ms(statistics.median(self.first_loads_ms))}
+        load: Load = {"first": round_ms(statistics.median(self.first_loads_ms))}
         if self.second_loads_ms:
             load["again"] = round_ms(statistics.median(self.second_loads_ms))
         if self.file_caches:
-            load["file_cache"] = next(iter(self.file_caches)) if len(self.file_caches) == 1 else "unknown"
+            (*others, cache) = self.file_caches
+            load["file_cache"] = "unknown" if others else cache
         if not self.first_pictures_ms:
             return {"load_ms": load}
         return {"load_ms": load, "first_picture_ms": round_ms(statistics.median(self.first_pictures_ms))}

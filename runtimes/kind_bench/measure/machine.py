@@ -10,7 +10,9 @@ import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import cast
+
+from kind_runtimes.documents.results import Machine
 
 _CPUS = Path("/sys/devices/system/cpu")
 # where boards with ARM and PCs say what they are
@@ -18,7 +20,7 @@ _MODEL_FILES = (Path("/sys/firmware/devicetree/base/model"), Path("/sys/devices/
 _PACKAGES = ("onnxruntime", "executorch", "coremltools", "ai-edge-litert", "torch", "numpy", "kind-diffusion")
 
 
-def describe_machine() -> dict[str, Any]:
+def describe_machine() -> Machine:
     """`machine` of a results file: this one, with the load that it was under before measuring."""
     described = {
         "system": platform.platform(terse=True),
@@ -30,7 +32,7 @@ def describe_machine() -> dict[str, Any]:
         "load_before": round(os.getloadavg()[0], 2),
         "versions": {"python": platform.python_version(), **_list_versions()},
     }
-    return {name: value for name, value in described.items() if value is not None}
+    return cast(Machine, {name: value for name, value in described.items() if value is not None})
 
 
 def name_processor() -> str:

@@ -11,14 +11,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from kind_bench.measure.timing import step_inputs
 from kind_core.errors import TargetError
+from kind_runtimes.documents.case import OpEntry, ProfileEntry
 from kind_runtimes.engines.runtime import Arrays, EngineOptions
-from kind_runtimes.generator import Generator
+from kind_runtimes.loop import Loop
 from kind_runtimes.manifest import ProgramSpec
 
 _RUNS = 7  # the first of them is not counted
@@ -36,14 +37,14 @@ class OpRun:
     ms: float
 
 
-def profile_step(folder: Path, generator: Generator, runtime: str, options: EngineOptions) -> dict[str, Any]:
+def profile_step(folder: Path, loop: Loop, runtime: str, options: EngineOptions) -> ProfileEntry:
     """Trace a guided step of the first class; the file is opened anew, with the runtime's tracer on."""
-    spec, inputs = _first_class(generator.manifest.target(runtime).programs["step"], _guided_inputs(generator))
+    spec, inputs = _first_class(loop.spec, _guided_inputs(loop))
     file = folder / spec.file
     return _PROFILERS[runtime](file, spec, inputs, options)
 
 
-def summarise_runs(tool: str, runs_ms: Sequence[float], runs: Sequence[Sequence[OpRun]]) -> dict[str, Any]:
+def summarise_runs(tool: str, runs_ms: Sequence[float], runs: Sequence[Sequence[OpRun]]) -> ProfileEntry:
     """`profile` of a results file: medians over the runs of what the operators of a type took together."""
     sums: list[defaultdict[tuple[str, str], float]] = []
     for run in runs:
@@ -102,7 +103,7 @@ def read_etdump(events: Iterable[Any]) -> tuple[list[float], list[list[OpRun]]]:
     return list(runs_ms), runs
 
 
-def summarise_plan(operations: Iterable[Any]) -> dict[str, Any]:
+def summarise_plan(operations: Iterable[Any]) -> ProfileEntry:
     """`profile` from what coremltools' MLModelBenchmarker says of each operation: the plan's shares of the run's time.
 
     The plan names the device that Core ML prefers for an operation; constants have none.
@@ -127,18 +128,18 @@ def summarise_plan(operations: Iterable[Any]) -> dict[str, Any]:
     ]
     neural = sum(ms[key] for key in groups if key[1] == "Neural Engine")
     share = {"delegate_share": round(neural / total, 4)} if total else {}
-    return {"tool": "MLComputePlan", "run_ms": round(total, 4) if total else None, **share, "ops": ops}
+    described = {"tool": "MLComputePlan", "run_ms": round(total, 4) if total else None, **share, "ops": ops}
+    return cast(ProfileEntry, described)
 
 
-def _guided_inputs(generator: Generator) -> Arrays:
-    manifest = generator.manifest
-    flags = manifest.sampling.guided
+def _guided_inputs(loop: Loop) -> Arrays:
+    flags = loop.sampling.guided
     index = flags.index(True) if True in flags else 0
     scalars = {
         "step_index": np.array([index], np.int32),
-        "guidance": np.array([manifest.sampling.guidance_scale], np.float32),
+        "guidance": np.array([loop.sampling.guidance_scale], np.float32),
     }
-    return {**step_inputs(generator), **scalars}
+    return {**step_inputs(loop), **scalars}
 
 
 def _first_class(spec: ProgramSpec, inputs: Arrays) -> tuple[ProgramSpec, Arrays]:
@@ -147,7 +148,7 @@ def _first_class(spec: ProgramSpec, inputs: Arrays) -> tuple[ProgramSpec, Arrays
     return spec, {tensor.name: inputs[tensor.name] for tensor in spec.inputs}
 
 
-def _profile_onnx(file: Path, spec: ProgramSpec, inputs: Arrays, options: EngineOptions) -> dict[str, Any]:
+def _profile_onnx(file: Path, spec: ProgramSpec, inputs: Arrays, options: EngineOptions) -> ProfileEntry:
     from kind_runtimes.engines.onnx import OnnxProgram
 
     with tempfile.TemporaryDirectory() as folder:
@@ -158,21 +159,19 @@ def _profile_onnx(file: Path, spec: ProgramSpec, inputs: Arrays, options: Engine
     profile = summarise_runs("onnxruntime profiler", *read_onnx_trace(events))
     if options.provider is None:
         return profile
-    asked = [op["ms"] for op in profile["ops"] if op["backend"].lower() == options.provider.lower()]
-    return profile | {"delegate_share": _share(asked, profile["ops"])}
+    return profile | {"delegate_share": _share(profile["ops"], options.provider)}
 
 
-def _profile_executorch(file: Path, spec: ProgramSpec, inputs: Arrays, options: EngineOptions) -> dict[str, Any]:
+def _profile_executorch(file: Path, spec: ProgramSpec, inputs: Arrays, options: EngineOptions) -> ProfileEntry:
     from kind_bench.measure.executorch_trace import trace_method
     from kind_runtimes.engines.executorch import set_threads
 
     set_threads(options)
     profile = summarise_runs("ETDump", *read_etdump(trace_method(file, spec, inputs, spec.function)))
-    inside = [op["ms"] for op in profile["ops"] if op["backend"] == _XNNPACK]
-    return profile | {"delegate_share": _share(inside, profile["ops"])}
+    return profile | {"delegate_share": _share(profile["ops"], _XNNPACK)}
 
 
-def _profile_coreml(file: Path, spec: ProgramSpec, inputs: Arrays, options: EngineOptions) -> dict[str, Any]:
+def _profile_coreml(file: Path, spec: ProgramSpec, inputs: Arrays, options: EngineOptions) -> ProfileEntry:
     from kind_runtimes.engines.coreml import PredictedProgram, open_program
     from kind_runtimes.quiet import import_coremltools
 
@@ -215,9 +214,11 @@ def _device_name(type_name: str) -> str:
     return names.get(type_name, type_name)
 
 
-def _share(part_ms: Iterable[float], ops: Iterable[Mapping[str, Any]]) -> float:
-    total = sum(op["ms"] for op in ops)
-    return round(sum(part_ms) / total, 4) if total else 0.0
+def _share(ops: Sequence[OpEntry], backend: str) -> float:
+    """Of the time of all operators, what those of `backend` take."""
+    total = sum(op["ms"] or 0.0 for op in ops)
+    inside = sum(op["ms"] or 0.0 for op in ops if op["backend"].lower() == backend.lower())
+    return round(inside / total, 4) if total else 0.0
 
 
 _PROFILERS = {"onnx": _profile_onnx, "executorch": _profile_executorch, "coreml": _profile_coreml}

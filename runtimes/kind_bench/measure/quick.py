@@ -10,10 +10,10 @@ from pathlib import Path
 from kind_bench.measure.cases import describe_document
 from kind_bench.measure.gathering import Gathering
 from kind_bench.measure.machine import describe_machine
-from kind_bench.measure.timing import Counts, measure_generator
+from kind_bench.measure.timing import Counts, measure_loop
 from kind_bench.results.results import Case, parse_results, write_results
 from kind_runtimes.bundle import Bundle
-from kind_runtimes.engines.runtime import DEFAULT_OPTIONS
+from kind_runtimes.engines.runtime import DEFAULT_OPTIONS, can_unround
 from kind_runtimes.generator import open_generator
 
 _COUNTS = Counts(warmup=3, repeat=15)
@@ -56,7 +56,7 @@ def _time_target(bundle: Bundle, name: str) -> Gathering | None:
     start = time.perf_counter()
     generator = open_generator(bundle.path, bundle.manifest, name)
     load_ms = (time.perf_counter() - start) * 1e3
-    if hasattr(generator.step, "without_rounding"):
+    if can_unround(generator.step):
         return None
     gathering = Gathering(
         runtime=name,
@@ -67,7 +67,7 @@ def _time_target(bundle: Bundle, name: str) -> Gathering | None:
         rounds=1,
         first_loads_ms=[load_ms],
     )
-    measure_generator(generator, _COUNTS, gathering.add_samples)
+    measure_loop(generator, _COUNTS, gathering.add_samples)
     return gathering
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from kind_core.noise import start_noise
-from kind_runtimes.generator import Generator
+from kind_runtimes.loop import Loop
 
 Part = Literal["step", "step_unguided", "decode", "whole_image", "sustained"]
 OnSamples = Callable[[Part, list[float]], None]
@@ -49,12 +49,12 @@ class _Timed:
             self.call()
 
 
-def measure_generator(generator: Generator, counts: Counts, on_samples: OnSamples) -> None:
+def measure_loop(loop: Loop, counts: Counts, on_samples: OnSamples) -> None:
     """Time a guided step, an unguided one where there are such, decoding, whole pictures and a step of a warm machine.
 
     Milliseconds are handed on while measuring goes on, so that nothing is lost when it is interrupted.
     """
-    for timed in _list_parts(generator, counts):
+    for timed in _list_parts(loop, counts):
         part, call = timed.part, timed.call
         timed.warm_up()
         samples: list[float] = []
@@ -71,42 +71,41 @@ def measure_generator(generator: Generator, counts: Counts, on_samples: OnSample
             on_samples(part, samples)
 
 
-def step_inputs(generator: Generator) -> dict[str, np.ndarray]:
+def step_inputs(loop: Loop) -> dict[str, np.ndarray]:
     """What a step of the first class takes besides its index and guidance: start noise, as in a real run."""
-    manifest = generator.manifest
-    noise = start_noise(_SEED, manifest.latents_shape) * manifest.sampling.initial_noise_scale
+    noise = start_noise(_SEED, loop.latents_shape) * loop.sampling.initial_noise_scale
     state = {"latents": noise.astype(np.float32)}
-    if "history" in generator.input_names:
+    if "history" in loop.input_names:
         state["history"] = np.zeros_like(state["latents"])
-    return {**state, **generator.choose_class(0)}
+    return {**state, **loop.choose_class(0)}
 
 
-def _list_parts(generator: Generator, counts: Counts) -> Iterator[_Timed]:
-    inputs, scale = step_inputs(generator), generator.manifest.sampling.guidance_scale
-    flags = generator.manifest.sampling.guided
+def _list_parts(loop: Loop, counts: Counts) -> Iterator[_Timed]:
+    inputs, scale = step_inputs(loop), loop.sampling.guidance_scale
+    flags = loop.sampling.guided
     # where no step is guided, the step without guidance is the step
     guided = flags.index(True) if True in flags else 0
 
     def step() -> object:
-        return generator.run_step(inputs, guided, scale)
+        return loop.run_step(inputs, guided, scale)
 
     yield _Timed(part="step", call=step, repeat=counts.repeat, warmup=counts.warmup)
     if True in flags and False in flags:
         unguided = flags.index(False)
         yield _Timed(
             part="step_unguided",
-            call=lambda: generator.run_step(inputs, unguided, scale),
+            call=lambda: loop.run_step(inputs, unguided, scale),
             repeat=counts.repeat,
             warmup=counts.warmup,
         )
-    if generator.decode is not None:
-        decode = generator.decode
+    if loop.decode is not None:
+        decode = loop.decode
         yield _Timed(
             part="decode",
             call=lambda: decode({"latents": inputs["latents"]}),
             repeat=counts.repeat,
             warmup=counts.warmup,
         )
-        yield _Timed(part="whole_image", call=lambda: generator.picture(0, _SEED), repeat=counts.images)
+        yield _Timed(part="whole_image", call=lambda: loop.picture(0, _SEED), repeat=counts.images)
     if counts.sustain_s:
         yield _Timed(part="sustained", call=step, repeat=counts.repeat, warmup_s=counts.sustain_s)

@@ -19,10 +19,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
+from kind_bench.measure.gathering import Message
 from kind_bench.measure.memory import begin_peak, drop_files, file_cache, read_peak
-from kind_bench.measure.timing import Counts, measure_generator
+from kind_bench.measure.timing import Counts, measure_loop
 from kind_core.errors import BundleError, KindError
 from kind_core.files.hashing import hash_file
 from kind_runtimes.bundle import MANIFEST_NAME, list_program_files, read_manifest
@@ -31,7 +31,7 @@ from kind_runtimes.generator import Generator, open_generator
 from kind_runtimes.golden import check_golden
 from kind_runtimes.manifest import Manifest
 
-Send = Callable[[dict[str, Any]], None]
+Send = Callable[[Message], None]
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
     messages = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 
-    def send(message: dict[str, Any]) -> None:
+    def send(message: Message) -> None:
         messages.write(json.dumps(message) + "\n")
 
     try:
@@ -58,7 +58,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _measure(job: dict[str, Any], send: Send) -> None:
+def _measure(job: Message, send: Send) -> None:
     folder, runtime, options = Path(job["bundle"]), job["runtime"], EngineOptions(**job["options"])
     manifest = _read_manifest(folder, job)
     load_runtime(runtime)
@@ -70,7 +70,7 @@ def _measure(job: dict[str, Any], send: Send) -> None:
     generator, first_ms = _open(folder, manifest, runtime, options)
     opened = {"engine": generator.step.engine, "first_ms": first_ms, "file_cache": cache}
     send({"opened": opened | {"first_picture_ms": _draw_first(generator, first_ms)}})
-    measure_generator(generator, Counts(**job["counts"]), lambda part, ms: send({"samples": ms, "part": part}))
+    measure_loop(generator, Counts(**job["counts"]), lambda part, ms: send({"samples": ms, "part": part}))
     peak = read_peak()
     check_golden(folder, generator, runtime, None if manifest.pack_base is not None else 0)
     del generator
@@ -89,7 +89,7 @@ def _draw_first(generator: Generator, load_ms: float) -> float | None:
     return load_ms + (time.perf_counter() - start) * 1e3
 
 
-def _profile(job: dict[str, Any], send: Send) -> None:
+def _profile(job: Message, send: Send) -> None:
     from kind_bench.measure.profiles import profile_step
 
     folder = Path(job["bundle"])
@@ -98,7 +98,7 @@ def _profile(job: dict[str, Any], send: Send) -> None:
     send({"profile": profile_step(folder, generator, job["runtime"], EngineOptions(**job["options"]))})
 
 
-def _read_manifest(folder: Path, job: dict[str, Any]) -> Manifest:
+def _read_manifest(folder: Path, job: Message) -> Manifest:
     """That of the bundle whose files `session` has checked; raises BundleError where it is another one by now."""
     expected = job.get("manifest_sha256")
     if expected and hash_file(folder / MANIFEST_NAME) != expected:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
 from kind_bench.results.results import Results, parse_results
 from kind_core.errors import ConfigError, ResultsError
 from kind_core.files.json_files import read_json
+from kind_runtimes.documents.reports.document import Host, ReportDocument
+from kind_runtimes.documents.results import Machine
 from kind_runtimes.manifest import find_misfit, load_schema
 
 Group = Literal["size", "flops", "memory", "latency", "parity"]
+_Row = tuple[str, Group, str, object]  # name, group, unit and value of a figure
 GROUPS: tuple[Group, ...] = ("size", "flops", "memory", "latency", "parity")
 _EXPECTED = "give two report.json of bundles, or two files of kind-bench run -o"
 
@@ -97,7 +100,7 @@ def parse_limit(text: str) -> float:
     return limit
 
 
-def _read(file: Path) -> Results | dict[str, Any]:
+def _read(file: Path) -> Results | ReportDocument:
     try:
         data = read_json(file, is_strict=True)
     except FileNotFoundError:
@@ -115,10 +118,10 @@ def _read(file: Path) -> Results | dict[str, Any]:
         )
     if misfit := find_misfit(data, "report"):
         raise ResultsError(f"{file}: {misfit}", "export the bundle again")
-    return data
+    return cast(ReportDocument, data)
 
 
-def _list_figures(data: Results | dict[str, Any]) -> Iterator[tuple[str, Figure]]:
+def _list_figures(data: Results | ReportDocument) -> Iterator[tuple[str, Figure]]:
     found = _results_figures(data) if isinstance(data, Results) else _report_figures(data)
     for name, group, unit, value in found:
         if value is not None and not isinstance(value, int | float):
@@ -127,18 +130,18 @@ def _list_figures(data: Results | dict[str, Any]) -> Iterator[tuple[str, Figure]
             yield name, Figure(group=group, unit=unit, value=float(value))
 
 
-def _report_figures(report: Mapping[str, Any]) -> Iterator[tuple[str, Group, str, Any]]:
+def _report_figures(report: ReportDocument) -> Iterator[_Row]:
     model = report["model"]
     yield "numbers stored in step", "size", "", model["parameters"]["stored_in_step"]
     yield "FLOPs of a step", "flops", "", model["flops_per_step_executed"]
     for name, target in report["targets"].items():
-        measured = target["measured"] or {}
+        measured = target["measured"]
         yield f"{name} size", "size", "bytes", target["size_bytes"]
         yield f"{name} parity of the trajectory", "parity", "dB", target["parity"]["trajectory_psnr_db"]
         yield f"{name} parity of a step", "parity", "dB", target["parity"]["step_psnr_db"]
-        yield f"{name} step, measured", "latency", "ms", measured.get("step_ms")
-        yield f"{name} picture, measured", "latency", "ms", measured.get("image_ms")
-        yield f"{name} load, measured", "latency", "ms", measured.get("load_ms")
+        yield f"{name} step, measured", "latency", "ms", measured and measured["step_ms"]
+        yield f"{name} picture, measured", "latency", "ms", measured and measured["image_ms"]
+        yield f"{name} load, measured", "latency", "ms", measured and measured["load_ms"]
         for program, work in report["work"].get(name, {}).items():  # what is code has no counted work
             yield f"{name} {program} FLOPs", "flops", "", work["flops"]["full"]
             yield f"{name} {program} weights", "size", "bytes", work["weight_bytes"]
@@ -146,14 +149,15 @@ def _report_figures(report: Mapping[str, Any]) -> Iterator[tuple[str, Group, str
             yield f"{name} {program} bytes moved", "memory", "bytes", work["bytes_moved"]
 
 
-def _results_figures(results: Results) -> Iterator[tuple[str, Group, str, Any]]:
+def _results_figures(results: Results) -> Iterator[_Row]:
     for case in results.cases:
         unguided, decode = case.step_unguided, case.decode
         yield f"{case.name}: step", "latency", "ms", case.step.median
         yield f"{case.name}: step without guidance", "latency", "ms", unguided.median if unguided else None
         yield f"{case.name}: decode", "latency", "ms", decode.median if decode else None
         yield f"{case.name}: picture", "latency", "ms", case.image_ms
-        yield f"{case.name}: first load", "latency", "ms", case.data.get("load_ms", {}).get("first")
+        load = case.data.get("load_ms")
+        yield f"{case.name}: first load", "latency", "ms", load and load["first"]
         yield f"{case.name}: first picture", "latency", "ms", case.data.get("first_picture_ms")
         yield f"{case.name}: to ship", "size", "bytes", case.data.get("download_bytes")
         yield f"{case.name}: peak memory", "memory", "bytes", case.data.get("peak_memory_bytes")
@@ -171,7 +175,7 @@ def _change(name: str, before: Figure | None, after: Figure | None) -> Change:
     )
 
 
-def _list_notes(old: Results | dict[str, Any], new: Results | dict[str, Any]) -> Iterator[str]:
+def _list_notes(old: Results | ReportDocument, new: Results | ReportDocument) -> Iterator[str]:
     """What makes the two files less alike than their figures look."""
     if isinstance(old, Results) and isinstance(new, Results):
         if old.manifest_sha256 != new.manifest_sha256:
@@ -184,8 +188,8 @@ def _list_notes(old: Results | dict[str, Any], new: Results | dict[str, Any]) ->
             if one.partial:
                 yield f"the {which} file is partial: measuring was interrupted"
         return
-    assert isinstance(old, dict)
-    assert isinstance(new, dict)
+    assert not isinstance(old, Results)
+    assert not isinstance(new, Results)
     checkpoints = [one["source"]["checkpoint_sha256"][:12] for one in (old, new)]
     classes = [", ".join(c["names"][0] for c in one["classes"]) for one in (old, new)]
     samplings = [f"{one['sampling']['sampler']} with {one['sampling']['steps']} steps" for one in (old, new)]
@@ -199,7 +203,7 @@ def _list_notes(old: Results | dict[str, Any], new: Results | dict[str, Any]) ->
     yield from _differing_machines(old["host"], new["host"])
 
 
-def _differing_machines(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+def _differing_machines(old: Machine | Host, new: Machine | Host) -> Iterator[str]:
     a, b = (f"{one['processor']} under {one['system']}" for one in (old, new))
     if a != b:
         yield f"measured on different machines: {a}, and {b}"

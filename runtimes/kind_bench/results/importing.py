@@ -6,18 +6,24 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from kind_bench.results.results import Results, Spread, combine_image_ms, parse_results, read_results, write_results
 from kind_core.errors import ResultsError
 from kind_core.files.hashing import hash_file
 from kind_core.files.litter import is_hidden
 from kind_runtimes.bundle import MANIFEST_NAME, Bundle, count_download, list_program_files, open_bundle
+from kind_runtimes.documents.case import SpreadEntry
+from kind_runtimes.documents.results import ResultsDocument
 from kind_runtimes.manifest import MEASURED_FOLDER, Manifest
 
-_SPREADS = ("step_ms", "step_unguided_ms", "decode_ms", "whole_image_ms")
+_SPREADS: tuple[Literal["step_ms", "step_unguided_ms", "decode_ms", "whole_image_ms"], ...] = (
+    "step_ms",
+    "step_unguided_ms",
+    "decode_ms",
+    "whole_image_ms",
+)
 _TOLERANCE = 0.01  # of a median that an app wrote itself
 _OTHER_MODEL = "give the bundle that was measured, or measure this one"
 
@@ -70,8 +76,8 @@ def check_model(results: Results, bundle: Bundle, where: str) -> None:
             raise ResultsError(f"{where} measured {said}", _OTHER_MODEL)
 
 
-def _complete(results: Results, manifest: Manifest, where: str) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(json.dumps(results.data))
+def _complete(results: Results, manifest: Manifest, where: str) -> ResultsDocument:
+    data: ResultsDocument = json.loads(json.dumps(results.data))
     files = {name for case in results.cases for name in list_program_files(manifest, case.runtime)}
     data["bundle"]["files"] = {name: manifest.files[name] for name in sorted(files)}
     data.setdefault("partial", False)
@@ -92,7 +98,7 @@ def _complete(results: Results, manifest: Manifest, where: str) -> dict[str, Any
     return data
 
 
-def _complete_spread(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _complete_spread(entry: SpreadEntry, where: str) -> SpreadEntry:
     spread = Spread(samples=tuple(entry["samples"]))
     said = entry.get("median", spread.median)
     if not math.isclose(said, spread.median, rel_tol=_TOLERANCE):
@@ -100,7 +106,7 @@ def _complete_spread(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
             f"{where} says its median is {said:g} ms, its samples have {spread.median:g}",
             "write milliseconds, and samples alone if in doubt",
         )
-    return dict(entry) | spread.to_dict()
+    return entry | spread.to_dict()
 
 
 def _keep(results: Results, folder: Path) -> Path:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Final, cast
 
 from kind_core.errors import ResultsError
 from kind_core.files.json_files import read_json
 from kind_core.files.staging import file_kind, staged
+from kind_runtimes.documents.case import CaseEntry, SpreadEntry
+from kind_runtimes.documents.results import Machine, ResultsDocument, UnitEntry
 from kind_runtimes.manifest import find_misfit
 
-RESULTS_VERSION = 1
+RESULTS_VERSION: Final = 1
 _AGAIN = "measure again, or write it as schemas/results.schema.json says"
 
 
@@ -36,12 +38,12 @@ class Spread:
         first, _, third = statistics.quantiles(self.samples, n=4, method="inclusive")
         return first, third
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> SpreadEntry:
         """As a results file holds it, to the microsecond or finer."""
         q1, q3 = self.quartiles
         figures = {"median": self.median, "q1": q1, "q3": q3, "min": min(self.samples), "max": max(self.samples)}
-        rounded: dict[str, Any] = {name: round_ms(ms) for name, ms in figures.items()}
-        return rounded | {"samples": [round_ms(ms) for ms in self.samples]}
+        rounded = {name: round_ms(ms) for name, ms in figures.items()}
+        return cast(SpreadEntry, {**rounded, "samples": [round_ms(ms) for ms in self.samples]})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +59,7 @@ class Case:
     step_unguided: Spread | None
     decode: Spread | None
     image_ms: float | None
-    data: Mapping[str, Any]
+    data: CaseEntry
 
     @property
     def name(self) -> str:
@@ -74,13 +76,13 @@ class Results:
 
     bundle_name: str
     manifest_sha256: str
-    machine: Mapping[str, Any]
+    machine: Machine
     partial: bool
     cases: tuple[Case, ...]
-    data: Mapping[str, Any]
+    data: ResultsDocument
 
     @property
-    def units(self) -> tuple[Mapping[str, Any], ...]:
+    def units(self) -> tuple[UnitEntry, ...]:
         return tuple(self.data.get("units", ()))
 
 
@@ -116,13 +118,14 @@ def parse_results(data: object, where: str) -> Results:
     misfit = find_misfit(data, "results")
     if misfit is not None:
         raise ResultsError(f"{where}: {misfit}", _AGAIN)
+    document = cast(ResultsDocument, data)
     return Results(
-        bundle_name=data["bundle"]["name"],
-        manifest_sha256=data["bundle"]["manifest_sha256"],
-        machine=data["machine"],
-        partial=data.get("partial", False),
-        cases=tuple(_parse_case(case) for case in data["cases"]),
-        data=data,
+        bundle_name=document["bundle"]["name"],
+        manifest_sha256=document["bundle"]["manifest_sha256"],
+        machine=document["machine"],
+        partial=document.get("partial", False),
+        cases=tuple(_parse_case(case) for case in document["cases"]),
+        data=document,
     )
 
 
@@ -148,7 +151,7 @@ def round_ms(ms: float) -> float:
     return round(ms, 4) if ms >= 1 else float(f"{ms:.5g}")
 
 
-def _parse_case(data: Mapping[str, Any]) -> Case:
+def _parse_case(data: CaseEntry) -> Case:
     return Case(
         runtime=data["runtime"],
         engine=data["engine"],
@@ -163,5 +166,5 @@ def _parse_case(data: Mapping[str, Any]) -> Case:
     )
 
 
-def _parse_spread(data: Mapping[str, Any] | None) -> Spread | None:
+def _parse_spread(data: SpreadEntry | None) -> Spread | None:
     return None if data is None else Spread(samples=tuple(data["samples"]))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kind_bench.results.compare import Change, Comparison
 from kind_bench.results.results import Case, Results, Spread
 from kind_core.console import clean, join_lines
+from kind_runtimes.documents.case import ProfileEntry
+from kind_runtimes.documents.results import Machine, UnitEntry
 
 _MAX_OPS = 8
 
@@ -31,7 +33,7 @@ def format_results(results: Results) -> str:
     return join_lines(lines)
 
 
-def _describe_unit(unit: Mapping[str, Any]) -> tuple[str, ...]:
+def _describe_unit(unit: UnitEntry) -> tuple[str, ...]:
     db, load = unit.get("psnr_db"), unit.get("first_load_ms")
     return (
         f"{unit['name']} ({unit['kind'].upper()})",
@@ -81,14 +83,14 @@ def align_columns(rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def _describe_state(machine: Mapping[str, Any]) -> str:
+def _describe_state(machine: Machine) -> str:
     words = {
         "num_cpus": "{} CPUs",
         "governor": "governor {}",
         "load_before": "load before {}",
         "thermal_state": "thermal state {}",
     }
-    known = {name: machine[name] for name in words if machine.get(name) is not None}
+    known = {name: value for name in words if (value := machine.get(name)) is not None}
     return "".join(f", {words[name].format(value)}" for name, value in known.items())
 
 
@@ -128,7 +130,7 @@ def _describe_spread(spread: Spread) -> str:
     return f"{format_ms(spread.median)}, half of {count} within {format_ms(q1)} to {format_ms(q3)}, all within {ends}"
 
 
-def _describe_profile(profile: Mapping[str, Any] | None) -> list[str]:
+def _describe_profile(profile: ProfileEntry | None) -> list[str]:
     if profile is None:
         return []
     share = profile.get("delegate_share")

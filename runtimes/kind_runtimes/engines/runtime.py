@@ -48,9 +48,22 @@ class Unroundable(Program, Protocol):
         ...
 
 
+class NodeRunnable(Program, Protocol):
+    """A program whose nodes can also be run one by one."""
+
+    def node_by_node(self) -> Program:
+        """The same with each node's result in the precision that its graph says, whatever kernels are wider."""
+        ...
+
+
 def can_unround(program: Program | None) -> TypeGuard[Unroundable]:
     """Whether a program has a way without rounding."""
     return hasattr(program, "without_rounding")
+
+
+def runs_node_by_node(program: Program | None) -> TypeGuard[NodeRunnable]:
+    """Whether a program's nodes can be run one by one."""
+    return hasattr(program, "node_by_node")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -54,7 +54,7 @@ def run_row(row: Row, request: Request, judge: Judge) -> tuple[dict[str, Any], N
     return figures, np.stack(firsts), every
 
 
-def _share(name: str, logits: Sequence[NDArray[np.float32]], outputs: Sequence[int | None]) -> dict[str, Any]:
+def _share(name: str, logits: Sequence[NDArray[np.float32]], outputs: Sequence[int | None]) -> dict[str, object]:
     """The share of the pictures of each class that the judge gives its output; nothing where it knows none of them."""
     labels = np.repeat(np.arange(len(logits)), [len(seen) for seen in logits])
     found = measure_asked(np.concatenate(logits), labels, outputs)

@@ -16,7 +16,8 @@ from kind_train.fit import fit_model
 from kind_train.methods import adaptation_defaults, open_method
 from kind_train.methods.method import Method
 from kind_train.options_file import load_options
-from kind_train.run.run_folder import LAST_NAME, METRICS_NAME, STATE_NAME
+from kind_train.run.metrics import METRICS_NAME
+from kind_train.run.run_folder import LAST_NAME, STATE_NAME
 
 _SAVES = 10  # checkpoints a run, at which its held-out loss is measured
 

@@ -84,11 +84,9 @@ class CacheRequest:
     shard_rows: int = SHARD_ROWS
 
     def __post_init__(self) -> None:
-        for name in ("size", "batch_size", "shard_rows"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more")
         require_positive("size", self.size, MAX_SIDE)
         require_positive("batch_size", self.batch_size, MAX_BATCH_SIZE)
+        require_positive("shard_rows", self.shard_rows)
         if self.resume and self.force:
             raise ConfigError("--resume and --force exclude each other", "continue the cache, or replace it")
 
@@ -160,13 +158,12 @@ def _encode_photos(
     with staged(request.output / INDEX_NAME, PART, force=True) as file:
         write_tensors(file, index)
     _write_cache_file(request.output, settings, source, kept, finished=True)
-    size_bytes = sum(file.stat().st_size for file in request.output.rglob("*") if file.is_file())
     return CacheResult(
         photos=photos,
         latents=len(writer.known),
         duplicates=photos - len(rows),
         skipped=tuple(skipped),
-        size_bytes=size_bytes,
+        size_bytes=sum(file.stat().st_size for file in request.output.rglob("*") if file.is_file()),
     )
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from kind_core.errors import DataError
-from kind_train.data.decoding import is_photo_name
-from kind_train.data.photo_files import LeftOut, PhotoFinder, describe_special, list_folder, read_mode, show_path
+from kind_train.data.photo_files import LeftOut, PhotoFinder, list_folder, show_path, sort_items
 from kind_train.data.photo_source import Entry, Source, make_classes
 from kind_train.data.splits import is_split_name, is_train_name, refuse_splits
 from kind_train.places import no_classes
@@ -67,18 +65,8 @@ def _list_classes(path: Path, finder: PhotoFinder, beside: LeftOut) -> list[Path
     own = finder.describe_own(path, {item.name for item in items})
     if own is not None:
         raise DataError(f"{path} holds no photos: {own}", "give --data a folder with one folder a class")
-    folders = []
-    for item in items:
-        file, mode = path / item.name, read_mode(item)
-        if stat.S_ISDIR(mode):
-            folders.append(file)
-        elif not stat.S_ISREG(mode):
-            beside.add(file, describe_special(mode))
-        elif is_photo_name(item.name):
-            beside.add(file, "it lies beside the class folders; a photo belongs into the one of its class")
-        else:
-            beside.add_file(file)
-    return folders
+    reason = "it lies beside the class folders; a photo belongs into the one of its class"
+    return sort_items(path, items, lambda photo: beside.add(photo, reason), beside)
 
 
 def _no_classes(path: Path, beside: LeftOut) -> DataError:

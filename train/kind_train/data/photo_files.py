@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,16 +99,7 @@ class PhotoFinder:
             items = self._look_into(place, seen, left_out)
             if items is None and place == folder:
                 return None
-            for item in items or ():
-                path, mode = place / item.name, read_mode(item)
-                if stat.S_ISDIR(mode):
-                    waiting.append(path)
-                elif not stat.S_ISREG(mode):
-                    left_out.add(path, describe_special(mode))
-                elif is_photo_name(item.name):
-                    photos.append(path)
-                else:
-                    left_out.add_file(path)
+            waiting += sort_items(place, items or (), photos.append, left_out)
         return sorted(photos)
 
     def describe_own(self, folder: Path, names: set[str]) -> str | None:
@@ -144,7 +136,25 @@ def list_folder(folder: Path) -> list[os.DirEntry[str]]:
         raise DataError(message, "change its permissions, or move it out of the data") from error
 
 
-def read_mode(item: os.DirEntry[str]) -> int:
+def sort_items(
+    folder: Path, items: Iterable[os.DirEntry[str]], take_photo: Callable[[Path], None], left_out: LeftOut
+) -> list[Path]:
+    """The folders among what a folder holds; photos are taken, and the rest is left out."""
+    folders = []
+    for item in items:
+        path, mode = folder / item.name, _read_mode(item)
+        if stat.S_ISDIR(mode):
+            folders.append(path)
+        elif not stat.S_ISREG(mode):
+            left_out.add(path, _describe_special(mode))
+        elif is_photo_name(item.name):
+            take_photo(path)
+        else:
+            left_out.add_file(path)
+    return folders
+
+
+def _read_mode(item: os.DirEntry[str]) -> int:
     """The kind of file that an entry is or leads to, as `st_mode`; 0 where it leads nowhere."""
     try:
         if not item.is_symlink():
@@ -157,7 +167,7 @@ def read_mode(item: os.DirEntry[str]) -> int:
         return 0
 
 
-def describe_special(mode: int) -> str:
+def _describe_special(mode: int) -> str:
     """Why something is not read that is neither a file nor a folder."""
     return "it is a pipe, a socket or a device" if mode else "it leads nowhere"
 

@@ -5,7 +5,7 @@ The first judge sees every picture and photo; the others see n of each, and thei
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kind_core.classes import ClassInfo
+from kind_train.data.photo_set import PhotoSet
 from kind_train.evaluate.classification import wilson_interval
 from kind_train.evaluate.features import Classification, EfficientNetLite0, EfficientNetLite2
 from kind_train.evaluate.inception import InceptionV3
@@ -22,10 +23,12 @@ from kind_train.evaluate.networks import (
     FeatureNetwork,
     Figure,
     Observed,
+    Observer,
     compare_coverage,
     compare_sets,
 )
 
+OnWork = Callable[[str, int, int], None]  # what is done, how much of it, and of how much
 TRAINED_AGAINST = "the model was trained against this network: it says less than the others do"
 
 
@@ -126,3 +129,16 @@ def open_second_judges(
     lite0 = EfficientNetLite0(device=device)
     note = TRAINED_AGAINST if lite0.name in training else ""
     return (*second, SecondJudge(lite0, "lite0", classes, note))
+
+
+def classify_photos(
+    evaluator: Judge, photos: PhotoSet, observer: Observer, what: str, on_work: OnWork
+) -> list[Classification]:
+    """Photos class by class; `observer` is shown them, too."""
+    results = []
+    for label in range(len(photos.classes)):
+        images = photos.images[photos.labels == label].permute(0, 2, 3, 1).contiguous().numpy()
+        results.append(evaluator.classify(images))
+        observer.show(images, label)
+        on_work(what, label + 1, len(photos.classes))
+    return results

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from kind_core.errors import ConfigError
 from kind_core.samplers import ALL_STEPS, check_interval
 from kind_train.data.holding_out import describe_overlap
-from kind_train.data.photo_set import PhotoSet, Tell, ignore, load_photos
+from kind_train.data.photo_set import Tell, ignore, load_photos
 from kind_train.device import pick_device
 from kind_train.evaluate.classification import (
     AskedClassShare,
@@ -22,13 +22,11 @@ from kind_train.evaluate.classification import (
 )
 from kind_train.evaluate.features import Classification
 from kind_train.evaluate.frechet import FrechetComparison, compare_frechet, real_floor
-from kind_train.evaluate.judges import Judge, open_judge, open_second_judges
+from kind_train.evaluate.judges import Judge, OnWork, classify_photos, open_judge, open_second_judges
 from kind_train.evaluate.manifold import ManifoldCoverage, measure_coverage
 from kind_train.evaluate.neighbours import CopyCheck, check_copying
 from kind_train.evaluate.networks import FeatureNetwork, Figure, Observer, as_report, open_networks
 from kind_train.evaluate.pictures import NULL, BundleDrawer, CheckpointDrawer, Drawer, DrawSettings
-
-OnWork = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,8 +163,8 @@ def evaluate(
         tell(overlap)
     totals = (request.count * len(asked), len(held_out_photos), len(training_photos))
     observers = [Observer(networks, min(totals), total, seed=request.seed) for total in totals]
-    held_out = _classify_photos(evaluator, held_out_photos, observers[1], "held-out photos", on_work)
-    training = _classify_photos(evaluator, training_photos, observers[2], "training photos", on_work)
+    held_out = classify_photos(evaluator, held_out_photos, observers[1], "held-out photos", on_work)
+    training = classify_photos(evaluator, training_photos, observers[2], "training photos", on_work)
     generated = []
     for index in range(len(asked)):
         pictures = drawer.draw(index, index, request.count)
@@ -290,18 +288,6 @@ def _cross_classes(
         )
         on_work("cross-class check", done + 1, len(pairs))
     return tuple(results)
-
-
-def _classify_photos(
-    evaluator: Judge, photos: PhotoSet, observer: Observer, what: str, on_work: OnWork
-) -> list[Classification]:
-    results = []
-    for label in range(len(photos.classes)):
-        images = photos.images[photos.labels == label].permute(0, 2, 3, 1).contiguous().numpy()
-        results.append(evaluator.classify(images))
-        observer.show(images, label)
-        on_work(what, label + 1, len(photos.classes))
-    return results
 
 
 def _features(parts: Sequence[Classification]) -> np.ndarray:

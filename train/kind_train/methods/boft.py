@@ -5,8 +5,6 @@ Without nvcc peft takes one factor in place of two, on a slow path.
 
 from __future__ import annotations
 
-from typing import Any
-
 from kind_core.config import DiTConfig
 from kind_core.costs.methods import BOFT_BLOCK, BOFT_FACTORS
 from kind_train.methods.oft import Oft
@@ -16,7 +14,7 @@ class Boft(Oft):
     name, title = "boft", "BOFT"
     config_name = "BOFTConfig"
 
-    def settings(self, plan: DiTConfig, classes: int) -> dict[str, Any]:
+    def settings(self, plan: DiTConfig, classes: int) -> dict[str, object]:
         return {"boft_block_size": BOFT_BLOCK, "boft_n_butterfly_factor": BOFT_FACTORS}
 
 

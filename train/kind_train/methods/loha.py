@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kind_core.config import DiTConfig
 from kind_core.costs.methods import loha_rank
 from kind_train.methods.shared.peft_method import PeftMethod
@@ -13,7 +11,7 @@ class Loha(PeftMethod):
     name, title = "loha", "LoHa"
     config_name = "LoHaConfig"
 
-    def settings(self, plan: DiTConfig, classes: int) -> dict[str, Any]:
+    def settings(self, plan: DiTConfig, classes: int) -> dict[str, object]:
         rank = loha_rank(plan, classes)
         return {"r": rank, "alpha": rank}
 

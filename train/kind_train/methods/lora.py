@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kind_core.config import DiTConfig
 from kind_core.costs.methods import adapter_rank
 from kind_train.methods.shared.peft_method import PeftMethod
@@ -12,7 +10,7 @@ from kind_train.methods.shared.peft_method import PeftMethod
 class Lora(PeftMethod):
     name, title = "lora", "LoRA"
 
-    def settings(self, plan: DiTConfig, classes: int) -> dict[str, Any]:
+    def settings(self, plan: DiTConfig, classes: int) -> dict[str, object]:
         rank = adapter_rank(plan, classes)
         return {"r": rank, "lora_alpha": rank}
 

@@ -5,8 +5,6 @@ peft moves the number of blocks to a divisor of the inputs (7 to 8 of 768); the 
 
 from __future__ import annotations
 
-from typing import Any
-
 from kind_core.config import DiTConfig
 from kind_core.costs.methods import oft_blocks
 from kind_train.methods.shared.peft_method import PeftMethod
@@ -21,7 +19,7 @@ class Oft(PeftMethod):
     def learning_rate(self, base: DiTConfig) -> float:
         return _RATE
 
-    def settings(self, plan: DiTConfig, classes: int) -> dict[str, Any]:
+    def settings(self, plan: DiTConfig, classes: int) -> dict[str, object]:
         return {"r": min(oft_blocks(classes), plan.hidden_size // 2), "oft_block_size": 0}
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kind_core.config import DiTConfig
 from kind_train.methods.lora import Lora
 
@@ -11,7 +9,7 @@ from kind_train.methods.lora import Lora
 class Pissa(Lora):
     name, title = "pissa", "PiSSA"
 
-    def settings(self, plan: DiTConfig, classes: int) -> dict[str, Any]:
+    def settings(self, plan: DiTConfig, classes: int) -> dict[str, object]:
         return super().settings(plan, classes) | {"init_lora_weights": "pissa"}
 
 

@@ -21,7 +21,7 @@ from kind_core.schedule import make_scheduler
 from kind_train.config import TrainConfig
 from kind_train.data.photo_set import TrainingSet
 from kind_train.objective import MIN_SIGMA
-from kind_train.run.losses import DENOISING, Forward
+from kind_train.run.losses import DENOISING, Draw, Forward
 from kind_train.run.teacher import Teacher, picture_ahead, step_towards
 
 # Guided steps of the teacher from noise to picture: of second order, so that few are as good as many.
@@ -73,61 +73,37 @@ class DistillationLosses:
         self._photos, self._device, self._autocast = photos, device, autocast
 
     def train(
-        self,
-        forward: Forward,
-        stored: Tensor,
-        labels: Tensor,
-        generator: torch.Generator,
-        rows: Tensor | None,
-        *,
-        classes: Tensor,
-        batch_size: int,
-        share: slice,
+        self, forward: Forward, stored: Tensor, labels: Tensor, draw: Draw, rows: Tensor | None, *, classes: Tensor
     ) -> Tensor:
-        """The mean over the photos of the only term; `classes` are those of `rows`. Else as `Losses.train`."""
-        noisy, noise, begin, end, grid = self._draw(stored, generator, batch_size, share)
+        """See `Scoring`: the only term."""
+        noisy, noise, begin, end, grid = self._draw(stored, draw)
         teacher_rows = self._teacher.rows(classes if len(classes) else None)
         steps = _Steps(noisy=noisy, begin=begin, end=end, labels=labels, rows=rows, teacher_rows=teacher_rows)
         with self._autocast():
-            self._walk(forward, steps, noise, grid, torch.arange(batch_size, device=self._device)[share])
+            self._walk(forward, steps, noise, grid, torch.arange(draw.batch_size, device=self._device)[draw.share])
             return self._errors(forward, steps, self._find_targets(forward, steps, grid)).mean()[None]
 
-    def measure(
-        self,
-        forward: Forward,
-        stored: Tensor,
-        labels: Tensor,
-        generator: torch.Generator,
-        *,
-        batch_size: int,
-        share: slice,
-    ) -> Tensor:
+    def measure(self, forward: Forward, stored: Tensor, labels: Tensor, draw: Draw) -> Tensor:
         """The error of each photo against the teacher itself, whatever the number of steps."""
-        noisy, _, begin, end, grid = self._draw(stored, generator, batch_size, share)
+        noisy, _, begin, end, grid = self._draw(stored, draw)
         steps, targets = _Steps(noisy=noisy, begin=begin, end=end, labels=labels), torch.empty_like(noisy)
         with self._autocast():
             for index, of in self._groups(grid):
                 targets[of] = self._ask_teacher(steps.choose(of), self._teacher_steps(index))
             return self._errors(forward, steps, targets)
 
-    def _draw(
-        self, stored: Tensor, generator: torch.Generator, batch_size: int, share: slice
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _draw(self, stored: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Noisy photos and their noise, sigma where a step of each begins and ends, and of which number of steps."""
-        shape = (batch_size, *self._photos.input_shape)
-
-        def draw() -> Tensor:
-            return torch.randn(shape, generator=generator, device=self._device)[share]
-
-        grid = torch.arange(batch_size, device=self._device)[share] % len(self._grids)
-        place = torch.rand(batch_size, generator=generator, device=self._device)[share]
+        shape, size = self._photos.input_shape, draw.batch_size
+        grid = torch.arange(size, device=self._device)[draw.share] % len(self._grids)
+        place = torch.rand(size, generator=draw.generator, device=self._device)[draw.share]
         begin, end = torch.empty_like(place), torch.empty_like(place)
         for index, sigmas in enumerate(self._grids):
             of = grid == index
             chosen = (place[of] * (len(sigmas) - 1)).long()
             begin[of], end[of] = sigmas[chosen], sigmas[chosen + 1]
-        noise, sigma = draw(), begin[:, None, None, None]
-        noisy = (1 - sigma) * self._photos.to_input(stored, draw) + sigma * noise
+        noise, sigma = draw.noise(shape), begin[:, None, None, None]
+        noisy = (1 - sigma) * self._photos.to_input(stored, lambda: draw.noise(shape)) + sigma * noise
         return noisy, noise, begin, end, grid
 
     @torch.no_grad()

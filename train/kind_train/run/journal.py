@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from kind_core.errors import OutputError, TargetError
 from kind_train.config import TrainConfig
-from kind_train.run.run_folder import CSV_NAME, TRACKER_NAME, read_metrics
+from kind_train.run.metrics import read_metrics
+from kind_train.run.run_folder import CSV_NAME, TRACKER_NAME
 
 if TYPE_CHECKING:
     from kind_train.run.processes import Processes

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kind_core.files.staging import PART, staged
 from kind_train.axes import Axes
-from kind_train.run.run_folder import read_metrics
+from kind_train.run.metrics import read_metrics
 
 _SIZE = (960, 480)
 _AXES = Axes(left=90, top=48, right=930, bottom=420)

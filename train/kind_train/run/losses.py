@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -35,8 +36,43 @@ class _Told:
     output: Tensor
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draw:
+    """What is random about the `share` of a batch that a process has: drawn for the batch as a whole, so that it is
+    the same in any number of processes."""
+
+    generator: torch.Generator
+    batch_size: int
+    share: slice
+
+    def noise(self, shape: tuple[int, ...]) -> Tensor:
+        """Normal numbers for each of the share, (share, *shape)."""
+        generator = self.generator
+        return torch.randn((self.batch_size, *shape), generator=generator, device=generator.device)[self.share]
+
+
+class Scoring(Protocol):
+    """What a batch of photos costs a model, each term by its name."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    def train(
+        self, forward: Forward, stored: Tensor, labels: Tensor, draw: Draw, rows: Tensor | None, *, classes: Tensor
+    ) -> Tensor:
+        """The mean over the photos of every term of `names`, weighted: their sum is the loss. Else as `measure`.
+
+        `rows` are the tailors of `classes`, in which labels count.
+        """
+        ...
+
+    def measure(self, forward: Forward, stored: Tensor, labels: Tensor, draw: Draw) -> Tensor:
+        """The loss of each photo of `stored`, which are those of the draw's share."""
+        ...
+
+
 class Losses:
-    """What a batch of photos costs; `autocast` makes the context that the model and its judges run in."""
+    """What a model that denoises is trained by; `autocast` makes the context that it and its judges run in."""
 
     def __init__(
         self,
@@ -51,7 +87,7 @@ class Losses:
         self._weight = config.perceptual
         self._distance = PerceptualDistance(device) if config.perceptual else None
         self._matching: Matching | None = None
-        self._photos, self._device, self._autocast = photos, device, autocast
+        self._photos, self._autocast = photos, autocast
 
     def match(self, matching: Matching) -> None:
         """Learn from a teacher, too."""
@@ -59,23 +95,11 @@ class Losses:
         self.names = (*self.names, *MATCHED)
 
     def train(
-        self,
-        forward: Forward,
-        stored: Tensor,
-        labels: Tensor,
-        generator: torch.Generator,
-        rows: Tensor | None,
-        *,
-        classes: Tensor,
-        batch_size: int,
-        share: slice,
+        self, forward: Forward, stored: Tensor, labels: Tensor, draw: Draw, rows: Tensor | None, *, classes: Tensor
     ) -> Tensor:
-        """The mean over the photos of every term of `names`, weighted: their sum is the loss. Else as `measure`.
-
-        `rows` are the tailors of `classes`, in which labels count.
-        """
-        timesteps = self.objective.draw_timesteps(batch_size, generator)[share]
-        told = self._predict(forward, stored, labels, generator, rows, timesteps, batch_size, share)
+        """See `Scoring`: the denoising loss, and the perceptual term where there is one."""
+        timesteps = self.objective.draw_timesteps(draw.batch_size, draw.generator)[draw.share]
+        told = self._predict(forward, stored, labels, draw, rows, timesteps)
         terms = [self._errors(told).mean()]
         if self._distance is not None:
             terms.append(self._weight * self._look(self._distance, told))
@@ -85,42 +109,21 @@ class Losses:
                 terms += self._matching.terms(told.output, told.noisy, condition, labels, classes)
         return torch.stack(terms)
 
-    def measure(
-        self,
-        forward: Forward,
-        stored: Tensor,
-        labels: Tensor,
-        generator: torch.Generator,
-        *,
-        batch_size: int,
-        share: slice,
-    ) -> Tensor:
-        """The denoising loss of each photo of `stored`, the `share` of a batch whose numbers are drawn as a whole.
+    def measure(self, forward: Forward, stored: Tensor, labels: Tensor, draw: Draw) -> Tensor:
+        """The denoising loss of each photo.
 
         Its timesteps are the usual ones, so that a run that goes on with others is held against what it was before.
         """
-        timesteps = self.objective.draw_usual_timesteps(batch_size, generator)[share]
-        return self._errors(self._predict(forward, stored, labels, generator, None, timesteps, batch_size, share))
+        timesteps = self.objective.draw_usual_timesteps(draw.batch_size, draw.generator)[draw.share]
+        return self._errors(self._predict(forward, stored, labels, draw, None, timesteps))
 
     def _predict(
-        self,
-        forward: Forward,
-        stored: Tensor,
-        labels: Tensor,
-        generator: torch.Generator,
-        rows: Tensor | None,
-        timesteps: Tensor,
-        batch_size: int,
-        share: slice,
+        self, forward: Forward, stored: Tensor, labels: Tensor, draw: Draw, rows: Tensor | None, timesteps: Tensor
     ) -> _Told:
         """Images with the noise of as many timesteps, and what the model says of them."""
-        shape = (batch_size, *self._photos.input_shape)
-
-        def draw() -> Tensor:
-            return torch.randn(shape, generator=generator, device=self._device)[share]
-
-        noise = draw()
-        images = self._photos.to_input(stored, draw)
+        shape = self._photos.input_shape
+        noise = draw.noise(shape)
+        images = self._photos.to_input(stored, lambda: draw.noise(shape))
         noisy = self.objective.add_noise(images, noise, timesteps)
         with self._autocast():
             output = forward(noisy, self.objective.condition(timesteps), labels, labels, rows)

@@ -8,6 +8,7 @@ tailors whose classes are in the batch of any of them, and losses.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from kind_core.errors import ConfigError
+from kind_core.stopping import StopRequest
 
 _LAUNCHER_VARIABLES = {
     "RANK": ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK"),
@@ -63,6 +65,14 @@ class Processes:
         if self.count > 1:
             dist.broadcast(tensor, src=0)
         return tensor
+
+    def is_stopped(self, stop: StopRequest, device: torch.device, *, is_read: bool) -> bool:
+        """Whether one was asked to stop; several ask each other where they wait for each other anyway: `is_read`."""
+        if self.count > 1 and is_read:
+            asked = torch.tensor(float(bool(stop.number)), device=device)
+            if self.total(asked) and not stop.number:
+                stop.number = signal.SIGTERM
+        return bool(stop.number) and (self.count == 1 or is_read)
 
     def wait(self) -> None:
         """Go on when all have come here."""

@@ -10,29 +10,28 @@ and where they are asked for, metrics.csv or tracker/.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kind_core.checkpoint_config import is_checkpoint_file
 from kind_core.errors import CheckpointError, ConfigError, OutputError
-from kind_core.files.json_files import parse_json, read_json
+from kind_core.files.json_files import read_json
 from kind_core.files.litter import is_bare
 from kind_core.files.publishing import sync
-from kind_core.files.regular_files import require_regular
 from kind_core.files.staging import PART, check_output, check_unclaimed, folder_kind, recover, staged
 from kind_core.files.weight_files import is_pointer
-from kind_train.config import HELD_OUT_NAME, TrainConfig
+from kind_train.config import ACCELERATOR, HELD_OUT_NAME, TAILORS, TrainConfig
 from kind_train.config import OPTIONS_NAME as OPTIONS_NAME
 from kind_train.options_file import check_options
+from kind_train.run.metrics import METRICS_NAME, read_metrics, trim_metrics
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-METRICS_NAME = "metrics.jsonl"
 CSV_NAME = "metrics.csv"
 LOSSES_NAME = "losses.png"
 TRACKER_NAME = "tracker"
@@ -72,8 +71,12 @@ class TrainingState:
 
     step: int
     best_loss: float
-    identity: Mapping[str, Any]
+    identity: Mapping[str, object]
     tensors: dict[str, Tensor] = field(repr=False)
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin so, by the rest of their names."""
+        return {name.removeprefix(prefix): one for name, one in self.tensors.items() if name.startswith(prefix)}
 
 
 def check_run_folder(folder: Path, *, resume: bool, force: bool) -> None:
@@ -117,7 +120,7 @@ def _has_weights(folder: Path) -> bool:
 
 
 def start_run_folder(
-    config: TrainConfig, *, resume: bool, force: bool, held_out: Mapping[str, Any] | None = None
+    config: TrainConfig, *, resume: bool, force: bool, held_out: Mapping[str, object] | None = None
 ) -> None:
     """Make the run folder and write the options there, and how photos were held out where the run itself did that.
 
@@ -141,6 +144,34 @@ def start_run_folder(
             temporary.write_text(text, encoding="utf-8")
 
 
+def identify_run(config: TrainConfig, classes: list[str]) -> dict[str, object]:
+    """What decides the order of the photos and the meaning of the weights; `classes` are ids."""
+    from kind_core.checkpoint import hash_learngene
+
+    identity: dict[str, object] = {
+        "preset": config.preset_name,
+        "diversion": config.diversion,
+        "factors": config.factors,
+        "classes": classes,
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+    }
+    if config.noise_schedule is not None:
+        identity["noise_schedule"] = config.noise_schedule
+    if config.size is not None:
+        identity["size"] = config.size
+    if config.teacher is not None:
+        steps = ",".join(map(str, config.steps))
+        identity |= {"teacher": hash_learngene(Path(config.teacher)), "steps": steps, "train": config.train}
+        if config.train == ACCELERATOR:
+            identity["accelerator_rank"] = config.accelerator_rank
+    if config.method != TAILORS:
+        identity["method"] = config.method
+    if config.match is not None:
+        identity["match"] = hash_learngene(Path(config.match))
+    return identity if config.base is None else identity | {"base": hash_learngene(Path(config.base))}
+
+
 def write_state(folder: Path, state: TrainingState) -> None:
     """Write the training state of a run, whole or not at all; the previous one stays until the new one stands."""
     from kind_core.files.tensor_files import write_tensors
@@ -154,7 +185,7 @@ def write_state(folder: Path, state: TrainingState) -> None:
         (temporary / _NUMBERS_NAME).write_text(json.dumps(numbers), encoding="utf-8")
 
 
-def read_state(folder: Path, identity: Mapping[str, Any], device: torch.device) -> TrainingState:
+def read_state(folder: Path, identity: Mapping[str, object], device: torch.device) -> TrainingState:
     """The training state of a run; raises ConfigError when it is not of this `identity`, as far as it says its own."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -177,6 +208,20 @@ def read_state(folder: Path, identity: Mapping[str, Any], device: torch.device) 
     return TrainingState(step=numbers["step"], best_loss=numbers["best_loss"], identity=identity, tensors=tensors)
 
 
+@contextmanager
+def explained_misfit(folder: Path) -> Iterator[None]:
+    """Say of a state in `folder` that a model cannot take what does not fit; raises CheckpointError."""
+    try:
+        yield
+    except (RuntimeError, KeyError) as error:
+        # load_state_dict lists every tensor, one a line; the first line that names one is enough
+        reason = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
+        raise CheckpointError(
+            f"the training state in {folder} does not fit this model: {reason}",
+            "resume with the classes and the preset it was trained with",
+        ) from error
+
+
 def read_step(folder: Path) -> int | None:
     """The step that a run would resume from; None without a state."""
     return _read_numbers(folder / STATE_NAME)["step"] if has_state(folder) else None
@@ -188,50 +233,6 @@ def read_best_loss(folder: Path) -> float:
         return float("inf")
     losses = (record.get("held_out_loss") for _, record in read_metrics(folder))
     return min((loss for loss in losses if isinstance(loss, float)), default=float("inf"))
-
-
-def trim_metrics(folder: Path, step: int) -> None:
-    """Forget the metrics of steps after `step`, which a run resumed from there writes again."""
-    file = folder / METRICS_NAME
-    if not file.exists():
-        return
-    kept = "".join(line for line, record in read_metrics(folder) if record["step"] <= step)
-    if kept.encode() != file.read_bytes():
-        with staged(file, PART, force=True) as temporary:
-            temporary.write_text(kept, encoding="utf-8")
-
-
-def read_metrics(folder: Path) -> list[tuple[str, dict[str, float]]]:
-    """The whole lines of a run's metrics with their numbers; what a kill, a failing disk or a hand left is none."""
-    file, found = folder / METRICS_NAME, []
-    if not file.exists():
-        return []
-    try:
-        require_regular(file)
-        text = file.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot read {file}: {error.strerror or error}", "remove it: the run needs none"
-        ) from error
-    for line in text.splitlines(keepends=True):
-        with suppress(ValueError):
-            data = parse_json(line)
-            is_whole = line.endswith("\n") and isinstance(data, dict) and "step" in data
-            if is_whole and all(isinstance(one, int | float) for one in data.values()):
-                found.append((line, data))
-    return found
-
-
-def append_metrics(folder: Path, record: Mapping[str, float]) -> None:
-    """Add one line to the run's metrics."""
-    file = folder / METRICS_NAME
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(dict(record)) + "\n")
-    except OSError as error:
-        message = f"cannot write {file}: {error.strerror or error}"
-        raise OutputError(message, "mend that, then continue with --resume") from error
 
 
 def _read_numbers(place: Path) -> dict[str, Any]:

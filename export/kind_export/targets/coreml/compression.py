@@ -18,7 +18,7 @@ from torch import nn
 from kind_core.errors import ExportError, TargetError
 from kind_core.precisions import PRECISIONS, PrecisionName
 from kind_export.targets.coreml.palette import make_palette_function
-from kind_export.targets.target import Lowering, TargetOptions
+from kind_export.targets.target import Facts, Lowering, TargetOptions
 from kind_runtimes.coreml.package import CoreMLPackage
 from kind_runtimes.coreml.steps import bind_function
 
@@ -48,7 +48,7 @@ def check_options(options: TargetOptions) -> None:
         )
 
 
-def compress(model: Any, lowering: Lowering, options: TargetOptions) -> tuple[Any, dict[str, Any]]:
+def compress(model: Any, lowering: Lowering, options: TargetOptions) -> tuple[Any, Facts]:
     """(the compressed coremltools model, facts for the manifest). `model` has fp16 weights."""
     layers = find_layers(_read_constants(model.get_spec()), lowering)
     _check_kept(layers, lowering, options)

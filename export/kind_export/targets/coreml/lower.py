@@ -20,7 +20,7 @@ from kind_core.errors import TargetError
 from kind_core.precisions import PrecisionName
 from kind_export.compact.step import GraphStyle
 from kind_export.targets.coreml.compression import COMPRESSED, check_options, compress
-from kind_export.targets.target import Lowering, TargetOptions, one_line_errors
+from kind_export.targets.target import Facts, Lowering, TargetOptions, one_line_errors
 from kind_runtimes.about import DESCRIPTIONS
 from kind_runtimes.quiet import import_coremltools
 
@@ -51,11 +51,11 @@ def product_bits(precision: PrecisionName) -> int:
     return 16
 
 
-def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
+def lower(lowering: Lowering, file: Path, options: TargetOptions) -> Facts:
     """Convert `lowering`; the same program gives the same bytes."""
     ct = import_coremltools()
     check_options(options)
-    facts: dict[str, Any] = {"min_ios": options.min_ios}
+    facts: Facts = {"min_ios": options.min_ios}
     with _quiet(), torch.no_grad(), one_line_errors("coremltools", lowering):
         exported = torch.export.export(lowering.module, lowering.example, strict=False).run_decompositions({})
         # it goes on from one program of a process to the next, into their names
@@ -79,7 +79,7 @@ def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, A
     return facts
 
 
-def lower_functions(lowerings: Mapping[str, Lowering], file: Path, options: TargetOptions) -> dict[str, Any]:
+def lower_functions(lowerings: Mapping[str, Lowering], file: Path, options: TargetOptions) -> Facts:
     """Write one package with a function per name, equal weights stored once; the first function is the default.
 
     Needs iOS 18 (TargetError). The facts of each function are under `functions`.
@@ -91,7 +91,7 @@ def lower_functions(lowerings: Mapping[str, Lowering], file: Path, options: Targ
     ct = import_coremltools()
     descriptor = ct.utils.MultiFunctionDescriptor()
     with tempfile.TemporaryDirectory() as folder:
-        facts: dict[str, Any] = {}
+        facts: Facts = {}
         for name, lowering in lowerings.items():
             one = Path(folder) / f"{len(facts)}.mlpackage"
             facts[name] = lower(lowering, one, options)
@@ -107,7 +107,7 @@ def lower_functions(lowerings: Mapping[str, Lowering], file: Path, options: Targ
 
 def lower_pair(
     step: Lowering, unguided: Lowering, is_guided: Sequence[bool], file: Path, options: TargetOptions
-) -> tuple[dict[str, Any], dict[str, str | None]]:
+) -> tuple[Facts, dict[str, str | None]]:
     """A guided step and its unguided twin as functions of one package."""
     lowerings = {lowering.name: lowering for lowering in (step, unguided)}
     return lower_functions(lowerings, file, options), {name: name for name in lowerings}

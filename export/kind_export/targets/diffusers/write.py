@@ -29,6 +29,7 @@ from kind_export.compact.model import CompactModel
 from kind_export.targets.class_functions import name_functions
 from kind_export.targets.lowering import Written
 from kind_export.targets.programs import decode_contract, step_contract
+from kind_export.targets.target import Facts
 from kind_runtimes.manifest import ProgramSpec, TargetSpec
 
 NAME = "diffusers"
@@ -78,7 +79,7 @@ def write_pipeline(
     sampling: Sampling,
     precision: PrecisionName,
     autoencoder: Path | None = None,
-) -> dict[str, Any]:
+) -> Facts:
     """Write the classes of `checkpoint`, sampled as `sampling` says, to a new folder; returns facts for the manifest.
 
     `autoencoder` is the diffusers folder of the checkpoint's, if it has one; its weights are copied as they are.

@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -15,7 +15,7 @@ from kind_core.errors import ExportError
 from kind_core.precisions import PrecisionName
 from kind_export.compact.step import GraphStyle
 from kind_export.targets.executorch.quantization import quantize
-from kind_export.targets.target import Lowering, TargetOptions, one_line_errors
+from kind_export.targets.target import Facts, Lowering, TargetOptions, one_line_errors
 from kind_runtimes.engines.executorch import DEFAULT_METHOD
 from kind_runtimes.quiet import without_import_noise
 
@@ -46,14 +46,14 @@ def product_bits(precision: PrecisionName) -> int:
     return 8
 
 
-def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
+def lower(lowering: Lowering, file: Path, options: TargetOptions) -> Facts:
     """Lower `lowering` to XNNPACK and report what was left to the portable kernels."""
     about = options.describe(lowering)
     methods, quantization = _lower_methods({DEFAULT_METHOD: lowering}, file, options, about)
     return methods[DEFAULT_METHOD] | quantization
 
 
-def lower_functions(lowerings: Mapping[str, Lowering], file: Path, options: TargetOptions) -> dict[str, Any]:
+def lower_functions(lowerings: Mapping[str, Lowering], file: Path, options: TargetOptions) -> Facts:
     """Lower several programs into one file, a method each: the first is `forward`, the others have their names.
 
     XNNPACK names weights by their hash, so what the methods have in common is stored once. `keep` names layers of the
@@ -70,16 +70,17 @@ def lower_functions(lowerings: Mapping[str, Lowering], file: Path, options: Targ
 
 def lower_pair(
     step: Lowering, unguided: Lowering, is_guided: Sequence[bool], file: Path, options: TargetOptions
-) -> tuple[dict[str, Any], dict[str, str | None]]:
+) -> tuple[Facts, dict[str, str | None]]:
     """A guided step and its unguided twin as methods of one file."""
     facts = lower_functions({step.name: step, unguided.name: unguided}, file, options)
     # delegation is reported of the step that most of the time goes into
-    return facts["functions"][step.name] | facts, {step.name: DEFAULT_METHOD, unguided.name: unguided.name}
+    functions = cast("dict[str, Facts]", facts["functions"])
+    return functions[step.name] | facts, {step.name: DEFAULT_METHOD, unguided.name: unguided.name}
 
 
 def _lower_methods(
     lowerings: Mapping[str, Lowering], file: Path, options: TargetOptions, about: Mapping[str, str]
-) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+) -> tuple[dict[str, Facts], Facts]:
     """Write one file; returns the delegation of each method, and the quantisation of the first.
 
     Each text of `about` is a method that returns it, with `_` for `.` in its name.
@@ -103,7 +104,7 @@ def _lower_methods(
     return methods, quantized[DEFAULT_METHOD][1]
 
 
-def describe_delegation(edge: EdgeProgramManager, method: str = DEFAULT_METHOD) -> dict[str, Any]:
+def describe_delegation(edge: EdgeProgramManager, method: str = DEFAULT_METHOD) -> Facts:
     """Number of delegates and the ops outside them."""
     calls = [n for n in edge.exported_program(method).graph.nodes if n.op == "call_function"]
     names = [_op_name(node.target) for node in calls]

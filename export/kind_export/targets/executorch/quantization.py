@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from kind_core.errors import ExportError
 from kind_export.compact.step import PairLinear
 from kind_export.precision.layers import FINAL_LAYER, MIN_SIDE
-from kind_export.targets.target import Lowering, TargetOptions
+from kind_export.targets.target import Facts, Lowering, TargetOptions
 from kind_runtimes.quiet import without_import_noise
 
 with without_import_noise():
@@ -50,7 +50,7 @@ class QuantizationPlan:
     def names(self, bits: int) -> tuple[str, ...]:
         return tuple(name for name, own in self.bits.items() if own == bits)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Facts:
         """Facts for the manifest; `num_layers` counts what has the asked precision."""
         bits = _BITS[self.precision]
         facts = {"scheme": _SCHEMES[bits], "num_layers": len(self.names(bits)), "kept": list(self.kept)}
@@ -58,7 +58,7 @@ class QuantizationPlan:
         return facts | {"small": list(self.small)} | ({"eight_bit": wider} if wider else {})
 
 
-def quantize(lowering: Lowering, options: TargetOptions) -> tuple[Lowering, dict[str, Any]]:
+def quantize(lowering: Lowering, options: TargetOptions) -> tuple[Lowering, Facts]:
     """`lowering` in the asked precision, and facts for the manifest; floating point comes back as it is.
 
     Raises ExportError where a name of `keep` is no linear layer.

@@ -8,7 +8,6 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,7 +17,7 @@ from kind_core.precisions import EXACT, PrecisionName
 from kind_export.compact.step import GraphStyle
 from kind_export.targets.litert.flatbuffer import NamedModel, pack
 from kind_export.targets.litert.quantization import halve_constants, quantize
-from kind_export.targets.target import Lowering, TargetOptions, one_line_errors
+from kind_export.targets.target import Facts, Lowering, TargetOptions, one_line_errors
 from kind_runtimes.engines.native_log import dropped_stderr
 from kind_runtimes.quiet import without_import_noise
 
@@ -49,19 +48,19 @@ def product_bits(precision: PrecisionName) -> int:
     return 8 if precision == "int8" else 32
 
 
-def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
+def lower(lowering: Lowering, file: Path, options: TargetOptions) -> Facts:
     """Convert `lowering` to one signature of its name."""
     return _lower_signatures([lowering], file, options, options.describe(lowering))
 
 
-def lower_functions(lowerings: Mapping[str, Lowering], file: Path, options: TargetOptions) -> dict[str, Any]:
+def lower_functions(lowerings: Mapping[str, Lowering], file: Path, options: TargetOptions) -> Facts:
     """Refused: classes are told apart by `class_index`, because a signature holds its graph a second time."""
     raise ExportError("LiteRT files hold no function a class", "leave out --class-functions")
 
 
 def lower_pair(
     step: Lowering, unguided: Lowering, is_guided: Sequence[bool], file: Path, options: TargetOptions
-) -> tuple[dict[str, Any], dict[str, str | None]]:
+) -> tuple[Facts, dict[str, str | None]]:
     """A guided step and its unguided twin as signatures of one file, which share their weights."""
     functions = {one.name: one.name for one in (step, unguided)}
     facts = _lower_signatures([step, unguided], file, options, options.describe(step, functions))
@@ -70,14 +69,14 @@ def lower_pair(
 
 def _lower_signatures(
     lowerings: Sequence[Lowering], file: Path, options: TargetOptions, about: Mapping[str, str]
-) -> dict[str, Any]:
+) -> Facts:
     first = lowerings[0]
     with torch.no_grad(), one_line_errors("LiteRT", first), _quiet():
         converter = litert_torch.Converter()
         for one in lowerings:
             converter.add_signature(one.name, one.module, one.example)
         model = NamedModel(converter.convert().model_content(), lowerings)
-        content, facts = model.pack(), dict[str, Any]()
+        content, facts = model.pack(), Facts()
         if not precisions.PRECISIONS[options.precision].is_float:
             content, facts = quantize(content, model.products, lowerings, options)
         if options.precision != EXACT:

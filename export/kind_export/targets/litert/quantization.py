@@ -21,7 +21,7 @@ from ai_edge_quantizer.qtyping import TFLOperationName
 from kind_core.errors import ExportError
 from kind_export.precision.layers import quantizable_layers
 from kind_export.targets.litert.flatbuffer import build, parse, product_name
-from kind_export.targets.target import Lowering, TargetOptions
+from kind_export.targets.target import Facts, Lowering, TargetOptions
 
 _SCHEME = "8-bit weights a channel, 8-bit activations with dynamic ranges"
 _MIN_ELEMENTS = 64
@@ -30,7 +30,7 @@ _FLOAT, _HALF = schema.TensorType.FLOAT32, schema.TensorType.FLOAT16
 
 def quantize(
     content: bytes, products: Collection[str], lowerings: Sequence[Lowering], options: TargetOptions
-) -> tuple[bytes, dict[str, Any]]:
+) -> tuple[bytes, Facts]:
     """The model `content` with 8-bit weights in all layers that are worth it but those of `keep`, and facts for the
     manifest. `products` are the names of what layers give in it; raises ExportError for a layer that is not there.
     """

@@ -9,7 +9,6 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
@@ -20,7 +19,7 @@ from kind_export.compact.step import GraphStyle
 from kind_export.precision.layers import quantizable_layers
 from kind_export.targets.onnx.branches import merge_branches
 from kind_export.targets.onnx.quantization import find_products, quantize
-from kind_export.targets.target import Lowering, TargetOptions, check_size, one_line_errors
+from kind_export.targets.target import Facts, Lowering, TargetOptions, check_size, one_line_errors
 
 SUFFIX = ".onnx"
 TOOLS = ("onnx", "onnxscript", "onnxruntime", "torch")
@@ -44,7 +43,7 @@ def product_bits(precision: PrecisionName) -> int:
     return 8 if precisions.PRECISIONS[precision].weight_bits == 8 else 32
 
 
-def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, Any]:
+def lower(lowering: Lowering, file: Path, options: TargetOptions) -> Facts:
     """Export `lowering` with named inputs and outputs and nothing in the file that depends on this machine."""
     model, facts = _export(lowering, options)
     _write(model, file, options.describe(lowering))
@@ -53,7 +52,7 @@ def lower(lowering: Lowering, file: Path, options: TargetOptions) -> dict[str, A
 
 def lower_pair(
     step: Lowering, unguided: Lowering, is_guided: Sequence[bool], file: Path, options: TargetOptions
-) -> tuple[dict[str, Any], dict[str, str | None]]:
+) -> tuple[Facts, dict[str, str | None]]:
     """A guided step and its unguided twin as branches of one graph, which looks up by itself which one runs."""
     (guided_model, facts), (unguided_model, _) = (_export(one, options) for one in (step, unguided))
     num_ops = {"num_ops": len(guided_model.graph.node), "num_ops_unguided": len(unguided_model.graph.node)}
@@ -61,7 +60,7 @@ def lower_pair(
     return {"opset": OPSET, **num_ops, **facts}, {step.name: None}
 
 
-def _export(lowering: Lowering, options: TargetOptions) -> tuple[onnx.ModelProto, dict[str, Any]]:
+def _export(lowering: Lowering, options: TargetOptions) -> tuple[onnx.ModelProto, Facts]:
     with _quiet(), torch.no_grad(), one_line_errors("torch.onnx", lowering):
         program = torch.onnx.export(
             lowering.module,
@@ -73,7 +72,7 @@ def _export(lowering: Lowering, options: TargetOptions) -> tuple[onnx.ModelProto
             verbose=False,
         )
         assert program is not None
-        model, facts = program.model_proto, dict[str, Any]()
+        model, facts = program.model_proto, Facts()
         if options.precision in ("int8", "int4"):
             products = find_products(model, quantizable_layers(lowering.module))
             model, facts = quantize(model, products, options.precision, options.keep)

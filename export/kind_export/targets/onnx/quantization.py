@@ -14,7 +14,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -22,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kind_core.errors import ExportError
 from kind_core.precisions import PrecisionName
+from kind_export.targets.target import Facts
 
 GROUP_SIZE = 32
 _MIN_TABLE_ELEMENTS = 4096
@@ -46,7 +46,7 @@ def find_products(model: onnx.ModelProto, layers: Collection[str]) -> dict[str, 
 
 def quantize(
     model: onnx.ModelProto, products: Mapping[str, str], precision: PrecisionName, keep: Collection[str]
-) -> tuple[onnx.ModelProto, dict[str, Any]]:
+) -> tuple[onnx.ModelProto, Facts]:
     """`model` with the `products` (node by layer) in `precision`, and facts for the manifest."""
     chosen = [node for layer, node in products.items() if layer not in keep]
     kept = [layer for layer in products if layer in keep]

@@ -20,6 +20,7 @@ from kind_runtimes.documents.reports.model import ModelEntry
 from kind_runtimes.documents.reports.plan import PlanEntry
 from kind_runtimes.documents.reports.targets import ReportTarget
 from kind_runtimes.documents.reports.work import Work
+from kind_runtimes.documents.results import UnitEntry
 from kind_runtimes.documents.schema import Def, Free, NamesOnly, Unsaid
 
 
@@ -87,16 +88,10 @@ class MeasuredCase(TypedDict):
     step_ms: dict[str, float]
     image_ms: NotRequired[float | None]
     load_ms: NotRequired[float | None]
+    load_again_ms: NotRequired[float | None]
+    first_picture_ms: NotRequired[float | None]
+    download_bytes: NotRequired[int | None]
     peak_memory_bytes: NotRequired[int | None]
-
-
-class MeasuredUnit(TypedDict):
-    """A compute unit of another machine, as its results say it."""
-
-    name: str
-    kind: str
-    runtime: str
-    is_taken: bool
 
 
 class MeasuredElsewhere(TypedDict):
@@ -107,7 +102,7 @@ class MeasuredElsewhere(TypedDict):
     partial: bool
     units: NotRequired[
         Annotated[
-            list[Annotated[MeasuredUnit, NamesOnly()]],
+            list[Annotated[UnitEntry, NamesOnly()]],
             {"description": "The compute units of the device, as in the results."},
         ]
     ]

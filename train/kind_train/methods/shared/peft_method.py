@@ -18,7 +18,7 @@ class PeftMethod(AddedMethod):
 
     config_name = "LoraConfig"
 
-    def settings(self, plan: DiTConfig, classes: int) -> dict[str, Any]:
+    def settings(self, plan: DiTConfig, classes: int) -> dict[str, object]:
         """What the config of peft is made with, but for the matrices."""
         raise NotImplementedError
 

@@ -1,0 +1,40 @@
+"""What `kind-train benchmark` is asked for. No torch is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchmarkOptions:
+    """The options of the command by their names; None and an empty tuple are not given.
+
+    What is of suites that train alone has its default here: one that draws refuses it.
+    """
+
+    output: Path
+    scale: str = "small"
+    checkpoint: Path | None = None
+    sample: str | None = None
+    dense: Path | None = None
+    data: str | None = None
+    val_data: str | None = None
+    task_size: int | None = None
+    tasks: Path | None = None
+    base_data: str | None = None
+    preset: str | None = None
+    real: Path | None = None
+    images: int | None = None
+    batch_size: int | None = None
+    count: int | None = None
+    seeds: tuple[int, ...] = ()
+    classifier: Path | None = None
+    inception_weights: str | None = None
+    dinov2: str | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int = 0
+    device: str = "cpu"
+    cell: int | None = None
+    resume: bool = False

@@ -1,0 +1,81 @@
+"""What a run leaves for others: checkpoints and grids of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kind_core.checkpoint import save_checkpoint
+from kind_core.config import ModelConfig, TrainingRecord
+from kind_core.dit import KindDiT
+from kind_core.files.staging import PART, staged
+from kind_core.growth import save_grown
+from kind_core.pictures import make_class_grid
+from kind_core.sampling import sample_latents, to_images, to_pixels
+from kind_core.schedule import choose_sampling
+from kind_train.config import TrainConfig
+from kind_train.data.latents import LatentSet
+from kind_train.data.photo_set import TrainingSet
+from kind_train.run.loss_plot import draw_losses
+from kind_train.run.metrics import METRICS_NAME
+from kind_train.run.run_folder import LOSSES_NAME, SAMPLES_NAME
+
+_MAX_ROWS = 12
+_HEIGHT = 96  # pixels of a picture at least
+# Latents to images in [0, 1].
+Decode = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Products:
+    """What models of a run are written with; `base` is the checkpoint whose own files stay beside new classes."""
+
+    config: TrainConfig
+    model_config: ModelConfig
+    photos: TrainingSet
+    base: Path | None
+
+    def save_checkpoint(self, name: str, model: KindDiT, training: TrainingRecord) -> None:
+        """A checkpoint of the run's classes; where a base stays as it is beside them, of its own and the run's."""
+        place = Path(self.config.output) / name
+        if self.base is not None:
+            save_grown(place, self.base, replace(self.model_config, training=training), model, force=True)
+            return
+        autoencoder = self.photos.autoencoder_folder if isinstance(self.photos, LatentSet) else None
+        config = replace(self.model_config, dit=model.config, training=training)
+        save_checkpoint(place, config, model, autoencoder=autoencoder, force=True)
+
+    def draw_samples(self, model: KindDiT, images: int, device: torch.device) -> None:
+        """The grid of pictures after so many training images, and the losses up to there."""
+        output = Path(self.config.output)
+        file = output / SAMPLES_NAME / f"{images:09d}.png"
+        decode: Decode = to_images
+        if isinstance(self.photos, LatentSet):
+            decode = self.photos.decoder(device)
+        _save_sample_grid(model, self.model_config, file, decode, seed=self.config.seed)
+        draw_losses(output / METRICS_NAME, output / LOSSES_NAME)
+
+
+@torch.no_grad()
+def _save_sample_grid(
+    model: KindDiT, config: ModelConfig, file: Path, decode: Decode = to_images, *, columns: int = 8, seed: int = 0
+) -> None:
+    """Write a PNG of `columns` samples for each of the first classes, with the checkpoint's own sampling defaults.
+
+    Each row stands under its class's name, pictures enlarged for looking at.
+    """
+    rows = min(config.dit.num_classes, _MAX_ROWS)
+    device = model.null_label_embedding.device
+    shape = (rows * columns, config.dit.in_channels, config.dit.sample_size, config.dit.sample_size)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
+    labels = torch.arange(rows, device=device).repeat_interleave(columns)
+    diffusion = config.diffusion
+    latents = sample_latents(model, diffusion, noise, labels, labels, choose_sampling(diffusion))
+    pictures = list(to_pixels(decode(latents)))
+    named = [(config.classes[row], pictures[row * columns : (row + 1) * columns]) for row in range(rows)]
+    with staged(file, PART, force=True) as temporary:
+        make_class_grid(named, _HEIGHT).save(temporary, format="PNG")
