@@ -31,13 +31,6 @@ class Request:
     device: str = "cpu"
 
 
-def lacks(row: Row, request: Request) -> str | None:
-    """The option without which a row cannot be made; None where it can."""
-    needed = {"photos": ("--data", request.data), "dense": ("--dense", request.dense)}
-    option, value = needed.get(row.source, ("", ""))
-    return option if value is None else None
-
-
 def run_row(row: Row, request: Request, judge: Judge) -> tuple[dict[str, Any], NDArray[np.uint8], NDArray[np.float32]]:
     """The figures of a row, its first picture of every class, and all logits (N, K)."""
     outputs, firsts, logits = [], [], []

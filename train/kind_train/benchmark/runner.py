@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kind_core.checkpoint import hash_checkpoint, read_config
 from kind_core.classes import ClassInfo
@@ -19,12 +19,14 @@ from kind_core.files.litter import is_hidden
 from kind_core.files.locking import waited_for
 from kind_core.files.staging import PART, staged
 from kind_train.benchmark.cell_files import opened_cell, write_cell
-from kind_train.benchmark.class_agnostic import Request, lacks, run_row
+from kind_train.benchmark.class_agnostic import Request, run_row
 from kind_train.benchmark.results import Results, Table, write_results
-from kind_train.benchmark.suite import Row, Suite
+from kind_train.benchmark.suite import Arm, Row, Suite
 from kind_train.evaluate.judges import InceptionJudge, Judge, open_judge
 from kind_train.evaluate.networks import NONE
 
+_M = TypeVar("_M", Row, Arm)
+_NEEDS = {"photos": "--data", "dense": "--dense"}  # of what a row is drawn from
 _SUITE, _CELLS = "suite.json", "cells"
 _COLUMNS = ("entropy", "variance", "kurtosis")
 _MAX_SHOWN = 120  # letters of a value in an error
@@ -45,8 +47,8 @@ def run_suite(
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
     """Every result that the folder then holds, in the order of the suite; Inception judges where it is given."""
-    missing = {row.name: option for row in rows if (option := lacks(row, request)) is not None}
-    require_some(missing, len(rows))
+    given = {"--data": request.data, "--dense": request.dense}
+    kept = leave_out(rows, lambda row: _NEEDS.get(row.source), given, tell)
     read_config(request.checkpoint)
     judge: Judge = (
         open_judge(classifier, request.device)
@@ -54,11 +56,9 @@ def run_suite(
         else InceptionJudge(Path(str(inception_weights)), device=request.device)
     )
     open_folder(output, _identity(suite, request, scale, judge.sha256), resume=resume)
-    for row in rows:
+    for row in kept:
         cell = output / _CELLS / f"{row.name}.npz"
-        if row.name in missing:
-            tell(f"{row.title}: left out, it needs {missing[row.name]}")
-        elif not cell.exists():
+        if not cell.exists():
             tell(f"{row.title} ...")
             figures, pictures, logits = run_row(row, request, judge)
             about = {"method": row.name, "title": row.title, **figures}
@@ -66,11 +66,21 @@ def run_suite(
     return write_rows(suite, output, read_config(request.checkpoint).classes)
 
 
-def require_some(missing: Mapping[str, str], count: int) -> None:
-    """Raise ConfigError where none of `count` methods can be made; `missing` names the option that each lacks."""
-    if len(missing) == count:
+def leave_out(
+    methods: Sequence[_M], need: Callable[[_M], str | None], given: Mapping[str, object], tell: Callable[[str], None]
+) -> list[_M]:
+    """Those whose option, which `need` names, is among the given ones; the others are told.
+
+    Raises ConfigError where none is left.
+    """
+    missing = {one.name: option for one in methods if (option := need(one)) is not None and given[option] is None}
+    if len(missing) == len(methods):
         name, option = next(iter(missing.items()))
         raise ConfigError(f"method {name!r} needs {option}", "add it, or choose others with --methods")
+    for one in methods:
+        if one.name in missing:
+            tell(f"{one.title}: left out, it needs {missing[one.name]}")
+    return [one for one in methods if one.name not in missing]
 
 
 def open_folder(output: Path, identity: Mapping[str, Any], *, resume: bool) -> None:

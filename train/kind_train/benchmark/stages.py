@@ -38,17 +38,16 @@ def find_method(arm: Arm) -> Method | None:
     )
 
 
-def lacks(arm: Arm, request: TrainingRequest) -> str | None:
-    """The option without which an arm cannot be made; None where it can."""
+def find_need(arm: Arm) -> str | None:
+    """The option that an arm is made of; None where it begins with photos alone."""
     stages = [stage for stage, _ in arm.stages]
     if not stages or stages[0] == "adapt":
         method = find_method(arm)
         is_dense = arm.start == "dense" if method is None else method.needs_dense
-        option, value = ("--dense", request.dense) if is_dense else ("--checkpoint", request.checkpoint)
-        return option if value is None else None
-    if stages[0] == "shrink" and request.dense is None:
+        return "--dense" if is_dense else "--checkpoint"
+    if stages[0] == "shrink":
         return "--dense"
-    return "--base-data" if stages[:2] == ["fit", "adapt"] and request.base_data is None else None
+    return "--base-data" if stages[:2] == ["fit", "adapt"] else None
 
 
 def make_checkpoint(cell: Cell, request: TrainingRequest, scale: Scale, images: int, output: Path) -> Made:

@@ -18,8 +18,8 @@ from kind_core.files.staging import staged
 from kind_train.benchmark.cell_files import write_cell
 from kind_train.benchmark.cells import REAL, RUNS, Cell, TrainingRequest
 from kind_train.benchmark.results import write_results
-from kind_train.benchmark.runner import open_folder, require_some
-from kind_train.benchmark.stages import Made, find_method, lacks, make_checkpoint
+from kind_train.benchmark.runner import leave_out, open_folder
+from kind_train.benchmark.stages import Made, find_method, find_need, make_checkpoint
 from kind_train.benchmark.suite import Arm, Scale, TrainingSuite
 from kind_train.benchmark.summary import read_cell, summarise
 from kind_train.benchmark.tasks import Task
@@ -53,12 +53,8 @@ def choose_arms(arms: Sequence[Arm], request: TrainingRequest, tell: Tell) -> li
 
     Where none can, where a base is of the other kind, or where peft is missing.
     """
-    missing = {arm.name: option for arm in arms if (option := lacks(arm, request)) is not None}
-    require_some(missing, len(arms))
-    kept = [arm for arm in arms if arm.name not in missing]
-    for arm in arms:
-        if arm.name in missing:
-            tell(f"{arm.title}: left out, it needs {missing[arm.name]}")
+    given = {"--checkpoint": request.checkpoint, "--dense": request.dense, "--base-data": request.base_data}
+    kept = leave_out(arms, find_need, given, tell)
     for arm in kept:
         method = find_method(arm)
         if method is None or arm.stages[0][0] != "adapt":

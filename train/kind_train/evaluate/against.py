@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kind_train.evaluate.classification import measure_output_statistics, wilson_interval
+from kind_train.evaluate.classification import count_asked, measure_output_statistics, wilson_interval
 from kind_train.evaluate.frechet import compare_with_moments
 from kind_train.evaluate.manifold import measure_coverage
 from kind_train.evaluate.moments import Moments
@@ -75,11 +75,8 @@ def measure_asked(
     logits: NDArray[np.float32], labels: NDArray[np.int64], outputs: Sequence[int | None]
 ) -> Measured | None:
     """How many pictures are called the class that `labels` asked for; None where the judge knows none of them."""
-    asked = np.array([-1 if output is None else output for output in outputs])[labels]
-    known = asked >= 0
-    if not known.any():
-        return None
-    return share(int((logits.argmax(1) == asked)[known].sum()), int(known.sum()))
+    hits, known = count_asked(logits, labels, outputs)
+    return share(hits, known) if known else None
 
 
 def measure_outputs(logits: NDArray[np.float32], *, replicates: int = 1000, seed: int = 0) -> dict[str, Measured]:

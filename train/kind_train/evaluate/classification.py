@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -71,6 +72,16 @@ def measure_asked_class_share(logits: NDArray[Any], asked: int, *, level: float 
         num_images=len(logits),
         level=level,
     )
+
+
+def count_asked(logits: NDArray[Any], labels: NDArray[np.int64], outputs: Sequence[int | None]) -> tuple[int, int]:
+    """(images whose most likely class is the one that `labels` asked for, images of classes that the judge knows).
+
+    logits: (N, K); outputs: the judge's output for each label, None for a class that it does not know.
+    """
+    asked = np.array([-1 if output is None else output for output in outputs])[labels]
+    known = asked >= 0
+    return int((logits.argmax(1) == asked)[known].sum()), int(known.sum())
 
 
 def wilson_interval(num_hits: int, num_trials: int, *, level: float = 0.95) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kind_core.classes import ClassInfo
 from kind_train.data.photo_set import PhotoSet
-from kind_train.evaluate.classification import wilson_interval
+from kind_train.evaluate.classification import count_asked, wilson_interval
 from kind_train.evaluate.features import Classification, EfficientNetLite0, EfficientNetLite2
 from kind_train.evaluate.inception import InceptionV3
 from kind_train.evaluate.networks import (
@@ -56,8 +56,7 @@ class SecondJudge:
     def __init__(self, judge: Judge, prefix: str, classes: Sequence[ClassInfo], note: str = "") -> None:
         self.name, self.sha256 = judge.name, judge.sha256
         self._judge, self._prefix, self._note = judge, prefix, note
-        outputs = [judge.index(info) for info in classes]
-        self._outputs = np.array([-1 if output is None else output for output in outputs])
+        self._outputs = [judge.index(info) for info in classes]
 
     def observe(self, images: NDArray[np.uint8]) -> Observed:
         """`features` and `logits` of each image."""
@@ -68,7 +67,7 @@ class SecondJudge:
         prefix, rows = self._prefix, tuple(one["features"] for one in (generated, held_out, training))
         figures = {f"{prefix}_distance": compare_sets(self, *rows, note=self._note)}
         figures |= compare_coverage(self, prefix, *rows, note=self._note)
-        if (self._outputs >= 0).any():
+        if any(output is not None for output in self._outputs):
             figures[f"{prefix}_called_as_asked"] = Figure(
                 generated=self._called_as_asked(generated),
                 real=self._called_as_asked(held_out),
@@ -84,9 +83,7 @@ class SecondJudge:
 
     def _called_as_asked(self, observed: Observed) -> Estimate:
         """The share whose most likely class is the asked one, of the pictures of the classes that the judge knows."""
-        asked = self._outputs[observed["label"].astype(int)]
-        known = asked >= 0
-        hits, total = int((observed["logits"].argmax(1) == asked)[known].sum()), int(known.sum())
+        hits, total = count_asked(observed["logits"], observed["label"].astype(int), self._outputs)
         if total == 0:
             return Estimate(value=0.0, low=0.0, high=1.0)
         low, high = wilson_interval(hits, total, level=LEVEL)
