@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,13 @@ def _describe(swift: str, package: Path, tmp_path: Path) -> dict[str, Any]:
     return {key: said[key] for key in named} | {"targets": sorted(targets, key=lambda target: str(target["name"]))}
 
 
+_BESIDE_STANDINS = pytest.mark.skipif(
+    sys.platform == "darwin", reason="Apple's own frameworks are here, under the names of the stand-ins"
+)
+
+
 @pytest.mark.slow
+@_BESIDE_STANDINS
 def test_all_of_it_is_swift_6_and_right_beside_core_ml(swift: str, tmp_path: Path) -> None:
     package, results = tmp_path / "package", tmp_path / "results.json"
     _lay_package(package)

@@ -47,7 +47,9 @@ extension KindBundle {
     /// Throws a `KindError` unless the file at `path` is the one that was verified.
     func check(_ path: String, _ sha256: String) throws {
         guard let data = try? Data(contentsOf: url.appending(path: path), options: .mappedIfSafe) else {
-            throw KindError("\(url.lastPathComponent) has no file \(path)", hint: "Copy the whole folder again.")
+            throw KindError(
+                "\(url.lastPathComponent) has no file \(path)",
+                hint: "Copy the whole folder as it is, in Xcode without Build Folder Contents.")
         }
         let actual = SHA256.hexDigest(of: data)
         guard actual == sha256 || !data.isPointer else {
