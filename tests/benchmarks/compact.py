@@ -12,19 +12,21 @@ ratio of the fastest rounds, which is what a machine gives that nobody else uses
 their size only.
 
 A picture: the peer takes 250 steps (and beside it 20), ours 20; also with guidance in the middle of the steps only,
-where the other steps run the half of the class alone.
+where the other steps run the half of the class alone; and the few steps of a distilled student, whose guidance is
+inside, beside the peer's four steps of one half.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -33,7 +35,8 @@ import torch
 
 from kind_core.config import preset
 from kind_core.dit import KindDiT
-from kind_core.samplers import Sampling
+from kind_core.precisions import PrecisionName
+from kind_core.samplers import FIRST_ORDER, Distillation, Sampling
 from kind_core.schedule import read_sampler_table
 from kind_export.compact.model import CompactModel
 from kind_export.rewrites import RewriteOptions, rewrite
@@ -48,10 +51,16 @@ PEER_STEPS = 250
 THREADS = 2
 STEPS_A_ROUND = 4
 INTERVAL = (0.2, 0.6)
-UNGUIDED = " alone"
+NUM_GUIDED = sum(Sampling(sampler="ddim", steps=STEPS, guidance_scale=1.5, guidance_interval=INTERVAL).guided)
+UNGUIDED, STUDENT = " alone", " student"
+STUDENT_STEPS = 4
 PEER = "dense DiT-B/2"
 PRESETS = ("kind-b/2", "kind-mobile")
-PRECISIONS = {"onnx": ("fp32", "fp16", "int8"), "executorch": ("fp32", "int8"), "coreml": ("fp16", "int8")}
+PRECISIONS: dict[str, tuple[PrecisionName, ...]] = {
+    "onnx": ("fp32", "fp16", "int8"),
+    "executorch": ("fp32", "int8"),
+    "coreml": ("fp16", "int8"),
+}
 SIZE_ONLY = (("onnx", "fp16"), ("coreml", "fp16"), ("coreml", "int8"))
 Call = Callable[[int], list[float]]  # milliseconds of so many steps in a row
 
@@ -67,7 +76,7 @@ class Case:
 
 
 class Peer(torch.nn.Module):
-    """diffusers' dense model as its pipeline calls it: (2, 4, 32, 32), both guidance halves."""
+    """diffusers' dense model as its pipeline calls it: (2, 4, 32, 32), both guidance halves; or one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,75 +92,91 @@ class Peer(torch.nn.Module):
         return output
 
 
-def peer_lowering() -> Lowering:
-    """The peer with its inputs by name; the step and the label are numbers of 32 bits where a tool wants that."""
+def peer_lowering(halves: int = 2) -> Lowering:
+    """The peer with its inputs by name, on both guidance halves or on the class's alone."""
     integer = torch.int64
     inputs = (
-        TensorSpec(name="latents", shape=(2, 4, 32, 32), dtype="float32"),
-        TensorSpec(name="timesteps", shape=(2,), dtype="int64"),
-        TensorSpec(name="labels", shape=(2,), dtype="int64"),
+        TensorSpec(name="latents", shape=(halves, 4, 32, 32), dtype="float32"),
+        TensorSpec(name="timesteps", shape=(halves,), dtype="int64"),
+        TensorSpec(name="labels", shape=(halves,), dtype="int64"),
     )
-    outputs = (TensorSpec(name="sample", shape=(2, 8, 32, 32), dtype="float32"),)
-    example = (torch.zeros(2, 4, 32, 32), torch.zeros(2, dtype=integer), torch.zeros(2, dtype=integer))
+    outputs = (TensorSpec(name="sample", shape=(halves, 8, 32, 32), dtype="float32"),)
+    times, labels = (torch.zeros(halves, dtype=integer) for _ in range(2))
+    example = (torch.zeros(halves, 4, 32, 32), times, labels)
     return Lowering(name="peer", module=Peer().eval(), example=example, inputs=inputs, outputs=outputs)
 
 
-def kind_model(name: str, precision: str) -> CompactModel:
-    """A preset with random weights, for one class."""
+def kind_model(name: str, precision: str, *, is_student: bool = False) -> CompactModel:
+    """A preset with random weights, for one class; or its student of few steps."""
     torch.manual_seed(0)
     dit, diffusion = preset(name)
+    if is_student:
+        distillation = Distillation(steps=(STUDENT_STEPS,), guidance_scale=1.5)
+        diffusion = replace(
+            diffusion, noise_schedule="flow", prediction_type="sample", sampler=FIRST_ORDER, steps=STUDENT_STEPS,
+            guidance_scale=1.0, distillation=distillation,
+        )  # fmt: skip
+        dit = replace(dit, end_blocks=dit.depth // 3)
     model = KindDiT(replace(dit, num_classes=1)).eval()
     for parameter in model.parameters():
         if not parameter.any():  # adaLN-Zero: the modulations would all be equal
             torch.nn.init.normal_(parameter, std=0.02)
     options = RewriteOptions(table_error_db=table_error_db(precision))
-    return rewrite(model, read_sampler_table(diffusion, "ddim", STEPS), options)
+    sampler, steps = (FIRST_ORDER, STUDENT_STEPS) if is_student else ("ddim", STEPS)
+    return rewrite(model, read_sampler_table(diffusion, sampler, steps), options)
 
 
 def build(runtime: str, folder: Path) -> Iterator[Case]:
     """Every program of a runtime, the peer in fp32 (or what its tool does by default) first."""
-    target = load_target(runtime)
     yield from peer_cases(runtime, folder)
     for name in PRESETS:
         for precision in PRECISIONS[runtime]:
             compact = kind_model(name, precision)
-            options = TargetOptions(precision=precision)  # type: ignore[arg-type]
-            lowering = make_step(compact, target, options)
-            file = folder / f"{name.replace('/', '-')}-{precision}{target.SUFFIX}"
-            target.lower(lowering, file, options)
-            call = None if (runtime, precision) in SIZE_ONLY else open_call(runtime, file, lowering)
-            yield Case(model=name, precision=precision, size_bytes=size_of(file), call=call)
+            yield kind_case(runtime, name, precision, compact, folder)
             if (runtime, precision) == ("onnx", "int8"):
-                yield unguided_case(name, compact, folder)
+                yield kind_case(runtime, name, precision, compact, folder, suffix=UNGUIDED)
+            if (runtime, precision) not in SIZE_ONLY:
+                student = kind_model(name, precision, is_student=True)
+                yield kind_case(runtime, name, precision, student, folder, suffix=STUDENT)
 
 
-def unguided_case(name: str, compact: CompactModel, folder: Path) -> Case:
-    """The half of the class alone, as the steps outside a guidance interval run it."""
-    target, options = load_target("onnx"), TargetOptions(precision="int8")
-    lowering = make_step(compact, target, options, is_guided=False)
-    file = folder / f"{name.replace('/', '-')}-unguided.onnx"
+def kind_case(
+    runtime: str, name: str, precision: PrecisionName, compact: CompactModel, folder: Path, suffix: str = ""
+) -> Case:
+    """The step of a model; with the suffix of UNGUIDED the half of the class alone, as outside a guidance interval."""
+    target, options = load_target(runtime), TargetOptions(precision=precision)
+    lowering = make_step(compact, target, options, is_guided=suffix != UNGUIDED)
+    file = folder / f"{name.replace('/', '-')}-{precision}{suffix.strip()}{target.SUFFIX}"
     target.lower(lowering, file, options)
-    call = open_call("onnx", file, lowering)
-    return Case(model=name, precision="int8" + UNGUIDED, size_bytes=size_of(file), call=call)
+    call = None if (runtime, precision) in SIZE_ONLY else open_call(runtime, file, lowering)
+    return Case(model=name, precision=precision + suffix, size_bytes=size_of(file), call=call)
 
 
 def peer_cases(runtime: str, folder: Path) -> Iterator[Case]:
-    """The peer in each tool's ordinary way."""
-    lowering, file = peer_lowering(), folder / f"peer{load_target(runtime).SUFFIX}"
+    """The peer in each tool's ordinary way, where it can run also on one half."""
+    lowering, half, file = peer_lowering(), peer_lowering(1), folder / f"peer{load_target(runtime).SUFFIX}"
     if runtime == "coreml":
         for precision in ("fp32", "fp16"):
             export_peer_coreml(lowering, file, precision)
             yield Case(model=PEER, precision=precision, size_bytes=size_of(file), call=None)
         return
+    half_file = file.with_stem("peer-half")
+    small = file.with_stem("peer-int8")
     if runtime == "executorch":
         export_peer_executorch(lowering, file)
-        yield Case(model=PEER, precision="fp32", size_bytes=size_of(file), call=open_call(runtime, file, lowering))
-        return
-    load_target("onnx").lower(lowering, file, TargetOptions(precision="fp32"))
-    yield Case(model=PEER, precision="fp32", size_bytes=size_of(file), call=open_call(runtime, file, lowering))
-    small = folder / "peer-int8.onnx"
-    quantise_peer_onnx(file, small)
-    yield Case(model=PEER, precision="int8", size_bytes=size_of(small), call=open_call(runtime, small, lowering))
+        export_peer_executorch(half, half_file)
+        export_peer_executorch(lowering, small, is_int8=True)
+    else:
+        load_target("onnx").lower(lowering, file, TargetOptions(precision="fp32"))
+        load_target("onnx").lower(half, half_file, TargetOptions(precision="fp32"))
+        quantise_peer_onnx(file, small)
+    yield peer_case(runtime, "fp32", file, lowering)
+    yield peer_case(runtime, "fp32" + UNGUIDED, half_file, half)
+    yield peer_case(runtime, "int8", small, lowering)
+
+
+def peer_case(runtime: str, precision: str, file: Path, lowering: Lowering) -> Case:
+    return Case(model=PEER, precision=precision, size_bytes=size_of(file), call=open_call(runtime, file, lowering))
 
 
 def quantise_peer_onnx(file: Path, output: Path) -> None:
@@ -165,14 +190,29 @@ def quantise_peer_onnx(file: Path, output: Path) -> None:
     logging.disable(logging.NOTSET)
 
 
-def export_peer_executorch(lowering: Lowering, file: Path) -> None:
-    """XNNPACK with its defaults."""
+def export_peer_executorch(lowering: Lowering, file: Path, *, is_int8: bool = False) -> None:
+    """XNNPACK with its defaults; in int8 its own quantiser's, dynamic and by channel, as its guide has them."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
     exported = torch.export.export(lowering.module, lowering.example, strict=False)
+    if is_int8:
+        exported = torch.export.export(quantise_peer_executorch(exported.module(), lowering), lowering.example)
     edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
     file.write_bytes(edge.to_executorch().buffer)
+
+
+def quantise_peer_executorch(module: torch.nn.Module, lowering: Lowering) -> torch.nn.Module:
+    """XNNPACK's quantiser over the whole model."""
+    from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    config = xnnpack.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
+    quantizer = xnnpack.XNNPACKQuantizer().set_global(config)
+    prepared = prepare_pt2e(module, quantizer)
+    prepared(*lowering.example)
+    converted: torch.nn.Module = convert_pt2e(prepared)
+    return converted
 
 
 def export_peer_coreml(lowering: Lowering, file: Path, precision: str) -> None:
@@ -273,8 +313,6 @@ def print_table(runtime: str, cases: list[Case], times: list[Times | None]) -> N
     for case, own in zip(cases, times, strict=True):
         smaller = f"{peer.size_bytes / case.size_bytes:7.2f}x"
         print(f"{case.model:16} {case.precision:14} {case.size_bytes / 1e6:7.1f} {smaller} {_describe(own)}")
-    if times[0]:
-        print_pictures(cases, times)
 
 
 def _describe(times: Times | None) -> str:
@@ -284,41 +322,81 @@ def _describe(times: Times | None) -> str:
     return f"{times.step_ms:9.1f}   {statistics.median(times.ratios):.2f}x ({spread}), {times.fastest_ratio:.2f}x"
 
 
-def print_pictures(cases: list[Case], times: list[Times | None]) -> None:
-    """Seconds of a picture: steps times their median."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """A picture of a model: its steps times their median, and how much faster that is than the peer's."""
+
+    name: str
+    seconds: float
+    faster_than_peer_at: dict[int, float]  # by the peer's steps, of two halves; 0 are as many steps of one half
+
+
+def pictures_of(cases: list[Case], times: list[Times | None]) -> list[Picture]:
+    """Every model that ran, in the ways that it can draw."""
     ran = {(c.model, c.precision): t for c, t in zip(cases, times, strict=True) if t is not None}
-    peer_ms = ran[cases[0].model, cases[0].precision].step_ms
-    print(f"one picture: {PEER} {PEER_STEPS * peer_ms / 1e3:.1f} s at {PEER_STEPS} steps, "
-          f"{STEPS * peer_ms / 1e3:.2f} s at {STEPS}")  # fmt: skip
+    half_ms = ran[PEER, "fp32" + UNGUIDED].step_ms
+    pictures = []
     for (model, precision), own in ran.items():
-        if model == PEER or precision.endswith(UNGUIDED):
-            continue
-        peer_step_ms = statistics.median(own.peer)
-        _print_picture(f"{model} {precision}", STEPS * own.step_ms, peer_step_ms)
-        alone = ran.get((model, precision + UNGUIDED))
-        if alone is not None:
-            num_guided = sum(
-                Sampling(sampler="ddim", steps=STEPS, guidance_scale=1.5, guidance_interval=INTERVAL).guided
-            )
-            image_ms = num_guided * own.step_ms + (STEPS - num_guided) * alone.step_ms
-            _print_picture(f"{model} {precision}, guided in {num_guided} steps", image_ms, peer_step_ms)
+        name, peer_ms = f"{model} {precision}", statistics.median(own.peer)
+        if precision.endswith(STUDENT):
+            picture_ms = STUDENT_STEPS * own.step_ms
+            ratios = {steps: steps * peer_ms / picture_ms for steps in (PEER_STEPS, STEPS)}
+            ratios[0] = STUDENT_STEPS * half_ms / picture_ms
+            pictures.append(Picture(name=name, seconds=picture_ms / 1e3, faster_than_peer_at=ratios))
+        elif model != PEER and not precision.endswith(UNGUIDED):
+            pictures.append(_picture(name, STEPS * own.step_ms, peer_ms))
+            alone = ran.get((model, precision + UNGUIDED))
+            if alone is not None:
+                picture_ms = NUM_GUIDED * own.step_ms + (STEPS - NUM_GUIDED) * alone.step_ms
+                pictures.append(_picture(f"{name}, guided in {NUM_GUIDED} steps", picture_ms, peer_ms))
+    return pictures
 
 
-def _print_picture(name: str, image_ms: float, peer_step_ms: float) -> None:
-    many, few = (steps * peer_step_ms / image_ms for steps in (PEER_STEPS, STEPS))
-    print(f"  {name}: {image_ms / 1e3:.2f} s, {many:.1f}x as fast ({few:.1f}x at equal steps)")
+def _picture(name: str, picture_ms: float, peer_ms: float) -> Picture:
+    ratios = {steps: steps * peer_ms / picture_ms for steps in (PEER_STEPS, STEPS)}
+    return Picture(name=name, seconds=picture_ms / 1e3, faster_than_peer_at=ratios)
+
+
+def print_pictures(pictures: list[Picture]) -> None:
+    """A line a picture."""
+    print("one picture")
+    for picture in pictures:
+        ratios = [
+            f"{ratio:.1f}x the peer's {f'{steps} steps' if steps else f'{STUDENT_STEPS} of one half'}"
+            for steps, ratio in picture.faster_than_peer_at.items()
+        ]
+        print(f"  {picture.name}: {picture.seconds:.3f} s, as fast as {', '.join(ratios)}")
+
+
+def describe(cases: list[Case], times: list[Times | None], pictures: list[Picture]) -> dict[str, object]:
+    """What --json prints of a runtime."""
+    rows = [
+        {"model": case.model, "precision": case.precision, "bytes": case.size_bytes}
+        | ({} if own is None else {"step_ms": own.own, "peer_ms": own.peer, "ratio": statistics.median(own.ratios)})
+        for case, own in zip(cases, times, strict=True)
+    ]
+    return {"steps": rows, "pictures": [asdict(picture) for picture in pictures]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runtimes", nargs="+", default=["onnx", "executorch", "coreml"], choices=list(PRECISIONS))
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--json", action="store_true", help="print every round's figures as JSON instead")
     arguments = parser.parse_args()
     torch.manual_seed(0)
+    results = {}
     for runtime in arguments.runtimes:
         with tempfile.TemporaryDirectory() as folder:
             cases = list(build(runtime, Path(folder)))
-            print_table(runtime, cases, time_interleaved(cases, arguments.rounds))
+            times = time_interleaved(cases, arguments.rounds)
+        pictures = pictures_of(cases, times) if times[0] else []
+        results[runtime] = describe(cases, times, pictures)
+        if not arguments.json:
+            print_table(runtime, cases, times)
+            print_pictures(pictures)
+    if arguments.json:
+        print(json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":
