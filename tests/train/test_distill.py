@@ -117,6 +117,15 @@ def test_tailors_alone_leave_the_learngene(teacher: Path, tmp_path: Path) -> Non
     assert not torch.equal(after.tailors.weight, before.tailors.weight)
 
 
+def test_a_table_alone_leaves_every_matrix_and_tailor(teacher: Path, tmp_path: Path) -> None:
+    distil(teacher, tmp_path / "run", train="table").run()
+    before = load_checkpoint(teacher).model
+    after = load_checkpoint(tmp_path / "run" / "best").model
+    assert torch.equal(after.tailors.weight, before.tailors.weight)
+    changed = {n for n, v in after.learngene_state().items() if not torch.equal(v, before.learngene_state()[n])}
+    assert changed == {n for n in before.learngene_state() if n.startswith("timestep_embedder.") or ".adaln." in n}
+
+
 def test_an_accelerator_leaves_learngene_and_tailors_and_serves_later_ones(teacher: Path, tmp_path: Path) -> None:
     distil(teacher, tmp_path / "run", train="accelerator", accelerator_rank=3).run()
     student, before = load_checkpoint(tmp_path / "run" / "best"), load_checkpoint(teacher)

@@ -51,10 +51,10 @@ _PARTS: dict[str, tuple[tuple[type, ...], str]] = {
     "tuple[str, ...]": ((str,), "text"),
     "tuple[int, ...]": ((int,), "a whole number"),
 }
-# What a distillation trains: all of the student, its tailors alone beside the teacher's learngene, or new components
-# for every class beside both.
+# What a distillation trains: all of the student, its tailors alone beside the teacher's learngene, its modulations
+# alone beside both, or new components for every class beside both.
 ACCELERATOR = "accelerator"
-ARMS = ("everything", "tailors", ACCELERATOR)
+ARMS = ("everything", "tailors", "table", ACCELERATOR)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

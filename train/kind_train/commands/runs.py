@@ -117,8 +117,8 @@ def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> 
 @click.option(
     "--train",
     type=Named(ARMS),
-    help="What of the student: all of it, its tailors alone beside the teacher's learngene, or new components for "
-    "every class beside both [everything].",
+    help="What of the student: all of it, its tailors alone beside the teacher's learngene, its modulations alone "
+    "beside both, or new components for every class beside both [everything].",
 )
 @click.option(
     "--accelerator-rank",

@@ -17,12 +17,12 @@ import torch
 from kind_core.config import TrainingRecord
 from kind_core.dit import KindDiT
 from kind_core.stopping import StopRequest, hold_interrupts, noted_stops
-from kind_train.config import ACCELERATOR, TrainConfig
+from kind_train.config import TrainConfig
 from kind_train.data.photo_set import TrainingSet
 from kind_train.device import pick_device, tune_device
 from kind_train.methods import open_method
-from kind_train.methods.method import Method, freeze
-from kind_train.methods.shared.accelerator import Accelerator
+from kind_train.methods.method import Method
+from kind_train.methods.shared.arms import open_arm
 from kind_train.run.forms import read_forms, set_forms, tune_forms
 from kind_train.run.losses import Forward, Losses
 from kind_train.run.mean_image import read_mean_image
@@ -98,8 +98,6 @@ class Trainer:
             prepare_adaptation(self.model, self.model_config, self.base, self.method, config, train)
         elif self.method is not None:
             self.method.prepare(self.model, self.model_config.dit)
-        elif config.train == "tailors":
-            freeze(self.model)
         if config.factors == "cayley":
             constrain_factors(self.model)
         match_teacher(self.losses, config, self.model, self.model_config)
@@ -296,4 +294,4 @@ def _pick_method(config: TrainConfig) -> Method | None:
     """What is put into a model for the run and is part of its weights in the end; None where all of it is trained."""
     if config.base is not None:
         return open_method(config.method)
-    return Accelerator(config.accelerator_rank) if config.train == ACCELERATOR else None
+    return open_arm(config.train, config.accelerator_rank)

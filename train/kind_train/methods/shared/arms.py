@@ -1,0 +1,57 @@
+"""What a distillation trains of a student, where that is not all of it."""
+
+from __future__ import annotations
+
+from kind_core.config import DiTConfig
+from kind_core.dit import KindDiT
+from kind_train.config import ACCELERATOR
+from kind_train.methods.method import AddedMethod, Method, freeze
+from kind_train.methods.shared.grown_linear import fold_grown, grow
+
+
+class TailorsAlone(Method):
+    """The tailors and label embeddings; the learngene keeps its bits."""
+
+    name, title = "tailors", "tailors alone"
+    needs_dense = False
+
+    def prepare(self, model: KindDiT, plan: DiTConfig) -> None:
+        freeze(model)
+
+
+class TableAlone(Method):
+    """What an export bakes into the table of modulations; every matrix and every tailor keeps its bits."""
+
+    name, title = "table", "table alone"
+    needs_dense = False
+
+    def prepare(self, model: KindDiT, plan: DiTConfig) -> None:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith("timestep_embedder.") or ".adaln." in name)
+
+
+class Accelerator(AddedMethod):
+    """`rank` components in every matrix, behind those of the learngene; no other number is trained.
+
+    LCM-LoRA (https://arxiv.org/abs/2311.05556) in the form of a KIND model: a low-rank addition for every class, which
+    serves tailors that it was not distilled with.
+    """
+
+    name, title = "accelerator", "accelerator"
+    needs_dense = False
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def prepare(self, model: KindDiT, plan: DiTConfig) -> None:
+        model.requires_grad_(False)
+        grow(model, self.rank, as_lora=True)
+
+    def fold(self, model: KindDiT) -> DiTConfig:
+        return fold_grown(model)
+
+
+def open_arm(name: str, accelerator_rank: int) -> Method | None:
+    """What trains the arm `name` of `ARMS`; None where that is all of the student."""
+    arms = {"tailors": TailorsAlone(), "table": TableAlone(), ACCELERATOR: Accelerator(accelerator_rank)}
+    return arms.get(name)
