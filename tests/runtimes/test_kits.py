@@ -11,21 +11,22 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from kind_bench.results.results import read_results
 from kind_core.errors import BundleError
 from kind_runtimes.kits import KITS, kit_folder
 from kind_runtimes.packs import read_pack
 from mobile_vectors import NAMES, PLACES, format_names, format_vectors
 
 _SOURCES = kit_folder("android") / "kind-runtime" / "src"
-# LiteRT's classes are Android's too: those that the kit calls have stand-ins
-_STUBS = Path(__file__).parent / "litert_stub"
+# Android's, onnxruntime's and LiteRT's classes: those that the kit calls have stand-ins
+_STUBS = (Path(__file__).parent / "android_stub", Path(__file__).parent / "litert_stub")
 _JARS = Path("/usr/share/java")
-# what needs more than a Java machine: Android itself, and onnxruntime's Java classes
-_NEED_A_PHONE = {"AndroidSupport.kt", "OnnxPrograms.kt"}
 
 
 @pytest.mark.parametrize("kit", KITS)
@@ -52,8 +53,25 @@ def test_packs_are_read_or_refused(tmp_path: Path) -> None:
             assert read_pack(file).info.name == "lemon"
 
 
-@pytest.mark.slow
-def test_kotlin_kit_passes_its_tests(tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Kotlin:
+    """The compiler, and the libraries of the kit's sources and tests."""
+
+    compiler: str
+    libraries: str
+
+    def compile(self, sources: Sequence[Path], output: Path) -> str:
+        """Compile sources beside the stand-ins, every warning an error; the class path of what came of it."""
+        java = output.with_name("java")
+        stubs = [file for stub in _STUBS for file in sorted(stub.rglob("*.java"))]
+        _run(["javac", "-Xlint:all,-serial", "-Werror", "-d", java, *stubs])
+        path = f"{java}{os.pathsep}{self.libraries}"
+        _run(["bash", self.compiler, "-Werror", "-jvm-target", "17", "-cp", path, "-d", output, *sources])
+        return f"{output}{os.pathsep}{path}"
+
+
+@pytest.fixture(name="kotlin", scope="module")
+def find_kotlin() -> Kotlin:
     kotlinc = os.environ.get("KOTLINC") or shutil.which("kotlinc")
     jars = [_JARS / name for name in ("com.android.json.jar", "junit4.jar", "hamcrest-core.jar")]
     missing = [str(jar) for jar in jars if not jar.exists()]
@@ -61,21 +79,29 @@ def test_kotlin_kit_passes_its_tests(tmp_path: Path) -> None:
         pytest.skip(f"no Kotlin compiler on PATH or in KOTLINC, or no {missing}")
     library = Path(kotlinc).resolve().parents[1] / "lib"
     names = ("kotlinx-coroutines-core-jvm", "kotlin-test", "kotlin-test-junit", "kotlin-stdlib")
-    path = os.pathsep.join(map(str, [*jars, *(library / f"{name}.jar" for name in names)]))
-    sources = [*sorted(_SOURCES.rglob("*.kt")), *sorted(_STUBS.glob("*.kt"))]
-    files = [file for file in sources if file.name not in _NEED_A_PHONE]
-    compiled = tmp_path / "classes"
-    _run(["bash", kotlinc, "-Werror", "-jvm-target", "17", "-cp", path, "-d", compiled, *files])
-    everything = os.pathsep.join([str(compiled), str(_SOURCES / "test" / "resources"), path])
-    names = ("VectorsTest", "KindBundleTest", "LiteRtProgramsTest", "LadderTest", "BenchmarkTest")
+    return Kotlin(kotlinc, os.pathsep.join(map(str, [*jars, *(library / f"{name}.jar" for name in names)])))
+
+
+@pytest.mark.slow
+def test_kotlin_kit_passes_its_tests(kotlin: Kotlin, tmp_path: Path) -> None:
+    stubs = [file for stub in _STUBS for file in sorted(stub.glob("*.kt"))]
+    path = kotlin.compile([*sorted(_SOURCES.rglob("*.kt")), *stubs], tmp_path / "classes")
+    everything = os.pathsep.join([str(_SOURCES / "test" / "resources"), path])
+    names = ("VectorsTest", "KindBundleTest", "LiteRtProgramsTest", "LadderTest", "BenchmarkTest", "AndroidTest")
     classes = [f"dev.kind.runtime.{name}" for name in names]
-    output = _run(["java", "-cp", everything, "org.junit.runner.JUnitCore", *classes])
+    results = tmp_path / "results.json"
+    command: list[str | Path] = ["java", "-cp", everything, "org.junit.runner.JUnitCore", *classes]
+    output = _run(command, {"KIND_RESULTS": str(results)})
     assert re.search(r"OK \(\d+ tests\)", output), output
+    measured = read_results(results)
+    assert [unit["is_taken"] for unit in measured.units] == [False, True]
+    assert [case.threads for case in measured.cases] == [1, 2]
 
 
-def _run(command: list[str | Path]) -> str:
+def _run(command: Sequence[str | Path], variables: Mapping[str, str] | None = None) -> str:
     done = subprocess.run(
-        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=550
-    )
+        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=550,
+        env=os.environ | (variables or {}),
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout
     return done.stdout

@@ -20,8 +20,6 @@ class UnitStore(private val folder: File, private val appVersion: String, privat
         mapOf("app_version" to appVersion, "system_version" to systemVersion, "bundle_sha256" to manifestSha256),
     )
 
-    companion object
-
     /** What is known of a bundle's units here. A file that cannot be read or written costs a check, nothing else. */
     internal class Notes(private val file: File?, private val key: Map<String, String> = emptyMap()) {
         private val units = mutableMapOf<String, ComputeUnit>()
@@ -80,4 +78,6 @@ class UnitStore(private val folder: File, private val appVersion: String, privat
             }
         }
     }
+
+    companion object // at the end: before a modifier it would take that for its name
 }

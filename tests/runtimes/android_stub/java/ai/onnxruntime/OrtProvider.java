@@ -1,0 +1,3 @@
+package ai.onnxruntime;
+
+public enum OrtProvider { CPU, QNN, NNAPI, XNNPACK }
