@@ -22,11 +22,31 @@ from kind_core.errors import BundleError
 from kind_runtimes.kits import KITS, kit_folder
 from kind_runtimes.packs import read_pack
 from mobile_vectors import NAMES, PLACES, format_names, format_vectors
+from snippets import ROOT, Snippet, find_blocks, find_spans
 
 _SOURCES = kit_folder("android") / "kind-runtime" / "src"
 # Android's, onnxruntime's and LiteRT's classes: those that the kit calls have stand-ins
 _STUBS = (Path(__file__).parent / "android_stub", Path(__file__).parent / "litert_stub")
 _JARS = Path("/usr/share/java")
+_SAMPLE = ROOT / "samples" / "android" / "app" / "src" / "main" / "kotlin"
+# What an example takes from the lines around it.
+_FRAME = """package examples
+
+import android.content.Context
+import android.graphics.Bitmap
+import android.util.Log
+import com.google.ai.edge.litert.Accelerator
+import dev.kind.runtime.*
+import java.io.File
+
+class {name}(val context: Context, val bundle: KindBundle, val generator: KindGenerator, val file: File) {{
+    var bitmap: Bitmap? = null
+
+    suspend fun run() {{
+{code}
+    }}
+}}
+"""
 
 
 @pytest.mark.parametrize("kit", KITS)
@@ -60,12 +80,8 @@ class Kotlin:
     compiler: str
     libraries: str
 
-    def compile(self, sources: Sequence[Path], output: Path) -> str:
-        """Compile sources beside the stand-ins, every warning an error; the class path of what came of it."""
-        java = output.with_name("java")
-        stubs = [file for stub in _STUBS for file in sorted(stub.rglob("*.java"))]
-        _run(["javac", "-Xlint:all,-serial", "-Werror", "-d", java, *stubs])
-        path = f"{java}{os.pathsep}{self.libraries}"
+    def compile(self, sources: Sequence[Path], path: str, output: Path) -> str:
+        """Compile sources, every warning an error; the class path of what came of it."""
         _run(["bash", self.compiler, "-Werror", "-jvm-target", "17", "-cp", path, "-d", output, *sources])
         return f"{output}{os.pathsep}{path}"
 
@@ -82,11 +98,19 @@ def find_kotlin() -> Kotlin:
     return Kotlin(kotlinc, os.pathsep.join(map(str, [*jars, *(library / f"{name}.jar" for name in names)])))
 
 
+@pytest.fixture(name="kit_classes", scope="module")
+def compile_kit(kotlin: Kotlin, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The class path with the kit, its tests and the stand-ins."""
+    folder = tmp_path_factory.mktemp("kit")
+    stubs = [file for stub in _STUBS for file in sorted(stub.rglob("*.java"))]
+    _run(["javac", "-Xlint:all,-serial", "-Werror", "-d", folder / "java", *stubs])
+    sources = [*_SOURCES.rglob("*.kt"), *(file for stub in _STUBS for file in stub.glob("*.kt"))]
+    return kotlin.compile(sorted(sources), f"{folder / 'java'}{os.pathsep}{kotlin.libraries}", folder / "classes")
+
+
 @pytest.mark.slow
-def test_kotlin_kit_passes_its_tests(kotlin: Kotlin, tmp_path: Path) -> None:
-    stubs = [file for stub in _STUBS for file in sorted(stub.glob("*.kt"))]
-    path = kotlin.compile([*sorted(_SOURCES.rglob("*.kt")), *stubs], tmp_path / "classes")
-    everything = os.pathsep.join([str(_SOURCES / "test" / "resources"), path])
+def test_kotlin_kit_passes_its_tests(kit_classes: str, tmp_path: Path) -> None:
+    everything = os.pathsep.join([str(_SOURCES / "test" / "resources"), kit_classes])
     names = ("VectorsTest", "KindBundleTest", "LiteRtProgramsTest", "LadderTest", "BenchmarkTest", "AndroidTest")
     classes = [f"dev.kind.runtime.{name}" for name in names]
     results = tmp_path / "results.json"
@@ -96,6 +120,36 @@ def test_kotlin_kit_passes_its_tests(kotlin: Kotlin, tmp_path: Path) -> None:
     measured = read_results(results)
     assert [unit["is_taken"] for unit in measured.units] == [False, True]
     assert [case.threads for case in measured.cases] == [1, 2]
+
+
+@pytest.mark.slow
+def test_the_android_sample_and_the_examples_are_kotlin_of_the_kit(
+    kotlin: Kotlin, kit_classes: str, tmp_path: Path
+) -> None:
+    """In a module of their own, where nothing internal of the kit is seen."""
+    for snippet in list_snippets():
+        (tmp_path / f"{snippet.name}.kt").write_text(_frame(snippet), encoding="utf-8")
+    sources = [*tmp_path.glob("*.kt"), *_SAMPLE.rglob("*.kt"), *(_STUBS[0] / "androidx").glob("*.kt")]
+    assert kotlin.compile(sorted(sources), kit_classes, tmp_path / "classes")
+
+
+def list_snippets() -> list[Snippet]:
+    """The documents' examples in Kotlin, without those of Gradle's build files."""
+    blocks = [snippet for snippet in find_blocks("kotlin") if not snippet.code.startswith("include(")]
+    return [*blocks, *find_spans("", r"generator\.(generate\((?!\{|class:|pack:).*|unit|refusedUnits)")]
+
+
+def _frame(snippet: Snippet) -> str:
+    used = [f"println({name})" for name in re.findall(r"^val (\w+)", snippet.code, re.M)]
+    code = "\n".join(f"        {line}" for line in [*snippet.code.splitlines(), *used])
+    return _FRAME.format(name=snippet.name, code=code)
+
+
+def test_the_examples_are_found() -> None:
+    assert {snippet.page for snippet in list_snippets()} >= {
+        "docs/guides/android.md", "docs/guides/compute-units.md", "docs/guides/packs.md",
+        "runtimes/kind_runtimes/kits/android/README.md",
+    }  # fmt: skip
 
 
 def _run(command: Sequence[str | Path], variables: Mapping[str, str] | None = None) -> str:
