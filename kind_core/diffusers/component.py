@@ -22,6 +22,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from kind_core.console.quiet import without_import_noise
 from kind_core.errors import CheckpointError, ConfigError, KindError
 from kind_core.files.json_files import read_object
+from kind_core.files.litter import is_hidden
 from kind_core.files.tensor_files import read_pickled
 from kind_core.files.weight_files import find_misfit, read_shapes
 
@@ -155,20 +156,37 @@ def _read_weights(folder: Path) -> dict[str, tuple[int, ...]]:
     Raises CheckpointError for what it would cast or not explain: integers, fp8, pointers of Git LFS.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            misfit = find_misfit(file)
-            found = {} if misfit else read_shapes(file)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{file} is not a whole safetensors file: {error}", "download it again") from error
-        if misfit is not None:
-            raise CheckpointError(f"{file} {misfit}", "download it again")
-        shapes |= found
-    for file in sorted(folder.glob("*.bin")):
-        shapes |= {name: tuple(tensor.shape) for name, tensor in read_pickled(file).items()}
+    for file in _list_weights(folder):
+        shapes |= _read_old_shapes(file) if file.suffix == ".bin" else _read_shapes(file)
     if not shapes:
         raise CheckpointError(f"{folder} has no weights", "save it with diffusers' save_pretrained")
     return shapes
+
+
+def _list_weights(folder: Path) -> list[Path]:
+    """The files that diffusers loads, safetensors before pickles; what lies beside them in another precision is not."""
+    for suffix in (".safetensors", ".bin"):
+        whole = folder / f"diffusion_pytorch_model{suffix}"
+        if (folder / f"{whole.name}.index.json").is_file():  # its parts may have any names
+            return sorted(file for file in folder.glob(f"*{suffix}") if not is_hidden(file.name))
+        if whole.is_file():
+            return [whole]
+    return []
+
+
+def _read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    try:
+        misfit = find_misfit(file)
+        found = {} if misfit else read_shapes(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file} is not a whole safetensors file: {error}", "download it again") from error
+    if misfit is not None:
+        raise CheckpointError(f"{file} {misfit}", "download it again")
+    return found
+
+
+def _read_old_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in read_pickled(file).items()}
 
 
 def _signature(kind: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -21,8 +21,9 @@ def takes_gzip(accepted: str) -> bool:
     is_taken = {}
     for coding in accepted.lower().split(","):
         name, *parameters = (part.strip() for part in coding.split(";"))
-        weight = next((part.removeprefix("q=") for part in parameters if part.startswith("q=")), "1")
-        is_taken[name] = _ZERO.fullmatch(weight.strip()) is None
+        pairs = ([half.strip() for half in part.split("=", 1)] for part in parameters)
+        weight = next((pair[1] for pair in pairs if pair[0] == "q" and len(pair) > 1), "1")
+        is_taken[name] = _ZERO.fullmatch(weight) is None
     return is_taken.get("gzip", is_taken.get("x-gzip", is_taken.get("*", False)))
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import math
+from collections import Counter
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -54,15 +58,19 @@ def network(latents: torch.Tensor, timestep: float) -> torch.Tensor:
 @pytest.mark.parametrize("steps", [1, 2, 12, 20])
 @pytest.mark.parametrize(("kind", "changes"), CARRIED)
 def test_programs_step_as_the_folders_scheduler(kind: Any, changes: dict[str, Any], steps: int, tmp_path: Path) -> None:
-    """By the table that programs hold, and by the scheduler that they are judged by."""
     kind(**changes).save_pretrained(tmp_path)
-    name, config = read_diffusion(tmp_path / FILE)
+    require_same_steps(kind, tmp_path, steps)
+
+
+def require_same_steps(kind: Any, folder: Path, steps: int) -> None:
+    """By the table that programs hold, and by the scheduler that they are judged by."""
+    name, config = read_diffusion(folder / FILE)
     assert name == kind.__name__
-    scheduler, ours = kind.from_pretrained(tmp_path), make_scheduler(config, config.sampler, steps)
+    ours, table = make_scheduler(config, config.sampler, steps), read_sampler_table(config, config.sampler, steps)
+    scheduler = kind.from_pretrained(folder)
     scheduler.set_timesteps(steps)
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)  # cosine and Karras begin with two timesteps of one number
-    table = read_sampler_table(config, config.sampler, steps)
     assert table.timesteps.tolist() == scheduler.timesteps.tolist() == ours.timesteps.tolist()
     expected = torch.randn(64, generator=torch.Generator().manual_seed(0)) * getattr(scheduler, "init_noise_sigma", 1.0)
     eager, latents, history = expected, expected, torch.zeros(64)
@@ -76,6 +84,41 @@ def test_programs_step_as_the_folders_scheduler(kind: Any, changes: dict[str, An
         )
     assert torch.equal(eager, expected)
     assert (latents - expected).abs().max() < 3e-5 * max(1.0, float(expected.abs().max()))
+
+
+# Values of the settings of all three schedulers, those that are carried and those that are not.
+ANY = {
+    "num_train_timesteps": (1000, 400), "beta_start": (1e-4, 0.00085), "beta_end": (0.02, 0.012),
+    "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"), "clip_sample": (False, False, True),
+    "set_alpha_to_one": (True, False), "steps_offset": (0, 1, 5), "thresholding": (False, False, True),
+    "prediction_type": ("epsilon", "v_prediction", "sample", "flow_prediction"),
+    "timestep_spacing": ("leading", "linspace", "trailing"), "rescale_betas_zero_snr": (False, False, True),
+    "solver_order": (1, 2, 3), "algorithm_type": ("dpmsolver++", "dpmsolver", "sde-dpmsolver++"),
+    "solver_type": ("midpoint", "heun"), "lower_order_final": (True, False), "euler_at_final": (True, False),
+    "use_karras_sigmas": (False, False, True), "use_exponential_sigmas": (False, False, True),
+    "use_beta_sigmas": (False, False, True), "use_lu_lambdas": (False, False, True), "flow_shift": (1.0, 3.0),
+    "use_flow_sigmas": (False, False, True), "final_sigmas_type": ("zero", "sigma_min"),
+    "lambda_min_clipped": (-math.inf, -5.1), "variance_type": (None, None, "learned"), "shift": (1.0, 3.0, 0.3),
+    "use_dynamic_shifting": (False, False, True), "invert_sigmas": (False, False, True), "max_shift": (1.15, 2.0),
+    "shift_terminal": (None, 0.02), "stochastic_sampling": (False, False, True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler])
+def test_any_settings_step_as_they_do_there_or_are_refused(kind: Any, tmp_path: Path) -> None:
+    rng, settings = Random(0), [name for name in inspect.signature(kind).parameters if name in ANY]
+    outcomes = Counter[bool]()
+    for _ in range(60):
+        chosen = {name: rng.choice(ANY[name]) for name in rng.sample(settings, rng.randint(1, 4))}
+        document = {"_class_name": kind.__name__, "clip_sample": False, **chosen}
+        (tmp_path / FILE).write_text(json.dumps(document))
+        try:
+            require_same_steps(kind, tmp_path, rng.choice((1, 3, 10)))
+        except KindError:
+            outcomes[False] += 1
+        else:
+            outcomes[True] += 1
+    assert min(outcomes.values()) > 10, outcomes
 
 
 @pytest.mark.parametrize(

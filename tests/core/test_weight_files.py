@@ -83,6 +83,20 @@ def test_a_pointer_of_git_lfs_is_called_one(checkpoint_path: Path, autoencoder: 
         read_pack(tmp_path / "koala.pack")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "._diffusion_pytorch_model.safetensors",
+        "diffusion_pytorch_model.fp16.safetensors",
+        "diffusion_pytorch_model.bin",
+    ],
+)
+def test_what_lies_beside_the_weights_is_not_read(autoencoder: Path, name: str) -> None:
+    """What macOS leaves of a file on a stick, and what diffusers itself leaves out of a clone without all of LFS."""
+    (autoencoder / name).write_text(POINTER)
+    load_autoencoder(autoencoder, read_autoencoder(autoencoder))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8, torch.float8_e5m2])
 def test_a_pack_of_another_type_is_refused(tmp_path: Path, dtype: torch.dtype) -> None:
     file = tmp_path / "koala.pack"

@@ -21,6 +21,7 @@ from kind_core.console.commands import split_names
 from kind_core.errors import ClassNameError, DataError, TargetError
 from kind_train.data.photo_set import PhotoSet, load_photos
 from kind_train.data.sources import open_source
+from kind_train.places import require_data
 
 PHOTOS = make_photos(11)
 
@@ -213,6 +214,10 @@ def test_labels_and_class_lists_are_read_as_editors_write_them(tmp_path: Path, w
         (b"\xff\xfea\0\n", r"classes\.txt is no text"),
         (b"K\xfcken\nb\n", r"classes\.txt is no text"),
         ("Küken\nb".encode("utf-16-le"), r"classes\.txt is no text"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n",
+            r"classes\.txt: it is a Git LFS pointer",
+        ),
     ],
 )
 def test_a_class_list_that_is_none_is_named(tmp_path: Path, data: bytes, words: str) -> None:
@@ -281,6 +286,26 @@ def test_parquet_in_several_files_is_read_as_one(tmp_path: Path, given: str) -> 
     assert torch.equal(photos.images, PHOTOS.images)
     assert torch.equal(photos.labels, PHOTOS.labels)
     assert [info.id for info in photos.classes] == NAMES
+
+
+@pytest.mark.parametrize("given", ["", "data", "data/train-*.parquet"])
+def test_parts_that_are_not_there_are_told(tmp_path: Path, given: str) -> None:
+    """Names say how many there are; some of a large data set may be meant."""
+    place = tmp_path / "set" / "data"
+    write_parts(place, {"train-00001-of-00004.parquet": range(5), "train-00003-of-00004.parquet": range(5, 11)}, NAMES)
+    told: list[str] = []
+    assert len(load_photos(tmp_path / "set" / given, 8, tell=told.append)) == 11
+    assert told == [f"2 of the 4 parts of {place / 'train'} are not there, such as number 0"]
+
+
+def test_no_path_is_not_the_folder_one_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_parts(tmp_path, PARTS, NAMES)
+    monkeypatch.chdir(tmp_path)
+    assert len(load_photos(".", 8)) == 11
+    with pytest.raises(DataError, match="no data at ''"):
+        load_photos("", 8)
+    with pytest.raises(DataError, match="no data at ''"):
+        require_data("")
 
 
 def test_files_of_another_split_are_not_mixed_in(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,6 +119,12 @@ def test_statistics_of_others_are_refused(folder: Path, tmp_path: Path) -> None:
     save_statistics(tmp_path / "odd", replace(found, moments={}))
     with pytest.raises(ResultsError, match=r"holds no statistics of photos that can be read: .*mean"):
         read_statistics(tmp_path / "odd")
+    save_statistics(tmp_path / "endless", replace(found, counts=(math.inf,) * 3))
+    with pytest.raises(ResultsError, match=r"holds no statistics of photos that can be read: .*infinity"):
+        read_statistics(tmp_path / "endless")
+    (tmp_path / "pointer").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n")
+    with pytest.raises(ResultsError, match="is a Git LFS pointer"):
+        read_statistics(tmp_path / "pointer")
 
 
 def test_an_evaluation_beside_statistics_on_the_command_line(

@@ -34,6 +34,8 @@ def find_paths(pattern: str) -> list[Path]:
 
     Raises DataError where some of what braces name is there and some is not.
     """
+    if not pattern:  # of a variable that is not set; it is not the folder one stands in
+        return []
     if Path(pattern).exists():
         return [Path(pattern)]
     named = {one: [Path(one)] if Path(one).exists() else _glob(one) for one in _expand_braces(pattern)}
@@ -81,7 +83,9 @@ def require_device(name: str) -> None:
 
 def no_data(path: str) -> DataError:
     """The error for a path where nothing is."""
-    return DataError(f"no data at {path}", f"give --data an image folder or a .parquet file{suggest_path(Path(path))}")
+    return DataError(
+        f"no data at {path or repr(path)}", f"give --data an image folder or a .parquet file{suggest_path(Path(path))}"
+    )
 
 
 def no_classes(path: str, held: str = "") -> DataError:

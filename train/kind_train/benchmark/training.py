@@ -13,6 +13,7 @@ import numpy as np
 from kind_core.checkpoint import hash_checkpoint, read_config
 from kind_core.errors import DataError
 from kind_core.files.hashing import hash_file
+from kind_core.files.litter import is_hidden
 from kind_core.files.locking import waited_for
 from kind_core.files.staging import staged
 from kind_train.benchmark.cell_files import write_cell
@@ -198,7 +199,8 @@ class TrainingRunner:
 
 
 def _hash_real(real: Path) -> dict[str, str]:
-    files = sorted(real.glob("*.safetensors")) if real.is_dir() else [real]
+    inside = real.glob("*.safetensors") if real.is_dir() else [real]
+    files = sorted(file for file in inside if not is_hidden(file.name))
     if not files:
         raise DataError(
             f"--real: {real} holds no statistics", "write TASK.safetensors there with kind-train statistics"

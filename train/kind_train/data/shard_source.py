@@ -16,6 +16,7 @@ from typing import Literal, Self
 from kind_core.errors import DataError
 from kind_core.files.litter import is_hidden
 from kind_core.files.plain_text import decode_text
+from kind_core.files.regular_files import read_text
 from kind_core.files.weight_files import is_pointer
 from kind_train.data.decoding import photo_suffixes
 from kind_train.data.photo_source import Entry, Source, check_label, count_classes, make_classes
@@ -24,7 +25,6 @@ NAMES_NAME = "classes.txt"
 _LABEL_SUFFIX = ".cls"
 _MAX_LABEL_BYTES = 1024
 _MAX_PHOTO_BYTES = 1 << 30
-_MAX_NAMES_BYTES = 64 << 20
 _READ_BYTES = 1 << 20
 _Mode = Literal["r:", "r:gz", "r:bz2", "r:xz"]
 _COMPRESSIONS: dict[bytes, _Mode] = {b"\x1f\x8b": "r:gz", b"BZ": "r:bz2", b"\xfd7": "r:xz"}
@@ -86,10 +86,8 @@ def _find_names(shards: Sequence[Path]) -> list[str]:
 
 def read_names(file: Path) -> list[str]:
     """The class names in a text file, one a line in the order of their labels, as any editor writes it."""
-    if file.stat().st_size > _MAX_NAMES_BYTES:
-        raise DataError(f"{file} has {file.stat().st_size} bytes, expected a list of class names")
     try:
-        lines = decode_text(file.read_bytes()).rstrip().split("\n")
+        lines = read_text(file).rstrip().split("\n")
     except ValueError as error:
         raise DataError(f"{file} is no text: {error}", "save it as UTF-8") from error
     except OSError as error:

@@ -31,7 +31,7 @@ _READERS: dict[str, Callable[[str, Sequence[Path]], Source]] = {
 }
 _ARCHIVES = (".zip", ".rar", ".7z", ".gz", ".bz2", ".xz")
 # `train-00000-of-00003`, as the Hub calls the files of a split
-_PART = re.compile(r"(?P<split>[^/]+?)(-\d+-of-\d+(-[0-9a-f]+)?)?")
+_PART = re.compile(r"(?P<split>[^/]+?)(-(?P<number>\d{1,9})-of-(?P<total>\d{1,9})(-[0-9a-f]+)?)?", re.ASCII)
 
 
 def open_source(path: str | Path, output: Path | None = None) -> Source:
@@ -47,16 +47,16 @@ def open_source(path: str | Path, output: Path | None = None) -> Source:
     if text.startswith(HUB_PREFIX):
         return _open_hub(text)
     place = Path(text)
-    if place.is_dir():
+    if text and place.is_dir():
         files = _list_files(place)
         return _with_rest(_open_files(text, files), place, files) if files else open_folder(place, output)
-    if place.exists():
+    if text and place.exists():
         _check_file(place)
         return _open_files(text, [place])
     files = [file for file in find_paths(text) if _is_wanted(file)]
     if not files:
         raise no_data(text)
-    return _open_files(text, files)
+    return _with_missing(_open_files(text, files), files)
 
 
 def _suffix(file: Path) -> str | None:
@@ -86,7 +86,26 @@ def _with_rest(source: Source, place: Path, files: Sequence[Path]) -> Source:
             is_read = folder / item.name == files[0].parent
             if not is_read and (item.is_dir() or is_photo_name(item.name)):
                 rest.add(folder / item.name, f"it lies beside {files[0].name}; give --data one or the other")
-    return replace(source, notes=(*source.notes, *rest.lines(str(place))))
+    return _with_missing(replace(source, notes=(*source.notes, *rest.lines(str(place)))), files)
+
+
+def _with_missing(source: Source, files: Sequence[Path]) -> Source:
+    """The source of `files`, which tells which of the parts that their names count are not there."""
+    held: dict[tuple[str, int], set[int]] = {}
+    for file in files:
+        if (part := _match_part(file)) is not None and part["total"] is not None:
+            held.setdefault((str(file.with_name(part["split"])), int(part["total"])), set()).add(int(part["number"]))
+    notes = []
+    for (split, total), numbers in held.items():
+        missing = next((number for number in range(total) if number not in numbers), None)
+        if missing is not None:
+            count = total - sum(number < total for number in numbers)
+            notes.append(f"{count} of the {total} parts of {split} are not there, such as number {missing}")
+    return replace(source, notes=(*source.notes, *notes))
+
+
+def _match_part(file: Path) -> re.Match[str] | None:
+    return _PART.fullmatch(file.name.removesuffix(_suffix(file) or ""))
 
 
 def _only_folder(folder: Path) -> list[Path]:
@@ -100,7 +119,7 @@ def _refuse_parts(folder: Path, files: Sequence[Path]) -> None:
     """Raise DataError where some of the files are for training and others are held out."""
     parts: dict[str, str] = {}
     for file in files:
-        match = _PART.fullmatch(file.name.removesuffix(_suffix(file) or ""))
+        match = _match_part(file)
         if match is not None and is_split_name(match["split"]):
             parts[match["split"]] = str(folder / f"{match['split']}*{_suffix(file)}")
     if len(parts) > 1 and any(map(is_train_name, parts)):

@@ -23,6 +23,7 @@ from kind_core.classes import ClassInfo
 from kind_core.errors import ClassNameError, DataError, ResultsError
 from kind_core.files.json_files import parse_json
 from kind_core.files.staging import file_kind
+from kind_core.files.weight_files import is_pointer
 from kind_train.data.photo_set import PhotoStream
 from kind_train.evaluate.moments import Moments, MomentSums
 from kind_train.evaluate.networks import FeatureNetwork, Observed
@@ -31,6 +32,11 @@ KEEP = 10_000
 LOGITS = "logits"  # outputs are kept, but have no distance
 _METADATA, _VERSION = "kind_statistics", 1
 _HINT = "write it with kind-train statistics"
+# all that comes of a file that `save_statistics` has not written
+_MISFITS = (
+    *(OSError, SafetensorError, ClassNameError),
+    *(ArithmeticError, AttributeError, LookupError, TypeError, ValueError),
+)
 Progress = Callable[[int, int, str], None]
 
 
@@ -178,12 +184,14 @@ def save_statistics(file: Path, statistics: RealStatistics) -> None:
 def read_statistics(file: Path) -> RealStatistics:
     """What `save_statistics` wrote; raises ResultsError for any other file."""
     try:
+        if is_pointer(file):
+            raise ResultsError(f"{file} is a Git LFS pointer, not the data", "git lfs pull brings it")
         with safe_open(file, "np") as opened:
             text = (opened.metadata() or {}).get(_METADATA)
             if text is None:
                 raise ResultsError(f"{file} holds no statistics of photos: its metadata says nothing of them", _HINT)
             return _build(parse_json(text), opened)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, ClassNameError) as error:
+    except _MISFITS as error:
         reason = " ".join(str(error).split())
         raise ResultsError(f"{file} holds no statistics of photos that can be read: {reason}", _HINT) from error
 
