@@ -89,6 +89,13 @@ def test_links_are_followed_and_each_folder_is_read_once(tmp_path: Path) -> None
     assert told == []
 
 
+def test_a_folder_is_of_one_class(tmp_path: Path) -> None:
+    put(tmp_path / "cat" / "1.png", tmp_path / "dog" / "2.png")
+    (tmp_path / "katze").symlink_to(tmp_path / "cat")
+    with pytest.raises(DataError, match=r"/cat and .*/katze are one folder, which cannot be of two classes"):
+        load(tmp_path)
+
+
 def test_links_up_and_links_to_nothing_are_named(tmp_path: Path) -> None:
     data = tmp_path / "photos"
     put(data / "cat" / "1.png", data / "dog" / "2.png", tmp_path / "beside.png")

@@ -171,7 +171,7 @@ def test_photos_alone_in_their_class_are_not_held_out(tmp_path: Path) -> None:
     write_folder(tmp_path / "photos", make_photos(3))
     result = call("--data", tmp_path / "photos", "--output", tmp_path / "run")
     assert result.exit_code == 1
-    assert "error: no photo can be held out: every class has one photo alone" in result.stderr
+    assert "error: no photo can be held out: no class has two different photos of its own" in result.stderr
     assert "--val-fraction 0" in result.stderr
     assert not (tmp_path / "run").exists()
 

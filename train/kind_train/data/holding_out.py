@@ -114,7 +114,7 @@ class _Split:
                 self._hold_out_one([photos])
         if not any(self.is_held.values()) and not self._hold_out_one(list(self.classes.values())):
             raise DataError(
-                "no photo can be held out: every class has one photo alone",
+                "no photo can be held out: no class has two different photos of its own",
                 "add photos, give --val-data, or hold out none: --val-fraction 0",
             )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from kind_core.errors import DataError
-from kind_train.data.photo_files import LeftOut, PhotoFinder, list_folder, show_path, sort_items
+from kind_train.data.photo_files import LeftOut, PhotoFinder, identify, list_folder, show_path, sort_items
 from kind_train.data.photo_source import Entry, Source, make_classes
 from kind_train.data.splits import is_split_name, is_train_name, refuse_splits
 from kind_train.places import no_classes
@@ -41,6 +41,7 @@ def open_folder(path: Path, output: Path | None = None) -> Source:
     if not folders:
         raise _no_classes(path, beside)
     _refuse_parts(path, folders)
+    _refuse_aliases(folders)
     everything = LeftOut()
     for one in folders.values():
         everything.merge(one.left_out)
@@ -83,6 +84,16 @@ def _refuse_parts(path: Path, folders: Mapping[Path, _ClassFolder]) -> None:
     is_alone = parts == list(full) and all(photo.parent != parts[0] for photo in full[parts[0]].photos)
     if len(parts) > 1 or is_alone:
         raise refuse_splits(str(path), {folder.name: str(folder) for folder in parts})
+
+
+def _refuse_aliases(folders: Iterable[Path]) -> None:
+    """Raise DataError where a link makes one folder two classes."""
+    seen: dict[tuple[int, int], Path] = {}
+    for folder in folders:
+        other = seen.setdefault(identify(folder), folder)
+        if other != folder:
+            message = f"{show_path(other)} and {show_path(folder)} are one folder, which cannot be of two classes"
+            raise DataError(message, "remove the link of one of the two")
 
 
 def _note_wrapper(folders: Mapping[Path, _ClassFolder]) -> tuple[str, ...]:

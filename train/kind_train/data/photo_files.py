@@ -87,7 +87,7 @@ class PhotoFinder:
 
     def __init__(self, root: Path, output: Path | None) -> None:
         here = root.resolve()
-        self._above = {_identify(folder) for folder in (here, *here.parents)}
+        self._above = {identify(folder) for folder in (here, *here.parents)}
         self._output = None if output is None else output.resolve()
 
     def find(self, folder: Path, left_out: LeftOut) -> list[Path] | None:
@@ -111,7 +111,7 @@ class PhotoFinder:
 
     def _look_into(self, folder: Path, seen: set[tuple[int, int]], left_out: LeftOut) -> list[os.DirEntry[str]] | None:
         """What is in a folder; None where that was seen before, or is no data."""
-        identity = _identify(folder)
+        identity = identify(folder)
         if identity in self._above:
             left_out.add(folder, "it leads up to a folder that it lies in")
             return None
@@ -172,7 +172,7 @@ def _describe_special(mode: int) -> str:
     return "it is a pipe, a socket or a device" if mode else "it leads nowhere"
 
 
-def _identify(folder: Path) -> tuple[int, int]:
+def identify(folder: Path) -> tuple[int, int]:
     """Which folder this is, by whatever name."""
     try:
         status = folder.stat()
