@@ -101,7 +101,9 @@ def claimed(folder: Path, kind: OutputKind) -> Iterator[None]:
 
 
 def check_unclaimed(path: Path, kind: OutputKind) -> None:
-    """Raise OutputError where another process writes to `path` now, or into it."""
+    """Raise OutputError where another process writes to `path` now, or into it, or where no file can be called so."""
+    if "\0" in str(path):
+        raise OutputError(f"cannot write {path}: its name holds NUL", "choose another --output")
     place = Path(os.path.realpath(path))
     for one in dict.fromkeys((path.absolute(), place)):
         check_unlocked(one)

@@ -159,6 +159,12 @@ def test_a_path_without_a_name_of_its_own_is_refused(out: str) -> None:
         check_output(Path(out), ANYTHING, force=True)
 
 
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
+    """An options file can say what no command line can."""
+    with pytest.raises(OutputError, match="its name holds NUL"):
+        check_output(tmp_path / "a\0b", ANYTHING, force=True)
+
+
 def test_force_replaces_a_link_and_not_what_it_points_to(old: Path) -> None:
     link = old.with_name("link")
     link.symlink_to(old)
