@@ -148,8 +148,11 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("painted")
 def test_photos_stand_beside_what_is_drawn(checkpoint: Path, tmp_path: Path) -> None:
     write_folder(tmp_path / "photos", make_photos(12))
-    request = Request(checkpoint=checkpoint, count=3, data=str(tmp_path / "photos"))
-    (result,) = run_suite(SUITE, request, SUITE.choose(("photos",)), tmp_path / "results", scale="small")
+    (tmp_path / "photos" / "class_0" / "broken.png").write_bytes(b"no image")
+    request, told = Request(checkpoint=checkpoint, count=3, data=str(tmp_path / "photos")), list[str]()
+    rows = SUITE.choose(("photos",))
+    (result,) = run_suite(SUITE, request, rows, tmp_path / "results", scale="small", tell=told.append)
+    assert any("broken.png" in line for line in told)
     assert result["num_images"] == 9
 
 

@@ -49,10 +49,13 @@ def is_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> boo
 
 def test_laptop_diff_takes_out_the_blocks_that_change_least(dense: Path, tmp_path: Path) -> None:
     write_folder(tmp_path / "photos", make_photos(12))
+    (tmp_path / "photos" / "class_0" / "broken.png").write_bytes(b"no image")
+    told: list[str] = []
     request = ShrinkRequest(
         source=dense, output=tmp_path / "small", construction="laptop-diff", blocks=6, data=str(tmp_path / "photos")
     )
-    made = shrink_checkpoint(request)
+    made = shrink_checkpoint(request, tell=told.append)
+    assert any("broken.png" in line for line in told)
     assert made.changes[5] == 0
     assert sorted(range(DEPTH), key=made.changes.__getitem__)[:2] == [5, 2]
     assert made.origins == (0, 1, 3, 4, 6, 7)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kind_core.errors import ConfigError, DataError
 from kind_core.noise import picture_seed, start_noise
 from kind_train.benchmark.suite import Row
-from kind_train.data.photo_set import load_photos
+from kind_train.data.photo_set import Tell, ignore, load_photos
 from kind_train.evaluate.against import measure_asked, measure_outputs
 from kind_train.evaluate.judges import Judge
 from kind_train.evaluate.pictures import NULL, CheckpointDrawer, DrawSettings
@@ -31,10 +31,15 @@ class Request:
     device: str = "cpu"
 
 
-def run_row(row: Row, request: Request, judge: Judge) -> tuple[dict[str, Any], NDArray[np.uint8], NDArray[np.float32]]:
-    """The figures of a row, its first picture of every class, and all logits (N, K)."""
+def run_row(
+    row: Row, request: Request, judge: Judge, tell: Tell = ignore
+) -> tuple[dict[str, Any], NDArray[np.uint8], NDArray[np.float32]]:
+    """The figures of a row, its first picture of every class, and all logits (N, K).
+
+    `tell` gets the lines about photos that are not read.
+    """
     outputs, firsts, logits = [], [], []
-    for output, pictures in _draw(row, request, judge):
+    for output, pictures in _draw(row, request, judge, tell):
         outputs.append(output)
         firsts.append(pictures[0])
         logits.append(judge.classify(pictures).logits)
@@ -54,14 +59,14 @@ def _share(name: str, logits: Sequence[NDArray[np.float32]], outputs: Sequence[i
     return {} if found is None else {name: asdict(found)}
 
 
-def _draw(row: Row, request: Request, judge: Judge) -> Iterator[tuple[int | None, NDArray[np.uint8]]]:
+def _draw(row: Row, request: Request, judge: Judge, tell: Tell) -> Iterator[tuple[int | None, NDArray[np.uint8]]]:
     """(the judge's output for a class, pictures of it), class by class."""
     settings = DrawSettings(seed=request.seed, device=request.device)
     drawer = CheckpointDrawer(request.checkpoint, (), settings)
     classes, size = drawer.classes, drawer.size
     outputs = [judge.index(info) for info in classes]
     if row.source == "photos":
-        photos = load_photos(str(request.data), size, classes=classes)
+        photos = load_photos(str(request.data), size, classes=classes, tell=tell)
         for label, output in enumerate(outputs):
             shown = photos.images[photos.labels == label][: request.count]
             if len(shown) < 2:

@@ -60,7 +60,7 @@ def run_suite(
         cell = output / _CELLS / f"{row.name}.npz"
         if not cell.exists():
             tell(f"{row.title} ...")
-            figures, pictures, logits = run_row(row, request, judge)
+            figures, pictures, logits = run_row(row, request, judge, tell)
             about = {"method": row.name, "title": row.title, **figures}
             write_cell(cell, about, {"pictures": pictures, "logits": logits})
     return write_rows(suite, output, read_config(request.checkpoint).classes)

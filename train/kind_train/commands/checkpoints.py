@@ -83,7 +83,8 @@ def shrink(source: Path, output: Path | None, output_option: Path | None, **opti
     announce_loading()
     from kind_train.start.shrinking import ShrinkRequest, shrink_checkpoint
 
-    made = shrink_checkpoint(ShrinkRequest(source=source, output=place, **options))
+    request = ShrinkRequest(source=source, output=place, **options)
+    made = shrink_checkpoint(request, tell=lambda line: echo(line, err=True))
     for block, change in enumerate(made.changes):
         echo(f"block {block}  changes the prediction by {change:.4g}{'' if block in made.origins else ', taken out'}")
     kept = ",".join("random" if origin is None else str(origin) for origin in made.origins)

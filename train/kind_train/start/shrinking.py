@@ -27,7 +27,7 @@ from kind_core.errors import ConfigError
 from kind_core.files.staging import check_output
 from kind_train.config import CONSTRUCTIONS
 from kind_train.data.latents import is_cache, open_cache
-from kind_train.data.photo_set import TrainingSet, load_photos
+from kind_train.data.photo_set import Tell, TrainingSet, ignore, load_photos
 from kind_train.device import pick_device
 from kind_train.methods import open_method
 from kind_train.methods.shared.inherited_blocks import InheritedBlocks
@@ -63,8 +63,11 @@ class Shrunk:
     changes: tuple[float, ...] = ()
 
 
-def shrink_checkpoint(request: ShrinkRequest) -> Shrunk:
-    """Write the smaller checkpoint; raises ConfigError for a source that cannot be made smaller so."""
+def shrink_checkpoint(request: ShrinkRequest, tell: Tell = ignore) -> Shrunk:
+    """Write the smaller checkpoint; raises ConfigError for a source that cannot be made smaller so.
+
+    `tell` gets the lines about photos that are not read.
+    """
     if request.construction not in CONSTRUCTIONS:
         raise ConfigError(f"construction is {request.construction!r}, expected one of {', '.join(CONSTRUCTIONS)}")
     check_output(request.output, CHECKPOINT, force=request.force)
@@ -72,7 +75,7 @@ def shrink_checkpoint(request: ShrinkRequest) -> Shrunk:
     depth = _require_depth(request, source.config.dit)
     changes: tuple[float, ...] = ()
     if request.construction == "laptop-diff":
-        changes = measure_changes(source, _open_data(request, source.config.dit), request.seed, request.device)
+        changes = measure_changes(source, _open_data(request, source.config.dit, tell), request.seed, request.device)
         strongest = sorted(range(source.config.dit.depth), key=lambda block: -changes[block])[:depth]
         origins: tuple[int | None, ...] = tuple(sorted(strongest))
     else:
@@ -167,10 +170,12 @@ def _require_depth(request: ShrinkRequest, dit: DiTConfig) -> int:
     return blocks
 
 
-def _open_data(request: ShrinkRequest, dit: DiTConfig) -> TrainingSet:
+def _open_data(request: ShrinkRequest, dit: DiTConfig, tell: Tell) -> TrainingSet:
     assert request.data is not None
     photos: TrainingSet = (
-        open_cache(Path(request.data)) if is_cache(request.data) else load_photos(request.data, dit.sample_size)
+        open_cache(Path(request.data))
+        if is_cache(request.data)
+        else load_photos(request.data, dit.sample_size, tell=tell)
     )
     expected = (dit.in_channels, dit.sample_size, dit.sample_size)
     if photos.input_shape != expected:
