@@ -83,7 +83,7 @@ def parse_size(text: str | None) -> int | None:
     """`50MB`, `1.5 GB`, `800 kB` or bytes, decimal as app stores count (MiB and the like are binary)."""
     if text is None:
         return None
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
+    found = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([a-z]*)\s*", text.lower())
     if found is None or found[2] not in _UNITS:
         raise ConfigError(f"max-size is {text!r}, expected a number with kB, MB or GB", "for example --max-size 50MB")
     return round(float(found[1]) * _UNITS[found[2]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -81,7 +82,7 @@ def preset(name: str) -> tuple[DiTConfig, DiffusionConfig]:
         return replace(l2, learngene_rank=202, tailor_rank=4), diffusion
     family, _, rest = key.partition("-")
     size, _, patch = rest.partition("/")
-    if family not in ("kind", "dit") or size not in _SIZES or not patch.isdigit():
+    if family not in ("kind", "dit") or size not in _SIZES or re.fullmatch(r"[0-9]{1,4}", patch) is None:
         raise ConfigError(
             f"unknown preset {name!r}, expected {', '.join(_PIXELS)}, kind-mobile, kind-l-206 or kind-SIZE/PATCH, or a "
             "dense twin: dit-sample, dit-sample-64 ... or dit-SIZE/PATCH",

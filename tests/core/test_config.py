@@ -71,12 +71,14 @@ def test_the_sample_for_a_gpu_is_at_most_20_mb_in_fp16() -> None:
     assert sum(p.numel() for p in KindDiT(dit).parameters()) * 2 < 20e6
 
 
-@pytest.mark.parametrize("name", ["kind-b", "kind-h/2", "vit-b/2", "kind-b/x", "", "kind-b/2/2"])
+@pytest.mark.parametrize("name", ["kind-b", "kind-h/2", "vit-b/2", "kind-b/x", "", "kind-b/2/2", "kind-b/²"])
 def test_an_unknown_preset_is_named_with_what_there_is(name: str) -> None:
     with pytest.raises(ConfigError, match=r"unknown preset .*kind-mobile") as caught:
         preset(name)
     assert repr(name) in caught.value.message
     assert "kind-b/2" in caught.value.hint
+    with pytest.raises(ConfigError, match="unknown preset"):
+        preset(f"kind-b/{'9' * 5000}")  # Python makes no number of it
 
 
 def test_what_came_later_is_written_only_where_it_is_used() -> None:
