@@ -78,6 +78,8 @@ def test_one_class_is_not_its_letters(tmp_path: Path) -> None:
         ("images: [1]", r"images is \[1\], expected a whole number"),
         ("learning_rate: fast", "learning_rate is 'fast', expected a number"),
         ("learning_rate: {}", "learning_rate is {}, expected a number"),
+        (f"learning_rate: 1{'0' * 400}", "learning_rate is 10+, expected 9223372036854775807 at most"),
+        (f"images: 1{'0' * 400}", "images is 10+, expected 9223372036854775807 at most"),
         ("flip: 1", "flip is 1, expected true or false"),
         ("preset: 3", "preset is 3, expected text"),
         ("val_data: 3", "val_data is 3, expected text"),

@@ -35,6 +35,7 @@ CONSTRUCTIONS = ("laptop-diff", "heur-lg", "auto-lg")  # of smaller models, see 
 PRECISIONS = ("auto", "fp32", "bf16")
 MAX_SIDE = 8192  # of photos, in pixels
 MAX_BATCH_SIZE = 65_536  # twice the largest that anybody trained images with
+_MOST = 2**63 - 1  # of any number
 # What an option annotated so may hold, and how an error calls that. A bool is an int to Python, but not to a user.
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "text"),
@@ -221,6 +222,8 @@ def _require_kind(name: str, value: object, kind: str) -> None:
     is_right = isinstance(value, types) and (kind == "bool" or not isinstance(value, bool))
     if not is_right:
         raise ConfigError(f"{name} is {value!r}, expected {expected}")
+    if isinstance(value, int) and abs(value) > _MOST:  # of what is larger no float can be made
+        raise ConfigError(f"{name} is {value!r:.60}, expected {_MOST} at most")
     of_part, expected_part = _PARTS.get(kind, ((), ""))
     for part in value if isinstance(value, tuple) else ():
         if not isinstance(part, of_part) or isinstance(part, bool):
