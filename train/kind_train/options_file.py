@@ -25,7 +25,7 @@ def load_options(
 
     `defaults` says what the options that are given imply for others; what nobody says is the preset's.
     """
-    options: dict[str, Any] = _read_yaml(path) if path is not None else {}
+    options: dict[str, Any] = read_yaml(path) if path is not None else {}
     options |= {name: value for name, value in flags.items() if value is not None and value != ()}
     known = {f.name: str(f.type) for f in fields(TrainConfig)}
     _refuse_unknown(options, known)
@@ -62,7 +62,7 @@ def gather_options(
 
 def check_options(path: Path) -> None:
     """Raise ConfigError where a YAML file holds anything but options of a run."""
-    _refuse_unknown(_read_yaml(path), {f.name for f in fields(TrainConfig)})
+    _refuse_unknown(read_yaml(path), {f.name for f in fields(TrainConfig)})
 
 
 def _refuse_unknown(options: Collection[str], known: Collection[str]) -> None:
@@ -85,7 +85,7 @@ def _from_yaml(value: Any, kind: str) -> Any:
     return value
 
 
-def _require_plain(text: str, path: Path) -> None:
+def _require_plain(text: str, path: Path, expected: str) -> None:
     """Raise ConfigError before anything is built of aliases, a few of which make gigabytes, or of deep nesting."""
     import yaml
 
@@ -94,25 +94,26 @@ def _require_plain(text: str, path: Path) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent) or depth > _MAX_DEPTH:
             found = "is nested too deeply" if depth > _MAX_DEPTH else "has an alias, *name"
-            raise ConfigError(f"{path} {found}, expected `option: value` lines")
+            raise ConfigError(f"{path} {found}, expected {expected}")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, expected: str = "`option: value` lines") -> dict[str, Any]:
+    """What a YAML file holds, without aliases; raises ConfigError where that is not what is `expected`."""
     import yaml
 
     try:
         text = read_text(path)
-        _require_plain(text, path)
+        _require_plain(text, path, expected)
         data = yaml.safe_load(text)
     except FileNotFoundError as error:
         raise ConfigError(f"no YAML file at {path}") from error
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
     except RecursionError as error:
-        raise ConfigError(f"{path} is nested too deeply, expected `option: value` lines") from error
+        raise ConfigError(f"{path} is nested too deeply, expected {expected}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         found = "nothing" if data is None else f"a {type(data).__name__}"
-        raise ConfigError(f"{path} holds {found}, expected `option: value` lines")
+        raise ConfigError(f"{path} holds {found}, expected {expected}")
     return data

@@ -10,10 +10,12 @@ from typing import Any
 
 from kind_core.class_ids import choose_classes
 from kind_core.classes import ClassInfo
+from kind_core.console.commands import split_names
 from kind_core.errors import ConfigError, DataError
-from kind_core.files.regular_files import read_text
+from kind_core.naming import MAX_STEM_BYTES, fold_text
 from kind_train.data.latents import is_cache, open_cache
 from kind_train.data.sources import open_source
+from kind_train.options_file import read_yaml
 from kind_train.places import require_data
 
 _FIELDS = {"data", "val_data", "classes"}
@@ -46,8 +48,11 @@ def read_tasks(file: Path | None, data: str | None, val_data: str | None, size: 
         return _part(data, val_data, size)
     if val_data is not None or size is not None:
         raise ConfigError("--val-data and --task-size go with --data", f"write them into {file}")
-    tasks = [_make_task(name, fields, file) for name, fields in _read(file).items()]
-    return tuple(tasks)
+    tasks = read_yaml(file, "lines that name tasks")
+    if not tasks:
+        raise ConfigError(f"{file} holds no tasks", _HINT)
+    _require_names(tasks, file)
+    return tuple(_make_task(name, fields, file) for name, fields in tasks.items())
 
 
 def _part(data: str, val_data: str | None, size: int | None) -> tuple[Task, ...]:
@@ -62,34 +67,34 @@ def _part(data: str, val_data: str | None, size: int | None) -> tuple[Task, ...]
     )
 
 
-def _read(file: Path) -> Mapping[str, Any]:
-    import yaml
+def _require_names(tasks: Mapping[Any, Any], file: Path) -> None:
+    """Raise ConfigError for what cannot be the name of a folder of runs, here or on another system."""
+    seen: dict[str, str] = {}
+    for name in tasks:
+        is_named = isinstance(name, str) and name.replace("-", "").replace("_", "").isalnum()
+        if not is_named or len(name.encode()) > MAX_STEM_BYTES:
+            message = f"{file}: {name!r:.60} is no name of a task, expected letters and digits"
+            raise ConfigError(message, f"{MAX_STEM_BYTES} bytes at most, with - and _ between")
+        other = seen.setdefault(fold_text(name), name)
+        if other != name:
+            raise ConfigError(f"{file}: tasks {other!r} and {name!r} are one folder on Windows and macOS", "rename one")
 
-    try:
-        tasks = yaml.safe_load(read_text(file))
-    except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror or error}", _HINT) from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}", _HINT) from error
-    if not isinstance(tasks, dict) or not tasks:
-        raise ConfigError(f"{file} holds no tasks", _HINT)
-    return tasks
 
-
-def _make_task(name: object, fields: object, file: Path) -> Task:
-    is_named = isinstance(name, str) and name.replace("-", "").replace("_", "").isalnum()
-    if not is_named or not isinstance(fields, dict) or not set(fields) <= _FIELDS or "data" not in fields:
+def _make_task(name: str, fields: object, file: Path) -> Task:
+    if not isinstance(fields, dict) or not set(fields) <= _FIELDS or "data" not in fields:
         raise ConfigError(f"{file}: {name!r} is no task", _HINT)
-    data, val_data = str(fields["data"]), fields.get("val_data")
-    val_data = None if val_data is None else str(val_data)
-    ids = _require_photos(str(name), data, val_data, tuple(map(str, fields.get("classes", ()))))
-    return Task(name=str(name), data=data, val_data=val_data, classes=ids)
+    data, val_data, classes = fields["data"], fields.get("val_data"), fields.get("classes", [])
+    classes = split_names((classes,)) if isinstance(classes, str) else classes
+    is_right = isinstance(data, str) and isinstance(val_data, str | None) and isinstance(classes, list | tuple)
+    if not is_right or not all(isinstance(one, str) for one in classes):
+        raise ConfigError(f"{file}: task {name!r} has a value that is no text, expected paths and names", _HINT)
+    return Task(name=name, data=data, val_data=val_data, classes=_require_photos(name, data, val_data, tuple(classes)))
 
 
 def _require_photos(task: str, data: str, val_data: str | None, classes: tuple[str, ...]) -> tuple[str, ...]:
     """The ids of the classes; raises DataError where one has too few photos, before any of them is read."""
     ids: tuple[str, ...] = ()
-    for path in filter(None, (data, val_data)):
+    for path in (data,) if val_data is None else (data, val_data):
         infos, labels = look_into(path)
         kept = choose_classes(ids or classes, infos) or list(range(len(infos)))
         counts = Counter(labels)
