@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from kind_core.classes import ClassInfo
+from kind_core.files.json_files import parse_json
 from kind_core.samplers import Sampling
 from kind_runtimes.manifest import NOISE_GENERATOR, Manifest, ProgramSpec, TensorSpec
 
@@ -156,6 +157,6 @@ def _encode_tensors(specs: Sequence[TensorSpec]) -> str:
 
 def _parse_list(text: str) -> object:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return text  # written by somebody else: shown as it is

@@ -71,3 +71,5 @@ def test_every_input_and_output_is_described() -> None:
 def test_what_another_wrote_is_shown_as_it_is() -> None:
     assert parse_about({"kind.classes": "panda, koala"}) == {"classes": "panda, koala"}
     assert parse_about({"author": "someone"}) == {}
+    deep = "[" * 100_000
+    assert parse_about({"kind.classes": deep}) == {"classes": deep}
