@@ -298,6 +298,13 @@ def test_parts_that_are_not_there_are_told(tmp_path: Path, given: str) -> None:
     assert told == [f"2 of the 4 parts of {place / 'train'} are not there, such as number 0"]
 
 
+@pytest.mark.parametrize("folder", ["set [old]", "[ab]", "a*b", "set [old]/.kept"])
+def test_a_folder_of_any_name_may_be_in_a_pattern(tmp_path: Path, folder: str) -> None:
+    write_parts(tmp_path / folder / "data", PARTS, NAMES)
+    write_parts(tmp_path / "a", {"train-00000-of-00001.parquet": range(3)}, NAMES)
+    assert len(load_photos(tmp_path / folder / "d*" / "train-*.parquet", 8)) == 11
+
+
 def test_no_path_is_not_the_folder_one_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_parts(tmp_path, PARTS, NAMES)
     monkeypatch.chdir(tmp_path)

@@ -49,10 +49,14 @@ def find_paths(pattern: str) -> list[Path]:
 
 
 def _glob(pattern: str) -> list[Path]:
-    """What a pattern finds, in order, and not in hidden folders, unless it is in one itself."""
+    """What a pattern finds, in order, and not in hidden folders, unless it is in one itself.
+
+    A folder whose name has brackets means itself.
+    """
     parts = Path(pattern).parts
-    start = next((place for place, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    found = map(Path, glob.glob(pattern, recursive=True))
+    start = next((i for i in range(len(parts)) if not Path(*parts[: i + 1]).exists()), len(parts))
+    asked = Path(glob.escape(str(Path(*parts[:start]))), *parts[start:])
+    found = map(Path, glob.glob(str(asked), recursive=True))
     return sorted(path for path in found if not any(map(is_hidden, path.parts[start:])))
 
 
