@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from kind_core.console.commands import split_rows
 from kind_core.errors import ConfigError, TargetError
 from kind_core.precisions import PRECISIONS, PrecisionName
 from kind_core.samplers import ALL_STEPS, MAX_GUIDANCE, SAMPLERS, check_interval
@@ -143,7 +144,8 @@ class ExportRequest:
         for blend in self.blends:
             if len(blend) < 2 or not all(blend):
                 raise ConfigError(
-                    f"blend {'+'.join(blend)!r} does not name two classes", "for example --blend panda+koala"
+                    f"blend {'+'.join(blend)!r} does not name two classes",
+                    "for example --blend panda+koala; a name with a plus of its own in double quotes, or by its id",
                 )
         if self.packs and self.blends:
             raise ConfigError("--blend goes with built-in classes, not with --packs", "leave one of them out")
@@ -203,8 +205,8 @@ def parse_targets(names: Sequence[str]) -> list[str]:
 
 
 def parse_blends(texts: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """`panda+koala` as class names."""
-    return tuple(tuple(part.strip() for part in text.split("+")) for text in texts)
+    """`panda+koala` as class names; one with a plus of its own stands in double quotes."""
+    return tuple(split_rows(texts, "+"))
 
 
 def _require_extra(name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from traceback import format_exception
@@ -169,10 +169,19 @@ def completion_option(program: str) -> Callable[[_C], _C]:
     )
 
 
-def split_names(given: tuple[str, ...]) -> tuple[str, ...]:
+def split_names(given: Sequence[str]) -> tuple[str, ...]:
     """Names given comma-parted, repeated, or both; a name with a comma of its own in double quotes."""
-    rows = csv.reader((" ".join(part.split()) for part in given), skipinitialspace=True)
-    return tuple(name.strip() for row in rows for name in row if name.strip())
+    return tuple(name for row in split_rows(given, ",") for name in row if name)
+
+
+def split_rows(given: Sequence[str], separator: str) -> list[tuple[str, ...]]:
+    """The names in each text; one with the separator in it stands in double quotes. Raises ConfigError."""
+    texts = (" ".join(part.split()) for part in given)
+    try:
+        rows = list(csv.reader(texts, delimiter=separator, skipinitialspace=True))
+    except csv.Error as error:
+        raise ConfigError(f"a name is none: {error}", "write names as kind-export classes lists them") from error
+    return [tuple(name.strip() for name in row) for row in rows]
 
 
 def parse_counts(option: str, text: str) -> tuple[int, ...]:

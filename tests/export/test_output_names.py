@@ -67,6 +67,8 @@ def test_every_class_and_every_blend_has_a_bundle_of_its_own(checkpoint: Path) -
         _output(checkpoint, LONG, "panda"),
         _output(checkpoint, LONG, "koala"),
         _output(checkpoint, blend=f"{LONG}+A"),
+        _output(checkpoint, blend='"C++"+panda'),
+        _output(checkpoint, blend='"C++"+C#'),
     ]
     assert len({name.casefold() for name in names}) == len(names)
     for name in names:

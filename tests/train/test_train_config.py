@@ -84,6 +84,7 @@ def test_one_class_is_not_its_letters(tmp_path: Path) -> None:
         ("preset: 3", "preset is 3, expected text"),
         ("val_data: 3", "val_data is 3, expected text"),
         ("classes: 3", "classes is 3, expected a list of names"),
+        (f"classes: {'n' * 200_000}", "a name is none: field larger than field limit"),
         ("classes: [panda, 3]", "classes holds 3, expected text"),
         ("imagse: 3", "unknown option 'imagse', expected one of accelerator_rank, base, batch_size"),
         ("3: 3", "unknown option 3, expected one of"),
