@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from kind_core.errors import BundleError
 from kind_export.cli import main
 from kind_export.compact.step import StepProgram
 from kind_export.report.model import count_step_flops
+from kind_export.report.usage import read_snippet
 from kind_export.report.words import (
     compare_share,
     describe_load,
@@ -30,6 +31,7 @@ from kind_export.report.words import (
     join_words,
 )
 from kind_export.targets.programs import latents_shape
+from kind_runtimes.documents.reports.document import ReportDocument
 from kind_runtimes.manifest import check_schema
 
 CASES: dict[str, Report] = {
@@ -333,3 +335,23 @@ def test_the_page_shows_the_code_of_the_kit_that_was_asked_for(tmp_path: Path, k
     _, text = write_reports(tmp_path)
     assert expected in Page(text).text
     assert f"{kit}/README.md" in text
+
+
+@pytest.mark.parametrize(
+    ("kit", "of_class", "of_base"),
+    [
+        ("ios", 'try generator.generate(class: "a \\"$1\\" mug", seed: 7)', "(pack: Pack(contentsOf: file), seed: 7)"),
+        ("android", 'generator.generate("a \\"\\$1\\" mug", seed = 7u)', "(Pack.read(file), seed = 7u)"),
+    ],
+)
+def test_the_code_of_a_kit_draws_the_first_class_of_the_bundle(
+    tmp_path: Path, kit: str, of_class: str, of_base: str
+) -> None:
+    (tmp_path / kit).mkdir()
+    (tmp_path / kit / "README.md").write_text("")
+    _, text = write_reports(tmp_path, names=('a "$1" mug',))
+    assert of_class in Page(text).text
+    named = {"classes": [{"id": "n1", "names": ["crane"]}, {"id": "n2", "names": ["crane"]}], "packs": []}
+    assert '"n1", seed' in read_snippet(kit, cast(ReportDocument, named))["code"]
+    base = read_snippet(kit, cast(ReportDocument, named | {"packs": [{"id": "n1"}]}))["code"]
+    assert of_base in base

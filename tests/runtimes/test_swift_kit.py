@@ -129,6 +129,7 @@ def test_the_examples_are_found() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "darwin", reason="Xcode's formatter is of another version")
 def test_the_sources_are_formatted(swift: str) -> None:
     _run([swift, "format", "lint", "--recursive", "--strict", _PACKAGE, _SAMPLE, ROOT / "Package.swift"])
 

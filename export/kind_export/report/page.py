@@ -81,7 +81,7 @@ def render_page(report: ReportDocument, preview: bytes | None, kits: Sequence[st
         load=describe_load(report["host"]),
         no_forecast=_name_unknown(report),
         contents=_contents(report),
-        snippets=[read_snippet(kit) for kit in kits],
+        snippets=[read_snippet(kit, report) for kit in kits],
         rooflines=[chart for one in report["forecasts"] if (chart := draw_roofline(one)) is not None],
         forecast_notes=list(dict.fromkeys(note for one in report["forecasts"] for note in one["notes"])),
         plan_words=describe_plan(report["plan"]) if report["plan"] else None,

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 
 from kind_runtimes.documents.reports.document import ReportDocument, ReportSampling
 from kind_runtimes.kits import kit_folder
 
+_TITLES = {"swift": "In Swift, with the iOS kit", "kotlin": "In Kotlin, with the Android kit"}
+# What the code of a README draws, a class, and what it is to draw of a bundle: another class or, of a base, a pack.
+_DRAWN = {
+    "swift": ('class: "panda"', "class: {}", "pack: Pack(contentsOf: file)"),
+    "kotlin": ('generate("panda"', "generate({}", "generate(Pack.read(file)"),
+}
 
-def read_snippet(kit: str) -> dict[str, str]:
-    """The code of a kit's README that draws a picture, and where the rest stands."""
+
+def read_snippet(kit: str, report: ReportDocument) -> dict[str, str]:
+    """The code of a kit's README that draws a picture, of the bundle's own first class, and where the rest stands."""
     text = (kit_folder(kit) / "README.md").read_text(encoding="utf-8").partition("## Use it")[2]
     language, _, code = text.partition("```")[2].partition("```")[0].partition("\n")
-    title = {"swift": "In Swift, with the iOS kit", "kotlin": "In Kotlin, with the Android kit"}[language]
-    return {"title": title, "code": code.rstrip(), "readme": f"{kit}/README.md"}
+    shown, of_class, of_base = _DRAWN[language]
+    drawn = of_base if report["packs"] else of_class.format(_quote(_name_first(report), language))
+    return {"title": _TITLES[language], "code": code.rstrip().replace(shown, drawn), "readme": f"{kit}/README.md"}
+
+
+def _name_first(report: ReportDocument) -> str:
+    """The first class as an app may call it: by its name where no other class has that."""
+    classes = report["classes"]
+    name = next(iter(classes[0]["names"]), classes[0]["id"])
+    return name if sum(name in info["names"] for info in classes) == 1 else classes[0]["id"]
+
+
+def _quote(name: str, language: str) -> str:
+    text = json.dumps(name, ensure_ascii=False)
+    return text.replace("$", "\\$") if language == "kotlin" else text
 
 
 def write_loop(report: ReportDocument) -> str:
