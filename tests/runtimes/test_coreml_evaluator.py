@@ -185,26 +185,6 @@ def test_sizes_known_at_run_time_only(tmp_path: Path) -> None:
         np.testing.assert_array_equal(half, x[: size // 2])
 
 
-def test_first_nonfinite_value_is_named(tmp_path: Path) -> None:
-    def build(mb: Any, t: Any) -> Any:
-        return mb.log(x=mb.add(x=mb.mul(x=t.x, y=t.x, name="squares"), y=-1.0), name="logs")
-
-    package = save_program(build, {"x": ((4,), "fp32")}, tmp_path / "nan.mlpackage", precision="FLOAT16")
-    evaluator = Evaluator(package)
-    assert evaluator.find_nonfinite({"x": np.full(4, 2, np.float32)}) is None
-    found = evaluator.find_nonfinite({"x": np.array([0.5, 2, 0.5, 2], np.float32)})
-    assert found is not None
-    assert (found.op_type, found.kind, found.count, found.size) == ("log", "nan", 2, 4)
-    assert "logs" in found.op_name
-    large = {"x": np.full(4, 300, np.float32)}  # 300 squared is beyond the largest fp16, 65504
-    overflow = evaluator.find_nonfinite(large)
-    assert overflow is not None
-    assert (overflow.op_type, overflow.kind) == ("mul", "inf")
-    assert "squares" in overflow.op_name
-    assert evaluator.find_nonfinite(large, allow_infinity=True) is None
-    assert Evaluator(package, arithmetic="fp32").find_nonfinite(large) is None
-
-
 @pytest.mark.parametrize("target", ["iOS16", "iOS17"])
 def test_negative_indices_wrap_and_others_are_refused(target: str, tmp_path: Path) -> None:
     package = save_program(

@@ -12,7 +12,6 @@ from kind_train.evaluate.frechet import (
     compare_frechet,
     frechet_distance,
     real_floor,
-    split_halves,
     subsample_equal,
 )
 
@@ -120,14 +119,6 @@ def test_sets_are_brought_to_equal_n() -> None:
     assert len({row.tobytes() for row in drawn_b} & {row.tobytes() for row in b}) == 30
     assert compare_frechet(a, b, num_replicates=2).n == 30
     assert compare_frechet(a, b, n=12, num_replicates=2).n == 12
-
-
-def test_halves_are_disjoint_and_equal() -> None:
-    rows = np.arange(11.0)[:, None]
-    a, b = split_halves(rows)
-    assert len(a) == len(b) == 5
-    assert len({*a[:, 0], *b[:, 0]}) == 10
-    assert not np.array_equal(a, split_halves(rows, seed=1)[0])
 
 
 @pytest.mark.parametrize("n", [1, 31])

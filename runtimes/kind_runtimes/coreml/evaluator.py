@@ -30,17 +30,6 @@ class OpValue:
     value: Array
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NonFinite:
-    """The first op whose result has a NaN, or an infinity, and how many elements are."""
-
-    op_type: str
-    op_name: str
-    kind: Literal["nan", "inf"]
-    count: int
-    size: int
-
-
 class Evaluator:
     """Runs a package from what is saved, never from a converted model in memory.
 
@@ -81,23 +70,6 @@ class Evaluator:
                     name=target.name,
                     value=self._to_numpy(result, target.mil_dtype),
                 )
-
-    def find_nonfinite(self, inputs: Mapping[str, Array], *, allow_infinity: bool = False) -> NonFinite | None:
-        """The first op that gives a NaN or an infinity (`allow_infinity`: a NaN), or None."""
-        for one in self.values(inputs):
-            if one.value.dtype.kind != "f" or np.isfinite(one.value).all():
-                continue
-            num_nan = int(np.isnan(one.value).sum())
-            if num_nan == 0 and allow_infinity:
-                continue
-            return NonFinite(
-                op_type=one.op_type,
-                op_name=one.op_name,
-                kind="nan" if num_nan else "inf",
-                count=num_nan or int(np.isinf(one.value).sum()),
-                size=one.value.size,
-            )
-        return None
 
     def _execute(self, slots: list[Tensor | None]) -> Iterator[tuple[Step, list[Tensor]]]:
         for step in self._program.steps:

@@ -10,7 +10,7 @@ FloatArray = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 def write_image(value: FloatArray, layout: str) -> UInt8Array:
     """Pixels of a program's value (1, channels, height, width) in 0..255, as `predict` gives them: RGB, or grey."""
-    # A pixel has no NaN: it becomes black. The evaluator's find_nonfinite is there to find it.
+    # A pixel has no NaN: it becomes black
     rounded = np.rint(np.nan_to_num(value[0].astype(np.float32), nan=0.0))
     planes: UInt8Array = np.clip(rounded, 0, 255).astype(np.uint8)
     if layout == "GRAYSCALE":

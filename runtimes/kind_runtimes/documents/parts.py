@@ -14,7 +14,6 @@ TARGETS = tuple(sorted(ENGINES, key=lambda name: _FIRST.index(name) if name in _
 
 PlainNatural = Annotated[int, {"minimum": 0}]
 PlainPositive = Annotated[int, {"minimum": 1}]
-PlainMilliseconds = Annotated[float, {"minimum": 0}]
 Positive = Annotated[int, {"minimum": 1}, Def("positive")]
 Natural = Annotated[int, {"minimum": 0}, Def("natural")]
 Milliseconds = Annotated[float, {"minimum": 0}, Def("milliseconds")]

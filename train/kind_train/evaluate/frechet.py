@@ -114,18 +114,11 @@ def real_floor(
 ) -> FrechetComparison:
     """The distance that perfect samples would have: that of two disjoint sets of real photos.
 
-    `n` must be that of the comparison it is held against. One set of photos is parted by `split_halves`.
+    `n` must be that of the comparison it is held against.
     Raises DataError when photos are in both sets, which would lower the floor.
     """
     require_disjoint(real_a, real_b)
     return compare_frechet(real_a, real_b, n=n, num_replicates=num_replicates, level=level, seed=seed)
-
-
-def split_halves(rows: Rows, *, seed: int = 0) -> tuple[Rows, Rows]:
-    """Two disjoint random halves of equal n; one row is left out of an odd number."""
-    order = np.random.default_rng(seed).permutation(len(rows))
-    half = len(rows) // 2
-    return rows[order[:half]], rows[order[half : 2 * half]]
 
 
 def subsample_equal(a: Rows, b: Rows, *, n: int | None = None, seed: int = 0) -> tuple[Rows, Rows]:

@@ -26,7 +26,7 @@ from kind_core.files.staging import file_kind
 from kind_core.files.weight_files import is_pointer
 from kind_train.data.photo_set import PhotoStream
 from kind_train.evaluate.moments import Moments, MomentSums
-from kind_train.evaluate.networks import FeatureNetwork, Observed
+from kind_train.evaluate.networks import FeatureNetwork
 
 KEEP = 10_000
 LOGITS = "logits"  # outputs are kept, but have no distance
@@ -225,8 +225,3 @@ def _build(about: Any, opened: Any) -> RealStatistics:
 
 
 STATISTICS = file_kind("statistics of photos", read_statistics)
-
-
-def observed_rows(statistics: RealStatistics, network: SeenBy) -> Observed:
-    """The kept rows of a network, by the names of its features."""
-    return {feature: statistics.rows[network.name, feature] for feature in network.features}
