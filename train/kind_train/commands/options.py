@@ -38,13 +38,15 @@ data_options = with_options(
 )
 
 
-def rate_options(*, is_of_preset: bool) -> Callable[[_F], _F]:
-    """What a preset decides where a model is trained from its start, with the defaults of every other run."""
+def rate_options(images: str | None = None, learning_rate: str | None = None) -> Callable[[_F], _F]:
+    """How much is trained and how fast; without `images` and `learning_rate`, the defaults, a preset decides all."""
 
-    def default(plain: str) -> str:
-        return "[the preset's]" if is_of_preset else f"[{plain}]"
+    def default(plain: str | None) -> str:
+        return "[the preset's]" if images is None else f"[{plain}]"
 
     return with_options(
+        click.option("--images", type=int, help=f"Training images to see {default(images)}."),
+        click.option("--learning-rate", type=float, help=f"Largest step of an update {default(learning_rate)}."),
         click.option("--batch-size", type=int, help=f"Images an update, over all processes {default('64')}."),
         click.option(
             "--warmup-images", type=int, help=f"Warm the learning rate up over so many images {default('0')}."

@@ -54,10 +54,8 @@ from kind_train.preset_options import PRESETS, RECIPES
     help="Weight of a term for sharp pictures, by a classifier's first stages [the preset's]; try 0.15.",
 )
 @click.option("--start-from", metavar="CHECKPOINT", help="Start from these weights; classes it lacks start at random.")
-@click.option("--images", type=int, help="Training images to see [the preset's].")
-@click.option("--learning-rate", type=float, help="Largest step of an update [the preset's].")
 @click.option("--label-dropout", type=float, help="Share of images trained with the null label [0.1].")
-@rate_options(is_of_preset=True)
+@rate_options()
 @run_options
 @report_errors
 def fit(config_file: Path | None, resume: bool, force: bool, match_blocks: str | None, **flags: Any) -> None:
@@ -86,9 +84,7 @@ def fit(config_file: Path | None, resume: bool, force: bool, match_blocks: str |
 @click.option("--method", type=Named(METHODS), help="How: KIND's tailors, or what the paper compares [tailors].")
 @click.option("--init-from", metavar="CLASS", help="Start from this class of the base, or `nearest` [at random].")
 @click.option("--tailor-rank", type=int, help="Rank of the new tailors, and budget of other methods [the base's].")
-@click.option("--images", type=int, help="Training images to see [50000].")
-@click.option("--learning-rate", type=float, help="Largest step of an update [the paper's: 1e-3, 1e-4 ...].")
-@rate_options(is_of_preset=False)
+@rate_options(images="50000", learning_rate="the paper's: 1e-3, 1e-4 ...")
 @run_options
 @report_errors
 def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> None:
@@ -127,9 +123,7 @@ def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> 
     help="New components in every matrix, of --train accelerator [16].",
 )
 @click.option("--guidance", type=float, help="Guidance to build in [the teacher's].")
-@click.option("--images", type=int, help="Training images to see [100000].")
-@click.option("--learning-rate", type=float, help="Largest step of an update [2e-4].")
-@rate_options(is_of_preset=False)
+@rate_options(images="100000", learning_rate="2e-4")
 @run_options
 @report_errors
 def distill(config_file: Path | None, resume: bool, force: bool, steps: str | None, **flags: Any) -> None:
