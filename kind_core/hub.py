@@ -119,7 +119,7 @@ def push_to_hub(
     checkpoint: Checkpoint,
     repo_id: str,
     *,
-    evaluation: Mapping[str, Any] | None = None,
+    evaluation: Mapping[str, object] | None = None,
     commit_message: str = "Upload checkpoint",
     private: bool | None = None,
     token: str | bool | None = None,

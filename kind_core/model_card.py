@@ -8,7 +8,6 @@ import re
 import shlex
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import Any
 
 from kind_core.checkpoint import Checkpoint
 from kind_core.console import clean
@@ -29,7 +28,7 @@ def quote_for_shell(text: str) -> str:
     return f'"{text}"' if _PLAIN_ID.fullmatch(text) else shlex.quote(clean(text))
 
 
-def render_card(checkpoint: Checkpoint, title: str, evaluation: Mapping[str, Any] | None = None) -> str:
+def render_card(checkpoint: Checkpoint, title: str, evaluation: Mapping[str, object] | None = None) -> str:
     """Markdown with the front matter of the Hub. `evaluation`: the JSON of `kind-train evaluate`."""
     from huggingface_hub import ModelCard, ModelCardData
 

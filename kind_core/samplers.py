@@ -24,8 +24,8 @@ class Sampler:
 
     name: str
     scheduler: str
-    diffusion: Mapping[str, Any] | None = None
-    flow: Mapping[str, Any] | None = None
+    diffusion: Mapping[str, object] | None = None
+    flow: Mapping[str, object] | None = None
     velocity_only: bool = False
     settings: Mapping[str, Allowed] = field(default_factory=dict)
 

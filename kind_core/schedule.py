@@ -135,7 +135,7 @@ def build_scheduler(config: DiffusionConfig, sampler: str) -> Any:
     check_sampler(config, sampler)
     row, is_flow = SAMPLERS[sampler], config.noise_schedule == "flow"
     own = row.flow if is_flow else row.diffusion
-    arguments: dict[str, Any] = {"num_train_timesteps": config.num_train_timesteps, **(own or {})}
+    arguments: dict[str, object] = {"num_train_timesteps": config.num_train_timesteps, **(own or {})}
     if not row.velocity_only:
         arguments |= {"prediction_type": config.prediction_type, "timestep_spacing": "trailing"}
     if not is_flow:

@@ -149,7 +149,8 @@ def main(
     options |= {"devices": split_names(options["devices"])}
     options |= {"blends": parse_blends(options["blends"])}
     options |= {"guidance_interval": parse_interval(options["guidance_interval"])}
-    options |= _choose_checkpoint(options["checkpoint"], options.pop("sample"), options["from_diffusers"])
+    chosen, is_diffusers = _choose_checkpoint(options["checkpoint"], options.pop("sample"), options["from_diffusers"])
+    options |= {"checkpoint": chosen, "from_diffusers": is_diffusers}
     options |= {"kits": split_names(options["kits"])}
     request = ExportRequest(classes=split_names(classes), targets=split_names(targets), **options)
     from kind_export.console import run_export, run_packs
@@ -172,7 +173,7 @@ def classes(checkpoint: Path | None, sample: str | None, from_diffusers: Path | 
     """
     from kind_export.source import read_source_config
 
-    config = read_source_config(**_choose_checkpoint(checkpoint, sample, from_diffusers))
+    config = read_source_config(*_choose_checkpoint(checkpoint, sample, from_diffusers))
     if as_json:
         echo(json.dumps([{"id": c.id, "names": list(c.names)} for c in config.classes]))
         return
@@ -222,11 +223,11 @@ def register_optimum(remove: bool) -> None:
     echo(f"removed  {unregister()}" if remove else f"written  {register()}")
 
 
-def _choose_checkpoint(checkpoint: Path | None, sample: str | None, from_diffusers: Path | None) -> dict[str, Any]:
-    """The fields of a request that say where the weights are: the shipped sample's where nothing was given."""
+def _choose_checkpoint(checkpoint: Path | None, sample: str | None, from_diffusers: Path | None) -> tuple[Path, bool]:
+    """Where the weights are, and whether in a diffusers folder: the shipped sample's where nothing was given."""
     options = {"--checkpoint": checkpoint, "--sample": sample, "--from-diffusers": from_diffusers}
     given = [name for name, value in options.items() if value is not None]
     if len(given) > 1:
         raise ConfigError(f"both {given[0]} and {given[1]} were given", "give one of them")
     checkpoint = from_diffusers or checkpoint or sample_checkpoint(SAMPLES[0] if sample is None else sample)
-    return {"checkpoint": checkpoint, "from_diffusers": from_diffusers is not None}
+    return checkpoint, from_diffusers is not None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterator
+from functools import partial
 from inspect import cleandoc
-from typing import Any
 
 import click
 from optimum.commands.base import BaseOptimumCLICommand, CommandInfo
@@ -30,15 +30,16 @@ class KindExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # optimum
         others = tuple(f"{_PROGRAM} {name}" for name in main.commands)  # which this one does not take
         parser.description = "\n".join(line for line in text.splitlines() if not line.strip().startswith(others))
         for option in _options():
-            settings: dict[str, Any] = {"dest": option.name, "help": (option.help or "").replace("%", "%%")}
+            add = partial(
+                parser.add_argument, *option.opts, dest=option.name, help=(option.help or "").replace("%", "%%")
+            )
             if option.is_flag:
-                settings |= {"action": "store_true"}
+                add(action="store_true")
             else:
-                settings |= {
-                    "metavar": option.metavar or _name_values(option),
-                    "action": "append" if option.multiple else "store",
-                }
-            parser.add_argument(*option.opts, **settings)
+                add(
+                    metavar=option.metavar or _name_values(option),
+                    action="append" if option.multiple else "store",
+                )
 
     def run(self) -> None:
         """Call `kind-export` with what was given; it prints and ends the process."""

@@ -47,6 +47,7 @@ from kind_export.verify.stored_weights import check_stored_weights
 from kind_export.verify.trial import Trial
 from kind_runtimes.about import About
 from kind_runtimes.bundle import BUNDLE, open_bundle
+from kind_runtimes.documents.reports.targets import Delegation
 from kind_runtimes.engine_rows import ENGINES
 from kind_runtimes.golden import GOLDEN_NAME
 from kind_runtimes.manifest import Manifest
@@ -107,7 +108,7 @@ class _Programs:
 
     lowered: dict[str, Written] = field(default_factory=dict)
     parities: dict[str, Parity] = field(default_factory=dict)
-    profiles: dict[str, dict[str, object]] = field(default_factory=dict)
+    profiles: dict[str, Delegation | None] = field(default_factory=dict)
 
 
 def _export(

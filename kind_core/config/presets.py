@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any
 
 from kind_core.config.diffusion import DiffusionConfig, on_schedule
 from kind_core.config.dit import DiTConfig
 from kind_core.errors import ConfigError
 
-_PAPER_LATENTS: dict[str, Any] = {"sample_size": 32, "in_channels": 4, "learn_sigma": True, "num_classes": 150}
-_SIZES: dict[str, dict[str, Any]] = {
-    "s": {"hidden_size": 384, "depth": 12, "num_heads": 6},
-    "b": {"hidden_size": 768, "depth": 12, "num_heads": 12},
-    "l": {"hidden_size": 1024, "depth": 24, "num_heads": 16},
-    "xl": {"hidden_size": 1152, "depth": 28, "num_heads": 16},
-}
+# hidden size, depth, heads
+_SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "xl": (1152, 28, 16)}
 # N_G and N_T: B and L are the paper's settings, KIND-Mobile is the only live rank (154) that gives its printed figures,
 # and 206 the one whose size, truncated, is that of DiT-L in table 1;
 # S and XL keep the paper's ratio of learngene to hidden size (0.414).
@@ -89,7 +83,17 @@ def preset(name: str) -> tuple[DiTConfig, DiffusionConfig]:
             "SIZE is s, b, l or xl; for example kind-b/2",
         )
     num_learngene, num_tailor = (None, 0) if family == "dit" else _RANKS[size]
+    hidden_size, depth, num_heads = _SIZES[size]
     dit = DiTConfig(
-        **_PAPER_LATENTS, **_SIZES[size], patch_size=int(patch), learngene_rank=num_learngene, tailor_rank=num_tailor
+        sample_size=32,
+        patch_size=int(patch),
+        in_channels=4,
+        hidden_size=hidden_size,
+        depth=depth,
+        num_heads=num_heads,
+        num_classes=150,
+        learngene_rank=num_learngene,
+        tailor_rank=num_tailor,
+        learn_sigma=True,
     )
     return dit, DiffusionConfig()

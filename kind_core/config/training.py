@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from kind_core.config.checks import require_number, require_positive
 
@@ -44,6 +43,6 @@ class TrainingRecord:
         """Of two the one that was trained less far, as both say."""
         return other if other is not None and (other.share or 0) > (self.share or 0) else self
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As `config.json` and a bundle's manifest hold it."""
         return {name: value for name, value in asdict(self).items() if value is not None}

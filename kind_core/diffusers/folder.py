@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -116,7 +116,7 @@ def _transformer_folder(path: Path) -> Path:
     )
 
 
-def _read_diffusion(path: Path, index: Mapping[str, Any]) -> DiffusionConfig:
+def _read_diffusion(path: Path, index: Mapping[str, object]) -> DiffusionConfig:
     """The schedule of the folder; of a transformer alone DiT's own: linear, epsilon."""
     file = path / "scheduler" / "scheduler_config.json"
     if not index and not file.exists():
@@ -126,7 +126,7 @@ def _read_diffusion(path: Path, index: Mapping[str, Any]) -> DiffusionConfig:
     return diffusion
 
 
-def _require_named(index: Mapping[str, Any], path: Path, name: str, kinds: Iterable[str]) -> None:
+def _require_named(index: Mapping[str, object], path: Path, name: str, kinds: Iterable[str]) -> None:
     """Raise CheckpointError where the pipeline takes a component for another class than its own settings do."""
     entry = index.get(name)
     if entry is not None and (not isinstance(entry, list) or len(entry) != 2 or entry[1] not in list(kinds)):
@@ -135,7 +135,7 @@ def _require_named(index: Mapping[str, Any], path: Path, name: str, kinds: Itera
         raise CheckpointError(message, "save the pipeline again with diffusers' save_pretrained")
 
 
-def _read_classes(index: Mapping[str, Any], path: Path, num_labels: int) -> tuple[ClassInfo, ...]:
+def _read_classes(index: Mapping[str, object], path: Path, num_labels: int) -> tuple[ClassInfo, ...]:
     """Label n is class `n`; `id2label` of the pipeline has its names, with commas between."""
     known = index.get("id2label") or {}
     if not isinstance(known, dict) or not all(isinstance(text, str) for text in known.values()):
@@ -147,7 +147,7 @@ def _read_classes(index: Mapping[str, Any], path: Path, num_labels: int) -> tupl
     return tuple(classes)
 
 
-def _read_autoencoder(folder: Path, index: Mapping[str, Any] = MappingProxyType({})) -> AutoencoderConfig | None:
+def _read_autoencoder(folder: Path, index: Mapping[str, object] = MappingProxyType({})) -> AutoencoderConfig | None:
     """That of the pipeline that `index` describes, or of a folder that nothing describes."""
     if not (folder / "config.json").is_file():
         if index.get(AUTOENCODER_FOLDER) not in (None, [None, None]):  # how diffusers names what is left out

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from kind_core.config import FLOW_PREDICTIONS, NOISE_SCHEDULES, DiffusionConfig
 from kind_core.diffusers.component import Component, read_component, shorten
@@ -43,31 +43,31 @@ def read_diffusion(file: Path) -> tuple[str, DiffusionConfig]:
 def _read_schedule(component: Component) -> DiffusionConfig:
     values = component.values
     row = next(row for row in SAMPLERS.values() if row.scheduler == component.kind)
-    common: dict[str, Any] = {
-        "num_train_timesteps": values["num_train_timesteps"],
-        "sampler": row.name,
-        "guidance_scale": GUIDANCE_SCALE,
-    }
+    make = partial(
+        DiffusionConfig,
+        num_train_timesteps=values["num_train_timesteps"],
+        sampler=row.name,
+        guidance_scale=GUIDANCE_SCALE,
+    )
     if row.diffusion is None or values.get("use_flow_sigmas"):  # Euler takes a velocity and has no word for it
         prediction = values.get("prediction_type", "flow_prediction")
         if prediction not in FLOW_PREDICTIONS:
             expected = f"{' or '.join(FLOW_PREDICTIONS)} where use_flow_sigmas is {values.get('use_flow_sigmas')}"
             raise component.refuse("prediction_type" if "prediction_type" in values else "use_flow_sigmas", expected)
-        return DiffusionConfig(noise_schedule="flow", prediction_type=prediction, **common)
+        return make(noise_schedule="flow", prediction_type=prediction)
     if values["beta_schedule"] not in NOISE_SCHEDULES[:-1]:
         raise component.refuse("beta_schedule", f"one of {', '.join(NOISE_SCHEDULES[:-1])}")
-    return DiffusionConfig(
+    return make(
         noise_schedule=values["beta_schedule"],
         prediction_type=values["prediction_type"],
         beta_start=values["beta_start"],
         beta_end=values["beta_end"],
-        **common,
     )
 
 
 def _carry_settings(component: Component, base: DiffusionConfig) -> Mapping[str, Setting]:
     """What the folder's scheduler has otherwise than the one that is made of `base`; raises CheckpointError."""
-    ours: Mapping[str, Any] = build_scheduler(base, base.sampler).config
+    ours: Mapping[str, object] = build_scheduler(base, base.sampler).config
     known = SAMPLERS[base.sampler].settings
     carried: dict[str, Setting] = {}
     for name, value in component.values.items():

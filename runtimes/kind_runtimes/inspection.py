@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from kind_core.errors import BundleError
 from kind_runtimes.about import parse_about
@@ -26,7 +25,7 @@ class Inspection:
     kind: str
     path: Path
     size_bytes: int
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
     note: str = ""
 
 

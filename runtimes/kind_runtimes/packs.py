@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -22,11 +22,16 @@ from kind_core.files.json_files import parse_json
 from kind_core.files.litter import is_hidden
 from kind_core.files.staging import file_kind
 from kind_core.files.weight_files import POINTER, find_misfit, is_pointer
+from kind_runtimes.documents.manifest import ClassEntry
 from kind_runtimes.manifest import PACK_SUFFIX, PACKS_FOLDER, Manifest, TensorSpec
 
 PACK_VERSION = 1
 PACK_TENSORS = ("tailor", "modulation_basis", "modulation_coefficients")
 _METADATA_KEY = "pack"
+
+
+# what the metadata of a pack says
+PackDocument = TypedDict("PackDocument", {"format_version": int, "base": str, "class": ClassEntry})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +101,7 @@ def find_packs(folder: Path) -> dict[Path, ClassInfo]:
     return {file: read_pack_info(file) for file in files if not is_hidden(file.name)}
 
 
-def _read(file: Path, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _read(file: Path, names: Sequence[str]) -> tuple[PackDocument, dict[str, np.ndarray]]:
     if not file.is_file():
         raise BundleError(f"there is no pack {file}", "download it, or make one with kind-export --packs")
     try:
@@ -115,7 +120,7 @@ def _read(file: Path, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, n
         raise BundleError(f"{file} is not a whole pack: {error}", "download it again") from error
 
 
-def _parse_metadata(metadata: Mapping[str, str] | None, file: Path) -> dict[str, Any]:
+def _parse_metadata(metadata: Mapping[str, str] | None, file: Path) -> PackDocument:
     try:
         data = parse_json((metadata or {})[_METADATA_KEY])
         version = data["format_version"]
@@ -129,10 +134,10 @@ def _parse_metadata(metadata: Mapping[str, str] | None, file: Path) -> dict[str,
         )
     if not isinstance(data.get("base"), str):
         raise BundleError(f"{file} does not say which base it fits", "export it again")
-    return dict(data)
+    return cast(PackDocument, data)
 
 
-def _parse_info(data: Mapping[str, Any], file: Path) -> ClassInfo:
+def _parse_info(data: PackDocument, file: Path) -> ClassInfo:
     try:
         return ClassInfo(id=data["class"]["id"], names=tuple(data["class"]["names"]))
     except (KeyError, TypeError, ClassNameError) as error:

@@ -243,6 +243,8 @@ def test_what_cannot_be_run_is_one_line(
     assert "task 'all':" in call(*few, *output)
     assert "holds 1 photos of 'class 1', expected 2 or more" in call(*few, *output)
     assert "no data at nowhere" in call("novel-classes", *bases[:4], "--data", "nowhere", *FAST, *output)
+    lost = ("--inception-weights", tmp_path / "lost.pth")
+    assert "--inception-weights: there is no file" in call(*given, *lost, "--methods", "svdiff", *output)
     (tmp_path / "tasks.yaml").write_text("bears: {photos: here}")
     assert "tasks.yaml: 'bears' is no task" in call(
         "novel-classes", *bases[:4], "--tasks", tmp_path / "tasks.yaml", *FAST, *output

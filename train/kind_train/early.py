@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from kind_core.checkpoint_config import read_config
 from kind_core.errors import ConfigError
+from kind_train.benchmark.options import BenchmarkOptions
 from kind_train.config import TrainConfig
 from kind_train.evaluate.features import find_packages
 from kind_train.places import require_data, require_device
@@ -31,9 +30,18 @@ def check_run(config: TrainConfig, *, resume: bool, force: bool) -> None:
     pick_shape(config)  # reads the config of what it starts from
 
 
-def check_evaluation(options: Mapping[str, Any], real: Path | None = None) -> None:
-    """The same for the options of an evaluation, of photos or of statistics of `real` ones."""
-    given = [name for name in ("data", "val_data") if options[name] is not None]
+def check_evaluation(
+    *,
+    data: Path | None,
+    val_data: Path | None,
+    real: Path | None,
+    checkpoint: Path | None,
+    bundle: Path | None,
+    device: str,
+) -> None:
+    """The same for an evaluation, beside photos or statistics of `real` ones."""
+    photos = {"data": data, "val_data": val_data}
+    given = [name for name, path in photos.items() if path is not None]
     if real is None and len(given) < 2:
         raise ConfigError(
             "expected --data and --val-data, or --real", "give photos, or a file of kind-train statistics"
@@ -43,24 +51,24 @@ def check_evaluation(options: Mapping[str, Any], real: Path | None = None) -> No
     if real is not None and not real.is_file():
         raise ConfigError(f"--real: there is no file {real}", "write it with kind-train statistics")
     for name in given:
-        require_data(str(options[name]))
-    if options["checkpoint"] is not None:
-        read_config(options["checkpoint"])
-    if options["bundle"] is not None:
+        require_data(str(photos[name]))
+    if checkpoint is not None:
+        read_config(checkpoint)
+    if bundle is not None:
         from kind_runtimes.bundle import read_manifest
 
-        read_manifest(options["bundle"])
-    require_device(options["device"])
+        read_manifest(bundle)
+    require_device(device)
 
 
-def check_benchmark(options: Mapping[str, Any], *, is_trained: bool) -> None:
-    """The same for the options of a suite, one that trains or one that only draws."""
-    if is_trained and (options["data"] is None) == (options["tasks"] is None):
+def check_benchmark(options: BenchmarkOptions, *, is_trained: bool) -> None:
+    """The same for a suite, one that trains or one that only draws."""
+    if is_trained and (options.data is None) == (options.tasks is None):
         raise ConfigError("expected photos of new classes: one of --data and --tasks", "give --data photos/")
-    for name in ("data", "val_data", "base_data"):
-        if options[name] is not None:
-            require_data(options[name])
-    for name in ("checkpoint", "dense"):
-        if options[name] is not None:
-            read_config(options[name])
-    require_device(options["device"])
+    for data in (options.data, options.val_data, options.base_data):
+        if data is not None:
+            require_data(data)
+    for checkpoint in (options.checkpoint, options.dense):
+        if checkpoint is not None:
+            read_config(checkpoint)
+    require_device(options.device)

@@ -18,14 +18,14 @@ _MAX_DEPTH = 8  # of YAML: options are values and lists of names
 
 def load_options(
     path: Path | None,
-    flags: Mapping[str, Any],
-    defaults: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda options: {},
+    flags: Mapping[str, object],
+    defaults: Callable[[Mapping[str, object]], Mapping[str, object]] = lambda options: {},
 ) -> TrainConfig:
     """Options from a YAML file (if any) with `flags` over them; None flags and an empty tuple count as not given.
 
     `defaults` says what the options that are given imply for others; what nobody says is the preset's.
     """
-    options: dict[str, Any] = read_yaml(path) if path is not None else {}
+    options: dict[str, object] = read_yaml(path) if path is not None else {}
     options |= {name: value for name, value in flags.items() if value is not None and value != ()}
     known = {f.name: str(f.type) for f in fields(TrainConfig)}
     _refuse_unknown(options, known)
@@ -48,14 +48,14 @@ def configure(**options: Any) -> TrainConfig:
 
 def gather_options(
     path: Path | None,
-    flags: Mapping[str, Any],
+    flags: Mapping[str, object],
     *,
     resume: bool,
-    defaults: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda options: {},
+    defaults: Callable[[Mapping[str, object]], Mapping[str, object]] = lambda options: {},
 ) -> TrainConfig:
     """The same; a resumed run without a file takes the options of its own folder, under the flags."""
     if resume and path is None and flags.get("output"):
-        options = Path(flags["output"]) / OPTIONS_NAME
+        options = Path(str(flags["output"])) / OPTIONS_NAME
         path = options if options.exists() else None
     return load_options(path, flags, defaults)
 
@@ -97,7 +97,7 @@ def _require_plain(text: str, path: Path, expected: str) -> None:
             raise ConfigError(f"{path} {found}, expected {expected}")
 
 
-def read_yaml(path: Path, expected: str = "`option: value` lines") -> dict[str, Any]:
+def read_yaml(path: Path, expected: str = "`option: value` lines") -> dict[str, object]:
     """What a YAML file holds, without aliases; raises ConfigError where that is not what is `expected`."""
     import yaml
 

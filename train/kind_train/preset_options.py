@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 DEFAULT_PRESET = "sample"
 # Constant rate, as the paper pre-trains: 300K steps of 256 latents.
-_PAPER: dict[str, Any] = {
+_PAPER: dict[str, object] = {
     "images": 256 * 300_000,
     "batch_size": 256,
     "learning_rate": 1e-4,
@@ -18,7 +17,7 @@ _PAPER: dict[str, Any] = {
     "ema_decay": 0.9999,
 }
 # What one word sets of a run, under everything that is given. `paper` clips and shrinks nothing, as DiT's code.
-RECIPES: dict[str, dict[str, Any]] = {
+RECIPES: dict[str, dict[str, object]] = {
     "paper": {
         "preset": "kind-b/2",
         **_PAPER,
@@ -29,7 +28,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     }
 }
 # As the shipped samples were trained (see their model cards); those of 64 pixels as the guides train them.
-PRESET_OPTIONS: dict[str, dict[str, Any]] = {
+PRESET_OPTIONS: dict[str, dict[str, float]] = {
     "sample": {
         "images": 590_000,
         "learning_rate": 6e-4,
@@ -70,7 +69,7 @@ PRESETS = (*PRESET_OPTIONS, *(f"dit-{name}" for name in PRESET_OPTIONS), "kind-m
 _ARCHITECTURE = ("patch_size", "in_channels", "hidden_size", "depth", "num_heads")
 
 
-def preset_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def preset_options(options: Mapping[str, object]) -> dict[str, object]:
     """What the preset of these options is trained with; nothing where a base is adapted or a teacher distilled.
 
     Without a preset it is that of the architecture of `start_from`, and nothing where no preset has it.
@@ -88,7 +87,7 @@ def preset_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return dict(_PAPER) if key.startswith(("kind-", "dit-")) else {}
 
 
-def _shorten(options: Mapping[str, Any], images: object) -> dict[str, Any]:
+def _shorten(options: Mapping[str, float], images: object) -> dict[str, object]:
     """The same for fewer images: the warm-up is a twentieth of them at most."""
     if not isinstance(images, int):
         return dict(options)

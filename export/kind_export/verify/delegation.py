@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kind_bench.counting import count_program
 from kind_bench.lint import MIN_RUN_MS, require_fast
 from kind_core.errors import VerificationError
+from kind_runtimes.documents.reports.targets import Delegation
 from kind_runtimes.engine_rows import ENGINES
 from kind_runtimes.manifest import TargetSpec
 
 MIN_SHARE = 0.95
 
 
-def check_delegation(folder: Path, target: TargetSpec) -> dict[str, object]:
+def check_delegation(folder: Path, target: TargetSpec) -> Delegation | None:
     """Measure the delegate's share of a step; raises VerificationError below 95 %, naming the slowest op left over.
 
-    Returns the figures for `measured.json`. Other targets than ExecuTorch have no such trace and return nothing.
+    Returns the figures for `measured.json`. Other targets than ExecuTorch have no such trace: None.
     """
     if not ENGINES[target.target].has_delegates:
-        return {}
+        return None
     from kind_bench.measure.executorch_trace import profile_delegation
 
     spec = target.programs["step"]
@@ -43,13 +42,14 @@ def check_delegation(folder: Path, target: TargetSpec) -> dict[str, object]:
     }
 
 
-def check_strict(folder: Path, target: TargetSpec, profile: Mapping[str, Any]) -> None:
+def check_strict(folder: Path, target: TargetSpec, profile: Delegation | None) -> None:
     """Raise VerificationError where a program leaves the fast path with more than a small share, as `--strict` asks.
 
     `profile` is what `check_delegation` gave: it has the step's time.
     """
     for name, spec in target.programs.items():
-        portable = profile.get("portable_ms", {}) if name == "step" else {}
-        ops = [{"op_type": op, "backend": "portable", "ms": ms} for op, ms in portable.items()]
-        timed = {"run_ms": profile["run_ms"], "ops": ops} if ops else None
+        timed = None
+        if profile is not None and name == "step" and profile["portable_ms"]:
+            ops = [{"op_type": op, "backend": "portable", "ms": ms} for op, ms in profile["portable_ms"].items()]
+            timed = {"run_ms": profile["run_ms"], "ops": ops}
         require_fast(count_program(folder / spec.file, spec, target.target), timed)

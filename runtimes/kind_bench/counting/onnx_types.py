@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 _MAX_SHAPE_ELEMENTS = 64  # constants up to here may say a shape; larger ones are numbers that inference need not see
 
 
-def infer_types(model: Any, nodes: Sequence[Any]) -> dict[str, Any]:
+def infer_types(model: Any, nodes: Sequence[Any]) -> dict[str, object]:
     """The tensor types of all names, inferred on a copy of the nodes without the large constants."""
     stripped = onnx.ModelProto()
     kept = [one for one in model.graph.initializer if math.prod(one.dims) <= _MAX_SHAPE_ELEMENTS]

@@ -13,13 +13,13 @@ from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from kind_bench.forecasting.products import find_nearest, list_products
 from kind_core.errors import DeviceError
 from kind_core.files.json_files import parse_json
 from kind_core.files.regular_files import read_text
-from kind_runtimes.documents.device import CalibrationEntry, FigureEntry
+from kind_runtimes.documents.device import CalibrationEntry, FigureEntry, UnitEntry
 from kind_runtimes.manifest import load_schema
 
 FORMAT_VERSION = 1
@@ -241,11 +241,12 @@ def _parse_figure(entry: FigureEntry) -> Figure:
     )
 
 
-def _parse_unit(data: Mapping[str, Any]) -> Unit:
+def _parse_unit(data: UnitEntry) -> Unit:
+    figures = cast(Mapping[str, FigureEntry], data)
     return Unit(
         name=data["name"],
         family=data.get("family"),
-        **{n: _parse_figure(data[n]) for n in _unit_figures() if n in data},
+        **{n: _parse_figure(figures[n]) for n in _unit_figures() if n in data},
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from kind_bench.counting.work import ComputePrecision, OpClass, OpWork, ProgramWork
 from kind_bench.forecasting.calibration import Calibration, Rates, op_amounts, parse_calibration, start_amounts
@@ -64,7 +64,7 @@ class Forecast:
     unsure: Mapping[str, Status] = field(default_factory=dict)
     kind: Literal["forecast"] = "forecast"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As JSON has it."""
         return asdict(self)
 

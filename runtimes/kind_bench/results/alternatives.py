@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import NotRequired, TypedDict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +33,25 @@ def list_alternatives() -> tuple[Alternative, ...]:
     return tuple(map(_parse, data["rows"]))
 
 
-def _parse(row: dict[str, Any]) -> Alternative:
+class _Span(TypedDict):
+    low: float
+    high: float
+
+
+class _Row(TypedDict):
+    """A row as the file writes it; MB are of 10^6 bytes."""
+
+    name: str
+    draws: str
+    where: str
+    source: str
+    download_mb: float
+    picture_ms: _Span
+    load_ms: NotRequired[float]
+    peak_memory_mb: NotRequired[_Span]
+
+
+def _parse(row: _Row) -> Alternative:
     memory = row.get("peak_memory_mb")
     return Alternative(
         name=row["name"],

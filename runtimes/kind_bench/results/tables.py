@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from kind_bench.results.compare import Change, Comparison
 from kind_bench.results.results import Case, Results, Spread
@@ -54,7 +53,7 @@ def format_comparison(comparison: Comparison, worse: Sequence[Change]) -> str:
     return join_lines([*(f"note: {note}" for note in comparison.notes), *lines])
 
 
-def describe_comparison(comparison: Comparison, worse: Sequence[Change]) -> dict[str, Any]:
+def describe_comparison(comparison: Comparison, worse: Sequence[Change]) -> dict[str, object]:
     """The same for programs. `relative` is null where a figure is missing or was 0."""
     return {
         "notes": list(comparison.notes),

@@ -57,7 +57,7 @@ class Step:
     op_type: str
     name: str
     rule: Rule
-    constants: dict[str, Any]
+    constants: dict[str, object]
     sources: dict[str, Source]
     plain: frozenset[str]
     outputs: tuple[Value, ...]
@@ -128,8 +128,8 @@ class _Binder:
             return None
         return self._make_step(op, name, rule, arguments)
 
-    def _make_step(self, op: Any, name: str, rule: Rule, arguments: dict[str, Any]) -> Step:
-        constants: dict[str, Any] = {}
+    def _make_step(self, op: Any, name: str, rule: Rule, arguments: dict[str, object]) -> Step:
+        constants: dict[str, object] = {}
         sources: dict[str, Source] = {}
         for parameter, argument in arguments.items():
             if isinstance(argument, list | tuple):
@@ -163,7 +163,7 @@ class _Binder:
             self._tensors[var] = _to_tensor(self._constants[var])
         return self._tensors[var]
 
-    def _expand(self, op: Any, rule: Rule, arguments: dict[str, Any]) -> None:
+    def _expand(self, op: Any, rule: Rule, arguments: dict[str, object]) -> None:
         """Keep the values of a compressed constant, rounded to its type: for a device they are its weights as well."""
         values = {
             name: self._read_part(var, is_tensor=name in rule.tensor_parameters) for name, var in arguments.items()

@@ -128,7 +128,7 @@ def _open_on_cpu(file: Path, function: str | None, threads: int, content: bytes 
 
     `content` is run in place of what the file holds.
     """
-    source: dict[str, Any] = {"model_path": str(file)} if content is None else {"model_content": content}
+    source: dict[str, object] = {"model_path": str(file)} if content is None else {"model_content": content}
     reasons: list[str] = []
     try:
         with held_stderr(_NOISE_LINE, _REASON_LINE, reasons):

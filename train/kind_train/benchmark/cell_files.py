@@ -5,25 +5,70 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 import numpy as np
 
 from kind_core.errors import ResultsError
 from kind_core.files.staging import PART, staged
+from kind_train.evaluate.against import FigureEntry
+
+# what is measured of the weights themselves
+OfWeights = Literal["tailor_norm", "gradient_share", "tailor_gradient_share"]
 
 
-def write_cell(file: Path, figures: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+class RowFigures(TypedDict):
+    """A row of a suite that only draws: which judge saw how many pictures, and what it made of them."""
+
+    method: str
+    title: str
+    num_images: int
+    judge: str
+    entropy: FigureEntry
+    variance: FigureEntry
+    kurtosis: FigureEntry
+    called_as_asked: NotRequired[FigureEntry]
+    called_as_tailor: NotRequired[FigureEntry]
+
+
+class PointFigures(TypedDict):
+    """A trained checkpoint after `images`; `curve` is (images, held-out loss), `overall` of what was drawn."""
+
+    images: int
+    curve: Sequence[tuple[float, float]]
+    seconds_per_step: float | None
+    held_out_loss: NotRequired[float]
+    num_images: NotRequired[int]
+    overall: NotRequired[dict[str, FigureEntry]]
+    tailor_norm: NotRequired[FigureEntry]
+    gradient_share: NotRequired[FigureEntry]
+    tailor_gradient_share: NotRequired[FigureEntry]
+
+
+class CellFigures(PointFigures):
+    """A cell of a suite that trains: the last of its points."""
+
+    arm: str
+    title: str
+    task: str
+    seed: int
+    classes: list[str]
+    trained: NotRequired[int]
+    flops: NotRequired[int]
+    points: NotRequired[list[PointFigures]]
+
+
+def write_cell(file: Path, figures: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> None:
     """Write one file, whole or not there."""
     with staged(file, PART, force=True) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, figures=json.dumps(figures), **arrays)
+        np.savez_compressed(stream, figures=json.dumps(figures), **cast(Any, arrays))
 
 
 @contextmanager
-def opened_cell(file: Path) -> Iterator[tuple[dict[str, Any], Mapping[str, np.ndarray]]]:
+def opened_cell(file: Path) -> Iterator[tuple[Any, Mapping[str, np.ndarray]]]:
     """Figures and arrays, which are read when they are asked for; raises ResultsError where the file is damaged."""
     try:
         with np.load(file, allow_pickle=False) as stored:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +32,7 @@ class Request:
 
 def run_row(
     row: Row, request: Request, judge: Judge, tell: Tell = ignore
-) -> tuple[dict[str, Any], NDArray[np.uint8], NDArray[np.float32]]:
+) -> tuple[dict[str, object], NDArray[np.uint8], NDArray[np.float32]]:
     """The figures of a row, its first picture of every class, and all logits (N, K).
 
     `tell` gets the lines about photos that are not read.
@@ -44,7 +43,7 @@ def run_row(
         firsts.append(pictures[0])
         logits.append(judge.classify(pictures).logits)
     every = np.concatenate(logits)
-    figures: dict[str, Any] = {name: asdict(one) for name, one in measure_outputs(every, seed=request.seed).items()}
+    figures: dict[str, object] = {name: asdict(one) for name, one in measure_outputs(every, seed=request.seed).items()}
     figures |= {"num_images": len(every), "judge": judge.name}
     figures |= _share("called_as_asked", logits, outputs)
     if row.gate:

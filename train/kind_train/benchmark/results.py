@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -36,7 +35,7 @@ class Results:
 
     title: str
     notes: Sequence[str]
-    lines: Sequence[Mapping[str, Any]]
+    lines: Sequence[Mapping[str, object]]
     tables: Sequence[Table]
     strips: Sequence[Strip] = ()
     curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)

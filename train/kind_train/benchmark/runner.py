@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Literal, TypeVar
 
 from kind_core.checkpoint import hash_checkpoint, read_config
 from kind_core.classes import ClassInfo
@@ -18,20 +18,21 @@ from kind_core.files.json_files import read_object
 from kind_core.files.litter import is_hidden
 from kind_core.files.locking import waited_for
 from kind_core.files.staging import PART, staged
-from kind_train.benchmark.cell_files import opened_cell, write_cell
+from kind_train.benchmark.cell_files import RowFigures, opened_cell, write_cell
 from kind_train.benchmark.class_agnostic import Request, run_row
-from kind_train.benchmark.results import Results, Table, write_results
+from kind_train.benchmark.results import Results, Strip, Table, write_results
 from kind_train.benchmark.suite import Arm, Row, Suite
+from kind_train.evaluate.against import FigureEntry
 from kind_train.evaluate.judges import InceptionJudge, Judge, open_judge
 from kind_train.evaluate.networks import NONE
 
 _M = TypeVar("_M", Row, Arm)
 _NEEDS = {"photos": "--data", "dense": "--dense"}  # of what a row is drawn from
 _SUITE, _CELLS = "suite.json", "cells"
-_COLUMNS = ("entropy", "variance", "kurtosis")
+_COLUMNS: tuple[Literal["entropy", "variance", "kurtosis"], ...] = ("entropy", "variance", "kurtosis")
 _MAX_SHOWN = 120  # letters of a value in an error
-_SHARES = ("called_as_asked", "called_as_tailor")
-_DIGITS = {"entropy": ".3f", "variance": ".3e", "kurtosis": ".1f", **dict.fromkeys(_SHARES, ".0%")}
+_SHARES: tuple[Literal["called_as_asked", "called_as_tailor"], ...] = ("called_as_asked", "called_as_tailor")
+_DIGITS = {"entropy": ".3f", "variance": ".3e", "kurtosis": ".1f", "called_as_asked": ".0%", "called_as_tailor": ".0%"}
 
 
 def run_suite(
@@ -45,7 +46,7 @@ def run_suite(
     inception_weights: str | None = None,
     resume: bool = False,
     tell: Callable[[str], None] = lambda line: None,
-) -> list[dict[str, Any]]:
+) -> list[RowFigures]:
     """Every result that the folder then holds, in the order of the suite; Inception judges where it is given."""
     given = {"--data": request.data, "--dense": request.dense}
     kept = leave_out(rows, lambda row: _NEEDS.get(row.source), given, tell)
@@ -83,7 +84,7 @@ def leave_out(
     return [one for one in methods if one.name not in missing]
 
 
-def open_folder(output: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
+def open_folder(output: Path, identity: Mapping[str, object], *, resume: bool) -> None:
     """Begin or continue the folder of a suite; raises ResultsError where it holds another one's results."""
     file = output / _SUITE
     if not file.exists():
@@ -100,7 +101,7 @@ def open_folder(output: Path, identity: Mapping[str, Any], *, resume: bool) -> N
         raise ConfigError(f"{output} already holds results of this suite", "continue it with --resume")
 
 
-def _require_same(file: Path, identity: Mapping[str, Any]) -> None:
+def _require_same(file: Path, identity: Mapping[str, object]) -> None:
     then = read_object(file, ResultsError, "choose another --output")
     for name, now in identity.items():
         if then.get(name) != now:
@@ -115,9 +116,10 @@ def _brief(value: object) -> str:
     return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
 
 
-def write_rows(suite: Suite, output: Path, classes: Sequence[ClassInfo]) -> list[dict[str, Any]]:
+def write_rows(suite: Suite, output: Path, classes: Sequence[ClassInfo]) -> list[RowFigures]:
     """All files that the folder shows, of the cells that are there; returns their figures."""
-    results, strips = [], []
+    results: list[RowFigures] = []
+    strips: list[Strip] = []
     for row in suite.rows:
         cell = output / _CELLS / f"{row.name}.npz"
         if not cell.exists():
@@ -139,7 +141,7 @@ def write_rows(suite: Suite, output: Path, classes: Sequence[ClassInfo]) -> list
     return results
 
 
-def make_table(suite: Suite, results: Sequence[Mapping[str, Any]]) -> Table:
+def make_table(suite: Suite, results: Sequence[RowFigures]) -> Table:
     """Our figures with 95 % intervals, and the paper's beside them."""
     headings: tuple[str, ...] = ("row", "n", "called as the label's class", "as the tailor's", *_COLUMNS)
     rows = []
@@ -155,14 +157,14 @@ def make_table(suite: Suite, results: Sequence[Mapping[str, Any]]) -> Table:
     return Table(title="", headings=headings, rows=rows)
 
 
-def _show(figure: Mapping[str, float] | None, name: str) -> str:
+def _show(figure: FigureEntry | None, name: str) -> str:
     if figure is None:
         return ""
-    value, low, high = (f"{figure[key]:{_DIGITS[name]}}" for key in ("value", "low", "high"))
+    value, low, high = (format(one, _DIGITS[name]) for one in (figure["value"], figure["low"], figure["high"]))
     return f"{value} ({low} to {high})"
 
 
-def _identity(suite: Suite, request: Request, scale: str, judge_sha256: str) -> dict[str, Any]:
+def _identity(suite: Suite, request: Request, scale: str, judge_sha256: str) -> dict[str, object]:
     """What all cells of a folder share."""
     models = {"checkpoint": hash_checkpoint(request.checkpoint), "judge": judge_sha256}
     models["dense"] = "" if request.dense is None else hash_checkpoint(request.dense)

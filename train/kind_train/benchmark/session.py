@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from kind_core.console import echo, echo_lines
 from kind_core.console.tables import open_console, say
 from kind_core.errors import ConfigError
+from kind_train.benchmark.options import BenchmarkOptions
 from kind_train.benchmark.suite import Arm, Row, Scale, Suite, TrainingSuite
 
+Tell = Callable[[str], None]
 _OF_TRAINING = ("tasks", "task_size", "val_data", "base_data", "preset", "real", "images", "batch_size", "seeds",
                 "dinov2", "steps", "guidance")  # fmt: skip
 
 
 def run_benchmark(
-    suite: Suite | TrainingSuite, chosen: Sequence[Row] | Sequence[Arm], options: Mapping[str, Any], *, list_cells: bool
+    suite: Suite | TrainingSuite, chosen: Sequence[Row] | Sequence[Arm], options: BenchmarkOptions, *, list_cells: bool
 ) -> None:
     """Make the cells that are missing, or the one of `cell`, and print the table of all; or only list them."""
-    options = dict(options)
-    checkpoint, sample = options["checkpoint"], options.pop("sample")
-    if checkpoint is not None and sample is not None:
+    if options.checkpoint is not None and options.sample is not None:
         raise ConfigError("expected one of --checkpoint and --sample", "leave one out")
-    if sample is not None:
+    if options.sample is not None:
         from kind_samples import sample_checkpoint
 
-        options["checkpoint"] = sample_checkpoint(sample)
+        options = replace(options, checkpoint=sample_checkpoint(options.sample))
     console = open_console(stderr=True)
 
     def tell(line: str) -> None:
@@ -47,88 +46,103 @@ def _rows(chosen: Sequence[Row] | Sequence[Arm]) -> list[Row]:
     return [one for one in chosen if isinstance(one, Row)]
 
 
-def _run_drawing(
-    suite: Suite, rows: Sequence[Row], options: dict[str, Any], tell: Callable[[str], None], *, list_cells: bool
-) -> None:
+def _run_drawing(suite: Suite, rows: Sequence[Row], options: BenchmarkOptions, tell: Tell, *, list_cells: bool) -> None:
     from kind_train.benchmark.cells import choose_cell
     from kind_train.benchmark.class_agnostic import Request
     from kind_train.benchmark.runner import run_suite
 
     for name in _OF_TRAINING:
-        if options.pop(name) not in (None, ()):
+        if getattr(options, name) not in (None, ()):
             raise ConfigError(
                 f"--{name.replace('_', '-')} is for suites that train, {suite.name!r} draws", "leave it out"
             )
     if list_cells:
-        _print_cells([row.name for row in rows], options["output"], [f"{row.name}.npz" for row in rows])
+        _print_cells([row.name for row in rows], options.output, [f"{row.name}.npz" for row in rows])
         return
-    if options["checkpoint"] is None:
+    checkpoint = options.checkpoint
+    if checkpoint is None:
         from kind_samples import SAMPLES, sample_checkpoint
 
-        options["checkpoint"] = sample_checkpoint(SAMPLES[0])
-    number = options["cell"]
-    rows = rows if number is None else [choose_cell(rows, number)]
-    scale, output, count = options["scale"], options["output"], options["count"]
+        checkpoint = sample_checkpoint(SAMPLES[0])
+    rows = rows if options.cell is None else [choose_cell(rows, options.cell)]
     request = Request(
-        checkpoint=options["checkpoint"],
-        dense=options["dense"],
-        data=options["data"],
-        count=suite.counts[scale] if count is None else count,
-        seed=options["seed"],
-        device=options["device"],
+        checkpoint=checkpoint,
+        dense=options.dense,
+        data=options.data,
+        count=suite.counts[options.scale] if options.count is None else options.count,
+        seed=options.seed,
+        device=options.device,
     )
     run_suite(
         suite,
         request,
         rows,
-        output,
-        scale=scale,
-        classifier=options["classifier"],
-        inception_weights=options["inception_weights"],
-        resume=options["resume"] or number is not None,
+        options.output,
+        scale=options.scale,
+        classifier=options.classifier,
+        inception_weights=options.inception_weights,
+        resume=options.resume or options.cell is not None,
         tell=tell,
     )
-    _print_results(output)
+    _print_results(options.output)
 
 
 def _run_training(
-    suite: TrainingSuite, arms: Sequence[Arm], options: dict[str, Any], tell: Callable[[str], None], *, list_cells: bool
+    suite: TrainingSuite,
+    arms: Sequence[Arm],
+    options: BenchmarkOptions,
+    tell: Callable[[str], None],
+    *,
+    list_cells: bool,
 ) -> None:
     from kind_train.benchmark.cells import TrainingRequest, choose_cell, list_cells_of
     from kind_train.benchmark.tasks import read_tasks
     from kind_train.benchmark.training import TrainingRunner, choose_arms, write_training
 
-    tasks = read_tasks(options["tasks"], options["data"], options["val_data"], options["task_size"])
-    kept = ("checkpoint", "dense", "base_data", "preset", "real", "classifier", "dinov2", "steps",
-            "guidance", "device")  # fmt: skip
-    request = TrainingRequest(tasks=tasks, **{name: options[name] for name in kept})
-    scale, output = _fit_scale(suite.scales[options["scale"]], options), options["output"]
+    tasks = read_tasks(options.tasks, options.data, options.val_data, options.task_size)
+    request = TrainingRequest(
+        tasks=tasks,
+        checkpoint=options.checkpoint,
+        dense=options.dense,
+        base_data=options.base_data,
+        preset=options.preset,
+        real=options.real,
+        classifier=options.classifier,
+        inception_weights=options.inception_weights,
+        dinov2=options.dinov2,
+        steps=options.steps,
+        guidance=options.guidance,
+        device=options.device,
+    )
+    scale, output = _fit_scale(suite.scales[options.scale], options), options.output
     arms = choose_arms(arms, request, tell)
     cells = list_cells_of(arms, tasks, scale)
     if list_cells:
         _print_cells([cell.name for cell in cells], output, [f"{cell.name}.npz" for cell in cells])
         return
-    number = options["cell"]
-    wanted = cells if number is None else [choose_cell(cells, number)]
+    wanted = cells if options.cell is None else [choose_cell(cells, options.cell)]
     # cells are made by many commands at a time, none of which is the first
-    runner = TrainingRunner(suite, request, scale, output, resume=options["resume"] or number is not None, tell=tell)
+    runner = TrainingRunner(suite, request, scale, output, resume=options.resume or options.cell is not None, tell=tell)
     for cell in wanted:
         runner.make(cell)
     write_training(runner, list_cells_of(suite.arms, tasks, scale))
     _print_results(output)
 
 
-def _fit_scale(scale: Scale, options: Mapping[str, Any]) -> Scale:
+def _fit_scale(scale: Scale, options: BenchmarkOptions) -> Scale:
     """The scale with what was given in its place; points beyond the images are left out."""
-    given = {
-        name: options[name] for name in ("images", "batch_size", "count", "seeds") if options[name] not in (None, ())
-    }
-    for name in ("images", "batch_size"):
-        if name in given and given[name] < 1:
-            raise ConfigError(f"{name} is {given[name]}, expected 1 or more")
-    if given.get("count", 2) < 2 and scale.count:
-        raise ConfigError(f"count is {given['count']}, expected 2 or more")
-    changed = replace(scale, **given)
+    for name, value in (("images", options.images), ("batch_size", options.batch_size)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} is {value}, expected 1 or more")
+    if options.count is not None and options.count < 2 and scale.count:
+        raise ConfigError(f"count is {options.count}, expected 2 or more")
+    changed = replace(
+        scale,
+        images=scale.images if options.images is None else options.images,
+        batch_size=scale.batch_size if options.batch_size is None else options.batch_size,
+        count=scale.count if options.count is None else options.count,
+        seeds=options.seeds or scale.seeds,
+    )
     points = tuple(point for point in scale.points if point < changed.images)
     return replace(changed, points=(*points, changed.images) if scale.points else ())
 

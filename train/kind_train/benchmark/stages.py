@@ -34,7 +34,7 @@ class Made:
 def find_method(arm: Arm) -> Method | None:
     """How the arm adapts a base; None where it does not."""
     return next(
-        (open_method(options.get("method", TAILORS)) for stage, options in arm.stages if stage == "adapt"), None
+        (open_method(str(options.get("method", TAILORS))) for stage, options in arm.stages if stage == "adapt"), None
     )
 
 
@@ -55,7 +55,7 @@ def make_checkpoint(cell: Cell, request: TrainingRequest, scale: Scale, images: 
     made = Made(checkpoint=_start(cell.arm, request))
     last = len(cell.arm.stages) - 1
     previous: Path | None = None
-    match: dict[str, Any] = {}
+    match: dict[str, object] = {}
     for number, (stage, options) in enumerate(cell.arm.stages):
         folder = output / RUNS / cell.name / f"{number}-{stage}"
         if stage == "shrink":
@@ -75,7 +75,7 @@ def _start(arm: Arm, request: TrainingRequest) -> Path:
     return (request.dense if arm.start == "dense" else request.checkpoint) or Path()
 
 
-def _amounts(images: int, scale: Scale) -> dict[str, Any]:
+def _amounts(images: int, scale: Scale) -> dict[str, object]:
     return {
         "images": images,
         "batch_size": scale.batch_size,
@@ -89,21 +89,22 @@ def _stage_options(
     request: TrainingRequest,
     scale: Scale,
     stage: str,
-    options: Mapping[str, Any],
+    options: Mapping[str, object],
     previous: Path | None,
     *,
     is_last: bool,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Options of a run; all arms of a task and seed are given the same photos, seed, batch size and device."""
     task, own = cell.task, dict(options)
-    given: dict[str, Any] = {**scale.options, "seed": cell.seed, "device": request.device}
+    given: dict[str, object] = {**scale.options, "seed": cell.seed, "device": request.device}
     if is_last:
         given |= {"data": task.data, "classes": task.classes}
         given |= {"val_data": task.val_data} if task.val_data is not None else {}
     else:
-        given |= {"data": str(request.base_data), "classes": _first_classes(request, own.pop("share_of_classes", 1.0))}
+        share = float(str(own.pop("share_of_classes", 1.0)))
+        given |= {"data": str(request.base_data), "classes": _first_classes(request, share)}
     if stage == "adapt":
-        method = open_method(own.get("method", TAILORS))
+        method = open_method(str(own.get("method", TAILORS)))
         given["base"] = str(previous or (request.dense if method.needs_dense else request.checkpoint))
     elif previous is not None:
         given["start_from"] = str(previous)
@@ -128,14 +129,23 @@ def _train(config: TrainConfig, folder: Path) -> Made:
 
 
 def _shrink(
-    cell: Cell, request: TrainingRequest, options: Mapping[str, Any], folder: Path
-) -> tuple[Path, dict[str, Any]]:
+    cell: Cell, request: TrainingRequest, options: Mapping[str, object], folder: Path
+) -> tuple[Path, dict[str, object]]:
     """The smaller checkpoint, and what its training is told of the one that it was made of."""
     from kind_train.start.shrinking import ShrinkRequest, shrink_checkpoint
 
     assert request.dense is not None
-    given: dict[str, Any] = {"data": cell.task.data, "seed": cell.seed, "device": request.device}
-    made = shrink_checkpoint(ShrinkRequest(source=request.dense, output=folder, force=True, **given, **options))
+    how: Any = options  # of `ShrinkRequest`, as the suite's file names them
+    given = ShrinkRequest(
+        source=request.dense,
+        output=folder,
+        force=True,
+        data=cell.task.data,
+        seed=cell.seed,
+        device=request.device,
+        **how,
+    )
+    made = shrink_checkpoint(given)
     if options["construction"] != "laptop-diff":
         return folder, {}
     return folder, {"match": str(request.dense), "match_blocks": made.origins}

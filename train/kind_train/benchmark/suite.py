@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import NotRequired, TypedDict, TypeVar, cast
 
 from kind_core.errors import ConfigError
 
@@ -30,6 +30,61 @@ SUITES = (*DRAWING_SUITES, *TRAINING_SUITES)
 STAGES = ("fit", "shrink", "adapt")
 _T = TypeVar("_T")
 _STEPS = {"own": 0, "next": 1, "none": None}
+
+
+class _RowEntry(TypedDict):
+    """A `Row` as its file writes it: steps are `own`, `next`, `none` or a number."""
+
+    title: str
+    source: NotRequired[str]
+    label: NotRequired[str | int]
+    gate: NotRequired[str | int]
+
+
+class _DrawingScale(TypedDict):
+    count: int
+
+
+class _DrawingDocument(TypedDict):
+    """The file of a suite that draws."""
+
+    title: str
+    rows: dict[str, _RowEntry]
+    paper: NotRequired[dict[str, tuple[float, float, float]]]
+    scales: dict[str, _DrawingScale]
+
+
+class _ArmEntry(TypedDict):
+    """An `Arm` as its file writes it: the stages in the order in which they are there."""
+
+    title: str
+    start: NotRequired[str]
+    fit: NotRequired[dict[str, object]]
+    shrink: NotRequired[dict[str, object]]
+    adapt: NotRequired[dict[str, object]]
+
+
+class _ScaleEntry(TypedDict):
+    """A `Scale` as its file writes it."""
+
+    images: int
+    batch_size: int
+    count: int
+    seeds: list[int]
+    base_images: NotRequired[int]
+    points: NotRequired[list[int]]
+    options: NotRequired[dict[str, object]]
+
+
+class _TrainingDocument(TypedDict):
+    """The file of a suite that trains; `paper` has the names of its `columns`, and the figures of each arm."""
+
+    title: str
+    arms: dict[str, _ArmEntry]
+    paper: NotRequired[dict[str, list[str | float | None]]]
+    options: NotRequired[dict[str, object]]
+    scales: dict[str, _ScaleEntry]
+    measures: NotRequired[list[str]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +125,7 @@ class Arm:
 
     name: str
     title: str
-    stages: tuple[tuple[str, Mapping[str, Any]], ...]
+    stages: tuple[tuple[str, Mapping[str, object]], ...]
     start: str = "checkpoint"
 
 
@@ -87,7 +142,7 @@ class Scale:
     seeds: tuple[int, ...]
     base_images: int = 0
     points: tuple[int, ...] = ()
-    options: Mapping[str, Any]
+    options: Mapping[str, object]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +186,7 @@ def read_suite(name: str) -> Suite | TrainingSuite:
     return _read_drawing(name, data) if name in DRAWING_SUITES else _read_training(name, data)
 
 
-def _read_drawing(name: str, data: Mapping[str, Any]) -> Suite:
+def _read_drawing(name: str, data: _DrawingDocument) -> Suite:
     rows = tuple(
         Row(
             name=key,
@@ -151,12 +206,14 @@ def _find_step(value: str | int) -> int | None:
     return value if isinstance(value, int) else _STEPS[value]
 
 
-def _read_training(name: str, data: Mapping[str, Any]) -> TrainingSuite:
+def _read_training(name: str, data: _TrainingDocument) -> TrainingSuite:
     arms = tuple(
         Arm(
             name=key,
             title=arm["title"],
-            stages=tuple((stage, options) for stage, options in arm.items() if stage in STAGES),
+            stages=tuple(
+                (stage, cast(Mapping[str, object], options)) for stage, options in arm.items() if stage in STAGES
+            ),
             start=arm.get("start", "checkpoint"),
         )
         for key, arm in data["arms"].items()
@@ -179,8 +236,12 @@ def _read_training(name: str, data: Mapping[str, Any]) -> TrainingSuite:
         name=name,
         title=data["title"],
         arms=arms,
-        columns=tuple(paper.get("columns", ())),
-        paper={key: tuple(values) for key, values in paper.items() if key != "columns"},
+        columns=tuple(map(str, paper.get("columns", ()))),
+        paper={
+            key: tuple(None if value is None else float(value) for value in values)
+            for key, values in paper.items()
+            if key != "columns"
+        },
         scales=scales,
         measures=tuple(data.get("measures", ())),
     )

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kind_train.benchmark.cell_files import opened_cell
+from kind_train.benchmark.cell_files import CellFigures, OfWeights, PointFigures, opened_cell
 from kind_train.benchmark.cells import Cell
 from kind_train.benchmark.results import Results, Strip, Table
 from kind_train.benchmark.suite import Arm, Scale, TrainingSuite
 from kind_train.benchmark.tasks import Task
-from kind_train.evaluate.against import Measured, measure_distances
+from kind_train.evaluate.against import FigureEntry, Measured, measure_distances
 from kind_train.evaluate.moments import pool_moments
 from kind_train.evaluate.statistics import LOGITS, RealStatistics
 
@@ -34,6 +34,7 @@ _HEADINGS = {
     "gradient_share": "gradient reaches",
     "tailor_gradient_share": "of tailors",
 }
+_WEIGHTS: tuple[OfWeights, ...] = ("tailor_norm", "gradient_share", "tailor_gradient_share")
 _AHEAD_BY = ("fid", "fdd", "distance")
 _SHARES = {"called_as_asked", "gradient_share", "tailor_gradient_share"}
 
@@ -43,7 +44,7 @@ class Stored:
     """A cell as it lies in its file."""
 
     cell: Cell
-    figures: dict[str, Any]
+    figures: CellFigures
     pictures: NDArray[np.uint8] | None
     seen: Mapping[tuple[str, str], NDArray[np.float32]]
 
@@ -71,8 +72,8 @@ def summarise(
     if len(tasks) > 1:
         tables.append(_make_task_table(arms, tasks, stored))
     curve_of, curves = _make_curves(arms, stored)
-    lines: list[Mapping[str, Any]] = [one.figures for one in stored]
-    lines += [{"arm": name, "task": "pooled", **{key: asdict(one) for key, one in figures.items()}}
+    lines: list[Mapping[str, object]] = [one.figures for one in stored]
+    lines += [{"arm": name, "task": "pooled", **{key: one.to_dict() for key, one in figures.items()}}
               for name, figures in pooled.items() if len(tasks) > 1]  # fmt: skip
     return Results(
         title=suite.title,
@@ -136,8 +137,13 @@ def _pool_tasks(stored: Sequence[Stored], real: Mapping[str, RealStatistics]) ->
 
 
 def _figures_of(stored: Stored) -> dict[str, Measured]:
-    own = {**stored.figures.get("overall", {}), **stored.figures}
+    own = {**stored.figures.get("overall", {}), **_of_weights(stored.figures)}
     return {name: Measured(**own[name]) for name in _HEADINGS if name in own}
+
+
+def _of_weights(figures: PointFigures) -> dict[str, FigureEntry]:
+    """What was measured of a checkpoint's weights, whether it drew or not."""
+    return {name: figures[name] for name in _WEIGHTS if name in figures}
 
 
 def _average(figures: Sequence[Measured]) -> Measured:
@@ -198,11 +204,11 @@ def _plain_figures(arm: Arm, stored: Sequence[Stored]) -> dict[str, str]:
     """Trained parameters, FLOPs, held-out loss and time of a step: means over tasks and seeds."""
     own = [one.figures for one in stored if one.cell.arm.name == arm.name]
 
-    def mean(name: str) -> float | None:
-        values = [one[name] for one in own if one.get(name) is not None]
+    def mean(name: Literal["trained", "flops", "held_out_loss", "seconds_per_step"]) -> float | None:
+        values = [value for one in own if (value := one.get(name)) is not None]
         return sum(values) / len(values) if values else None
 
-    trained, flops, loss, seconds = map(mean, ("trained", "flops", "held_out_loss", "seconds_per_step"))
+    trained, flops, loss, seconds = mean("trained"), mean("flops"), mean("held_out_loss"), mean("seconds_per_step")
     return {
         "trained": "" if trained is None else f"{trained / 1e6:.3g} M",
         "FLOPs": "" if flops is None else f"{flops / 1e9:.3g} G",
@@ -237,7 +243,7 @@ def _make_curves(arms: Sequence[Arm], stored: Sequence[Stored]) -> tuple[str, di
         own = [one.figures for one in stored if one.cell.arm.name == arm.name]
         values: dict[float, list[float]] = {}
         for figures in own:
-            points: Sequence[tuple[float, float]] = figures["curve"]
+            points = figures["curve"]
             named = next((n for n in _AHEAD_BY if n in figures.get("overall", {})), None)
             if "points" in figures and named is not None:
                 what = _HEADINGS[named]

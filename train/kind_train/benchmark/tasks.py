@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kind_core.class_ids import choose_classes
 from kind_core.classes import ClassInfo
@@ -67,12 +66,12 @@ def _part(data: str, val_data: str | None, size: int | None) -> tuple[Task, ...]
     )
 
 
-def _require_names(tasks: Mapping[Any, Any], file: Path) -> None:
+def _require_names(tasks: Iterable[object], file: Path) -> None:
     """Raise ConfigError for what cannot be the name of a folder of runs, here or on another system."""
     seen: dict[str, str] = {}
     for name in tasks:
         is_named = isinstance(name, str) and name.replace("-", "").replace("_", "").isalnum()
-        if not is_named or len(name.encode()) > MAX_STEM_BYTES:
+        if not isinstance(name, str) or not is_named or len(name.encode()) > MAX_STEM_BYTES:
             message = f"{file}: {name!r:.60} is no name of a task, expected letters and digits"
             raise ConfigError(message, f"{MAX_STEM_BYTES} bytes at most, with - and _ between")
         other = seen.setdefault(fold_text(name), name)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +14,7 @@ from kind_core.files.hashing import hash_file
 from kind_core.files.litter import is_hidden
 from kind_core.files.locking import waited_for
 from kind_core.files.staging import staged
-from kind_train.benchmark.cell_files import write_cell
+from kind_train.benchmark.cell_files import PointFigures, write_cell
 from kind_train.benchmark.cells import REAL, RUNS, Cell, TrainingRequest
 from kind_train.benchmark.results import write_results
 from kind_train.benchmark.runner import leave_out, open_folder
@@ -28,7 +26,7 @@ from kind_train.benchmark.weights import MEASURES
 from kind_train.data.latents import is_cache
 from kind_train.data.photo_set import stream_photos
 from kind_train.device import pick_device
-from kind_train.evaluate.against import measure_asked
+from kind_train.evaluate.against import FigureEntry, measure_asked
 from kind_train.evaluate.beside_statistics import compare, draw_and_observe
 from kind_train.evaluate.judges import Judge, open_judge
 from kind_train.evaluate.networks import FeatureNetwork
@@ -89,13 +87,13 @@ class TrainingRunner:
         if file.exists():
             return
         self.tell(f"{cell.name} ...")
-        points: list[dict[str, Any]] = []
-        arrays: dict[str, Any] = {}
+        points: list[PointFigures] = []
+        arrays: dict[str, np.ndarray] = {}
         for images in self.scale.points or (self.scale.images,):
             made = make_checkpoint(cell, self.request, self.scale, images, self.output)
-            figures, arrays = self._measure(cell, made)
-            points.append({"images": images, **figures})
-        about = {
+            figures, arrays = self._measure(cell, made, images)
+            points.append(figures)
+        about: dict[str, object] = {
             "arm": cell.arm.name,
             "title": cell.arm.title,
             "task": cell.task.name,
@@ -110,12 +108,14 @@ class TrainingRunner:
         for folder in (self.output / RUNS / cell.name).glob(f"*/{STATE_NAME}"):
             shutil.rmtree(folder)  # the cell is whole: what its runs would go on with is not needed
 
-    def _measure(self, cell: Cell, made: Made) -> tuple[dict[str, Any], dict[str, Any]]:
-        figures: dict[str, Any] = {"curve": made.curve, "seconds_per_step": made.seconds_per_step}
+    def _measure(self, cell: Cell, made: Made, images: int) -> tuple[PointFigures, dict[str, np.ndarray]]:
+        seconds = made.seconds_per_step
+        figures: PointFigures = {"images": images, "curve": made.curve, "seconds_per_step": seconds}
         if made.curve:
             figures["held_out_loss"] = made.curve[-1][1]
         for name in self.suite.measures:
-            figures |= {key: asdict(one) for key, one in MEASURES[name](made.checkpoint, cell.task).items()}
+            for key, one in MEASURES[name](made.checkpoint, cell.task).items():
+                figures[key] = one.to_dict()
         if not self.scale.count:
             return figures, {}
         assert self.judge is not None
@@ -124,18 +124,19 @@ class TrainingRunner:
         drawer = CheckpointDrawer(made.checkpoint, cell.task.classes, settings)
         real = self.real(cell.task, drawer)
         seen, labels = draw_and_observe(drawer, self.networks, self.scale.count, lambda what, done, total: None)
-        overall: dict[str, Any] = {}
+        overall: dict[str, FigureEntry] = {}
         for network, observed in zip(self.networks, seen, strict=True):
-            overall |= {name: asdict(one) for name, one in compare(network, observed, real).items()}
+            overall |= {name: one.to_dict() for name, one in compare(network, observed, real).items()}
         outputs = [self.judge.index(info) for info in drawer.classes]
         asked = measure_asked(seen[0][LOGITS], labels, outputs)
         if asked is not None:
-            overall["called_as_asked"] = asdict(asked)
+            overall["called_as_asked"] = asked.to_dict()
         first = [drawer.draw(label, label, 1)[0] for label in range(min(_SHOWN, len(drawer.classes)))]
         arrays = {f"{network.name}/{name}": rows for network, one in zip(self.networks, seen, strict=True)
                   for name, rows in one.items()}  # fmt: skip
         arrays |= {"pictures": np.stack(first), "labels": labels}
-        return figures | {"num_images": len(labels), "overall": overall}, arrays
+        figures |= {"num_images": len(labels), "overall": overall}
+        return figures, arrays
 
     def real(self, task: Task, drawer: CheckpointDrawer) -> RealStatistics:
         """Statistics of the real photos of a task: given, or seen once for all cells."""
@@ -171,7 +172,7 @@ class TrainingRunner:
             return (given or self.output / REAL) / f"{task.name}.safetensors"
         return given
 
-    def _identity(self) -> Mapping[str, Any]:
+    def _identity(self) -> Mapping[str, object]:
         """What all cells of the folder share, whichever of them are made."""
         request, scale = self.request, self.scale
         bases = {name: "" if path is None else hash_checkpoint(path)
@@ -208,7 +209,7 @@ def _hash_real(real: Path) -> dict[str, str]:
     return {file.name: hash_file(file) for file in files}
 
 
-def _count(cell: Cell, request: TrainingRequest) -> dict[str, Any]:
+def _count(cell: Cell, request: TrainingRequest) -> dict[str, object]:
     """Trained parameters and FLOPs of a pass, as the paper counts them; nothing of what adapts no base."""
     method = find_method(cell.arm)
     if method is None or cell.arm.stages[0][0] != "adapt":
@@ -216,6 +217,7 @@ def _count(cell: Cell, request: TrainingRequest) -> dict[str, Any]:
     base = request.dense if method.needs_dense else request.checkpoint
     assert base is not None
     rank = next(options.get("tailor_rank") for stage, options in cell.arm.stages if stage == "adapt")
+    assert rank is None or isinstance(rank, int)
     plan, classes = method.plan(read_config(base).dit, rank), len(cell.task.classes)
     return {"trained": method.count_trained(plan, classes), "flops": method.count_flops(plan, classes)}
 

@@ -11,6 +11,7 @@ import torch
 from kind_core.checkpoint import load_checkpoint, read_config
 from kind_core.classes import resolve_classes
 from kind_core.dit import KindDiT
+from kind_train.benchmark.cell_files import OfWeights
 from kind_train.benchmark.tasks import Task
 from kind_train.data.photo_set import load_photos
 from kind_train.evaluate.against import Measured
@@ -19,7 +20,7 @@ from kind_train.objective import Objective
 _IMAGES, _SEED = 16, 0
 
 
-def measure_norms(checkpoint: Path, task: Task) -> dict[str, Measured]:
+def measure_norms(checkpoint: Path, task: Task) -> dict[OfWeights, Measured]:
     """|U diag(s) V^T| of each tailor of the task over that of the learngene, Frobenius: means over the matrices.
 
     The interval is the lowest and highest class.
@@ -40,7 +41,7 @@ def measure_norms(checkpoint: Path, task: Task) -> dict[str, Measured]:
     }
 
 
-def measure_gradients(checkpoint: Path, task: Task) -> dict[str, Measured]:
+def measure_gradients(checkpoint: Path, task: Task) -> dict[OfWeights, Measured]:
     """The share of all trained weights, and of those of tailors, that the gradient of one image reaches."""
     model = _load(checkpoint, task)
     config = model.config
@@ -65,7 +66,7 @@ def measure_gradients(checkpoint: Path, task: Task) -> dict[str, Measured]:
     return {"gradient_share": _spread(whole), "tailor_gradient_share": _spread(tailors)}
 
 
-MEASURES: dict[str, Callable[[Path, Task], dict[str, Measured]]] = {
+MEASURES: dict[str, Callable[[Path, Task], dict[OfWeights, Measured]]] = {
     "norms": measure_norms,
     "gradients": measure_gradients,
 }

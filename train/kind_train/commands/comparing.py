@@ -66,14 +66,15 @@ def benchmark(suite: str, methods: tuple[str, ...], list_cells: bool, seeds: str
       kind-train benchmark novel-classes --checkpoint run/best --dense dense/best --data novel/ --output table-2
       kind-train benchmark novel-classes --checkpoint run/best --data novel/ --output table-2 --cell 3
     """
+    from kind_train.benchmark.options import BenchmarkOptions
     from kind_train.benchmark.suite import TrainingSuite, read_suite
     from kind_train.early import check_benchmark
 
     found = read_suite(suite)
     chosen = found.choose(split_names(methods))
-    check_benchmark(options, is_trained=isinstance(found, TrainingSuite))
-    options["seeds"] = () if seeds is None else parse_counts("seeds", seeds)
+    asked = BenchmarkOptions(seeds=() if seeds is None else parse_counts("seeds", seeds), **options)
+    check_benchmark(asked, is_trained=isinstance(found, TrainingSuite))
     announce_loading()
     from kind_train.benchmark.session import run_benchmark
 
-    run_benchmark(found, chosen, options, list_cells=list_cells)
+    run_benchmark(found, chosen, asked, list_cells=list_cells)

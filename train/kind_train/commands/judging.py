@@ -132,8 +132,10 @@ def evaluate(
     from kind_train.early import check_evaluation
 
     real = options.pop("real")
-    check_evaluation(options, real)
+    early = ("data", "val_data", "checkpoint", "bundle", "device")
+    check_evaluation(real=real, **{name: options[name] for name in early})
     announce_loading()
+    from kind_train.evaluate.run import EvaluationRequest
     from kind_train.evaluate.session import REPORT, run_against, run_evaluation
 
     if output is not None:
@@ -145,7 +147,8 @@ def evaluate(
             raise ConfigError("both --checkpoint and --sample were given", "give one of them")
         options |= {"checkpoint": sample_checkpoint(sample)}
     options |= {"guidance_interval": parse_interval(options["guidance_interval"])}
+    request = EvaluationRequest(classes=split_names(classes), **options)
     if real is not None:
-        run_against(real, split_names(classes), options, output, force=force, as_json=as_json)
+        run_against(real, request, output, force=force, as_json=as_json)
         return
-    run_evaluation(split_names(classes), options, output, force=force, as_json=as_json)
+    run_evaluation(request, output, force=force, as_json=as_json)

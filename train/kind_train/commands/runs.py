@@ -146,12 +146,14 @@ def distill(config_file: Path | None, resume: bool, force: bool, steps: str | No
     _train(config_file, resume, force, flags)
 
 
-def _train(config_file: Path | None, resume: bool, force: bool, flags: dict[str, Any]) -> None:
+def _train(config_file: Path | None, resume: bool, force: bool, flags: dict[str, object]) -> None:
     from kind_train.early import check_run
     from kind_train.methods import adaptation_defaults
     from kind_train.options_file import gather_options
 
-    flags["classes"] = split_names(flags["classes"])
+    classes = flags["classes"]
+    assert isinstance(classes, tuple)
+    flags["classes"] = split_names(classes)
     config = gather_options(config_file, flags, resume=resume, defaults=adaptation_defaults)
     check_run(config, resume=resume, force=force)
     announce_loading()

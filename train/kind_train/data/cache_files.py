@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -102,13 +102,13 @@ def write_cache_file(folder: Path, cache: CacheFile) -> None:
         file.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _as_object(value: object, name: str, file: Path) -> dict[str, Any]:
+def _as_object(value: object, name: str, file: Path) -> Mapping[str, object]:
     if not isinstance(value, dict):
         raise DataError(f"{file} has {name} {value!r:.60}, expected an object", _AGAIN)
     return value
 
 
-def _build(kind: type[_T], data: Mapping[str, Any], file: Path) -> _T:
+def _build(kind: type[_T], data: Mapping[str, object], file: Path) -> _T:
     """A dataclass of the values that `file` holds; raises DataError for a missing, unknown or mistyped one."""
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     unknown = next((name for name in data if name not in known), None)
@@ -119,10 +119,10 @@ def _build(kind: type[_T], data: Mapping[str, Any], file: Path) -> _T:
             if field.default is MISSING:
                 raise DataError(f"{file} has no setting {name!r}", _AGAIN)
             continue
-        types = _KINDS.get(str(field.type))
-        is_right = types is None or (isinstance(data[name], types) and (bool in types) == isinstance(data[name], bool))
-        if not is_right or (isinstance(data[name], int) and data[name] < 0):
-            raise DataError(f"{file} has {name} {data[name]!r:.60}, expected another kind of value", _AGAIN)
+        types, value = _KINDS.get(str(field.type)), data[name]
+        is_right = types is None or (isinstance(value, types) and (bool in types) == isinstance(value, bool))
+        if not is_right or (isinstance(value, int) and value < 0):
+            raise DataError(f"{file} has {name} {value!r:.60}, expected another kind of value", _AGAIN)
     try:
         return kind(**data)
     except ConfigError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,16 @@ _FEW = 25  # replicates where one costs seconds
 _CHEAP = 1e9
 
 
+class FigureEntry(TypedDict):
+    """`Measured` as files hold it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    n_real: int | None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
     """A figure with its 95 % interval, of `n` pictures, against `n_real` photos where it compares."""
@@ -30,6 +41,10 @@ class Measured:
     high: float
     n: int
     n_real: int | None = None
+
+    def to_dict(self) -> FigureEntry:
+        """As files hold it."""
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n, "n_real": self.n_real}
 
 
 def measure_distances(

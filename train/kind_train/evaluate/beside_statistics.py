@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from kind_core.files.hashing import hash_file
 from kind_train.device import pick_device
-from kind_train.evaluate.against import measure_asked, measure_distances
+from kind_train.evaluate.against import FigureEntry, Measured, measure_asked, measure_distances
 from kind_train.evaluate.judges import open_judge
 from kind_train.evaluate.networks import FeatureNetwork, Observed
 from kind_train.evaluate.pictures import Drawer
@@ -22,9 +22,30 @@ from kind_train.evaluate.statistics_session import open_observers
 OnWork = Callable[[str, int, int], None]
 
 
+class StatisticsSource(TypedDict):
+    """The statistics that pictures were held against."""
+
+    file: str
+    sha256: str
+    photos_sha256: str
+    photos: int
+
+
+class StatisticsReport(TypedDict):
+    """What `--json` prints and `--output` holds; `overall` by network and figure."""
+
+    source: str
+    sha256: str
+    classes: list[str]
+    sampling: dict[str, object]
+    statistics: StatisticsSource
+    networks: dict[str, str]
+    overall: dict[str, dict[str, FigureEntry]]
+
+
 def evaluate_against(
     request: EvaluationRequest, real: Path, on_work: OnWork = lambda what, done, total: None
-) -> dict[str, Any]:
+) -> StatisticsReport:
     """The report as JSON values; raises DataError where `real` is of other photos or of another network."""
     statistics, drawer = read_statistics(real), open_drawer(request)
     statistics.require_classes(drawer.classes, real)
@@ -35,12 +56,12 @@ def evaluate_against(
     for network in networks:
         statistics.require_network(network, real)
     seen, labels = draw_and_observe(drawer, networks, request.count, on_work)
-    figures = {}
+    figures: dict[str, dict[str, FigureEntry]] = {}
     for network, observed in zip(networks, seen, strict=True):
-        figures[network.name] = {name: asdict(one) for name, one in compare(network, observed, statistics).items()}
+        figures[network.name] = {name: one.to_dict() for name, one in compare(network, observed, statistics).items()}
     asked = measure_asked(seen[0][LOGITS], labels, [judge.index(info) for info in drawer.classes])
     if asked is not None:
-        figures[networks[0].name]["called_as_asked"] = asdict(asked)
+        figures[networks[0].name]["called_as_asked"] = asked.to_dict()
     drawing = drawer.drawing
     return {
         "source": drawing.source,
@@ -72,7 +93,7 @@ def draw_and_observe(
     return [{name: np.concatenate([one[name] for one in seen]) for name in seen[0]} for seen in parts], labels
 
 
-def compare(network: FeatureNetwork, observed: Observed, statistics: RealStatistics) -> dict[str, Any]:
+def compare(network: FeatureNetwork, observed: Observed, statistics: RealStatistics) -> dict[str, Measured]:
     """The figures of one network beside its own statistics."""
     moments = {feature: one for (name, feature), one in statistics.moments.items() if name == network.name}
     rows = {feature: one for (name, feature), one in statistics.rows.items() if name == network.name}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -216,7 +216,7 @@ def _warn_of_bias(n: int, dimensions: int) -> str:
     )
 
 
-def as_report(metrics: dict[str, Figure]) -> dict[str, Any]:
+def as_report(metrics: dict[str, Figure]) -> dict[str, object]:
     """JSON values of figures; a note that says nothing is left out."""
     from dataclasses import asdict
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -127,7 +126,7 @@ class Evaluation:
     statistics: dict[str, OutputStatistics]
     metrics: dict[str, Figure]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         report = asdict(self)
         del report["metrics"]
         return report | as_report(self.metrics)

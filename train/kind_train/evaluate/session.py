@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
@@ -50,11 +49,8 @@ def _check_report(file: Path) -> None:
 REPORT = file_kind("an evaluation's report", _check_report)
 
 
-def run_evaluation(
-    classes: tuple[str, ...], options: Mapping[str, Any], output: Path | None, *, force: bool, as_json: bool
-) -> None:
+def run_evaluation(request: EvaluationRequest, output: Path | None, *, force: bool, as_json: bool) -> None:
     """Evaluate, write the JSON report if asked, and print."""
-    request = EvaluationRequest(classes=classes, **options)
     console = open_console(stderr=True)
     with show_progress(console, "evaluating") as update:
         evaluation = evaluate(
@@ -94,17 +90,8 @@ def run_evaluation(
         )
 
 
-def run_against(
-    real: Path,
-    classes: tuple[str, ...],
-    options: Mapping[str, Any],
-    output: Path | None,
-    *,
-    force: bool,
-    as_json: bool,
-) -> None:
+def run_against(real: Path, request: EvaluationRequest, output: Path | None, *, force: bool, as_json: bool) -> None:
     """The same beside statistics of real photos, which are not read again."""
-    request = EvaluationRequest(classes=classes, **options)
     with show_progress(open_console(stderr=True), "evaluating") as update:
         report = evaluate_against(request, real, lambda what, done, total: update(done, total, what))
     if _hand_out(report, output, force=force, as_json=as_json):
@@ -125,7 +112,7 @@ def run_against(
     open_console().print(table)
 
 
-def _hand_out(report: Mapping[str, Any], output: Path | None, *, force: bool, as_json: bool) -> bool:
+def _hand_out(report: Mapping[str, object], output: Path | None, *, force: bool, as_json: bool) -> bool:
     """Write the report where asked; whether it was printed as JSON, so that no table is wanted."""
     text = json.dumps(report, indent=2) + "\n"
     if output is not None:

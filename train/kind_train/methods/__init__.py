@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from kind_core.checkpoint_config import read_config
 from kind_core.errors import ConfigError
@@ -21,10 +20,11 @@ def open_method(name: str) -> Method:
     return method
 
 
-def adaptation_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
+def adaptation_defaults(options: Mapping[str, object]) -> dict[str, object]:
     """What the options of a run imply that adapts a base, for those that are not given: the paper's rate and so on."""
-    if not isinstance(options.get("base"), str) or {"images", "learning_rate", "label_dropout"} <= options.keys():
+    base = options.get("base")
+    if not isinstance(base, str) or {"images", "learning_rate", "label_dropout"} <= options.keys():
         return {}
-    method = open_method(options.get("method", TAILORS))
-    rate = method.learning_rate(read_config(Path(options["base"])).dit)
+    method = open_method(str(options.get("method", TAILORS)))
+    rate = method.learning_rate(read_config(Path(base)).dit)
     return {"images": 50_000, "learning_rate": rate, "label_dropout": method.label_dropout}

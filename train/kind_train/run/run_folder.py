@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 from kind_core.checkpoint_config import is_checkpoint_file
 from kind_core.errors import CheckpointError, ConfigError, OutputError
@@ -77,6 +77,14 @@ class TrainingState:
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors whose names begin so, by the rest of their names."""
         return {name.removeprefix(prefix): one for name, one in self.tensors.items() if name.startswith(prefix)}
+
+
+class _Numbers(TypedDict):
+    """The file of a state beside its tensors; it also holds the run's identity."""
+
+    format_version: NotRequired[int]
+    step: int
+    best_loss: float
 
 
 def check_run_folder(folder: Path, *, resume: bool, force: bool) -> None:
@@ -235,7 +243,7 @@ def read_best_loss(folder: Path) -> float:
     return min((loss for loss in losses if isinstance(loss, float)), default=float("inf"))
 
 
-def _read_numbers(place: Path) -> dict[str, Any]:
+def _read_numbers(place: Path) -> _Numbers:
     try:
         numbers = read_json(place / _NUMBERS_NAME)
     except (ValueError, OSError) as error:
@@ -249,7 +257,7 @@ def _read_numbers(place: Path) -> dict[str, Any]:
     for name, kind in (("step", int), ("best_loss", float)):
         if not isinstance(numbers.get(name), kind):
             raise _broken(place, f"{_NUMBERS_NAME} has {name} {numbers.get(name)!r}")
-    return numbers
+    return cast(_Numbers, numbers)
 
 
 def _broken(place: Path, reason: object) -> CheckpointError:

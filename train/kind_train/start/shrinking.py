@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -123,7 +122,7 @@ def build(source: KindDiT, origins: Sequence[int | None], seed: int) -> KindDiT:
         torch.manual_seed(seed)
         model = KindDiT(replace(source.config, depth=len(origins)))
     state = source.state_dict()
-    kept: dict[str, Any] = {name: value for name, value in state.items() if not name.startswith("blocks.")}
+    kept = {name: value for name, value in state.items() if not name.startswith("blocks.")}
     for index, origin in enumerate(origins):
         prefix = f"blocks.{origin}."
         kept |= {

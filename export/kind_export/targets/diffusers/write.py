@@ -30,6 +30,7 @@ from kind_export.targets.class_functions import name_functions
 from kind_export.targets.lowering import Written
 from kind_export.targets.programs import decode_contract, step_contract
 from kind_export.targets.target import Facts
+from kind_runtimes.documents.pipeline import PipelineSettings
 from kind_runtimes.manifest import ProgramSpec, TargetSpec
 
 NAME = "diffusers"
@@ -117,7 +118,7 @@ def _parts(checkpoint: Checkpoint) -> Iterator[_Part]:
         yield _Part(name=f"transformer_{name}", gate=index, labels=(index,))
 
 
-def _settings(config: ModelConfig, parts: list[_Part], sampling: Sampling) -> dict[str, Any]:
+def _settings(config: ModelConfig, parts: list[_Part], sampling: Sampling) -> PipelineSettings:
     """What the pipeline keeps beside its components."""
     places = {index: (part.name, label) for part in parts for label, index in enumerate(part.labels)}
     return {
@@ -134,7 +135,7 @@ def _settings(config: ModelConfig, parts: list[_Part], sampling: Sampling) -> di
     }
 
 
-def _index(parts: list[_Part], scheduler: Any, settings: dict[str, Any], vae: str | None) -> str:
+def _index(parts: list[_Part], scheduler: Any, settings: PipelineSettings, vae: str | None) -> str:
     index = {
         "_class_name": [Path(PIPELINE_FILE).stem, "KindPipeline"],
         "_diffusers_version": version("diffusers"),
@@ -146,7 +147,7 @@ def _index(parts: list[_Part], scheduler: Any, settings: dict[str, Any], vae: st
     return json.dumps(index, indent=2, ensure_ascii=False) + "\n"
 
 
-def _render(parts: list[_Part], scheduler: Any, settings: dict[str, Any], vae: str | None) -> str:
+def _render(parts: list[_Part], scheduler: Any, settings: PipelineSettings, vae: str | None) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

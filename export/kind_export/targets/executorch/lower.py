@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 import torch
 
@@ -44,6 +44,13 @@ def is_loadable(options: TargetOptions) -> bool:
 def product_bits(precision: PrecisionName) -> int:
     """Activations are quantised with every precision, so all products are of integers."""
     return 8
+
+
+class _Delegated(TypedDict):
+    """What is said of a method's delegates."""
+
+    num_delegates: int
+    portable_ops: dict[str, int]
 
 
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> Facts:
@@ -97,14 +104,14 @@ def _lower_methods(
         }
         constants = {name.replace(".", "_"): text for name, text in about.items()}
         edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()], constant_methods=constants)
-        methods = {name: describe_delegation(edge, name) for name in lowerings}
-        _require_delegated(methods, first)
+        delegated = {name: describe_delegation(edge, name) for name in lowerings}
+        _require_delegated(delegated, first)
         program = edge.to_executorch()
     file.write_bytes(program.buffer)
-    return methods, quantized[DEFAULT_METHOD][1]
+    return {name: {**one} for name, one in delegated.items()}, quantized[DEFAULT_METHOD][1]
 
 
-def describe_delegation(edge: EdgeProgramManager, method: str = DEFAULT_METHOD) -> Facts:
+def describe_delegation(edge: EdgeProgramManager, method: str = DEFAULT_METHOD) -> _Delegated:
     """Number of delegates and the ops outside them."""
     calls = [n for n in edge.exported_program(method).graph.nodes if n.op == "call_function"]
     names = [_op_name(node.target) for node in calls]
@@ -112,7 +119,7 @@ def describe_delegation(edge: EdgeProgramManager, method: str = DEFAULT_METHOD) 
     return {"num_delegates": names.count("executorch_call_delegate"), "portable_ops": dict(sorted(left.items()))}
 
 
-def _require_delegated(methods: Mapping[str, Mapping[str, Any]], lowering: Lowering) -> None:
+def _require_delegated(methods: Mapping[str, _Delegated], lowering: Lowering) -> None:
     """Raise ExportError where XNNPACK left out what has no portable kernel: the arithmetic of quantisation."""
     left = {op for facts in methods.values() for op in facts["portable_ops"] if op.startswith(_QUANTIZATION_OPS)}
     if left:
