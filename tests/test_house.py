@@ -100,6 +100,10 @@ def test_documents_are_typed() -> None:
     assert count <= 21
 
 
+def test_the_front_page_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
 def test_no_folder_is_a_heap() -> None:
     folders: dict[str, int] = {}
     for file in modules():
