@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
@@ -45,6 +45,14 @@ class ClassInfo:
     def full_name(self) -> str:
         """All names, as a folder of the class is called."""
         return ", ".join(self.names)
+
+
+def read_class(data: object) -> ClassInfo:
+    """A class as metadata of a file hold it, an id and a list of names; raises ClassNameError for anything else."""
+    names = data.get("names") if isinstance(data, Mapping) else None
+    if not isinstance(data, Mapping) or not isinstance(names, list):  # one name is not its letters
+        raise ClassNameError(f"class {data!r:.60} is none, expected an id and a list of names")
+    return ClassInfo(id=data.get("id", ""), names=tuple(names))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

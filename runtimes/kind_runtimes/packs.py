@@ -16,7 +16,7 @@ from typing import TypedDict, cast
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from kind_core.classes import ClassInfo
+from kind_core.classes import ClassInfo, read_class
 from kind_core.errors import BundleError, ClassNameError
 from kind_core.files.json_files import parse_json
 from kind_core.files.litter import is_hidden
@@ -139,6 +139,6 @@ def _parse_metadata(metadata: Mapping[str, str] | None, file: Path) -> PackDocum
 
 def _parse_info(data: PackDocument, file: Path) -> ClassInfo:
     try:
-        return ClassInfo(id=data["class"]["id"], names=tuple(data["class"]["names"]))
-    except (KeyError, TypeError, ClassNameError) as error:
+        return read_class(data.get("class"))
+    except ClassNameError as error:
         raise BundleError(f"{file} does not say which class it holds", "export it again") from error

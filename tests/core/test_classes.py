@@ -5,7 +5,7 @@ from importlib.resources import files
 
 import pytest
 
-from kind_core.classes import ClassInfo, resolve_class, resolve_classes
+from kind_core.classes import ClassInfo, read_class, resolve_class, resolve_classes
 from kind_core.errors import ClassNameError
 
 CLASSES = (
@@ -201,3 +201,17 @@ def test_a_typo_of_a_shared_word_names_every_class_that_has_it() -> None:
         resolve_class("pand", classes)
     assert "'giant panda'" in caught.value.message
     assert "'lesser panda'" in caught.value.message
+
+
+def test_a_class_of_a_files_metadata_has_a_list_of_names() -> None:
+    assert read_class({"id": "koala", "names": ["koala", "bear"]}) == ClassInfo(id="koala", names=("koala", "bear"))
+    for data in (
+        None,
+        [],
+        {"id": "koala", "names": "koala"},
+        {"id": "koala"},
+        {"names": ["koala"]},
+        {"id": 3, "names": ["x"]},
+    ):
+        with pytest.raises(ClassNameError):
+            read_class(data)

@@ -87,9 +87,8 @@ def require_device(name: str) -> None:
 
 def no_data(path: str) -> DataError:
     """The error for a path where nothing is."""
-    return DataError(
-        f"no data at {path or repr(path)}", f"give --data an image folder or a .parquet file{suggest_path(Path(path))}"
-    )
+    near = suggest_path(Path(path)) if path else ""
+    return DataError(f"no data at {path or repr(path)}", f"give --data an image folder or a .parquet file{near}")
 
 
 def no_classes(path: str, held: str = "") -> DataError:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
-from kind_core.classes import ClassInfo
+from kind_core.classes import ClassInfo, read_class
 from kind_core.errors import CheckpointError, ClassNameError, ConfigError
 from kind_core.files.hashing import hash_file
 from kind_core.files.json_files import parse_json
@@ -154,7 +154,7 @@ def read_classifier(path: Path) -> ClassifierInfo:
         raise CheckpointError(f"{path} is no classifier: its metadata says nothing of one", _HINT)
     try:
         data = parse_json(text)
-        classes = tuple(ClassInfo(id=one["id"], names=tuple(one["names"])) for one in data.pop("classes"))
+        classes = tuple(map(read_class, data.pop("classes")))
         info = ClassifierInfo(classes=classes, **data)
         _require_sane(info)
         return info

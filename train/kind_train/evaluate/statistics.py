@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from kind_core.classes import ClassInfo
+from kind_core.classes import ClassInfo, read_class
 from kind_core.errors import ClassNameError, DataError, ResultsError
 from kind_core.files.json_files import parse_json
 from kind_core.files.staging import file_kind
@@ -213,7 +213,7 @@ def _build(about: Any, opened: Any) -> RealStatistics:
                 raise ValueError(f"the shapes of {key[0]}/{key[1]} do not fit")
             moments[key] = Moments(n=sum(counts), mean=mean, covariance=covariance)
     return RealStatistics(
-        classes=tuple(ClassInfo(id=one["id"], names=tuple(one["names"])) for one in about["classes"]),
+        classes=tuple(map(read_class, about["classes"])),
         counts=counts,
         size=int(about["size"]),
         photos_sha256=str(about["photos_sha256"]),
