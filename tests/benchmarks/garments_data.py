@@ -4,7 +4,8 @@
     python tests/benchmarks/garments_data.py garments-data
 
 The 28 x 28 grey pictures are padded with black to 32 x 32 and written as `train.parquet` (60,000), `val.parquet` (the
-even ones of the 10,000 test pictures, to measure with) and `judge.parquet` (the odd ones, to train a classifier on).
+even ones of the 10,000 test pictures, to measure with), `judge.parquet` (the odd ones, to train a classifier on) and
+`new.parquet` (the first 1,000 training pictures of each of four classes, for a base that has not seen these).
 MIT licence; its text is in samples/kind_samples/garments/LICENSE-WEIGHTS.md.
 """
 
@@ -23,17 +24,21 @@ from PIL import Image
 
 NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 SOURCE = Path("/usr/share/datasets/fashion-mnist")
+NEW, EACH = ("dress", "coat", "sneaker", "bag"), 1_000
 _PADDING = ((0, 0), (2, 2), (2, 2))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path, help="folder of the three files")
+    parser.add_argument("output", type=Path, help="folder of the four files")
     parser.add_argument("--source", type=Path, default=SOURCE, help="folder of the four .gz files")
     arguments = parser.parse_args()
     train, test = (read_part(arguments.source, part) for part in ("train", "t10k"))
     arguments.output.mkdir(parents=True, exist_ok=True)
     parts = {"train": train, "val": [one[::2] for one in test], "judge": [one[1::2] for one in test]}
+    images, labels = train
+    chosen = np.sort(np.concatenate([np.flatnonzero(labels == NAMES.index(name))[:EACH] for name in NEW]))
+    parts["new"] = [images[chosen], labels[chosen]]
     for name, (images, labels) in parts.items():
         write_parquet(arguments.output / f"{name}.parquet", images, labels)
         print(f"{name}.parquet  {len(labels)} pictures")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,60 +12,33 @@ import pytest
 import torch
 from click.testing import CliRunner
 from mean_judge import Means
-from tiny_training import TINY_DIFFUSION, TINY_DIT, make_photos, tiny_preset, write_folder
+from tiny_suites import FAST, call, read_lines
+from tiny_training import make_photos, tiny_preset, write_folder
 
-from kind_core.checkpoint import load_checkpoint, save_checkpoint
-from kind_core.config import ModelConfig
-from kind_core.costs.methods import dense_twin
+from kind_core.checkpoint import load_checkpoint
 from kind_train.benchmark.cells import Cell
+from kind_train.benchmark.photos_row import part_photos
 from kind_train.benchmark.results import to_markdown
+from kind_train.benchmark.stored import Stored
 from kind_train.benchmark.suite import SUITES, TRAINING_SUITES, Arm, TrainingSuite, read_suite
-from kind_train.benchmark.summary import Stored, compare_order, summarise
+from kind_train.benchmark.summary import summarise
+from kind_train.benchmark.tables import compare_order
 from kind_train.benchmark.tasks import Task
 from kind_train.cli import main
 from kind_train.config import METHODS
 from kind_train.evaluate.against import Measured
-from kind_train.evaluate.frechet import compare_with_moments
+from kind_train.evaluate.frechet import compare_with_moments, frechet_distance
 from kind_train.evaluate.moments import MomentSums
-from kind_train.evaluate.statistics import RealStatistics
+from kind_train.evaluate.statistics import RealStatistics, SeenBy
 from kind_train.objective import Objective
 from kind_train.run.trainer import Trainer
-from tiny import CLASSES, tiny_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-FAST = ("--inception-weights", "none", "--dinov2", "none", "--count", "4", "--images", "24", "--batch-size", "4")
 THREE = ("--methods", "tailors,svdiff,full-ft")
 
 
-@pytest.fixture
-def bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, ...]:
-    """Options of a decomposed and a dense base and of photos of three new classes, judged by `Means`."""
-    for module in ("evaluate.statistics_session", "benchmark.training"):
-        monkeypatch.setattr(f"kind_train.{module}.open_judge", lambda classifier, device: Means())
-    given: list[Any] = []
-    for name, dit in (("checkpoint", TINY_DIT), ("dense", dense_twin(TINY_DIT))):
-        config = ModelConfig(dit=dit, diffusion=TINY_DIFFUSION, classes=CLASSES[:3])
-        save_checkpoint(tmp_path / name, config, tiny_model(dit, seed=5))
-        given += [f"--{name}", tmp_path / name]
-    write_folder(tmp_path / "photos", make_photos(24))
-    return (*given, "--data", tmp_path / "photos")
-
-
-def call(*words: Any) -> str:
-    """What the command printed; of one that failed the line that says why."""
-    result = CliRunner().invoke(main, ["benchmark", *map(str, words)])
-    if result.exit_code == 0:
-        return result.stdout
-    assert result.exit_code == 1, result.output
-    return "failed: " + next(line for line in result.stderr.splitlines() if line.startswith("error"))
-
-
-def read_lines(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
-
-
 def without_time(figures: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in figures.items() if name != "seconds_per_step"}
+    return {name: value for name, value in figures.items() if name not in ("seconds_per_step", "processor_seconds")}
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -98,7 +70,7 @@ def test_a_suite_from_two_bases_to_its_page(bases: tuple[Any, ...], tmp_path: Pa
     for line in lines:
         assert set(line["overall"]) == {"distance", "precision", "recall", "called_as_asked"}
         assert line["overall"]["distance"]["low"] <= line["overall"]["distance"]["value"]
-        assert len(line["curve"]) == 6
+        assert len(line["curve"]) == 4
         assert line["trained"] > 0
         with np.load(output / "cells" / f"{line['arm']}--task--0.npz") as cell:
             assert cell["means/features"].shape == (12, 3)
@@ -107,6 +79,7 @@ def test_a_suite_from_two_bases_to_its_page(bases: tuple[Any, ...], tmp_path: Pa
     assert "| 26.49 | 14.51 |" in table
     assert "(paper: yes)" in table
     assert "24 training images in batches of 4" in table
+    assert "\n| held-out photos | " in table
     page = (output / "index.html").read_text()
     assert "<title>New classes (tables 2, 8 and 4): results</title>" in page
     assert page.count("data:image/png;base64,") == 2
@@ -288,6 +261,36 @@ def test_a_pooled_distance_is_that_of_all_rows_together() -> None:
     whole = compare_with_moments(np.concatenate(rows), _moments(np.concatenate(photos)))
     assert pooled == pytest.approx(whole.distance, rel=1e-9)
     assert "Task by task: distance" in to_markdown(results)
+
+
+def test_photos_in_the_place_of_pictures_are_not_those_they_are_held_against() -> None:
+    rows = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    real = RealStatistics(
+        classes=make_photos().classes, counts=(20, 20, 20), size=8, photos_sha256="",
+        networks=(SeenBy(name="means", sha256="0" * 64, features=("features", "logits")),),
+        labels=np.arange(60) % 3, moments={("means", "features"): _moments(rows)},
+        rows={("means", "features"): rows, ("means", "logits"): np.eye(3, dtype=np.float32)[np.arange(60) % 3]},
+    )  # fmt: skip
+    task = Task(name="a", data="d", val_data=None, classes=())
+    parted = part_photos(task, real, 20, Means())
+    assert parted is not None
+    stored, others = parted
+    drawn, rest = stored.seen["means", "features"], others.rows["means", "features"]
+    assert len(drawn) == 20
+    assert {row.tobytes() for row in drawn} | {row.tobytes() for row in rest} == {row.tobytes() for row in rows}
+    assert len(rest) == others.moments["means", "features"].n == 40
+    found = stored.figures["overall"]
+    assert found["distance"]["value"] == pytest.approx(frechet_distance(drawn, rest), rel=1e-6)
+    outputs = [Means().index(info) for info in real.classes]
+    hits = [outputs[label] == answer for label, answer in zip(*_asked(stored, real, drawn), strict=True)]
+    assert found["called_as_asked"]["value"] == pytest.approx(np.mean(hits))
+    assert part_photos(task, real, 7, Means()) is None
+
+
+def _asked(stored: Stored, real: RealStatistics, drawn: np.ndarray) -> tuple[list[int], list[int]]:
+    """The labels of the drawn photos, and what `Means` calls them."""
+    places = [int(np.flatnonzero((real.rows["means", "features"] == row).all(1))[0]) for row in drawn]
+    return real.labels[places].tolist(), stored.seen["means", "logits"].argmax(1).tolist()
 
 
 def _moments(rows: np.ndarray) -> Any:

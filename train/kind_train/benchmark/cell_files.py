@@ -35,11 +35,15 @@ class RowFigures(TypedDict):
 
 
 class PointFigures(TypedDict):
-    """A trained checkpoint after `images`; `curve` is (images, held-out loss), `overall` of what was drawn."""
+    """A trained checkpoint after `images`; `curve` is (images, held-out loss), `overall` of what was drawn.
+
+    `processor_seconds` is not there in cells of older versions.
+    """
 
     images: int
     curve: Sequence[tuple[float, float]]
     seconds_per_step: float | None
+    processor_seconds: NotRequired[float | None]
     held_out_loss: NotRequired[float]
     num_images: NotRequired[int]
     overall: NotRequired[dict[str, FigureEntry]]

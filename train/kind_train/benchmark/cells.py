@@ -21,6 +21,7 @@ class TrainingRequest:
 
     `base_data` are the photos of stages before the last one. `real`: statistics of the photos of each task, a folder of
     `TASK.safetensors`, or one file for one task. `steps` and `guidance` of drawing are else the checkpoints' own.
+    `seed` is that of the first picture of each class.
     """
 
     tasks: tuple[Task, ...]
@@ -34,6 +35,7 @@ class TrainingRequest:
     dinov2: str | None = None
     steps: int | None = None
     guidance: float | None = None
+    seed: int = 0
     device: str = "cpu"
 
 

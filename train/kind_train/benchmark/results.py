@@ -31,13 +31,17 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Results:
-    """All that a folder shows: `lines` of results.jsonl, what is to be known of the figures, tables, pictures."""
+    """All that a folder shows: `lines` of results.jsonl, what is to be known of the figures, tables, pictures.
+
+    `columns` are the classes of the pictures, of each of which a strip has as many.
+    """
 
     title: str
     notes: Sequence[str]
     lines: Sequence[Mapping[str, object]]
     tables: Sequence[Table]
     strips: Sequence[Strip] = ()
+    columns: Sequence[str] = ()
     curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     curve_of: str = ""
 
@@ -62,10 +66,18 @@ def _write_all(output: Path, results: Results) -> None:
 
         draw_curves(results.curves, results.curve_of, output / CURVE)
     shown = {name: (output / name).read_bytes() for name in (PICTURES, CURVE) if (output / name).exists()}
-    texts["index.html"] = render_page(results.title, results.notes, results.tables, shown)
+    texts["index.html"] = render_page(results.title, results.notes, results.tables, shown, _describe(results))
     for name, text in texts.items():
         with staged(output / name, PART, force=True) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def _describe(results: Results) -> str:
+    """What stands in the columns of the pictures."""
+    each = len(results.strips[0][2]) // len(results.columns) if results.strips and results.columns else 0
+    if not each:
+        return ""
+    return f" Columns: {f'{each} each of ' if each > 1 else ''}{', '.join(results.columns)}."
 
 
 def to_markdown(results: Results) -> str:

@@ -136,7 +136,14 @@ def write_rows(suite: Suite, output: Path, classes: Sequence[ClassInfo]) -> list
         notes.append("The paper's figures are of Inception's logits on ImageNet and compare by order alone.")
     write_results(
         output,
-        Results(title=suite.title, notes=notes, lines=results, tables=[make_table(suite, results)], strips=strips),
+        Results(
+            title=suite.title,
+            notes=notes,
+            lines=results,
+            tables=[make_table(suite, results)],
+            strips=strips,
+            columns=[info.name for info in classes],
+        ),
     )
     return results
 

@@ -99,7 +99,7 @@ def _run_training(
     from kind_train.benchmark.tasks import read_tasks
     from kind_train.benchmark.training import TrainingRunner, choose_arms, write_training
 
-    tasks = read_tasks(options.tasks, options.data, options.val_data, options.task_size)
+    tasks = read_tasks(options.tasks, options.data, options.val_data, options.task_size, tell)
     request = TrainingRequest(
         tasks=tasks,
         checkpoint=options.checkpoint,
@@ -112,6 +112,7 @@ def _run_training(
         dinov2=options.dinov2,
         steps=options.steps,
         guidance=options.guidance,
+        seed=options.seed,
         device=options.device,
     )
     scale, output = _fit_scale(suite.scales[options.scale], options), options.output
@@ -122,9 +123,11 @@ def _run_training(
         return
     wanted = cells if options.cell is None else [choose_cell(cells, options.cell)]
     # cells are made by many commands at a time, none of which is the first
-    runner = TrainingRunner(suite, request, scale, output, resume=options.resume or options.cell is not None, tell=tell)
-    for cell in wanted:
-        runner.make(cell)
+    runner = TrainingRunner(
+        suite, arms, request, scale, output, resume=options.resume or options.cell is not None, tell=tell
+    )
+    for place, cell in enumerate(wanted, 1):
+        runner.make(cell, place=f"{place} of {len(wanted)}: ")
     write_training(runner, list_cells_of(suite.arms, tasks, scale))
     _print_results(output)
 

@@ -6,12 +6,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from time import process_time
 from typing import Any
 
+from kind_core.checkpoint_config import read_config
 from kind_train.benchmark.cells import RUNS, Cell, TrainingRequest
 from kind_train.benchmark.suite import Arm, Scale
 from kind_train.benchmark.tasks import look_into
 from kind_train.config import TAILORS, TrainConfig
+from kind_train.device import pick_device
 from kind_train.fit import fit_model
 from kind_train.methods import adaptation_defaults, open_method
 from kind_train.methods.method import Method
@@ -19,16 +22,19 @@ from kind_train.options_file import load_options
 from kind_train.run.metrics import METRICS_NAME
 from kind_train.run.run_folder import LAST_NAME, STATE_NAME
 
-_SAVES = 10  # checkpoints a run, at which its held-out loss is measured
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Made:
-    """A cell's checkpoint, and what its last run told: (images, held-out loss), and the seconds that a step took."""
+    """A cell's checkpoint, and what its last run told: (images, held-out loss), and the seconds that a step took.
+
+    `processor_seconds` are what the whole run took of the CPU, which other programs beside it do not change; None of
+    one that was killed and went on, and on a GPU.
+    """
 
     checkpoint: Path
     curve: tuple[tuple[int, float], ...] = ()
     seconds_per_step: float | None = None
+    processor_seconds: float | None = None
 
 
 def find_method(arm: Arm) -> Method | None:
@@ -36,6 +42,18 @@ def find_method(arm: Arm) -> Method | None:
     return next(
         (open_method(str(options.get("method", TAILORS))) for stage, options in arm.stages if stage == "adapt"), None
     )
+
+
+def find_rank(options: Mapping[str, object], request: TrainingRequest) -> int | None:
+    """Rank of the tailors whose budget a method is given: its own, else that of the decomposed base, if any.
+
+    A dense base says nothing of it, and what its width would suggest is another budget than that of KIND beside it.
+    """
+    rank = options.get("tailor_rank")
+    if rank is not None or request.checkpoint is None:
+        assert rank is None or isinstance(rank, int)
+        return rank
+    return max(read_config(request.checkpoint).dit.ranks) or None
 
 
 def find_need(arm: Arm) -> str | None:
@@ -79,7 +97,7 @@ def _amounts(images: int, scale: Scale) -> dict[str, object]:
     return {
         "images": images,
         "batch_size": scale.batch_size,
-        "save_every": max(scale.batch_size, images // _SAVES),
+        "save_every": max(scale.batch_size, images // scale.saves),
         "sample_every": max(images, 1) * 1000,
     }
 
@@ -106,6 +124,8 @@ def _stage_options(
     if stage == "adapt":
         method = open_method(str(own.get("method", TAILORS)))
         given["base"] = str(previous or (request.dense if method.needs_dense else request.checkpoint))
+        if previous is None and (rank := find_rank(own, request)) is not None:
+            given["tailor_rank"] = rank
     elif previous is not None:
         given["start_from"] = str(previous)
     elif request.preset is not None:
@@ -120,12 +140,14 @@ def _first_classes(request: TrainingRequest, share: float) -> tuple[str, ...]:
 
 def _train(config: TrainConfig, folder: Path) -> Made:
     is_begun = (folder / STATE_NAME).exists()
+    before = process_time()
     fit_model(config, resume=is_begun, force=not is_begun)  # of a cell that is made anew, weights alone are left
     lines = [json.loads(line) for line in (folder / METRICS_NAME).read_text(encoding="utf-8").splitlines()]
     curve = tuple((one["images"], one["held_out_loss"]) for one in lines if "held_out_loss" in one)
     speeds = [one["images_per_second"] for one in lines if "images_per_second" in one]
     seconds = config.batch_size / speeds[-1] if speeds else None
-    return Made(checkpoint=folder / LAST_NAME, curve=curve, seconds_per_step=seconds)
+    spent = None if is_begun or pick_device(config.device).type != "cpu" else process_time() - before
+    return Made(checkpoint=folder / LAST_NAME, curve=curve, seconds_per_step=seconds, processor_seconds=spent)
 
 
 def _shrink(

@@ -73,6 +73,7 @@ class _ScaleEntry(TypedDict):
     seeds: list[int]
     base_images: NotRequired[int]
     points: NotRequired[list[int]]
+    saves: NotRequired[int]
     options: NotRequired[dict[str, object]]
 
 
@@ -133,7 +134,8 @@ class Arm:
 class Scale:
     """How much: training `images` of the last stage and `base_images` of those before it, `count` pictures a class.
 
-    Figures are taken after each of `points` images, where there are any. `options` are those of every run.
+    Figures are taken after each of `points` images, where there are any. `options` are those of every run, whose
+    held-out loss is measured `saves` times.
     """
 
     images: int
@@ -142,6 +144,7 @@ class Scale:
     seeds: tuple[int, ...]
     base_images: int = 0
     points: tuple[int, ...] = ()
+    saves: int = 10
     options: Mapping[str, object]
 
 
@@ -228,6 +231,7 @@ def _read_training(name: str, data: _TrainingDocument) -> TrainingSuite:
             seeds=tuple(scale["seeds"]),
             base_images=int(scale.get("base_images", 0)),
             points=tuple(scale.get("points", ())),
+            saves=int(scale.get("saves", 10)),
             options={**common, **scale.get("options", {})},
         )
         for key, scale in data["scales"].items()

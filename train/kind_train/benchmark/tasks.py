@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from kind_train.options_file import read_yaml
 from kind_train.places import require_data
 
 _FIELDS = {"data", "val_data", "classes"}
+_NAMED = 5  # classes in a line
 _LEAST = 2  # photos a class: a covariance needs them
 _HINT = "write `NAME: {data: PATH, val_data: PATH, classes: [NAME, ...]}` lines, of which data alone is needed"
 
@@ -37,25 +38,32 @@ class Task:
         return self.val_data or self.data
 
 
-def read_tasks(file: Path | None, data: str | None, val_data: str | None, size: int | None) -> tuple[Task, ...]:
+def read_tasks(
+    file: Path | None,
+    data: str | None,
+    val_data: str | None,
+    size: int | None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> tuple[Task, ...]:
     """The tasks of a YAML file, or of one data set, whose classes are parted in tasks of `size`.
 
+    Where no classes are named they are those that the data has photos of; others of its names are told.
     Raises ConfigError for what is no task, DataError where a task has not enough photos.
     """
     if file is None:
         assert data is not None, "neither a file of tasks nor data"
-        return _part(data, val_data, size)
+        return _part(data, val_data, size, tell)
     if val_data is not None or size is not None:
         raise ConfigError("--val-data and --task-size go with --data", f"write them into {file}")
     tasks = read_yaml(file, "lines that name tasks")
     if not tasks:
         raise ConfigError(f"{file} holds no tasks", _HINT)
     _require_names(tasks, file)
-    return tuple(_make_task(name, fields, file) for name, fields in tasks.items())
+    return tuple(_make_task(name, fields, file, tell) for name, fields in tasks.items())
 
 
-def _part(data: str, val_data: str | None, size: int | None) -> tuple[Task, ...]:
-    ids = _require_photos("all", data, val_data, ())
+def _part(data: str, val_data: str | None, size: int | None, tell: Callable[[str], None]) -> tuple[Task, ...]:
+    ids = _require_photos("all", data, val_data, (), tell)
     if size is not None and not 1 <= size <= len(ids):
         raise ConfigError(f"task_size is {size}, expected 1 to {len(ids)}, the classes of {data}")
     step = size or len(ids)
@@ -79,7 +87,7 @@ def _require_names(tasks: Iterable[object], file: Path) -> None:
             raise ConfigError(f"{file}: tasks {other!r} and {name!r} are one folder on Windows and macOS", "rename one")
 
 
-def _make_task(name: str, fields: object, file: Path) -> Task:
+def _make_task(name: str, fields: object, file: Path, tell: Callable[[str], None]) -> Task:
     if not isinstance(fields, dict) or not set(fields) <= _FIELDS or "data" not in fields:
         raise ConfigError(f"{file}: {name!r} is no task", _HINT)
     data, val_data, classes = fields["data"], fields.get("val_data"), fields.get("classes", [])
@@ -87,16 +95,23 @@ def _make_task(name: str, fields: object, file: Path) -> Task:
     is_right = isinstance(data, str) and isinstance(val_data, str | None) and isinstance(classes, list | tuple)
     if not is_right or not all(isinstance(one, str) for one in classes):
         raise ConfigError(f"{file}: task {name!r} has a value that is no text, expected paths and names", _HINT)
-    return Task(name=name, data=data, val_data=val_data, classes=_require_photos(name, data, val_data, tuple(classes)))
+    ids = _require_photos(name, data, val_data, tuple(classes), tell)
+    return Task(name=name, data=data, val_data=val_data, classes=ids)
 
 
-def _require_photos(task: str, data: str, val_data: str | None, classes: tuple[str, ...]) -> tuple[str, ...]:
+def _require_photos(
+    task: str, data: str, val_data: str | None, classes: tuple[str, ...], tell: Callable[[str], None]
+) -> tuple[str, ...]:
     """The ids of the classes; raises DataError where one has too few photos, before any of them is read."""
     ids: tuple[str, ...] = ()
     for path in (data,) if val_data is None else (data, val_data):
         infos, labels = look_into(path)
-        kept = choose_classes(ids or classes, infos) or list(range(len(infos)))
         counts = Counter(labels)
+        kept = choose_classes(ids or classes, infos) or sorted(counts)
+        if not ids and not classes and len(kept) < len(infos):
+            empty = [repr(info.name) for label, info in enumerate(infos) if label not in counts]
+            tell(f"left out, {path} has names of them but no photos: {', '.join(empty[:_NAMED])}"
+                 + (", ..." if len(empty) > _NAMED else ""))  # fmt: skip
         for label in kept:
             if counts[label] < _LEAST:
                 raise DataError(

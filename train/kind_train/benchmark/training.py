@@ -16,11 +16,13 @@ from kind_core.files.locking import waited_for
 from kind_core.files.staging import staged
 from kind_train.benchmark.cell_files import PointFigures, write_cell
 from kind_train.benchmark.cells import REAL, RUNS, Cell, TrainingRequest
+from kind_train.benchmark.readiness import require_judge, require_statistics, statistics_file
 from kind_train.benchmark.results import write_results
 from kind_train.benchmark.runner import leave_out, open_folder
-from kind_train.benchmark.stages import Made, find_method, find_need, make_checkpoint
+from kind_train.benchmark.stages import Made, find_method, find_need, find_rank, make_checkpoint
+from kind_train.benchmark.stored import read_cell
 from kind_train.benchmark.suite import Arm, Scale, TrainingSuite
-from kind_train.benchmark.summary import read_cell, summarise
+from kind_train.benchmark.summary import summarise
 from kind_train.benchmark.tasks import Task
 from kind_train.benchmark.weights import MEASURES
 from kind_train.data.latents import is_cache
@@ -43,7 +45,7 @@ from kind_train.evaluate.statistics_session import open_observers
 from kind_train.methods.shared.peft_method import PeftMethod, import_peft
 from kind_train.run.run_folder import STATE_NAME
 
-_SHOWN = 12  # classes of which a cell keeps a picture
+_SHOWN = 12  # pictures that a cell keeps, of as many classes as there are
 Tell = Callable[[str], None]
 
 
@@ -70,23 +72,33 @@ class TrainingRunner:
     """Makes the cells of one folder."""
 
     def __init__(
-        self, suite: TrainingSuite, request: TrainingRequest, scale: Scale, output: Path, *, resume: bool, tell: Tell
+        self,
+        suite: TrainingSuite,
+        arms: Sequence[Arm],
+        request: TrainingRequest,
+        scale: Scale,
+        output: Path,
+        *,
+        resume: bool,
+        tell: Tell,
     ) -> None:
         self.suite, self.request, self.scale, self.output, self.tell = suite, request, scale, output, tell
         device = str(pick_device(request.device))
         self.networks: tuple[FeatureNetwork, ...] = ()
         self.judge: Judge | None = None
         if scale.count:
+            require_judge(arms, request, scale)
             self.judge = open_judge(request.classifier, device)
             self.networks = open_observers(self.judge, request.inception_weights, request.dinov2, device)
+            require_statistics(arms, request, scale, self.networks)
         open_folder(output, self._identity(), resume=resume)
 
-    def make(self, cell: Cell) -> None:
-        """Train, draw, measure and write a cell that is not there yet."""
+    def make(self, cell: Cell, *, place: str = "") -> None:
+        """Train, draw, measure and write a cell that is not there yet; `place` is told before its name."""
         file = cell.file(self.output)
         if file.exists():
             return
-        self.tell(f"{cell.name} ...")
+        self.tell(f"{place}{cell.name} ...")
         points: list[PointFigures] = []
         arrays: dict[str, np.ndarray] = {}
         for images in self.scale.points or (self.scale.images,):
@@ -109,8 +121,12 @@ class TrainingRunner:
             shutil.rmtree(folder)  # the cell is whole: what its runs would go on with is not needed
 
     def _measure(self, cell: Cell, made: Made, images: int) -> tuple[PointFigures, dict[str, np.ndarray]]:
-        seconds = made.seconds_per_step
-        figures: PointFigures = {"images": images, "curve": made.curve, "seconds_per_step": seconds}
+        figures: PointFigures = {
+            "images": images,
+            "curve": made.curve,
+            "seconds_per_step": made.seconds_per_step,
+            "processor_seconds": made.processor_seconds,
+        }
         if made.curve:
             figures["held_out_loss"] = made.curve[-1][1]
         for name in self.suite.measures:
@@ -120,7 +136,9 @@ class TrainingRunner:
             return figures, {}
         assert self.judge is not None
         request = self.request
-        settings = DrawSettings(device=request.device, steps=request.steps, guidance=request.guidance)
+        settings = DrawSettings(
+            seed=request.seed, device=request.device, steps=request.steps, guidance=request.guidance
+        )
         drawer = CheckpointDrawer(made.checkpoint, cell.task.classes, settings)
         real = self.real(cell.task, drawer)
         seen, labels = draw_and_observe(drawer, self.networks, self.scale.count, lambda what, done, total: None)
@@ -131,10 +149,11 @@ class TrainingRunner:
         asked = measure_asked(seen[0][LOGITS], labels, outputs)
         if asked is not None:
             overall["called_as_asked"] = asked.to_dict()
-        first = [drawer.draw(label, label, 1)[0] for label in range(min(_SHOWN, len(drawer.classes)))]
+        each = max(1, _SHOWN // len(drawer.classes))
+        first = [drawer.draw(label, label, each) for label in range(min(_SHOWN, len(drawer.classes)))]
         arrays = {f"{network.name}/{name}": rows for network, one in zip(self.networks, seen, strict=True)
                   for name, rows in one.items()}  # fmt: skip
-        arrays |= {"pictures": np.stack(first), "labels": labels}
+        arrays |= {"pictures": np.concatenate(first), "labels": labels}
         figures |= {"num_images": len(labels), "overall": overall}
         return figures, arrays
 
@@ -168,9 +187,7 @@ class TrainingRunner:
     def real_file(self, task: Task) -> Path:
         """Where the statistics of a task lie."""
         given = self.request.real
-        if given is None or given.is_dir():
-            return (given or self.output / REAL) / f"{task.name}.safetensors"
-        return given
+        return self.output / REAL / f"{task.name}.safetensors" if given is None else statistics_file(given, task)
 
     def _identity(self) -> Mapping[str, object]:
         """What all cells of the folder share, whichever of them are made."""
@@ -196,6 +213,7 @@ class TrainingRunner:
             "networks": {network.name: network.sha256 for network in self.networks},
             "steps": request.steps,
             "guidance": request.guidance,
+            "seed": request.seed,
         }
 
 
@@ -216,8 +234,7 @@ def _count(cell: Cell, request: TrainingRequest) -> dict[str, object]:
         return {}
     base = request.dense if method.needs_dense else request.checkpoint
     assert base is not None
-    rank = next(options.get("tailor_rank") for stage, options in cell.arm.stages if stage == "adapt")
-    assert rank is None or isinstance(rank, int)
+    rank = next(find_rank(options, request) for stage, options in cell.arm.stages if stage == "adapt")
     plan, classes = method.plan(read_config(base).dit, rank), len(cell.task.classes)
     return {"trained": method.count_trained(plan, classes), "flops": method.count_flops(plan, classes)}
 
@@ -226,4 +243,4 @@ def write_training(runner: TrainingRunner, cells: Sequence[Cell]) -> None:
     """Write what the folder shows, of the cells that are there."""
     stored = [read_cell(cell, runner.output) for cell in cells if cell.file(runner.output).exists()]
     real = {one.cell.task.name: read_statistics(runner.real_file(one.cell.task)) for one in stored if one.seen}
-    write_results(runner.output, summarise(runner.suite, runner.scale, stored, real))
+    write_results(runner.output, summarise(runner.suite, runner.scale, stored, real, runner.judge))

@@ -15,6 +15,7 @@ import torch
 
 from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
 from kind_core.classes import ClassInfo, resolve_classes
+from kind_core.config import ModelConfig
 from kind_core.errors import ConfigError
 from kind_core.noise import picture_seed, start_noise
 from kind_core.samplers import ALL_STEPS, Sampling
@@ -71,8 +72,7 @@ class CheckpointDrawer:
         self.checkpoint.model.to(pick_device(settings.device))
         self.settings = settings
         self.classes = self.checkpoint.config.classes
-        autoencoder, diffusion = config.autoencoder, config.diffusion
-        self.size = config.dit.sample_size * (1 if autoencoder is None else autoencoder.downscale)
+        self.size, diffusion = picture_size(config), config.diffusion
         self.drawing = Drawing(
             source=str(path),
             sha256=self.checkpoint.sha256,
@@ -137,6 +137,11 @@ class BundleDrawer:
         generator, index = self._drawers[label]
         seeds = [picture_seed(self.settings.seed, i) for i in range(count)]
         return np.stack([generator.picture(index, seed, self.settings.guidance) for seed in seeds])
+
+
+def picture_size(config: ModelConfig) -> int:
+    """Pixels a side of what a model draws."""
+    return config.dit.sample_size * (1 if config.autoencoder is None else config.autoencoder.downscale)
 
 
 def _choose(asked: Sequence[str], known: Sequence[ClassInfo]) -> list[int]:

@@ -45,6 +45,15 @@ class ClassifierInfo:
     num_trained: int
     num_tested: int
 
+    def require_size(self, width: int, height: int | None = None) -> None:
+        """Raise ConfigError for pictures of another size."""
+        height = width if height is None else height
+        if (width, height) != (self.size, self.size):
+            raise ConfigError(
+                f"the pictures are {width} x {height}, the classifier's are {self.size} x {self.size}",
+                f"train one with kind-train classifier --size {height}",
+            )
+
 
 class SmallClassifier:
     """Sees photos as `EfficientNetLite` does, with 128 features and a logit for each of its own classes."""
@@ -69,12 +78,7 @@ class SmallClassifier:
 
     def classify(self, images: NDArray[np.uint8]) -> Classification:
         """Run uint8 RGB images (N, size, size, 3); raises ConfigError for images of another size."""
-        size = self.info.size
-        if images.shape[1:] != (size, size, 3):
-            raise ConfigError(
-                f"the pictures are {images.shape[2]} x {images.shape[1]}, the classifier's are {size} x {size}",
-                f"train one with kind-train classifier --size {images.shape[1]}",
-            )
+        self.info.require_size(images.shape[2], images.shape[1])
         return _classify(self._network, images, self.device)
 
 
