@@ -18,6 +18,7 @@ from kind_core.checkpoint_config import AUTOENCODER_NAME as AUTOENCODER_NAME
 from kind_core.checkpoint_config import WEIGHTS_NAME as WEIGHTS_NAME
 from kind_core.config import AutoencoderConfig
 from kind_core.diffusers.component import Component, load_component, loading, read_component
+from kind_core.diffusers.layout import require_settings
 from kind_core.errors import CheckpointError, ConfigError
 from kind_core.files.hashing import hash_file
 from kind_core.files.staging import link_file
@@ -65,10 +66,7 @@ def _describe(component: Component, folder: Path, *, with_weights: bool) -> Auto
 
 
 def _read_settings(folder: Path) -> Component:
-    file = folder / "config.json"
-    if not file.is_file():
-        hint = "give a folder with config.json and weights, as diffusers saves it"
-        raise ConfigError(f"no autoencoder at {folder}: there is no {file}", hint)
+    file = require_settings(folder)
     return read_component(file, {kind: kind for kind in _KINDS}, ConfigError)
 
 

@@ -96,7 +96,8 @@ def check_format(path: Path) -> str:
         Image.OPEN[image_format]  # what cannot be read again could not be known again: no PDF
     except (KeyError, OSError, ValueError) as error:  # no such format, only read, or without colours
         given = f"the ending {path.suffix!r}" if path.suffix else "no ending"
-        raise OutputError(f"{path} has {given}, expected an image type such as .png or .jpg") from error
+        message = f"{path} has {given}, expected an image type such as .png or .jpg"
+        raise OutputError(message, f"for example -o {path.stem}.png") from error
     return image_format
 
 

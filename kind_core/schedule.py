@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from kind_core.config import DiffusionConfig
+from kind_core.config.sampling import check_choice, check_sampler, check_steps
 from kind_core.console.quiet import without_import_noise
 from kind_core.errors import ConfigError
-from kind_core.samplers import ALL_STEPS, FIRST_ORDER, SAMPLERS, Sampling
+from kind_core.samplers import ALL_STEPS, SAMPLERS, Sampling
 
 
 def make_scheduler(config: DiffusionConfig, sampler: str, steps: int) -> Any:
@@ -30,8 +31,7 @@ def make_scheduler(config: DiffusionConfig, sampler: str, steps: int) -> Any:
     Which it is stands in `SAMPLERS`: `ddim` with eta 0; `dpmpp` as DPM-Solver++(2M); `euler` for networks that predict
     the velocity of a `flow` schedule. Raises ConfigError where the settings make no sampler.
     """
-    if steps < 1 or steps > config.num_train_timesteps:
-        raise ConfigError(f"steps is {steps}, expected 1 to {config.num_train_timesteps}, the num_train_timesteps")
+    check_steps(config, steps)
     scheduler = build_scheduler(config, sampler)
     try:
         scheduler.set_timesteps(steps)
@@ -67,17 +67,10 @@ def choose_sampling(
 
     A distilled model takes no guidance, and other `steps` than it was trained for only with `force_steps`.
     """
+    given = {"guidance": guidance_scale is not None, "guidance-interval": guidance_interval != ALL_STEPS}
+    check_choice(config, sampler, steps, guidance=given, force_steps=force_steps)
     sampler = config.sampler if sampler is None else sampler
     steps = config.steps if steps is None else steps
-    if config.distillation is not None:
-        for option, is_given in {
-            "guidance": guidance_scale is not None,
-            "guidance-interval": guidance_interval != ALL_STEPS,
-        }.items():
-            if is_given:
-                raise config.distillation.refuse_guidance(option)
-        if not force_steps:
-            config.distillation.require_steps(steps)
     return Sampling(
         sampler=sampler,
         steps=steps,
@@ -99,28 +92,6 @@ def _refuse(sampler: str, config: DiffusionConfig, reason: str) -> ConfigError:
     settings = ", ".join(f"{name} {value}" for name, value in {**config.sampler_settings, **schedule}.items())
     message = f"sampler {sampler!r} does not go with {settings}: {reason}"
     return ConfigError(message, "choose another --sampler or number of --steps")
-
-
-def allowed_samplers(config: DiffusionConfig) -> tuple[str, ...]:
-    """The samplers that know the schedule and what the network predicts; diffusers' Euler steps take a velocity."""
-    if config.distillation is not None:
-        return (FIRST_ORDER,)  # of another solver's steps it has learnt nothing
-    is_flow, is_velocity = config.noise_schedule == "flow", config.prediction_type == "flow_prediction"
-    if not is_flow:
-        return tuple(row.name for row in SAMPLERS.values() if row.diffusion is not None)
-    rows = [row for row in SAMPLERS.values() if row.flow is not None and (is_velocity or not row.velocity_only)]
-    return tuple(row.name for row in sorted(rows, key=lambda row: not row.velocity_only))
-
-
-def check_sampler(config: DiffusionConfig, sampler: str) -> None:
-    """Raise ConfigError where a sampler does not go with a checkpoint's schedule or prediction."""
-    allowed = allowed_samplers(config)
-    if sampler not in allowed:
-        raise ConfigError(
-            f"sampler {sampler!r} does not go with the checkpoint's noise schedule {config.noise_schedule!r} "
-            f"and prediction type {config.prediction_type!r}",
-            f"use --sampler {' or '.join(allowed)}",
-        )
 
 
 def _initial_noise_scale(scheduler: Any) -> float:

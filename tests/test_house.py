@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from kind_core.config import DiffusionConfig
+from kind_core.config.sampling import allowed_samplers
 from kind_core.errors import BundleError, ConfigError
 from kind_core.precisions import PRECISIONS, list_precisions
 from kind_core.samplers import SAMPLERS, list_samplers
-from kind_core.schedule import allowed_samplers, choose_sampling, make_scheduler
+from kind_core.schedule import choose_sampling, make_scheduler
 from kind_export.precision.layers import count_bytes
 from kind_export.request import ExportRequest
 from kind_export.rewrites.factor_modulations import table_error_db

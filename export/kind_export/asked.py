@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING
 
 from kind_core.class_ids import name_class_file
 from kind_core.classes import ClassInfo, ResolvedClass, resolve_classes
-from kind_core.errors import ClassNameError
+from kind_core.config import DiffusionConfig
+from kind_core.config.sampling import check_choice
+from kind_core.errors import BundleError, ClassNameError
 from kind_core.files.staging import check_output
 from kind_core.naming import MAX_STEM_BYTES, shorten
-from kind_export.request import ExportRequest
+from kind_core.samplers import ALL_STEPS
+from kind_export.request import ExportRequest, parse_targets
+from kind_export.source import require_latents
+from kind_export.target_rows import TARGET_ROWS
 
 if TYPE_CHECKING:
     from kind_export.blending import Opening
+    from kind_runtimes.manifest import Manifest
 
 
 def check_request(request: ExportRequest) -> None:
@@ -23,16 +29,42 @@ def check_request(request: ExportRequest) -> None:
     """
     from kind_bench.forecasting.devices import load_device
     from kind_core.checkpoint_config import read_config
-    from kind_core.hub import find_config
-    from kind_runtimes.bundle import BUNDLE
+    from kind_core.diffusers.layout import find_transformer
+    from kind_core.hub import find_config, find_diffusers
+    from kind_runtimes.bundle import BUNDLE, read_manifest
 
     for name in request.devices:
         load_device(name)
-    if request.from_diffusers or request.base is not None:
+    if request.precision is not None:
+        for name in parse_targets(request.targets):
+            TARGET_ROWS[name].require_precision(request.precision)
+    if request.base is not None:
+        require_base(read_manifest(request.base), request.base)
+    if request.from_diffusers:
+        find_transformer(find_diffusers(request.checkpoint, is_whole=False))
         return
-    known = read_config(find_config(request.checkpoint)).classes
+    config = read_config(find_config(request.checkpoint))
+    known = config.classes
     find_asked(request, known)
+    if request.base is not None:
+        return
+    check_sampling(request, config.diffusion)
+    if request.latents_only:
+        require_latents(config)
     check_output(name_output(request, known), BUNDLE, force=request.force)
+
+
+def check_sampling(request: ExportRequest, config: DiffusionConfig) -> None:
+    """Raise ConfigError where the asked sampler or steps do not go with a checkpoint."""
+    given = {"guidance": request.guidance is not None, "guidance-interval": request.guidance_interval != ALL_STEPS}
+    check_choice(config, request.sampler, request.steps, guidance=given, force_steps=request.force_steps)
+
+
+def require_base(manifest: Manifest, path: Path) -> str:
+    """The hash of the base at `path`; raises BundleError where its classes are built in."""
+    if manifest.pack_base is None:
+        raise BundleError(f"{path} takes no packs: its classes are built in", "make a base with --packs")
+    return manifest.pack_base
 
 
 def name_output(request: ExportRequest, known: tuple[ClassInfo, ...]) -> Path:

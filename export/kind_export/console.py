@@ -146,7 +146,7 @@ def _progress(console: Console) -> Iterator[Callable[[str], None]]:
 
 
 def _summary(report: ReportDocument) -> Table:
-    from kind_export.report.words import describe_guidance, describe_load
+    from kind_export.report.words import describe_guidance, describe_load, picture_range_ms
 
     names = ", ".join(c["names"][0] for c in report["classes"])
     sampling = report["sampling"]
@@ -159,7 +159,8 @@ def _summary(report: ReportDocument) -> Table:
         times = (measured["step_ms"], measured["image_ms"]) if measured else ()
         step, image = (f"{ms:.1f} ms" for ms in times) if times else ("needs a Mac",) * 2
         if measured and describe_load(report["host"]):  # the median is no fact
-            step = f"{measured['step_min_ms']:.1f} to {measured['step_max_ms']:.1f} ms"
+            ranges = (measured["step_min_ms"], measured["step_max_ms"]), picture_range_ms(measured, sampling["steps"])
+            step, image = (f"{low:.{int(high < 10)}f} to {high:.{int(high < 10)}f} ms" for low, high in ranges)
         parity = target["parity"]
         decibels = (f"{db:.0f} dB" for db in (parity["trajectory_psnr_db"], parity["threshold_db"]))
         table.add_row(name, target["precision"], f"{target['size_bytes'] / 1e6:.2f} MB", *decibels, step, image)

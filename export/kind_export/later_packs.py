@@ -14,6 +14,7 @@ from kind_core.classes import resolve_classes
 from kind_core.errors import BundleError
 from kind_core.files.staging import check_output, claimed, staged
 from kind_core.schedule import SamplerTable, read_sampler_table
+from kind_export.asked import require_base
 from kind_export.bundle.packs import hash_base, pack_names, write_pack
 from kind_export.job import require_tailors
 from kind_export.request import ExportRequest
@@ -95,18 +96,16 @@ def _detach(
     tailor_rank: int,
 ) -> tuple[str, tuple[DetachedClass, ...]]:
     """The hash of the base and the classes in its form; raises BundleError where the checkpoint is another's."""
-    if manifest.pack_base is None:
-        raise BundleError(f"{request.base} takes no packs: its classes are built in", "make a base with --packs")
+    expected = require_base(manifest, path)
     inputs = next(iter(manifest.targets.values())).programs["step"].inputs
     table_rank = next((spec.shape[0] for spec in inputs if spec.name == "modulation_basis"), None)
     if table_rank is None:
         raise BundleError(f"{request.base} is a base, but its step has no input for a pack", "export it again")
     compact, classes = rewrite_base(checkpoint.model, sampler, tailor_rank, table_rank)
     base = hash_base(path, checkpoint.config, manifest.sampling.sampler, sampler, compact)
-    if base != manifest.pack_base:
+    if base != expected:
         raise BundleError(
-            f"the checkpoint {request.checkpoint} gives base {base[:12]}..., {request.base} is base "
-            f"{manifest.pack_base[:12]}...",
+            f"the checkpoint {request.checkpoint} gives base {base[:12]}..., {request.base} is base {expected[:12]}...",
             "give the checkpoint that the base was exported from: the same learngene and architecture",
         )
     return base, classes

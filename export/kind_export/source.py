@@ -72,8 +72,7 @@ def open_source(request: ExportRequest) -> Source:
         path = find_checkpoint(request.checkpoint, classes, with_decoder=not request.latents_only)
     config = _read_config(path, request.from_diffusers)
     if request.latents_only:
-        if config.dit.in_channels == 3:  # a program of three channels is decoded as pixels
-            raise ConfigError("--latents-only was given, but the checkpoint's latents have 3 channels", "leave it out")
+        require_latents(config)
         config = replace(config, autoencoder=None)
     return Source(path=path, config=config, is_diffusers=request.from_diffusers)
 
@@ -90,3 +89,9 @@ def _read_config(path: Path, is_diffusers: bool) -> ModelConfig:
     from kind_core.diffusers.folder import read_diffusers_config
 
     return read_diffusers_config(path)
+
+
+def require_latents(config: ModelConfig) -> None:
+    """Raise ConfigError where a model makes pixels: a program of three channels is decoded as pixels."""
+    if config.dit.in_channels == 3:
+        raise ConfigError("--latents-only was given, but the checkpoint's latents have 3 channels", "leave it out")

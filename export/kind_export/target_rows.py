@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kind_core.errors import TargetError
+from kind_core.precisions import PrecisionName
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TargetRow:
@@ -13,7 +16,7 @@ class TargetRow:
     every weight as trained. `has_class_functions`: one file may hold a function a class. `is_for_ios`: the oldest iOS
     counts. `rounds_sampler`: below fp32 the sampler is rounded as the network is, guidance included.
     `rounds_all`: a GPU does so with an fp16 program, a CPU does not. `extra`: of this package, which has what it needs;
-    such a target is no part of `all`.
+    such a target is no part of `all`. `precisions`: those that it writes.
     """
 
     name: str
@@ -24,6 +27,15 @@ class TargetRow:
     rounds_sampler: bool = False
     rounds_all: bool = False
     extra: str | None = None
+    precisions: tuple[PrecisionName, ...] = ("fp32", "fp16", "int8", "int4")
+
+    def require_precision(self, asked: PrecisionName) -> None:
+        """Raise TargetError where the target has no such precision."""
+        if asked not in self.precisions:
+            raise TargetError(
+                f"target {self.name!r} has no precision {asked!r}, expected one of {', '.join(self.precisions)}",
+                "choose another --precision, or export this target alone",
+            )
 
 
 def _table(*rows: TargetRow) -> dict[str, TargetRow]:
@@ -37,9 +49,22 @@ TARGET_ROWS = _table(
         has_class_functions=True,
         is_for_ios=True,
         rounds_sampler=True,
+        precisions=("fp32", "fp16", "int8", "int4", "palette6", "palette4"),
     ),
     TargetRow(name="onnx", module="kind_export.targets.onnx.lower"),
     TargetRow(name="executorch", module="kind_export.targets.executorch.lower"),
-    TargetRow(name="litert", module="kind_export.targets.litert.lower", extra="litert", rounds_all=True),
-    TargetRow(name="diffusers", module="kind_export.targets.diffusers.write", is_program=False, rounds_sampler=True),
+    TargetRow(
+        name="litert",
+        module="kind_export.targets.litert.lower",
+        extra="litert",
+        rounds_all=True,
+        precisions=("fp32", "fp16", "int8"),
+    ),
+    TargetRow(
+        name="diffusers",
+        module="kind_export.targets.diffusers.write",
+        is_program=False,
+        rounds_sampler=True,
+        precisions=("fp32", "fp16"),  # of the weights on disk
+    ),
 )

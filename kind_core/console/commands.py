@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from traceback import format_exception
 from typing import IO, Any, ParamSpec, TypeVar
 
@@ -16,7 +19,17 @@ from click.shell_completion import get_completion_class
 
 from kind_core.console import clean, echo_lines, tell, verbosity
 from kind_core.console.vocabulary import VERBOSITY_OPTIONS, join_vocabulary
-from kind_core.errors import ConfigError, KindError, TargetError
+from kind_core.errors import (
+    BundleError,
+    CheckpointError,
+    ClassNameError,
+    ConfigError,
+    DataError,
+    DeviceError,
+    KindError,
+    OutputError,
+    ResultsError,
+)
 from kind_core.samplers import ALL_STEPS
 from kind_core.stopping import exit_code, stoppable
 
@@ -42,18 +55,18 @@ def report_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
             if verbosity() > 0:
                 echo_lines("".join(format_exception(error)), err=True)
             tell(f"error: {error.message}")
-            hint = error.hint or (_say_where(click.get_current_context(silent=True)) if _is_of_options(error) else "")
-            if hint:
-                tell(f"hint: {hint}")
+            tell(f"hint: {error.hint or _next_step(error)}")
             sys.exit(1)
         except BrokenPipeError:
             raise  # nobody reads any more, which click ends quietly
         except OSError as error:  # a name that is too long, a loop of links, a disk that went away
             where = "" if error.filename is None else f": {error.filename}"
             tell(f"error: {error.strerror or error}{where}")
+            tell("hint: with -v it is said where in the code this comes from")
             sys.exit(1)
         except MemoryError:
             tell("error: there is not enough memory for this")
+            tell("hint: ask for less at a time (classes, --batch-size, --count), or end other programs")
             sys.exit(1)
         except KeyboardInterrupt as error:
             tell("interrupted: nothing was published")
@@ -62,9 +75,21 @@ def report_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
     return run
 
 
-def _is_of_options(error: KindError) -> bool:
-    """Whether an option was wrong, so that the help is where to go on."""
-    return isinstance(error, ConfigError | TargetError)
+# The next step after an error that names none itself; of the others the help is where to go on.
+_NEXT_STEPS: dict[type[KindError], str] = {
+    CheckpointError: "copy the checkpoint again, or give another",
+    ClassNameError: "rename the class",
+    DataError: "mend it, or take it out of the data",
+    BundleError: "copy or export the bundle again",
+    ResultsError: "measure again: kind-bench run -o",
+    OutputError: "choose another --output",
+    DeviceError: "kind-bench devices lists those that are known",
+}
+
+
+def _next_step(error: KindError) -> str:
+    known = next((step for kind, step in _NEXT_STEPS.items() if isinstance(error, kind)), None)
+    return known or _say_where(click.get_current_context(silent=True))
 
 
 def _say_where(context: click.Context | None) -> str:
@@ -78,7 +103,38 @@ def take_any_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-class PlainCommand(click.Command):
+class _Attentive(click.Command):
+    """A command that sees slips which its parser would take for something else."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:  # as completion parses
+            _refuse_swallowed(self, ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx  # the parser leaves it out where a value is missing
+            raise
+
+
+def _refuse_swallowed(command: click.Command, ctx: click.Context, args: list[str]) -> None:
+    """Raise UsageError where an option would take the next option for its value, or has one dash in place of two."""
+    options = [one for one in command.get_params(ctx) if isinstance(one, click.Option)]
+    known = {spelling for one in options for spelling in (*one.opts, *one.secondary_opts)}
+    valued = {spelling for one in options if not one.is_flag for spelling in one.opts}
+    inner = command.commands if isinstance(command, click.Group) else {}
+    before = ""
+    for word in args:
+        name = word.partition("=")[0]
+        if word == "--" or word in inner:  # what follows is no option, or one of another command
+            return
+        if before in valued and word in known:
+            raise click.BadOptionUsage(before, f"Option {before!r} requires an argument.", ctx)
+        if before not in valued and name not in known and f"-{name}" in known:
+            raise click.NoSuchOption(name, possibilities=[f"-{name}"], ctx=ctx)
+        before = word
+
+
+class PlainCommand(_Attentive):
     """A command that takes -q and -v, as all do."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -90,7 +146,7 @@ def _with_verbosity(parameters: list[click.Parameter]) -> list[click.Parameter]:
     return [*parameters[:-1], *VERBOSITY_OPTIONS, *parameters[-1:]]
 
 
-class PlainGroup(click.Group):
+class PlainGroup(_Attentive, click.Group):
     """A group of commands of one vocabulary, whose errors of usage show what was typed as text, whatever it holds."""
 
     command_class = PlainCommand
@@ -144,7 +200,22 @@ def _cleaned() -> Iterator[None]:
         usage = " ".join(error.ctx.get_usage().removeprefix("Usage: ").split()) if error.ctx and is_place else ""
         raise OneLineUsageError(" ".join(error.format_message().split()), error.ctx, usage) from error
     except click.UsageError as error:
-        raise OneLineUsageError(error.format_message(), error.ctx) from error
+        raise OneLineUsageError(error.format_message(), error.ctx, _hint_of_usage(error)) from error
+
+
+def _hint_of_usage(error: click.UsageError) -> str:
+    """What a word may have meant that is neither a command nor expected at its place; empty for other errors."""
+    if error.ctx is None:
+        return ""
+    command = error.ctx.command
+    if isinstance(error, click.exceptions.NoSuchCommand) and isinstance(command, click.Group):
+        return "" if error.possibilities else f"{error.ctx.command_path} takes {', '.join(command.commands)}"
+    found = re.fullmatch(r"Got unexpected extra arguments? \((?P<words>.*)\)\.?", error.format_message())
+    if found is None:
+        return ""
+    taken = {spelling for one in command.params for spelling in one.opts}
+    option = "--data" if Path(found["words"]).exists() else "--class"
+    return f"did you mean {shlex.join([option, found['words']])}?" if option in taken else ""
 
 
 def completion_option(program: str) -> Callable[[_C], _C]:

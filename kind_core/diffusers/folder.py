@@ -21,6 +21,7 @@ from kind_core.classes import ClassInfo
 from kind_core.config import AutoencoderConfig, DiffusionConfig, DiTConfig, ModelConfig
 from kind_core.diffusers.component import Component, load_component, read_component, shorten
 from kind_core.diffusers.dit import from_diffusers, read_architecture
+from kind_core.diffusers.layout import INDEX_NAME, find_transformer
 from kind_core.diffusers.schedule import GUIDANCE_SCALE, read_diffusion
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError, KindError
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from diffusers import DiTTransformer2DModel
 
 AUTOENCODER_FOLDER = "vae"
-_INDEX_NAME = "model_index.json"
 _WEIGHTS = "diffusion_pytorch_model*"
 _TRANSFORMER = "DiTTransformer2DModel"
 _TRANSFORMERS = dict.fromkeys((_TRANSFORMER, "Transformer2DModel"), _TRANSFORMER)  # what older folders call it
@@ -42,7 +42,7 @@ _MAX_DIFFERENCE = 1e-4  # of the range of the output: what two orders of summati
 
 def read_diffusers_config(path: Path) -> ModelConfig:
     """The config of a folder: every label a class, by its number and by the names of `id2label`."""
-    index = read_object(path / _INDEX_NAME, CheckpointError) if (path / _INDEX_NAME).exists() else {}
+    index = read_object(path / INDEX_NAME, CheckpointError) if (path / INDEX_NAME).exists() else {}
     transformer = _read_transformer(path)
     _require_named(index, path, "transformer", _TRANSFORMERS)
     num_labels = transformer.values["num_embeds_ada_norm"]
@@ -94,7 +94,7 @@ def _require_equal(model: KindDiT, transformer: DiTTransformer2DModel, classes: 
 
 
 def _read_transformer(path: Path) -> Component:
-    return read_component(_transformer_folder(path) / "config.json", _TRANSFORMERS, hint=_ONLY_DIT)
+    return read_component(find_transformer(path) / "config.json", _TRANSFORMERS, hint=_ONLY_DIT)
 
 
 def _read_architecture(transformer: Component, num_labels: int) -> DiTConfig:
@@ -103,17 +103,6 @@ def _read_architecture(transformer: Component, num_labels: int) -> DiTConfig:
     except KindError as error:
         message = f"{transformer.file}: {error.message}; it says {transformer.describe()}"
         raise type(error)(message, error.hint) from error
-
-
-def _transformer_folder(path: Path) -> Path:
-    if (path / _INDEX_NAME).is_file():
-        return path / "transformer"
-    if (path / "config.json").is_file():
-        return path
-    raise CheckpointError(
-        f"{path} is no diffusers folder: it has neither {_INDEX_NAME} nor config.json",
-        "give the folder of a DiT pipeline, or of its transformer",
-    )
 
 
 def _read_diffusion(path: Path, index: Mapping[str, object]) -> DiffusionConfig:
@@ -131,7 +120,7 @@ def _require_named(index: Mapping[str, object], path: Path, name: str, kinds: It
     entry = index.get(name)
     if entry is not None and (not isinstance(entry, list) or len(entry) != 2 or entry[1] not in list(kinds)):
         kind = next(iter(kinds))
-        message = f"{path / _INDEX_NAME} has {name} {shorten(entry)}, the folder {path / name} is of a {kind}"
+        message = f"{path / INDEX_NAME} has {name} {shorten(entry)}, the folder {path / name} is of a {kind}"
         raise CheckpointError(message, "save the pipeline again with diffusers' save_pretrained")
 
 
@@ -139,7 +128,7 @@ def _read_classes(index: Mapping[str, object], path: Path, num_labels: int) -> t
     """Label n is class `n`; `id2label` of the pipeline has its names, with commas between."""
     known = index.get("id2label") or {}
     if not isinstance(known, dict) or not all(isinstance(text, str) for text in known.values()):
-        raise ConfigError(f"{path / _INDEX_NAME}: id2label is {shorten(known)}, expected names by number")
+        raise ConfigError(f"{path / INDEX_NAME}: id2label is {shorten(known)}, expected names by number")
     classes = []
     for number in range(num_labels):
         names = tuple(name.strip() for name in known.get(str(number), "").split(",") if name.strip())
@@ -151,7 +140,7 @@ def _read_autoencoder(folder: Path, index: Mapping[str, object] = MappingProxyTy
     """That of the pipeline that `index` describes, or of a folder that nothing describes."""
     if not (folder / "config.json").is_file():
         if index.get(AUTOENCODER_FOLDER) not in (None, [None, None]):  # how diffusers names what is left out
-            message = f"{folder.parent / _INDEX_NAME} names a {AUTOENCODER_FOLDER}, but {folder} has no config.json"
+            message = f"{folder.parent / INDEX_NAME} names a {AUTOENCODER_FOLDER}, but {folder} has no config.json"
             raise CheckpointError(message, f"download the folder {AUTOENCODER_FOLDER} too")
         return None
     config = read_autoencoder(folder, with_weights=False)  # of the Hub, the settings may be here alone
@@ -163,6 +152,6 @@ def _read_autoencoder(folder: Path, index: Mapping[str, object] = MappingProxyTy
 
 def _list_files(path: Path) -> list[Path]:
     """What the checkpoint's hash covers, in a fixed order."""
-    folder = _transformer_folder(path)
-    found = [path / _INDEX_NAME, path / "scheduler" / "scheduler_config.json", folder / "config.json"]
+    folder = find_transformer(path)
+    found = [path / INDEX_NAME, path / "scheduler" / "scheduler_config.json", folder / "config.json"]
     return [file for file in (*found, *sorted(folder.glob(_WEIGHTS))) if file.is_file()]

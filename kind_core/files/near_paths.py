@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 
 _ALIKE = 0.65
+_URL = re.compile(r"[a-z]{2,}:/+", re.IGNORECASE)  # a Path has one slash of the two; `C:/photos` has one letter before
 
 
 def suggest_path(path: Path) -> str:
     """`; did you mean run/best?` where something of a like name is there, else empty: it is put behind a hint."""
-    near = find_near(path)
+    if _URL.match(path.as_posix()):
+        return "; no URL is opened: download it first, or write hub:ORG/NAME for what is on the Hub"
+    near = None if path.exists() else find_near(path)
     return "" if near is None else f"; did you mean {near}?"
 
 

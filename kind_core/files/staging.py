@@ -61,6 +61,12 @@ def check_output(path: Path, kind: OutputKind, *, force: bool) -> None:
         raise OutputError(f"cannot write {path}: no permission in {parent}", "choose another --output")
 
 
+def check_free(path: Path, *, force: bool) -> None:
+    """Raise OutputError where something is at `path` and there is no `force`, whatever kind of output is to come."""
+    if not force and os.path.lexists(path):
+        raise OutputError(f"{path} already exists", "choose another --output or replace it with --force")
+
+
 @contextmanager
 def staged(path: Path, kind: OutputKind, *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the body succeeds it takes that place, otherwise it is removed.
@@ -193,8 +199,7 @@ PART = file_kind("a file of this program")
 
 
 def _check_replaced(path: Path, kind: OutputKind, *, force: bool) -> None:
-    if not force:
-        raise OutputError(f"{path} already exists", "choose another --output or replace it with --force")
+    check_free(path, force=force)
     if path.is_dir() and not path.is_symlink() and is_bare(path):
         return  # nothing is lost
     misfit = kind.find_misfit(path)

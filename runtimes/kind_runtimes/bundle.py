@@ -70,7 +70,9 @@ def read_manifest(path: Path, *, run_code: bool = False) -> Manifest:
     if not path.exists():
         raise BundleError(f"there is no bundle {path}", f"make one with kind-export{suggest_path(path)}")
     if not file.is_file():
-        raise BundleError(f"{path} is not a bundle: it has no {MANIFEST_NAME}", "make one with kind-export")
+        whole = next((folder for folder in path.parents if (folder / MANIFEST_NAME).is_file()), None)
+        hint = "make one with kind-export" if whole is None else f"the bundle is the folder that it lies in: {whole}"
+        raise BundleError(f"{path} is not a bundle: it has no {MANIFEST_NAME}", hint)
     try:
         text = read_text(file)
     except (OSError, ValueError) as error:

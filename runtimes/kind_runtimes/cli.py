@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import click
 from kind_core.console import echo
 from kind_core.console.commands import PlainGroup, completion_option, report_errors
 from kind_core.console.vocabulary import Named
+from kind_core.files.near_paths import find_near
 from kind_runtimes.engine_rows import ENGINES
 from kind_runtimes.inspect_cli import inspect
 from kind_runtimes.progress import show_progress
@@ -31,6 +33,10 @@ class _DrawByDefault(PlainGroup):
     """A group whose first word is a bundle to draw unless it is a command; its help is that of `draw`, and the list."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0].isalpha() and not ctx.resilient_parsing and find_near(Path(args[0])) is None:
+            near = get_close_matches(args[0], self.commands)
+            if near and args[0] not in self.commands:
+                raise click.exceptions.NoSuchCommand(args[0], possibilities=near, ctx=ctx)
         if not args or (args[0] not in self.commands and args[0].partition("=")[0] not in _OWN_OPTIONS):
             args = [_DEFAULT, *args]
         return super().parse_args(ctx, args)

@@ -91,6 +91,9 @@ def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: N
     pack, found = _find_pack(request, manifest)
     output = _check_output(request, found.info, manifest.classes)
     runtime = choose_runtime(manifest.targets) if request.runtime is None else request.runtime
+    if "decode" not in manifest.target(runtime).programs:
+        message = "the bundle has no decode program: it makes latents, not pictures"
+        raise BundleError(message, "export it without --latents-only")
     total = request.count * manifest.sampling.steps
     on_progress(Progress(stage=f"opening the {runtime} programs", done=0, total=total))
     generator = open_generator(request.bundle, manifest, runtime)
@@ -118,8 +121,6 @@ def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: N
 def _draw(
     generator: Generator, class_index: int, seeds: tuple[int, ...], guidance: float | None, on_progress: OnProgress
 ) -> list[np.ndarray]:
-    if generator.decode is None:
-        raise BundleError("the bundle has no decode program: it makes latents, not pictures")
     pictures = []
     for i, seed in enumerate(seeds):
 

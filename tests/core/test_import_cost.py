@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from kind_core.checkpoint import save_checkpoint
 from kind_samples import sample_checkpoint
 from kind_train.cli import main as train
+from tiny import tiny_config, tiny_model, tiny_model_config
 
 HEAVY = {"torch", "diffusers", "coremltools", "onnx", "onnxruntime", "executorch", "safetensors", "PIL"}
 PACKAGES = ["kind_core", "kind_export", "kind_runtimes", "kind_bench", "kind_train"]
@@ -89,18 +91,24 @@ for command in json.load(sys.stdin):
 
 def test_a_command_speaks_before_it_loads_torch(tmp_path: Path) -> None:
     """What comes then takes seconds, and silence looks like a fault."""
-    (tmp_path / "photos" / "mug").mkdir(parents=True)
+    panda = tmp_path / "photos" / "n02510455_panda"
+    panda.mkdir(parents=True)
+    for folder in ("vae", "dit"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text("{}")
+    dense = tiny_config(learngene_rank=None, tailor_rank=0)
+    save_checkpoint(tmp_path / "dense", tiny_model_config(dense), tiny_model(dense))
     start = sample_checkpoint()
     commands = (
         "kind_train.cli fit --data photos --output run",
         f"kind_train.cli adapt --data photos --output run --checkpoint {start}",
         f"kind_train.cli convert {start} out",
         f"kind_train.cli add {start} {start}",
-        f"kind_train.cli evaluate --checkpoint {start} --data photos --val-data photos",
+        f"kind_train.cli evaluate --checkpoint {start} --classes panda --data photos --val-data photos",
         "kind_train.cli classifier --data photos -o judge.safetensors",
         "kind_train.cli benchmark class-agnostic --sample photos --output table",
         "kind_train.cli statistics --data photos --size 32 -o real.safetensors",
-        f"kind_train.cli shrink {start} smaller --construction laptop-diff --data photos",
+        "kind_train.cli shrink dense smaller --construction laptop-diff --data photos",
         f"kind_train.cli distill --checkpoint {sample_checkpoint('garments')} --data photos --steps 2 -o few",
         "kind_train.cli cache --data photos --autoencoder vae --output latents",
         "kind_train.cli init --from-dit dit --preset kind-b/2 -o out",
@@ -109,7 +117,7 @@ def test_a_command_speaks_before_it_loads_torch(tmp_path: Path) -> None:
     named = {command.split()[1] for command in commands}
     assert set(train.commands) - named == {"imagenet-split"}, "a command of training that needs no torch?"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    (tmp_path / "photos" / "mug" / "1.png").write_bytes(b"")
+    (panda / "1.png").write_bytes(b"")
     result = subprocess.run(
         [sys.executable, "-c", SPEAKER],
         input=json.dumps(commands), env=env, cwd=tmp_path, capture_output=True, text=True, check=True,

@@ -15,7 +15,7 @@ from kind_bench.cli import main as bench
 from kind_core.console import echo
 from kind_core.console.commands import PlainGroup, report_errors
 from kind_core.console.vocabulary import Named
-from kind_core.errors import ConfigError
+from kind_core.errors import ConfigError, KindError
 from kind_export.cli import main as export
 from kind_runtimes.cli import main as run
 from kind_train.cli import main as train
@@ -147,6 +147,19 @@ def test_quiet_leaves_results_and_errors(words: list[str], expected: list[str]) 
     result = CliRunner().invoke(speaking, words)
     assert (result.exit_code, result.stdout.splitlines()) == (1, ["result"])
     assert result.stderr.splitlines() == expected
+
+
+@pytest.mark.parametrize("kind", KindError.__subclasses__())
+def test_every_error_names_a_next_step(kind: type[KindError]) -> None:
+    @click.command()
+    @report_errors
+    def fail() -> None:
+        raise kind("wrong")
+
+    error, *hints = CliRunner().invoke(fail).stderr.splitlines()
+    assert error == "error: wrong"
+    assert len(hints) == 1
+    assert re.fullmatch(r"hint: \S+ .*", hints[0])
 
 
 def test_verbose_says_where_an_error_comes_from() -> None:

@@ -316,6 +316,10 @@ def test_a_busy_host_publishes_no_time_as_a_fact(tmp_path: Path, monkeypatch: py
         assert f"<dt>{label}</dt>" in text
         assert ("The host was under load 5.4 on 2 CPUs" in words) == (load > 2)
         assert ("these times are what a busy host took" in words) == (load > 2)
+        for target in report["targets"].values():
+            for name in ("step_ms", "image_ms") if target["measured"] else ():
+                programs, _, _ = text.partition('<h2 id="use">')
+                assert (f">{format_ms(target['measured'][name])}<" in programs) == (load < 2), name
 
 
 def test_the_page_leads_to_every_section(tmp_path: Path) -> None:

@@ -170,7 +170,9 @@ def test_inception_judges_where_it_is_given(checkpoint: Path, tmp_path: Path, mo
 
     monkeypatch.setattr("kind_train.evaluate.judges.InceptionV3", Inception)
     given = ("class-agnostic", "--checkpoint", checkpoint, "--output", tmp_path / "results", "--count", 3)
-    result = CliRunner().invoke(main, ["benchmark", *map(str, given), "--inception-weights", "weights.pth"])
+    (tmp_path / "weights.pth").write_bytes(b"")
+    words = ["benchmark", *map(str, given), "--inception-weights", str(tmp_path / "weights.pth")]
+    result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
     lines = [json.loads(line) for line in (tmp_path / "results" / "results.jsonl").read_text().splitlines()]
     assert {line["judge"] for line in lines} == {"Inception of a test"}

@@ -109,14 +109,13 @@ def test_what_is_inherited_lies_at_its_own_end(
 
 
 def test_sizes_are_those_of_the_paper() -> None:
-    from kind_train.start.shrinking import _require_depth
 
     for depth, expected in ((12, {"heur-lg": 10, "auto-lg": 7, "laptop-diff": 7}),
                             (24, {"heur-lg": 19, "auto-lg": 13, "laptop-diff": 13})):  # fmt: skip
         dit = replace(dense_twin(TINY_DIT), depth=depth)
         for construction, blocks in expected.items():
             request = ShrinkRequest(source=Path("a"), output=Path("b"), construction=construction, data="photos")
-            assert _require_depth(request, dit) == blocks
+            assert request.require_depth(dit) == blocks
 
 
 def test_a_smaller_model_learns_from_the_one_it_was_made_of(dense: Path, tmp_path: Path) -> None:

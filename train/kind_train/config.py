@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING
 
 from kind_core.config.checks import require_seed
 from kind_core.errors import ConfigError
 from kind_train.preset_options import DEFAULT_PRESET, RECIPES
 
+if TYPE_CHECKING:
+    from kind_core.config import DiffusionConfig
+
 REPORTS = ("tensorboard", "wandb", "csv")
 OPTIONS_NAME, HELD_OUT_NAME = "options.yaml", "held_out.json"  # in the folder of a run
+NEAREST = "nearest"  # of `init_from`: the class of the base that predicts the photos best
 TAILORS = "tailors"
 # Ways of adapting a base, each a file of `kind_train.methods`.
 METHODS = (
@@ -228,3 +233,13 @@ def _require_kind(name: str, value: object, kind: str) -> None:
     for part in value if isinstance(value, tuple) else ():
         if not isinstance(part, of_part) or isinstance(part, bool):
             raise ConfigError(f"{name} holds {part!r}, expected {expected_part}")
+
+
+def check_timesteps(config: DiffusionConfig, **options: float | None) -> None:
+    """Raise ConfigError where one of the `options` that shape the times of a straight path is given for another."""
+    for name, value in options.items():
+        if value is not None and config.noise_schedule != "flow":
+            raise ConfigError(
+                f"{name} is {value:g}, but noise_schedule is {config.noise_schedule!r}, whose timesteps are all alike",
+                f"add --noise-schedule flow, or leave out --{name.replace('_', '-')}",
+            )

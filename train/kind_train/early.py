@@ -3,44 +3,77 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from kind_core.checkpoint_config import read_config
+from kind_core.classes import ClassInfo, resolve_class, resolve_classes
+from kind_core.console import announce_loading
 from kind_core.errors import ConfigError
 from kind_train.benchmark.options import BenchmarkOptions
-from kind_train.config import TrainConfig
+from kind_train.benchmark.results import require_results_folder
+from kind_train.benchmark.tasks import read_task_file
+from kind_train.config import NEAREST, TrainConfig, check_timesteps
+from kind_train.data.photo_source import Source
+from kind_train.data.sources import check_file, peek_classes
 from kind_train.evaluate.features import find_packages
-from kind_train.places import require_data, require_device
+from kind_train.evaluate.networks import CLASSIFIER_HINT, INCEPTION_HINT, NONE, require_file
+from kind_train.evaluation_request import EvaluationRequest
+from kind_train.places import is_cache, require_data, require_device
 from kind_train.run.journal import check_tracker
 from kind_train.run.run_folder import check_run_folder
-from kind_train.start.shape import pick_shape
+from kind_train.start.shape import check_inputs, pick_shape
 
 
 def check_run(config: TrainConfig, *, resume: bool, force: bool) -> None:
     """Raise the KindError that a run would end with, as far as paths, names and the run folder tell it."""
     if os.environ.get("RANK", "0") == "0":  # of several processes the main one looks
         check_run_folder(Path(config.output), resume=resume, force=force)
-    for path in (config.data, config.val_data):
-        if path is not None:
-            require_data(path)
+    require_photos(config.data, config.classes)
+    if config.val_data is not None:
+        require_photos(config.val_data)
     check_tracker(config.report_to)
     if config.perceptual:
         find_packages()
     require_device(config.device)
-    pick_shape(config)  # reads the config of what it starts from
+    if config.base is not None:
+        if config.init_from not in (None, NEAREST):
+            resolve_class(config.init_from, read_config(Path(config.base)).classes)
+        announce_loading()  # some methods are asked with torch
+    shape = pick_shape(config)  # reads the config of what it starts from
+    if not is_cache(config.data):
+        check_inputs(shape, (3, shape.dit.sample_size, shape.dit.sample_size))
+    check_timesteps(shape.diffusion, timestep_mean=config.timestep_mean, timestep_std=config.timestep_std)
 
 
-def check_evaluation(
-    *,
-    data: Path | None,
-    val_data: Path | None,
-    real: Path | None,
-    checkpoint: Path | None,
-    bundle: Path | None,
-    device: str,
-) -> None:
+def require_photos(path: str, classes: Sequence[str] | Sequence[ClassInfo] = ()) -> None:
+    """Raise DataError or ClassNameError where what lies at `path` is no data, or has not the classes asked for.
+
+    Photos are not looked for: what their folders and files are called says it.
+    """
+    require_data(path)
+    place = Path(path)
+    if place.is_file():
+        check_file(place)
+    if not place.is_dir() or is_cache(path):
+        return
+    held = peek_classes(place)
+    if held is not None:
+        Source(path=path, classes=held, labels=(), entries=lambda: iter(())).choose(classes)
+
+
+def require_networks(classifier: Path | None, inception_weights: str | None) -> None:
+    """Raise ConfigError where the file of a network that judges is not there."""
+    if classifier is not None:
+        require_file(classifier, "--classifier", CLASSIFIER_HINT)
+    if inception_weights is not None and inception_weights != NONE:
+        require_file(Path(inception_weights), "--inception-weights", INCEPTION_HINT)
+
+
+def check_evaluation(request: EvaluationRequest, real: Path | None = None) -> None:
     """The same for an evaluation, beside photos or statistics of `real` ones."""
-    photos = {"data": data, "val_data": val_data}
+    require_networks(request.classifier, request.inception_weights)
+    photos = {"data": request.data, "val_data": request.val_data}
     given = [name for name, path in photos.items() if path is not None]
     if real is None and len(given) < 2:
         raise ConfigError(
@@ -50,24 +83,37 @@ def check_evaluation(
         raise ConfigError(f"expected --real alone, not with --{given[0].replace('_', '-')}", "leave one out")
     if real is not None and not real.is_file():
         raise ConfigError(f"--real: there is no file {real}", "write it with kind-train statistics")
-    for name in given:
-        require_data(str(photos[name]))
-    if checkpoint is not None:
-        read_config(checkpoint)
-    if bundle is not None:
+    wanted: Sequence[ClassInfo] = ()
+    if request.checkpoint is not None:
+        known = read_config(request.checkpoint).classes
+        wanted = [found.info for found in resolve_classes(request.classes, known)] or known
+    if request.bundle is not None:
         from kind_runtimes.bundle import read_manifest
 
-        read_manifest(bundle)
-    require_device(device)
+        held = read_manifest(request.bundle).classes
+        wanted = () if request.classes else held
+    for name in given:
+        require_photos(str(photos[name]), wanted)
+    require_device(request.device)
 
 
 def check_benchmark(options: BenchmarkOptions, *, is_trained: bool) -> None:
     """The same for a suite, one that trains or one that only draws."""
+    if options.checkpoint is not None and options.sample is not None:
+        raise ConfigError("expected one of --checkpoint and --sample", "leave one out")
+    if options.sample is not None:
+        from kind_samples import sample_checkpoint
+
+        sample_checkpoint(options.sample)
+    require_results_folder(options.output)
+    require_networks(options.classifier, options.inception_weights)
     if is_trained and (options.data is None) == (options.tasks is None):
         raise ConfigError("expected photos of new classes: one of --data and --tasks", "give --data photos/")
+    if options.tasks is not None:
+        read_task_file(options.tasks)
     for data in (options.data, options.val_data, options.base_data):
         if data is not None:
-            require_data(data)
+            require_photos(data)
     for checkpoint in (options.checkpoint, options.dense):
         if checkpoint is not None:
             read_config(checkpoint)

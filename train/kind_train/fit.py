@@ -35,8 +35,8 @@ from kind_train.run.run_folder import (
     start_run_folder,
 )
 from kind_train.run.trainer import Trainer
-from kind_train.start.shape import pick_shape
-from kind_train.start.starting import check_inputs, require_same_kind
+from kind_train.start.shape import check_inputs, pick_shape
+from kind_train.start.starting import require_same_kind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

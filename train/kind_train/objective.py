@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from kind_core.config import DiffusionConfig
-from kind_core.errors import ConfigError
 from kind_core.schedule import read_noise_levels
+from kind_train.config import check_timesteps
 
 # Times of a straight path are drawn as sigmoid(normal), as in https://arxiv.org/abs/2403.03206.
 TIMESTEP_MEAN, TIMESTEP_STD = 0.4, 1.1
@@ -110,13 +110,3 @@ class Objective:
 
     def _sigma(self, timesteps: Tensor) -> Tensor:
         return self.sigma[timesteps][:, None, None, None]
-
-
-def check_timesteps(config: DiffusionConfig, **options: float | None) -> None:
-    """Raise ConfigError where one of the `options` that shape the times of a straight path is given for another."""
-    for name, value in options.items():
-        if value is not None and config.noise_schedule != "flow":
-            raise ConfigError(
-                f"{name} is {value:g}, but noise_schedule is {config.noise_schedule!r}, whose timesteps are all alike",
-                f"add --noise-schedule flow, or leave out --{name.replace('_', '-')}",
-            )

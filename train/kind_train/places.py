@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+import runpy
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from kind_core.files.litter import is_bare, is_hidden
 from kind_core.files.near_paths import suggest_path
 
 HUB_PREFIX = "hub:"
+CACHE_NAME = "cache.json"
 _BRACES = re.compile(r"\{(?:(?P<first>\d{1,9})\.\.(?P<last>\d{1,9})|(?P<words>[^{}]*,[^{}]*))\}")
 _MAX_NAMED = 100_000  # in one pair of braces
 _DEVICE = re.compile(r"auto|[a-z]+(:\d+)?")
@@ -27,6 +29,11 @@ def require_data(path: str) -> None:
         raise no_data(path)
     elif Path(path).is_dir() and is_bare(Path(path)):
         raise no_classes(path)
+
+
+def is_cache(path: str | Path) -> bool:
+    """Whether `path` is a finished or unfinished cache of latents."""
+    return (Path(path) / CACHE_NAME).exists()
 
 
 def find_paths(pattern: str) -> list[Path]:
@@ -83,6 +90,19 @@ def require_device(name: str) -> None:
     if _DEVICE.fullmatch(name) is None or name.partition(":")[0] not in _DEVICES:
         expected = ", ".join(_DEVICES)
         raise ConfigError(f"device {name!r} cannot be used: expected {expected} or cuda:1", "use --device cpu, or auto")
+    if name.startswith("cuda") and _is_for_cpus():
+        message = f"device {name!r} cannot be used: the PyTorch that is installed is its build for CPUs"
+        raise ConfigError(message, "use --device cpu, or auto; or install the build for your GPU")
+
+
+def _is_for_cpus() -> bool:
+    """Whether the torch that would be loaded knows no GPU of CUDA or ROCm, by the constants that it was built with."""
+    spec = find_spec("torch")
+    file = None if spec is None or spec.origin is None else Path(spec.origin).with_name("version.py")
+    if file is None or not file.is_file():
+        return False
+    built = runpy.run_path(str(file))
+    return "cuda" in built and built["cuda"] is None and built.get("hip") is None
 
 
 def no_data(path: str) -> DataError:

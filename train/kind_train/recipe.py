@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from kind_core.errors import ConfigError
-from kind_train.config import TrainConfig
+from kind_train.config import TrainConfig, check_timesteps
 from kind_train.data.latents import is_cache
 from kind_train.device import pick_device, require_arithmetic
 from kind_train.evaluate.features import find_packages
-from kind_train.objective import check_timesteps
 from kind_train.start.shape import Shape
 
 

@@ -20,6 +20,7 @@ from kind_export.report.words import (
     describe_guidance,
     describe_limits,
     describe_load,
+    describe_times,
     describe_training,
     explain_form,
     format_bytes,
@@ -62,6 +63,7 @@ def render_page(report: ReportDocument, preview: bytes | None, kits: Sequence[st
         "db": format_db,
         "percent": format_percent,
         "describe_guidance": describe_guidance,
+        "describe_times": describe_times,
         "range": format_range,
     }
     training = _read_training(report)
@@ -175,7 +177,7 @@ def _headline_step(report: ReportDocument) -> dict[str, str]:
     note = f"{ENGINES[fastest].title} on this host{others}; phones are below"
     load, times = describe_load(report["host"]), measured[fastest]
     if load:  # the median is no fact
-        value = f"{format_ms(times['step_min_ms'])} to {format_ms(times['step_max_ms'])}"
+        value, _ = describe_times(times, report["sampling"]["steps"], is_busy=True)
         return {"label": "One step here, busy", "value": value, "note": f"{note}. The host was under {load}"}
     return {"label": "One step here", "value": format_ms(times["step_ms"]), "note": note}
 

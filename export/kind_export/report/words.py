@@ -10,6 +10,7 @@ from kind_core.config import TrainingRecord
 from kind_runtimes.documents.reports.document import Host, ReportSampling
 from kind_runtimes.documents.reports.forecasts import ForecastEntry, TimesEntry
 from kind_runtimes.documents.reports.model import MatrixEntry
+from kind_runtimes.documents.reports.targets import MeasuredHere
 
 _SPACE = "\u00a0"  # a figure and its unit stay on one line
 _BUSY = 1.1  # of the CPUs: an export alone does not load them more
@@ -72,6 +73,21 @@ def describe_load(host: Host) -> str:
     if load is None or num_cpus is None or load <= _BUSY * num_cpus:
         return ""
     return f"load {load:.1f} on {num_cpus} CPU{'s' if num_cpus > 1 else ''}"
+
+
+def picture_range_ms(measured: MeasuredHere, steps: int) -> tuple[float, float]:
+    """The least and the most milliseconds of a picture, all of whose steps took the least or the most."""
+    shortest, longest = (measured[name] - measured["step_ms"] for name in ("step_min_ms", "step_max_ms"))
+    return max(measured["image_ms"] + steps * shortest, 0.0), measured["image_ms"] + steps * longest
+
+
+def describe_times(measured: MeasuredHere, steps: int, *, is_busy: bool) -> tuple[str, str]:
+    """A step and a picture; of a busy host their ranges alone, because its median is no fact."""
+    if not is_busy:
+        return format_ms(measured["step_ms"]), format_ms(measured["image_ms"])
+    ranges = (measured["step_min_ms"], measured["step_max_ms"]), picture_range_ms(measured, steps)
+    step, picture = (f"{format_ms(low)} to {format_ms(high)}" for low, high in ranges)
+    return step, picture
 
 
 def describe_training(training: TrainingRecord) -> str:

@@ -121,11 +121,8 @@ def load_target(name: str) -> Target:
 
 def choose_precision(name: str, target: Target, asked: PrecisionName | None) -> PrecisionName:
     """The asked precision or the target's default; raises TargetError where the target has no such precision."""
-    if asked is not None and asked not in target.PRECISIONS:
-        raise TargetError(
-            f"target {name!r} has no precision {asked!r}, expected one of {', '.join(target.PRECISIONS)}",
-            "choose another --precision, or export this target alone",
-        )
+    if asked is not None:
+        TARGET_ROWS[name].require_precision(asked)
     return target.DEFAULT_PRECISION if asked is None else asked
 
 

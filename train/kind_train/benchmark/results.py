@@ -10,14 +10,27 @@ from pathlib import Path
 import numpy as np
 
 from kind_core.classes import ClassInfo
+from kind_core.errors import ResultsError
+from kind_core.files.litter import is_hidden
 from kind_core.files.locking import waited_for
 from kind_core.files.staging import PART, staged
 from kind_core.pictures import make_class_grid
 from kind_train.benchmark.page import render_page
 
 _PICTURE_HEIGHT = 64
+SUITE_NAME = "suite.json"  # which suite a folder is of, and on what it was run
 PICTURES, CURVE = "pictures.png", "curve.png"
 Strip = tuple[str, str, Sequence[np.ndarray]]  # name, title, pictures
+
+
+def require_results_folder(output: Path) -> None:
+    """Raise ResultsError where a folder holds something that is of no suite."""
+    if (
+        output.is_dir()
+        and not (output / SUITE_NAME).exists()
+        and any(not is_hidden(one.name) for one in output.iterdir())
+    ):
+        raise ResultsError(f"{output} holds other files than results of a suite", "choose an empty --output")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

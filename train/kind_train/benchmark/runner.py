@@ -15,12 +15,11 @@ from kind_core.checkpoint import hash_checkpoint, read_config
 from kind_core.classes import ClassInfo
 from kind_core.errors import ConfigError, ResultsError
 from kind_core.files.json_files import read_object
-from kind_core.files.litter import is_hidden
 from kind_core.files.locking import waited_for
 from kind_core.files.staging import PART, staged
 from kind_train.benchmark.cell_files import RowFigures, opened_cell, write_cell
 from kind_train.benchmark.class_agnostic import Request, run_row
-from kind_train.benchmark.results import Results, Strip, Table, write_results
+from kind_train.benchmark.results import SUITE_NAME, Results, Strip, Table, require_results_folder, write_results
 from kind_train.benchmark.suite import Arm, Row, Suite
 from kind_train.evaluate.against import FigureEntry
 from kind_train.evaluate.judges import InceptionJudge, Judge, open_judge
@@ -28,7 +27,7 @@ from kind_train.evaluate.networks import NONE
 
 _M = TypeVar("_M", Row, Arm)
 _NEEDS = {"photos": "--data", "dense": "--dense"}  # of what a row is drawn from
-_SUITE, _CELLS = "suite.json", "cells"
+_CELLS = "cells"
 _COLUMNS: tuple[Literal["entropy", "variance", "kurtosis"], ...] = ("entropy", "variance", "kurtosis")
 _MAX_SHOWN = 120  # letters of a value in an error
 _SHARES: tuple[Literal["called_as_asked", "called_as_tailor"], ...] = ("called_as_asked", "called_as_tailor")
@@ -86,10 +85,9 @@ def leave_out(
 
 def open_folder(output: Path, identity: Mapping[str, object], *, resume: bool) -> None:
     """Begin or continue the folder of a suite; raises ResultsError where it holds another one's results."""
-    file = output / _SUITE
+    file = output / SUITE_NAME
+    require_results_folder(output)
     if not file.exists():
-        if output.exists() and any(not is_hidden(one.name) for one in output.iterdir()):
-            raise ResultsError(f"{output} holds other files than results of a suite", "choose an empty --output")
         output.mkdir(parents=True, exist_ok=True)
         with waited_for(file):
             if not file.exists():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,9 @@ from kind_core.classes import ClassInfo
 from kind_core.console.commands import split_names
 from kind_core.errors import ConfigError, DataError
 from kind_core.naming import MAX_STEM_BYTES, fold_text
-from kind_train.data.latents import is_cache, open_cache
 from kind_train.data.sources import open_source
 from kind_train.options_file import read_yaml
-from kind_train.places import require_data
+from kind_train.places import is_cache, require_data
 
 _FIELDS = {"data", "val_data", "classes"}
 _NAMED = 5  # classes in a line
@@ -55,11 +54,7 @@ def read_tasks(
         return _part(data, val_data, size, tell)
     if val_data is not None or size is not None:
         raise ConfigError("--val-data and --task-size go with --data", f"write them into {file}")
-    tasks = read_yaml(file, "lines that name tasks")
-    if not tasks:
-        raise ConfigError(f"{file} holds no tasks", _HINT)
-    _require_names(tasks, file)
-    return tuple(_make_task(name, fields, file, tell) for name, fields in tasks.items())
+    return tuple(_make_task(name, fields, file, tell) for name, fields in read_task_file(file).items())
 
 
 def _part(data: str, val_data: str | None, size: int | None, tell: Callable[[str], None]) -> tuple[Task, ...]:
@@ -72,6 +67,15 @@ def _part(data: str, val_data: str | None, size: int | None, tell: Callable[[str
     return tuple(
         Task(name=name, data=data, val_data=val_data, classes=part) for name, part in zip(names, parts, strict=True)
     )
+
+
+def read_task_file(file: Path) -> Mapping[str, object]:
+    """The tasks of a YAML file as they stand there; raises ConfigError for what is none."""
+    tasks = read_yaml(file, "lines that name tasks")
+    if not tasks:
+        raise ConfigError(f"{file} holds no tasks", _HINT)
+    _require_names(tasks, file)
+    return tasks
 
 
 def _require_names(tasks: Iterable[object], file: Path) -> None:
@@ -126,6 +130,8 @@ def _require_photos(
 def look_into(path: str) -> tuple[Sequence[ClassInfo], Sequence[int]]:
     """Classes and labels of photos, or of a cache of latents; no photo is read."""
     if is_cache(path):
+        from kind_train.data.latents import open_cache
+
         latents = open_cache(Path(path))
         return latents.classes, latents.labels.tolist()
     require_data(path)

@@ -10,9 +10,12 @@ import click
 from kind_core.console import announce_loading, echo
 from kind_core.console.commands import PlainCommand, report_errors, split_names
 from kind_core.console.vocabulary import Named
+from kind_core.errors import ConfigError
 from kind_core.samplers import SAMPLERS
 from kind_train.commands.options import choose_output, output_argument
 from kind_train.config import CONSTRUCTIONS
+
+_DTYPES = ("fp16", "fp32")  # what `convert` stores
 
 
 @click.command(cls=PlainCommand)
@@ -47,11 +50,14 @@ def init(classes: tuple[str, ...], as_json: bool, **options: Any) -> None:
       kind-train init --from-dit DiT-XL-2-256 --preset kind-xl/2 -o start
       kind-train init --from-dit dit/ --learngene-rank 300 --tailor-rank 4 --classes "goldfish,lemon" -o start
     """
+    from kind_train.start.init_request import InitRequest
+
+    request = InitRequest(classes=split_names(classes), **options)
+    request.check_places()
     announce_loading()
-    from kind_train.start.from_dit import InitRequest
     from kind_train.start.init_session import run_init
 
-    run_init(InitRequest(classes=split_names(classes), **options), as_json=as_json)
+    run_init(request, as_json=as_json)
 
 
 @click.command(cls=PlainCommand)
@@ -74,16 +80,20 @@ def shrink(source: Path, output: Path | None, output_option: Path | None, **opti
     """
     place = choose_output(output, output_option)
     from kind_core.checkpoint_config import read_config
-    from kind_train.places import require_data, require_device
+    from kind_core.files.staging import check_free
+    from kind_train.early import require_photos
+    from kind_train.places import require_device
+    from kind_train.start.shrink_request import ShrinkRequest
 
+    check_free(place, force=options["force"])
     if options["data"] is not None:
-        require_data(options["data"])
+        require_photos(options["data"])
     require_device(options["device"])
-    read_config(source)
-    announce_loading()
-    from kind_train.start.shrinking import ShrinkRequest, shrink_checkpoint
-
     request = ShrinkRequest(source=source, output=place, **options)
+    request.require_depth(read_config(source).dit)
+    announce_loading()
+    from kind_train.start.shrinking import shrink_checkpoint
+
     made = shrink_checkpoint(request, tell=lambda line: echo(line, err=True))
     for block, change in enumerate(made.changes):
         echo(f"block {block}  changes the prediction by {change:.4g}{'' if block in made.origins else ', taken out'}")
@@ -103,6 +113,11 @@ def add(base: Path, source: Path, classes: tuple[str, ...]) -> None:
     Example:
       kind-train add base run/best
     """
+    from kind_core.checkpoint_config import read_config
+    from kind_core.classes import resolve_classes
+
+    read_config(base)
+    resolve_classes(split_names(classes), read_config(source).classes)
     announce_loading()
     from kind_core.growth import add_classes
 
@@ -117,7 +132,7 @@ def add(base: Path, source: Path, classes: tuple[str, ...]) -> None:
     "--precision",
     "--dtype",
     "dtype",
-    type=Named(("fp16", "fp32")),
+    type=Named(_DTYPES),
     default="fp16",
     show_default=True,
     help="Numbers that are stored.",
@@ -139,6 +154,14 @@ def convert(source: Path, output: Path | None, output_option: Path | None, **opt
       kind-train convert run/best my-model --author "A. Uthor" --licence apache-2.0 --trained-on "my own photos"
     """
     place = choose_output(output, output_option)
+    from kind_core.checkpoint_config import read_config
+    from kind_core.config.sampling import choose_defaults
+    from kind_core.files.staging import check_free
+
+    if options["dtype"] not in _DTYPES:
+        raise ConfigError(f"precision is {options['dtype']!r}, expected one of {', '.join(_DTYPES)}")
+    check_free(place, force=options["force"])
+    choose_defaults(read_config(source).diffusion, **{name: options[name] for name in ("sampler", "steps", "guidance")})
     announce_loading()
     from kind_train.start.convert import convert_checkpoint
 

@@ -15,7 +15,7 @@ from kind_train.commands.options import judge_options
 
 
 @click.command(cls=PlainCommand)
-@click.argument("suite", type=Named(SUITES))
+@click.argument("suite", type=Named(SUITES), metavar="SUITE")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the results.")
 @click.option(
     "--scale",

@@ -33,11 +33,13 @@ def classifier(classes: tuple[str, ...], **options: Any) -> None:
       kind-train classifier --data held-out-a/ --val-data held-out-b/ --output judge.safetensors
       kind-train evaluate --checkpoint run/best --data photos/ --val-data held-out-b/ --classifier judge.safetensors
     """
-    from kind_train.places import require_data
+    from kind_core.files.staging import check_free
+    from kind_train.early import require_photos
 
-    for path in (options["data"], options["val_data"]):
-        if path is not None:
-            require_data(path)
+    check_free(options["output"], force=options["force"])
+    require_photos(options["data"], split_names(classes))
+    if options["val_data"] is not None:
+        require_photos(options["val_data"])
     announce_loading()
     from kind_train.evaluate.classifier_session import run_classifier
 
@@ -73,10 +75,14 @@ def statistics(data: str, output: Path, classes: tuple[str, ...], **options: Any
       kind-train statistics --data held-out/ --size 256 --device cuda -o real.safetensors
       kind-train evaluate --checkpoint run/best --real real.safetensors
     """
-    from kind_train.places import require_data, require_device
+    from kind_core.files.staging import check_free
+    from kind_train.early import require_networks, require_photos
+    from kind_train.places import require_device
 
-    require_data(data)
+    check_free(output, force=options["force"])
+    require_photos(data, split_names(classes))
     require_device(options["device"])
+    require_networks(options["classifier"], options["inception_weights"])
     announce_loading()
     from kind_train.evaluate.statistics_session import run_statistics
 
@@ -128,18 +134,11 @@ def evaluate(
       kind-train evaluate --checkpoint run/best --data train.parquet --val-data val.parquet
       kind-train evaluate --bundle panda.kind --data train.parquet --val-data val.parquet
     """
-    from kind_core.files.staging import check_output
+    from kind_core.files.staging import check_free, check_output
     from kind_train.early import check_evaluation
+    from kind_train.evaluation_request import EvaluationRequest
 
     real = options.pop("real")
-    early = ("data", "val_data", "checkpoint", "bundle", "device")
-    check_evaluation(real=real, **{name: options[name] for name in early})
-    announce_loading()
-    from kind_train.evaluate.run import EvaluationRequest
-    from kind_train.evaluate.session import REPORT, run_against, run_evaluation
-
-    if output is not None:
-        check_output(output, REPORT, force=force)
     if sample is not None:
         from kind_samples import sample_checkpoint
 
@@ -148,6 +147,14 @@ def evaluate(
         options |= {"checkpoint": sample_checkpoint(sample)}
     options |= {"guidance_interval": parse_interval(options["guidance_interval"])}
     request = EvaluationRequest(classes=split_names(classes), **options)
+    if output is not None:
+        check_free(output, force=force)
+    check_evaluation(request, real)
+    announce_loading()
+    from kind_train.evaluate.session import REPORT, run_against, run_evaluation
+
+    if output is not None:
+        check_output(output, REPORT, force=force)
     if real is not None:
         run_against(real, request, output, force=force, as_json=as_json)
         return

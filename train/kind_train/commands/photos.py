@@ -44,9 +44,13 @@ def cache(**options: Any) -> None:
       kind-train fit --data latents --preset kind-b/2 --output run
     """
     from kind_core.console.tables import open_console, say
-    from kind_train.places import require_data
+    from kind_core.diffusers.layout import require_settings
+    from kind_train.early import require_photos
+    from kind_train.places import require_device
 
-    require_data(options["data"])
+    require_photos(options["data"], split_names(options["classes"]))
+    require_settings(options["autoencoder"])
+    require_device(options["device"])
     announce_loading()
     from kind_train.data.caching import CacheRequest, make_cache
     from kind_train.display import show_progress

@@ -14,7 +14,7 @@ from kind_core.console.vocabulary import Named
 from kind_core.errors import ConfigError
 from kind_core.stopping import exit_code
 from kind_train.commands.options import data_options, rate_options, run_options
-from kind_train.config import ARMS, FACTORS, METHODS
+from kind_train.config import ARMS, FACTORS, METHODS, TAILORS
 from kind_train.preset_options import PRESETS, RECIPES
 
 
@@ -103,6 +103,8 @@ def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> 
     """
     if config_file is None and not resume and flags["base"] is None:
         raise ConfigError("no checkpoint given", "add --checkpoint, the base that is adapted")
+    if flags["method"] in {*METHODS} - {TAILORS}:
+        announce_loading()  # the others are asked for their defaults, with torch
     _train(config_file, resume, force, flags)
 
 

@@ -28,8 +28,9 @@ from kind_core.files.json_files import read_json, read_object
 from kind_core.files.litter import is_hidden
 from kind_core.files.staging import PART, staged
 from kind_core.files.weight_files import find_misfit, is_pointer
+from kind_train.places import CACHE_NAME as CACHE_NAME
+from kind_train.places import is_cache as is_cache
 
-CACHE_NAME = "cache.json"
 INDEX_NAME = "index.safetensors"
 SHARDS_NAME = "shards"
 LATENTS_NAME = "latents.npy"
@@ -65,11 +66,6 @@ class CacheFile:
     settings: CacheSettings
     classes: tuple[ClassInfo, ...]
     finished: bool
-
-
-def is_cache(path: str | Path) -> bool:
-    """Whether `path` is a finished or unfinished cache of latents."""
-    return (Path(path) / CACHE_NAME).exists()
 
 
 def read_cache_file(folder: Path) -> CacheFile:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kind_core.classes import ClassInfo
 from kind_core.errors import DataError
+from kind_core.files.litter import is_bare
 from kind_train.data.photo_files import LeftOut, PhotoFinder, identify, list_folder, show_path, sort_items
 from kind_train.data.photo_source import Entry, Source, make_classes
 from kind_train.data.splits import is_split_name, is_train_name, refuse_splits
@@ -59,6 +61,19 @@ def open_folder(path: Path, output: Path | None = None) -> Source:
         notes=(*everything.lines(str(path)), *_note_wrapper(folders)),
         absent={label: _describe_absence(one) for label, one in enumerate(folders.values()) if not one.photos},
     )
+
+
+def peek_folder(path: Path) -> tuple[ClassInfo, ...] | None:
+    """The classes of `path` by the names of its folders; None where one of them may be a part of the data, no class."""
+    beside = LeftOut()
+    folders = _list_classes(path, PhotoFinder(path, None), beside)
+    if not folders:
+        raise _no_classes(path, beside)
+    if all(is_bare(folder) for folder in folders):
+        message = f"{path} holds no photo: its class folders are empty"
+        raise DataError(message, "put the images of each class into its folder")
+    names = [folder.name for folder in folders]
+    return None if any(map(is_split_name, names)) else make_classes(str(path), names)
 
 
 def _list_classes(path: Path, finder: PhotoFinder, beside: LeftOut) -> list[Path]:

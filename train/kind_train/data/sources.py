@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from kind_core.classes import ClassInfo
 from kind_core.errors import DataError
 from kind_core.files.litter import is_hidden
 from kind_train.data.decoding import is_photo_name
-from kind_train.data.image_folder import open_folder
+from kind_train.data.image_folder import open_folder, peek_folder
 from kind_train.data.parquet_source import open_parquet
 from kind_train.data.photo_files import LeftOut, describe_output, list_folder
 from kind_train.data.photo_source import Entry, Source, check_label, make_classes
@@ -51,7 +52,7 @@ def open_source(path: str | Path, output: Path | None = None) -> Source:
         files = _list_files(place)
         return _with_rest(_open_files(text, files), place, files) if files else open_folder(place, output)
     if text and place.exists():
-        _check_file(place)
+        check_file(place)
         return _open_files(text, [place])
     files = [file for file in find_paths(text) if _is_wanted(file)]
     if not files:
@@ -133,7 +134,7 @@ def _open_files(path: str, files: Sequence[Path]) -> Source:
     return readers.pop()(path, files)
 
 
-def _check_file(file: Path) -> None:
+def check_file(file: Path) -> None:
     """Raise DataError for a file that is none of those with many photos."""
     if not file.is_file():
         raise DataError(f"{file} is no regular file", "give --data an image folder or a .parquet file")
@@ -147,6 +148,15 @@ def _check_file(file: Path) -> None:
         if stream.read(4) != b"PAR1":
             message = f"{file} is neither a folder of photos nor a .parquet or .tar file"
             raise DataError(message, "give --data an image folder or a .parquet file")
+
+
+def peek_classes(folder: Path) -> tuple[ClassInfo, ...] | None:
+    """The classes of an image folder by the names of its folders alone, whose photos are not looked for.
+
+    None where the names are not all there is to it: of files, and of folders for training and for holding out. Raises
+    DataError for a folder without class folders.
+    """
+    return None if _list_files(folder) else peek_folder(folder)
 
 
 def _open_hub(path: str) -> Source:

@@ -19,6 +19,10 @@ from kind_core.files.hashing import hash_file
 from kind_core.files.tensor_files import read_pickled
 from kind_train.evaluate.frechet import Rows, shift_interval
 from kind_train.evaluate.networks import (
+    INCEPTION_FILES as FILE_NAMES,
+)
+from kind_train.evaluate.networks import (
+    INCEPTION_HINT,
     LEVEL,
     Estimate,
     Figure,
@@ -31,7 +35,6 @@ from kind_train.evaluate.networks import (
 
 SHA256_PREFIX = "6726825d"
 # As torch-fidelity's download is called in torch hub's cache, and as pytorch-fid's.
-FILE_NAMES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
 # sFID's features as in ADM's evaluator: `mixed_6/conv:0` of TensorFlow's graph, after its ReLU, 7 of 192 channels.
 SPATIAL_LAYER = "Mixed_6d.branch1x1"
 SPATIAL_CHANNELS = 7
@@ -39,7 +42,6 @@ SPATIAL_CHANNELS = 7
 SCORE_SPLITS = 10
 NUM_REPLICATES = 100
 _LAYERS = ("2048", "logits_unbiased")
-_HINT = f"get {FILE_NAMES[0]} from the releases of github.com/toshas/torch-fidelity"
 
 
 def find_inception_weights() -> Path | None:
@@ -142,9 +144,9 @@ def estimate_score(logits: Rows, *, num_replicates: int = NUM_REPLICATES, level:
 
 
 def _check_weights(path: Path, prefix: str) -> str:
-    sha256 = hash_file(require_file(path, "--inception-weights", _HINT))
+    sha256 = hash_file(require_file(path, "--inception-weights", INCEPTION_HINT))
     if not sha256.startswith(prefix):
-        raise ConfigError(f"the SHA-256 of {path} begins with {sha256[:8]}, expected {prefix}", _HINT)
+        raise ConfigError(f"the SHA-256 of {path} begins with {sha256[:8]}, expected {prefix}", INCEPTION_HINT)
     return sha256
 
 

@@ -193,6 +193,12 @@ def refuse_import(package: str, error: Exception) -> TargetError:
     )
 
 
+# Where the files of networks come from, for errors.
+INCEPTION_FILES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
+INCEPTION_HINT = f"get {INCEPTION_FILES[0]} from the releases of github.com/toshas/torch-fidelity"
+CLASSIFIER_HINT = "train one: kind-train classifier --data held-out/ --output judge.safetensors"
+
+
 def require_file(path: Path, option: str, hint: str) -> Path:
     """`path`, which an option names. Raises ConfigError when no file is there, or a pointer to it."""
     if not path.is_file():

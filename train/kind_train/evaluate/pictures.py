@@ -22,20 +22,10 @@ from kind_core.samplers import ALL_STEPS, Sampling
 from kind_core.sampling import sample_latents, to_pixels
 from kind_core.schedule import choose_sampling
 from kind_train.device import pick_device
+from kind_train.evaluation_request import DrawSettings as DrawSettings
 
 _BATCH = 50
 NULL = -1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DrawSettings:
-    """How pictures are drawn; None is what the checkpoint or the bundle has. `device`: where a checkpoint runs."""
-
-    seed: int = 0
-    device: str = "cpu"
-    steps: int | None = None
-    guidance: float | None = None
-    guidance_interval: tuple[float, float] = ALL_STEPS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

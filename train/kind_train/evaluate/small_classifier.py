@@ -25,13 +25,13 @@ from kind_core.files.weight_files import find_misfit
 from kind_train.config import MAX_SIDE
 from kind_train.data.photo_set import PhotoSet
 from kind_train.evaluate.features import Classification
+from kind_train.evaluate.networks import CLASSIFIER_HINT
 
 NUM_FEATURES = 128
 _WIDTHS = (32, 64, 128, NUM_FEATURES)
 _BATCH = 64
 _SHIFT = 0.08  # photos are moved by at most this share of their side while training
 _METADATA = "kind_classifier"
-_HINT = "train one: kind-train classifier --data held-out/ --output judge.safetensors"
 Progress = Callable[[int, int, str], None]
 
 
@@ -68,7 +68,9 @@ class SmallClassifier:
         try:
             load_model(self._network, path)
         except (RuntimeError, OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path} is no classifier: {' '.join(str(error).split())}", _HINT) from error
+            raise CheckpointError(
+                f"{path} is no classifier: {' '.join(str(error).split())}", CLASSIFIER_HINT
+            ) from error
         self._network.eval().to(device)
         self._index = {info.id: index for index, info in enumerate(self.info.classes)}
 
@@ -149,13 +151,13 @@ def read_classifier(path: Path) -> ClassifierInfo:
     try:
         misfit = find_misfit(path)
         if misfit is not None:
-            raise CheckpointError(f"{path} {misfit}", _HINT)
+            raise CheckpointError(f"{path} {misfit}", CLASSIFIER_HINT)
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(_METADATA)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is no classifier: {error}", _HINT) from error
+        raise CheckpointError(f"{path} is no classifier: {error}", CLASSIFIER_HINT) from error
     if text is None:
-        raise CheckpointError(f"{path} is no classifier: its metadata says nothing of one", _HINT)
+        raise CheckpointError(f"{path} is no classifier: its metadata says nothing of one", CLASSIFIER_HINT)
     try:
         data = parse_json(text)
         classes = tuple(map(read_class, data.pop("classes")))
@@ -163,7 +165,9 @@ def read_classifier(path: Path) -> ClassifierInfo:
         _require_sane(info)
         return info
     except (ValueError, KeyError, TypeError, AttributeError, ClassNameError) as error:
-        raise CheckpointError(f"{path} is no classifier: its metadata does not fit: {error}", _HINT) from error
+        raise CheckpointError(
+            f"{path} is no classifier: its metadata does not fit: {error}", CLASSIFIER_HINT
+        ) from error
 
 
 def _require_sane(info: ClassifierInfo) -> None:

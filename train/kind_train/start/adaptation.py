@@ -18,14 +18,13 @@ from kind_core.dit import KindDiT
 from kind_core.errors import ConfigError
 from kind_core.growth import require_new
 from kind_core.tailors import TailorBank
-from kind_train.config import TrainConfig
+from kind_train.config import NEAREST, TrainConfig
 from kind_train.data.photo_set import TrainingSet
 from kind_train.methods import Method
 from kind_train.objective import Objective
 from kind_train.start.starting import require_same_autoencoder
 
 # `--init-from nearest`: each new class starts from the tailor of the base that denoises its photos best.
-NEAREST = "nearest"
 _NEAREST_PHOTOS = 64
 
 

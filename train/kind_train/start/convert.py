@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 
 from kind_core.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from kind_core.config.sampling import choose_defaults
 from kind_core.errors import CheckpointError, ConfigError
 from kind_core.files.staging import check_output
-from kind_core.schedule import check_sampler, choose_sampling
+from kind_core.schedule import choose_sampling
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -39,15 +40,7 @@ def convert_checkpoint(
     largest = max(float(parameter.detach().abs().max()) for parameter in checkpoint.model.parameters())
     if dtype == "fp16" and largest > torch.finfo(torch.float16).max:
         raise CheckpointError(f"{source} holds a weight of {largest:.3g}, fp16 ends at 65504", "use --dtype fp32")
-    defaults = checkpoint.config.diffusion
-    is_other = sampler not in (None, defaults.sampler)
-    diffusion = replace(
-        defaults,
-        sampler=defaults.sampler if sampler is None else sampler,
-        sampler_settings={} if is_other else defaults.sampler_settings,
-        steps=defaults.steps if steps is None else steps,
-        guidance_scale=defaults.guidance_scale if guidance is None else guidance,
-    )
+    diffusion = choose_defaults(checkpoint.config.diffusion, sampler=sampler, steps=steps, guidance=guidance)
     known = checkpoint.config.provenance
     provenance = replace(
         known,
@@ -55,8 +48,6 @@ def convert_checkpoint(
         licence=known.licence if licence is None else licence,
         data=known.data if trained_on is None else trained_on,
     )
-    if sampler is not None:
-        check_sampler(diffusion, sampler)
     if steps is not None:
         choose_sampling(diffusion)
     config = replace(checkpoint.config, diffusion=diffusion, provenance=provenance)

@@ -12,51 +12,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 
 from kind_core.checkpoint import CHECKPOINT, save_checkpoint, subset_config
 from kind_core.classes import resolve_classes
 from kind_core.config import DiTConfig, preset
-from kind_core.config.checks import require_seed
 from kind_core.diffusers.folder import AUTOENCODER_FOLDER, load_diffusers, read_diffusers_config
 from kind_core.dit import KindDiT, dense_state
 from kind_core.diverted import DivertedLinear
 from kind_core.errors import ConfigError
 from kind_core.files.staging import check_output
 from kind_core.hub import find_diffusers
+from kind_train.start.init_request import InitRequest as InitRequest
+from kind_train.start.init_request import TailorStart as TailorStart
 
-TailorStart = Literal["strongest", "dealt", "random"]
 OnMatrix = Callable[[int, int], None]
 # What a preset must share with the DiT: the factors are those of its matrices.
 _SHAPE = ("hidden_size", "depth", "num_heads", "patch_size", "sample_size", "in_channels", "learn_sigma")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InitRequest:
-    """Which DiT (a folder or a name of the Hub), which ranks, which of its classes (all by default)."""
-
-    source: Path
-    output: Path
-    preset: str | None = None
-    learngene_rank: int | None = None
-    tailor_rank: int | None = None
-    classes: tuple[str, ...] = ()
-    tailors: TailorStart = "strongest"
-    seed: int = 0
-    force: bool = False
-
-    def __post_init__(self) -> None:
-        require_seed(self.seed)
-        if self.tailors not in get_args(TailorStart):
-            raise ConfigError(f"tailors is {self.tailors!r}, expected one of {', '.join(get_args(TailorStart))}")
-        ranks = (self.learngene_rank, self.tailor_rank)
-        if (self.preset is None) == (ranks == (None, None)):
-            raise ConfigError("the ranks come from a preset or from both ranks", "give --preset, or both ranks instead")
-        if self.preset is None and None in ranks:
-            raise ConfigError("one of the two ranks is missing", "give --learngene-rank and --tailor-rank")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -71,6 +71,17 @@ def _is_bare(info: ClassInfo) -> bool:
     return normalise_name(info.full_name) == normalise_name(info.id)
 
 
+def check_inputs(shape: Shape, given: tuple[int, int, int]) -> None:
+    """Raise ConfigError when a model does not take what the data set gives, (channels, size, size)."""
+    dit = shape.dit
+    if given[0] != dit.in_channels:
+        message = f"the preset works on {dit.in_channels} channels, the data have {given[0]}"
+        hint = "encode the photos first: kind-train cache" if given[0] == 3 else "choose a preset of latents: kind-b/2"
+        raise ConfigError(message, f"{hint}; --preset sample works on pixels")
+    if given[1:] != (dit.sample_size, dit.sample_size):
+        raise ConfigError(f"the data is {given[2]} x {given[1]}, the model takes {dit.sample_size} x {dit.sample_size}")
+
+
 def pick_shape(config: TrainConfig) -> Shape:
     """The shape that the options ask for; raises ConfigError where it cannot be trained or adapted."""
     if config.teacher is not None:

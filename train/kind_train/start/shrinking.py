@@ -24,34 +24,15 @@ from kind_core.config import DiTConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import ConfigError
 from kind_core.files.staging import check_output
-from kind_train.config import CONSTRUCTIONS
 from kind_train.data.latents import is_cache, open_cache
 from kind_train.data.photo_set import Tell, TrainingSet, ignore, load_photos
 from kind_train.device import pick_device
 from kind_train.methods import open_method
 from kind_train.methods.shared.inherited_blocks import InheritedBlocks
 from kind_train.objective import Objective
+from kind_train.start.shrink_request import ShrinkRequest as ShrinkRequest
 
-# Table 1: 10 of 12 and 19 of 24 blocks, 7 of 12 and 13 of 24.
-_SHARES = {"heur-lg": 0.8, "auto-lg": 0.55, "laptop-diff": 0.55}
 _PHOTOS, _BATCH = 256, 32
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ShrinkRequest:
-    """A dense checkpoint, how it is made smaller, and to how many `blocks` (the paper's share by default).
-
-    `data` are the photos, or the cache of latents, on which `laptop-diff` measures what each block does.
-    """
-
-    source: Path
-    output: Path
-    construction: str
-    blocks: int | None = None
-    data: str | None = None
-    seed: int = 0
-    device: str = "cpu"
-    force: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,11 +48,9 @@ def shrink_checkpoint(request: ShrinkRequest, tell: Tell = ignore) -> Shrunk:
 
     `tell` gets the lines about photos that are not read.
     """
-    if request.construction not in CONSTRUCTIONS:
-        raise ConfigError(f"construction is {request.construction!r}, expected one of {', '.join(CONSTRUCTIONS)}")
     check_output(request.output, CHECKPOINT, force=request.force)
     source = load_checkpoint(request.source, with_decoder=False)
-    depth = _require_depth(request, source.config.dit)
+    depth = request.require_depth(source.config.dit)
     changes: tuple[float, ...] = ()
     if request.construction == "laptop-diff":
         changes = measure_changes(source, _open_data(request, source.config.dit, tell), request.seed, request.device)
@@ -151,22 +130,6 @@ def _inherit(construction: str, whole: int, depth: int) -> tuple[int | None, ...
     inherited = found[:depth] if found[0] == 0 else found[-depth:]
     random: tuple[None, ...] = (None,) * (depth - len(inherited))
     return (*inherited, *random) if inherited[0] == 0 else (*random, *inherited)
-
-
-def _require_depth(request: ShrinkRequest, dit: DiTConfig) -> int:
-    if not dit.is_dense:
-        raise ConfigError(
-            f"{request.source} is decomposed, shrink takes blocks out of a dense model",
-            "a decomposed model is cut by its gates: kind-export --classes; or train a dense one: --preset dit-sample",
-        )
-    if dit.block_embedders:
-        raise ConfigError(f"{request.source} has embedders in every block, shrink takes models that have one")
-    blocks = round(dit.depth * _SHARES[request.construction]) if request.blocks is None else request.blocks
-    if not 1 <= blocks < dit.depth:
-        raise ConfigError(f"blocks is {blocks}, expected 1 to {dit.depth - 1}: the model has {dit.depth}")
-    if request.construction == "laptop-diff" and request.data is None:
-        raise ConfigError("laptop-diff measures blocks on photos, none are given", "add --data")
-    return blocks
 
 
 def _open_data(request: ShrinkRequest, dit: DiTConfig, tell: Tell) -> TrainingSet:

@@ -14,7 +14,7 @@ from kind_core.dit import KindDiT
 from kind_core.errors import ConfigError
 from kind_train.data.latents import LatentSet
 from kind_train.data.photo_set import TrainingSet
-from kind_train.start.shape import Shape
+from kind_train.start.shape import Shape, check_inputs
 
 # What of a schedule decides what the weights mean; the rest is how pictures are drawn.
 NOISE_FIELDS = ("noise_schedule", "prediction_type", "num_train_timesteps", "beta_start", "beta_end")
@@ -91,14 +91,3 @@ def require_same_kind(train: TrainingSet, held_out: TrainingSet) -> None:
             raise ConfigError(
                 f"--val-data was cached with {name} {of_held_out}, --data with {of_train}", "cache both in the same way"
             )
-
-
-def check_inputs(shape: Shape, given: tuple[int, int, int]) -> None:
-    """Raise ConfigError when a model does not take what the data set gives, (channels, size, size)."""
-    dit = shape.dit
-    if given[0] != dit.in_channels:
-        message = f"the preset works on {dit.in_channels} channels, the data have {given[0]}"
-        hint = "encode the photos first: kind-train cache" if given[0] == 3 else "choose a preset of latents: kind-b/2"
-        raise ConfigError(message, f"{hint}; --preset sample works on pixels")
-    if given[1:] != (dit.sample_size, dit.sample_size):
-        raise ConfigError(f"the data is {given[2]} x {given[1]}, the model takes {dit.sample_size} x {dit.sample_size}")

@@ -19,6 +19,7 @@ import torch
 from kind_core.errors import TargetError
 from kind_core.precisions import PrecisionName
 from kind_export.compact.step import GraphStyle
+from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.coreml.compression import COMPRESSED, check_options, compress
 from kind_export.targets.target import Facts, Lowering, TargetOptions, one_line_errors
 from kind_runtimes.about import DESCRIPTIONS
@@ -27,7 +28,7 @@ from kind_runtimes.quiet import import_coremltools
 SUFFIX = ".mlpackage"
 TOOLS = ("coremltools", "torch")
 DEFAULT_PRECISION: PrecisionName = "fp16"  # what the Neural Engine computes in
-PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16", "int8", "int4", "palette6", "palette4")
+PRECISIONS = TARGET_ROWS["coreml"].precisions
 # coremltools 9 takes the tanh-GELU of an exported program for the exact one; written out, it finds the right one
 STYLE = GraphStyle(gelu="expanded")
 IMAGE_OUTPUT = True

@@ -26,6 +26,7 @@ from kind_core.precisions import PrecisionName
 from kind_core.samplers import Sampling
 from kind_core.schedule import make_scheduler
 from kind_export.compact.model import CompactModel
+from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.class_functions import name_functions
 from kind_export.targets.lowering import Written
 from kind_export.targets.programs import decode_contract, step_contract
@@ -36,7 +37,7 @@ from kind_runtimes.manifest import ProgramSpec, TargetSpec
 NAME = "diffusers"
 TOOLS = ("torch",)
 DEFAULT_PRECISION: PrecisionName = "fp32"
-PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16")  # of the weights on disk
+PRECISIONS = TARGET_ROWS[NAME].precisions
 PIPELINE_FILE = "pipeline.py"
 _LEARNGENE = "learngene"
 _VAE = "vae"

@@ -14,6 +14,7 @@ import torch
 from kind_core.errors import ExportError
 from kind_core.precisions import PrecisionName
 from kind_export.compact.step import GraphStyle
+from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.executorch.quantization import quantize
 from kind_export.targets.target import Facts, Lowering, TargetOptions, one_line_errors
 from kind_runtimes.engines.executorch import DEFAULT_METHOD
@@ -26,7 +27,7 @@ with without_import_noise():
 SUFFIX = ".pte"
 TOOLS = ("executorch", "torch")
 DEFAULT_PRECISION: PrecisionName = "fp32"  # XNNPACK's fp16 is native on ARM only, and cuts the graph elsewhere
-PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16", "int8", "int4")
+PRECISIONS = TARGET_ROWS["executorch"].precisions
 # XNNPACK has no LayerNorm: as an operator it would cut the graph at every block
 STYLE = GraphStyle(norm="matmul")
 IMAGE_OUTPUT = False

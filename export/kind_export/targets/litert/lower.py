@@ -15,6 +15,7 @@ from kind_core import precisions
 from kind_core.errors import ExportError
 from kind_core.precisions import EXACT, PrecisionName
 from kind_export.compact.step import GraphStyle
+from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.litert.flatbuffer import NamedModel, pack
 from kind_export.targets.litert.quantization import halve_constants, quantize
 from kind_export.targets.target import Facts, Lowering, TargetOptions, one_line_errors
@@ -28,7 +29,7 @@ with without_import_noise(), dropped_stderr(), warnings.catch_warnings():
 SUFFIX = ".tflite"
 TOOLS = ("litert-torch", "ai-edge-quantizer", "ai-edge-litert", "torch")
 DEFAULT_PRECISION: PrecisionName = "fp32"
-PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16", "int8")
+PRECISIONS = TARGET_ROWS["litert"].precisions
 # what a GPU does not take: GATHER_ND, slices of two axes, five axes, RELU_0_TO_1; it computes in fp16, so norms must
 # not leave it
 STYLE = GraphStyle(norm="scaled", lookup="one_hot", max_axes=4, clamp="relu")

@@ -17,6 +17,7 @@ from kind_core import precisions
 from kind_core.precisions import PrecisionName
 from kind_export.compact.step import GraphStyle
 from kind_export.precision.layers import quantizable_layers
+from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.onnx.branches import merge_branches
 from kind_export.targets.onnx.quantization import find_products, quantize
 from kind_export.targets.target import Facts, Lowering, TargetOptions, check_size, one_line_errors
@@ -24,7 +25,7 @@ from kind_export.targets.target import Facts, Lowering, TargetOptions, check_siz
 SUFFIX = ".onnx"
 TOOLS = ("onnx", "onnxscript", "onnxruntime", "torch")
 DEFAULT_PRECISION: PrecisionName = "fp32"  # onnxruntime's CPU kernels are fp32; fp16 halves the file and adds casts
-PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16", "int8", "int4")
+PRECISIONS = TARGET_ROWS["onnx"].precisions
 STYLE = GraphStyle(attention="fused")
 IMAGE_OUTPUT = False
 CASTS_MODULE = True
