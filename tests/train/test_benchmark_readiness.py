@@ -68,6 +68,7 @@ def test_statistics_of_another_network_are_refused_first(
 def test_a_judge_of_another_size_is_refused_first(
     bases: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "judge").write_bytes(b"")
     info = ClassifierInfo(size=32, classes=(), accuracy=1.0, num_trained=1, num_tested=1)
     monkeypatch.setattr("kind_train.benchmark.readiness.read_classifier", lambda path: info)
     given = ("novel-classes", *bases, *GIVEN, "--classifier", tmp_path / "judge", "--output", tmp_path / "results")
@@ -85,13 +86,15 @@ def test_networks_and_the_seed_of_pictures_are_those_given(
         return (judge,)
 
     monkeypatch.setattr("kind_train.benchmark.training.open_observers", observe)
-    given = ("novel-classes", *bases, *GIVEN[:8], "--inception-weights", "weights.pth", "--dinov2", "folder")
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"")
+    given = ("novel-classes", *bases, *GIVEN[:8], "--inception-weights", weights, "--dinov2", "folder")
     pictures = {}
     for seed in (0, 1):
         call(*given, "--seed", seed, "--output", tmp_path / str(seed))
         with np.load(tmp_path / str(seed) / "cells" / "svdiff--task--0.npz") as cell:
             pictures[seed] = cell["pictures"]
-    assert asked == [("weights.pth", "folder")] * 2
+    assert asked == [(str(weights), "folder")] * 2
     assert pictures[0].shape == (12, 8, 8, 3)  # four of each of three classes
     assert not np.array_equal(pictures[0], pictures[1])
     (line,) = read_lines(tmp_path / "0")
