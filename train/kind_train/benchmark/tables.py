@@ -94,8 +94,10 @@ def _make_cost_table(arms: Sequence[Arm], stored: Sequence[Stored]) -> Table:
     rows = []
     for arm in arms:
         own = [one.figures for one in stored if one.cell.arm.name == arm.name]
-        cells = [_show_mean([value for one in own if (value := one.get(name)) is not None], form)
-                 for name, (_, form) in _COSTS.items()]  # fmt: skip
+        cells = [
+            _show_mean([value for one in own if (value := one.get(name)) is not None], form)
+            for name, (_, form) in _COSTS.items()
+        ]
         rows.append((arm.title, *cells))
     kept = [i for i in range(len(_COSTS)) if any(row[1 + i] for row in rows)]
     headings = [heading for heading, _ in _COSTS.values()]

@@ -114,8 +114,10 @@ def _require_photos(
         kept = choose_classes(ids or classes, infos) or sorted(counts)
         if not ids and not classes and len(kept) < len(infos):
             empty = [repr(info.name) for label, info in enumerate(infos) if label not in counts]
-            tell(f"left out, {path} has names of them but no photos: {', '.join(empty[:_NAMED])}"
-                 + (", ..." if len(empty) > _NAMED else ""))  # fmt: skip
+            tell(
+                f"left out, {path} has names of them but no photos: {', '.join(empty[:_NAMED])}"
+                + (", ..." if len(empty) > _NAMED else "")
+            )
         for label in kept:
             if counts[label] < _LEAST:
                 raise DataError(
