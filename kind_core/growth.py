@@ -71,7 +71,7 @@ def save_grown(path: Path, base: Path, addition: ModelConfig, model: KindDiT, *,
 def add_classes(base: Path, source: Path, classes: Sequence[str] = ()) -> tuple[ClassInfo, ...]:
     """Copy tailors of `source` into the checkpoint at `base`: those that it lacks, or the named ones.
 
-    The two must share their learngene bit for bit, or the base holds that of the source beside an accelerator, which
+    The two must share their learngene bit for bit, or the base is a student with the matrices of the source's, which
     serves whatever was adapted beside it. `config.json` is replaced last, so the checkpoint is whole at every
     moment. Returns what was added.
     """
@@ -83,8 +83,8 @@ def add_classes(base: Path, source: Path, classes: Sequence[str] = ()) -> tuple[
 
 def _add_classes(base: Path, source: Path, classes: Sequence[str]) -> tuple[ClassInfo, ...]:
     ours, theirs = read_config(base), read_config(source)
-    accelerated = ours.diffusion.distillation and ours.diffusion.distillation.learngene
-    if hash_learngene(source) not in (hash_learngene(base), accelerated):
+    teachers = ours.diffusion.distillation and ours.diffusion.distillation.learngene
+    if hash_learngene(source) not in (hash_learngene(base), teachers):
         raise CheckpointError(
             f"the learngene of {source} is not that of {base}, so its tailors do not fit",
             "add tailors to the very checkpoint that they were adapted on",

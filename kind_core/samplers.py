@@ -132,7 +132,7 @@ def check_interval(interval: tuple[float, float]) -> None:
 class Distillation:
     """`steps` are the numbers of steps that were trained, most first. `guidance_scale` and `guidance_interval` are the
     teacher's, which the student's own answer holds: it predicts the class alone. `learngene` is the sha256 of the
-    teacher's, where all of that is in the student's: then what was adapted beside it serves the student as it is.
+    teacher's, where all matrices of that are in the student's: what was adapted beside it then serves the student.
 
     From https://arxiv.org/abs/2510.24474: the last blocks see where a step ends (`DiTConfig.end_blocks`).
     """

@@ -126,7 +126,7 @@ def test_a_table_alone_leaves_every_matrix_and_tailor(teacher: Path, tmp_path: P
     assert changed == {n for n in before.learngene_state() if n.startswith("timestep_embedder.") or ".adaln." in n}
 
 
-def test_an_accelerator_leaves_learngene_and_tailors_and_serves_later_ones(teacher: Path, tmp_path: Path) -> None:
+def test_an_accelerator_leaves_learngene_and_tailors(teacher: Path, tmp_path: Path) -> None:
     distil(teacher, tmp_path / "run", train="accelerator", accelerator_rank=3).run()
     student, before = load_checkpoint(tmp_path / "run" / "best"), load_checkpoint(teacher)
     assert torch.equal(student.model.tailors.weight, before.model.tailors.weight)
@@ -138,6 +138,14 @@ def test_an_accelerator_leaves_learngene_and_tailors_and_serves_later_ones(teach
         assert torch.equal(part, learngene[name])
         is_changed |= name.endswith(".U") and bool(value[:, rank:].any())
     assert is_changed
+
+
+@pytest.mark.parametrize("arm", ["table", "accelerator"])
+def test_classes_adapted_beside_the_teacher_serve_a_student_with_its_matrices(
+    arm: str, teacher: Path, tmp_path: Path
+) -> None:
+    distil(teacher, tmp_path / "run", train=arm).run()
+    before = load_checkpoint(teacher)
     addition = replace(
         before.config, classes=(ClassInfo(id="later", names=("later",)),), dit=replace(before.config.dit, num_classes=1)
     )

@@ -59,8 +59,9 @@ _PARTS: dict[str, tuple[tuple[type, ...], str]] = {
 }
 # What a distillation trains: all of the student, its tailors alone beside the teacher's learngene, its modulations
 # alone beside both, or new components for every class beside both.
-ACCELERATOR = "accelerator"
-ARMS = ("everything", "tailors", "table", ACCELERATOR)
+ACCELERATOR, TABLE = "accelerator", "table"
+ARMS = ("everything", "tailors", TABLE, ACCELERATOR)
+KEEPS_MATRICES = (TABLE, ACCELERATOR)  # whatever was adapted beside the teacher serves the student
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ from kind_core.checkpoint_config import hash_learngene, read_config
 from kind_core.config import DiffusionConfig, ModelConfig
 from kind_core.errors import ConfigError
 from kind_core.samplers import FIRST_ORDER, Distillation
-from kind_train.config import ACCELERATOR, TrainConfig
+from kind_train.config import KEEPS_MATRICES, TrainConfig
 
 
 def make_student(config: TrainConfig) -> ModelConfig:
@@ -22,7 +22,7 @@ def make_student(config: TrainConfig) -> ModelConfig:
     teacher = read_config(Path(config.teacher))
     _require_teacher(config.teacher, teacher)
     guidance = teacher.diffusion.guidance_scale if config.guidance is None else config.guidance
-    kept = hash_learngene(Path(config.teacher)) if config.train == ACCELERATOR else None
+    kept = hash_learngene(Path(config.teacher)) if config.train in KEEPS_MATRICES else None
     distillation = Distillation(steps=config.steps, guidance_scale=guidance, learngene=kept)
     diffusion = replace(
         teacher.diffusion,

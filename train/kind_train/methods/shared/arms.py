@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kind_core.config import DiTConfig
 from kind_core.dit import KindDiT
-from kind_train.config import ACCELERATOR
+from kind_train.config import ACCELERATOR, TABLE
 from kind_train.methods.method import AddedMethod, Method, freeze
 from kind_train.methods.shared.grown_linear import fold_grown, grow
 
@@ -22,7 +22,7 @@ class TailorsAlone(Method):
 class TableAlone(Method):
     """What an export bakes into the table of modulations; every matrix and every tailor keeps its bits."""
 
-    name, title = "table", "table alone"
+    name, title = TABLE, "table alone"
     needs_dense = False
 
     def prepare(self, model: KindDiT, plan: DiTConfig) -> None:
@@ -53,5 +53,5 @@ class Accelerator(AddedMethod):
 
 def open_arm(name: str, accelerator_rank: int) -> Method | None:
     """What trains the arm `name` of `ARMS`; None where that is all of the student."""
-    arms = {"tailors": TailorsAlone(), "table": TableAlone(), ACCELERATOR: Accelerator(accelerator_rank)}
+    arms = {"tailors": TailorsAlone(), TABLE: TableAlone(), ACCELERATOR: Accelerator(accelerator_rank)}
     return arms.get(name)
