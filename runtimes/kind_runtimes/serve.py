@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -55,6 +55,7 @@ _TYPES = {
 }
 _CHUNK = 1 << 16
 _MAX_CONNECTIONS = 128  # a browser opens six
+_unpacking = threading.Lock()
 _TIMEOUT_S = 30  # for the next bytes of a request, and for a client to take the next chunk
 
 
@@ -232,7 +233,8 @@ class _Handler(BaseHTTPRequestHandler):
         asked = self._header("Range") if self.command == "GET" and "If-Range" not in self.headers else ""
         is_packed = entry.is_gzipped and not asked and takes_gzip(self._header("Accept-Encoding"))
         if entry.is_gzipped and not is_packed:
-            file = io.BytesIO(gzip.decompress(file.read()))
+            with _unpacking:
+                file = io.BytesIO(_unpack(entry))
         size = file.seek(0, os.SEEK_END)
         part = parse_range(asked, size)
         span = range(size) if part is None else part
@@ -272,6 +274,12 @@ class _Handler(BaseHTTPRequestHandler):
     def handle(self) -> None:
         with suppress(ConnectionError, TimeoutError):  # a tab that was closed in the middle, a client that stalls
             super().handle()
+
+
+@cache
+def _unpack(entry: _Entry) -> bytes:
+    """What a compressed file of the page holds, once for all clients: a hundred slow ones would hold a copy each."""
+    return gzip.decompress(entry.file.read_bytes())
 
 
 def _content_type(name: str) -> str:

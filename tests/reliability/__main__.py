@@ -40,7 +40,8 @@ def main() -> int:
     parser.add_argument("--command", choices=_SHARES, action="append")
     parser.add_argument("--only", metavar="CASE")
     given = parser.parse_args()
-    cases = [_parse(given.only)] if given.only else [*KEPT, *_make_cases(given)]
+    kept = [case for case in KEPT if not given.command or case.command in given.command]
+    cases = [_parse(given.only)] if given.only else [*kept, *_make_cases(given)]
     cases.sort(key=lambda case: list(_SHARES).index(case.command))
     counts: Counter[tuple[str, str]] = Counter()
     losses: Counter[tuple[str, str]] = Counter()

@@ -163,6 +163,8 @@ def _be_child(
             main()
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # the command has ended
         (notes / "counts").write_text(f"{watcher.count} {watcher.peak_bytes}")
         (notes / "modules").write_text("\n".join(sys.modules))
     except BaseException:

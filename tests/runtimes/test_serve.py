@@ -7,6 +7,7 @@ import http.client
 import shutil
 import socket
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -241,6 +242,20 @@ def test_clients_that_say_nothing_stop_nobody(site: Site) -> None:
         assert site.get("/bundle/manifest.json")[0].status == 200
         assert silent[0].recv(1) == b"", "the oldest made room"
         assert threading.active_count() < 200
+
+
+def test_clients_that_take_nothing_hold_no_copy_each(site: Site) -> None:
+    request, size = f"GET {_wasm(site)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), len(site.get(_wasm(site))[1])
+    tracemalloc.start()
+    with ExitStack() as stack:
+        for _ in range(20):
+            address = ("127.0.0.1", site.server.server_port)
+            connection = stack.enter_context(socket.create_connection(address, timeout=20))
+            connection.sendall(request)
+            assert connection.recv(8) == b"HTTP/1.1"
+        assert site.get("/")[0].status == 200
+        assert tracemalloc.get_traced_memory()[1] < 2 * size
+    tracemalloc.stop()
 
 
 def test_nothing_can_be_written(site: Site) -> None:

@@ -6,15 +6,17 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import TINY_DIFFUSION, TINY_DIT, make_config, make_photos
+from tiny_training import TINY_DIFFUSION, TINY_DIT, make_config, make_photos, write_folder
 
 from kind_core.checkpoint import load_checkpoint
+from kind_train.fit import fit_model
 from kind_train.run.progress import Progress
 from kind_train.run.run_folder import check_run_folder, read_step, start_run_folder
 from kind_train.run.trainer import Trainer
@@ -97,3 +99,22 @@ def test_killed_twenty_times_a_run_ends_as_if_it_had_not_been(tmp_path: Path) ->
     for one in (*metrics, *expected):
         one.pop("images_per_second", None)
     assert metrics == expected
+
+
+@pytest.mark.parametrize("lost", ["last is missing", "last is an older one", "no samples"])
+def test_what_a_kill_after_the_last_state_left_out_is_written_by_the_next(
+    tmp_path: Path, tiny: None, lost: str
+) -> None:
+    write_folder(tmp_path / "photos", make_photos(12))
+    data = str(tmp_path / "photos")
+    fit_model(make_config(tmp_path / "older", data=data, images=24))
+    config = make_config(tmp_path / "run", data=data)
+    fit_model(config)
+    parts = (tmp_path / "run" / "last", tmp_path / "run" / "samples")
+    before = [(file, file.read_bytes()) for part in parts for file in sorted(part.rglob("*")) if file.is_file()]
+    shutil.rmtree(parts[lost == "no samples"])
+    if lost == "last is an older one":
+        shutil.copytree(tmp_path / "older" / "last", parts[0])
+    fit_model(config, resume=True)
+    assert [(file, file.read_bytes()) for file, _ in before] == before
+    assert {file for part in parts for file in part.rglob("*") if file.is_file()} == {file for file, _ in before}

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from kind_core.classes import ClassInfo
 from kind_core.console.tables import open_console, say
 from kind_core.errors import ConfigError, DataError
 from kind_core.files.staging import claimed
-from kind_core.stopping import describe_ignored
+from kind_core.stopping import describe_ignored, hold_interrupts
 from kind_train.config import TrainConfig
 from kind_train.data.holding_out import SplitRecord, describe_overlap, read_split, split_and_record
 from kind_train.data.latents import is_cache, open_cache
@@ -26,6 +27,7 @@ from kind_train.run.processes import Processes, joined_processes
 from kind_train.run.progress import Progress
 from kind_train.run.run_folder import (
     BEST_NAME,
+    LAST_NAME,
     OPTIONS_NAME,
     RUN,
     check_run_folder,
@@ -98,6 +100,7 @@ def _fit(config: TrainConfig, console: Console, processes: Processes, *, resume:
         say(console, f"trained {trainer.model_config.provenance.training}")
     if trainer.step >= config.num_steps:
         say(console, f"step {trainer.step} of {config.num_steps} is done already, raise --images to go on")
+        _complete(trainer, processes)
     elif resume and not goes_on:
         say(console, "the run was ended before its first save: it begins again")
     elif resume:
@@ -112,6 +115,21 @@ def _fit(config: TrainConfig, console: Console, processes: Processes, *, resume:
         best_loss=best_loss if len(held_out) else None,
         is_main=processes.is_main,
     )
+
+
+def _complete(trainer: Trainer, processes: Processes) -> None:
+    """Write what a kill right after the last state of a run left out: the checkpoint and the pictures of its end."""
+    products, images = trainer.products, trainer.images
+    is_there = torch.tensor([products.has_last(images), products.has_samples(images)], device=trainer.device)
+    has_last, has_samples = processes.copy_from_main(is_there).tolist()
+    if has_last and has_samples:
+        return
+    model = trainer.averaged_model()
+    if processes.is_main and not has_last:
+        with hold_interrupts():
+            products.save_checkpoint(LAST_NAME, model, trainer.training())
+    if processes.is_main and not has_samples:
+        products.draw_samples(model, images, trainer.device)
 
 
 def _claim(config: TrainConfig, processes: Processes) -> AbstractContextManager[None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kind_core.checkpoint_config import read_config
 from kind_core.errors import ConfigError
-from kind_train.config import METHODS, TAILORS
+from kind_train.config import METHODS, TAILORS, TrainConfig
 from kind_train.methods.method import Method as Method
 
 
@@ -18,6 +18,15 @@ def open_method(name: str) -> Method:
         raise ConfigError(f"method is {name!r}, expected one of {', '.join(METHODS)}")
     method: Method = import_module(f"kind_train.methods.{name.replace('-', '_')}").METHOD
     return method
+
+
+def pick_method(config: TrainConfig) -> Method | None:
+    """What is put into a model for the run and is part of its weights in the end; None where all of it is trained."""
+    from kind_train.methods.shared.arms import open_arm
+
+    if config.base is not None:
+        return open_method(config.method)
+    return open_arm(config.train, config.accelerator_rank)
 
 
 def adaptation_defaults(options: Mapping[str, object]) -> dict[str, object]:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from kind_core.checkpoint import save_checkpoint
+from kind_core.checkpoint_config import read_config
 from kind_core.config import ModelConfig, TrainingRecord
 from kind_core.dit import KindDiT
+from kind_core.errors import CheckpointError
 from kind_core.files.staging import PART, staged
 from kind_core.growth import save_grown
 from kind_core.pictures import make_class_grid
@@ -22,7 +24,7 @@ from kind_train.data.latents import LatentSet
 from kind_train.data.photo_set import TrainingSet
 from kind_train.run.loss_plot import draw_losses
 from kind_train.run.metrics import METRICS_NAME
-from kind_train.run.run_folder import LOSSES_NAME, SAMPLES_NAME
+from kind_train.run.run_folder import LAST_NAME, LOSSES_NAME, SAMPLES_NAME
 
 _MAX_ROWS = 12
 _HEIGHT = 96  # pixels of a picture at least
@@ -49,15 +51,29 @@ class Products:
         config = replace(self.model_config, dit=model.config, training=training)
         save_checkpoint(place, config, model, autoencoder=autoencoder, force=True)
 
+    def has_last(self, images: int) -> bool:
+        """Whether `last` is the model after so many training images."""
+        try:
+            training = read_config(Path(self.config.output) / LAST_NAME).training
+        except CheckpointError:
+            return False
+        return training is None or training.images == images  # one made before this was recorded does not tell
+
+    def has_samples(self, images: int) -> bool:
+        """Whether pictures were drawn after so many training images."""
+        return self._samples_file(images).exists()
+
     def draw_samples(self, model: KindDiT, images: int, device: torch.device) -> None:
         """The grid of pictures after so many training images, and the losses up to there."""
-        output = Path(self.config.output)
-        file = output / SAMPLES_NAME / f"{images:09d}.png"
+        output, file = Path(self.config.output), self._samples_file(images)
         decode: Decode = to_images
         if isinstance(self.photos, LatentSet):
             decode = self.photos.decoder(device)
         _save_sample_grid(model, self.model_config, file, decode, seed=self.config.seed)
         draw_losses(output / METRICS_NAME, output / LOSSES_NAME)
+
+    def _samples_file(self, images: int) -> Path:
+        return Path(self.config.output) / SAMPLES_NAME / f"{images:09d}.png"
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 from kind_core.checkpoint_config import is_checkpoint_file
@@ -43,6 +44,13 @@ STATE_VERSION = 1
 
 _NUMBERS_NAME = "state.json"
 _TENSORS_NAME = "state.safetensors"
+# States written before the last two were recorded have none of them.
+_NUMBERS: dict[str, type | UnionType] = {
+    "step": int,
+    "best_loss": float,
+    "held_out_loss": float | None,
+    "mean_image_loss": float | None,
+}
 
 
 def _is_run_file(name: str) -> bool:
@@ -67,12 +75,17 @@ _STATE = folder_kind("a training state", lambda path: None, _is_state_file)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingState:
-    """A run between two steps. `identity` is what a resumed run must share: preset, classes, batch size, seed."""
+    """A run between two steps. `identity` is what a resumed run must share: preset, classes, batch size, seed.
+
+    The held-out losses are those of its last validation, which `last` tells; None where nothing was held out.
+    """
 
     step: int
     best_loss: float
     identity: Mapping[str, object]
     tensors: dict[str, Tensor] = field(repr=False)
+    held_out_loss: float | None
+    mean_image_loss: float | None
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors whose names begin so, by the rest of their names."""
@@ -85,6 +98,8 @@ class _Numbers(TypedDict):
     format_version: NotRequired[int]
     step: int
     best_loss: float
+    held_out_loss: NotRequired[float | None]
+    mean_image_loss: NotRequired[float | None]
 
 
 def check_run_folder(folder: Path, *, resume: bool, force: bool) -> None:
@@ -184,7 +199,7 @@ def write_state(folder: Path, state: TrainingState) -> None:
     """Write the training state of a run, whole or not at all; the previous one stays until the new one stands."""
     from kind_core.files.tensor_files import write_tensors
 
-    numbers = {"format_version": STATE_VERSION, "step": state.step, "best_loss": state.best_loss, **state.identity}
+    numbers = {"format_version": STATE_VERSION, **{name: getattr(state, name) for name in _NUMBERS}, **state.identity}
     if (folder / METRICS_NAME).exists():
         sync(folder / METRICS_NAME)  # what a run goes on from there does not measure again
     with staged(folder / STATE_NAME, _STATE, force=True) as temporary:
@@ -213,7 +228,14 @@ def read_state(folder: Path, identity: Mapping[str, object], device: torch.devic
         tensors = load_file(place / _TENSORS_NAME, device=str(device))
     except (SafetensorError, OSError) as error:
         raise _broken(place, error) from error
-    return TrainingState(step=numbers["step"], best_loss=numbers["best_loss"], identity=identity, tensors=tensors)
+    return TrainingState(
+        step=numbers["step"],
+        best_loss=numbers["best_loss"],
+        identity=identity,
+        tensors=tensors,
+        held_out_loss=numbers.get("held_out_loss"),
+        mean_image_loss=numbers.get("mean_image_loss"),
+    )
 
 
 @contextmanager
@@ -254,7 +276,7 @@ def _read_numbers(place: Path) -> _Numbers:
     if not isinstance(version, int) or version > STATE_VERSION:
         message = f"{place} has format_version {version!r}, this program reads up to {STATE_VERSION}"
         raise CheckpointError(message, "upgrade kind-diffusion")
-    for name, kind in (("step", int), ("best_loss", float)):
+    for name, kind in _NUMBERS.items():
         if not isinstance(numbers.get(name), kind):
             raise _broken(place, f"{_NUMBERS_NAME} has {name} {numbers.get(name)!r}")
     return cast(_Numbers, numbers)

@@ -20,9 +20,7 @@ from kind_core.stopping import StopRequest, hold_interrupts, noted_stops
 from kind_train.config import TrainConfig
 from kind_train.data.photo_set import TrainingSet
 from kind_train.device import pick_device, tune_device
-from kind_train.methods import open_method
-from kind_train.methods.method import Method
-from kind_train.methods.shared.arms import open_arm
+from kind_train.methods import pick_method
 from kind_train.run.forms import read_forms, set_forms, tune_forms
 from kind_train.run.losses import Forward, Losses
 from kind_train.run.mean_image import read_mean_image
@@ -76,7 +74,7 @@ class Trainer:
         tune_device(self.device)
         self.output = Path(config.output)
         self.base = None if config.base is None else Path(config.base)
-        self.method = _pick_method(config)
+        self.method = pick_method(config)
         self.model_config = make_model_config(shape or pick_shape(config), train)
         if not config.diversion:
             self.model_config = open_gates(self.model_config)
@@ -199,10 +197,17 @@ class Trainer:
         model = self.averaged_model()
         if not self.processes.is_main:
             return
-        state = TrainingState(step=self.step, best_loss=self.best_loss, identity=self._identity(), tensors=tensors)
+        state = TrainingState(
+            step=self.step,
+            best_loss=self.best_loss,
+            identity=self._identity(),
+            tensors=tensors,
+            held_out_loss=self.held_out_loss,
+            mean_image_loss=self._mean_image_loss,
+        )
         with hold_interrupts():
             write_state(self.output, state)
-            self.products.save_checkpoint(LAST_NAME, model, self._training())
+            self.products.save_checkpoint(LAST_NAME, model, self.training())
 
     @property
     def _takes_part(self) -> bool:
@@ -227,7 +232,8 @@ class Trainer:
         elif (start := config.teacher or config.start_from) is not None:
             load_start(self.model, self.model_config, Path(start))
 
-    def _training(self) -> TrainingRecord:
+    def training(self) -> TrainingRecord:
+        """What its checkpoints tell of the run."""
         images = max(1, self.images)
         return TrainingRecord(images=images, held_out_loss=self.held_out_loss, mean_image_loss=self._mean_image_loss)
 
@@ -241,6 +247,7 @@ class Trainer:
             self.model.load_state_dict(state.part("model."))
         set_forms(self.model, state.tensors.get("forms", read_forms(self.model)))
         self.step, self.best_loss = state.step, state.best_loss
+        self.held_out_loss, self._mean_image_loss = state.held_out_loss, state.mean_image_loss
         if self.processes.is_main:
             trim_metrics(self.output, self.step)
         return state
@@ -265,7 +272,7 @@ class Trainer:
             self._record(metrics)
             if is_best:
                 with hold_interrupts():
-                    self.products.save_checkpoint(BEST_NAME, model, self._training())
+                    self.products.save_checkpoint(BEST_NAME, model, self.training())
 
     def _measure_mean_image(self) -> float:
         """The loss of the guess without shapes, on what the model is measured on."""
@@ -288,10 +295,3 @@ class Trainer:
             append_metrics(self.output, metrics)
             if self._on_metrics is not None:
                 self._on_metrics(metrics)
-
-
-def _pick_method(config: TrainConfig) -> Method | None:
-    """What is put into a model for the run and is part of its weights in the end; None where all of it is trained."""
-    if config.base is not None:
-        return open_method(config.method)
-    return open_arm(config.train, config.accelerator_rank)
