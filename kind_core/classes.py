@@ -34,7 +34,7 @@ class ClassInfo:
             )
         if not all(isinstance(name, str) for name in self.names):
             raise ClassNameError(f"class {self.id!r} has names {list(self.names)!r}, expected texts")
-        if not self.names:
+        if not self.names or not self.names[0].strip():
             raise ClassNameError(f"class {self.id!r} has no name")
 
     @property

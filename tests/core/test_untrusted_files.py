@@ -178,3 +178,9 @@ def test_a_long_value_is_shortened() -> None:
 def test_names_of_classes_are_texts(names: tuple[object, ...]) -> None:
     with pytest.raises(ClassNameError, match="expected texts"):
         ClassInfo(id="n1", names=names)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("names", [(), ("",), (" ", "panda")])
+def test_a_class_is_called_something(names: tuple[str, ...]) -> None:
+    with pytest.raises(ClassNameError, match="class 'n1' has no name"):
+        ClassInfo(id="n1", names=names)
