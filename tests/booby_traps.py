@@ -55,7 +55,9 @@ class Trap:
         (folder / "diffusers" / "model_index.json").write_text(json.dumps(index))
         data = json.loads((folder / MANIFEST_NAME).read_text())
         one = next(iter(data["targets"].values()))
-        code = one | {"programs": {"step": one["programs"]["step"] | {"file": "diffusers"}}, "precision": "fp32"}
+        files = {"step": "diffusers", "decode": "diffusers/pipeline.py"}
+        programs = {name: one["programs"][name] | {"file": file} for name, file in files.items()}
+        code = one | {"programs": programs, "precision": "fp32"}
         data["targets"] = {"diffusers": code} | data["targets"]
         data["files"] = {name: {"sha256": hash_file(folder / name), "size_bytes": 1} for name in list_files(folder)}
         (folder / MANIFEST_NAME).write_text(json.dumps(data))

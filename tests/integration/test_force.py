@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,12 +16,14 @@ import kind_export.cli
 import kind_runtimes.cli
 import kind_train.cli
 from diffusers_folders import write_folder as write_dit
+from kind_core.checkpoint import save_checkpoint
 from kind_core.errors import OutputError
 from kind_core.files.staging import check_output
 from kind_core.pictures import PICTURE, write_picture
 from kind_runtimes.bundle import BUNDLE
 from kind_train.data.imagenet_split import read_split
 from small_bundles import write_placeholders
+from tiny import CLASSES, tiny_config, tiny_model, tiny_model_config
 from tiny_autoencoder import save_autoencoder
 
 Arguments = tuple[object, ...]
@@ -38,7 +41,8 @@ def call(command: str, *arguments: object) -> Result:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the commands read: a DiT, an autoencoder, photos of two classes, and ImageNet without a photo."""
+    """What the commands read: a DiT, an autoencoder, photos of other classes and of the checkpoint's, a dense model,
+    and ImageNet without a photo."""
     folder = tmp_path_factory.mktemp("inputs")
     write_dit(folder / "dit")
     save_autoencoder(folder / "vae", "AutoencoderTiny")
@@ -47,6 +51,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(4):
             pixels = np.random.default_rng(i).integers(0, 255, (16, 16, 3), np.uint8)
             Image.fromarray(pixels).save(folder / "data" / name / f"{i}.png")
+    for info in CLASSES:
+        shutil.copytree(folder / "data" / "cat", folder / "own" / info.id)
+    dit = tiny_config(learngene_rank=None, tailor_rank=0)
+    save_checkpoint(folder / "dense", tiny_model_config(dit), tiny_model(dit))
     for part in read_split().values():
         for one in part:
             for member in one.members:
@@ -77,12 +85,12 @@ def _commands(inputs: Path, checkpoint: Path, bundle: Path, out: Path) -> dict[s
         "init": ("kind-train", "init", "--from-dit", inputs / "dit", "--learngene-rank", 8, "--tailor-rank", 2,
                  "-o", out),
         "convert": ("kind-train", "convert", checkpoint, out),
-        "shrink": ("kind-train", "shrink", checkpoint, "--construction", "auto-lg", "-o", out),
+        "shrink": ("kind-train", "shrink", inputs / "dense", "--construction", "auto-lg", "-o", out),
         "statistics": ("kind-train", "statistics", "--data", inputs / "data", "--size", 16, "-o", out),
         "imagenet-split": ("kind-train", "imagenet-split", inputs / "imagenet", out),
         "classifier": ("kind-train", "classifier", "--data", inputs / "data", "--size", 16, "-o", out),
-        "evaluate": ("kind-train", "evaluate", "--checkpoint", checkpoint, "--data", inputs / "data", "--val-data",
-                     inputs / "data", "-o", out),
+        "evaluate": ("kind-train", "evaluate", "--checkpoint", checkpoint, "--data", inputs / "own", "--val-data",
+                     inputs / "own", "-o", out),
         "bench run": ("kind-bench", "run", bundle, "-o", out),
         "calibrate": ("kind-bench", "calibrate", bundle / "measured.json", "--bundle", bundle, "-o", out),
         "run": ("kind-run", bundle, "--class", "panda", "-o", out),
@@ -158,10 +166,12 @@ def test_a_bundle_that_holds_a_file_of_its_user_is_kept(placeholders: Path) -> N
         check_output(placeholders, BUNDLE, force=True)
 
 
-def test_a_pack_replaces_a_pack_alone(checkpoint_path: Path, placeholders: Path, tmp_path: Path) -> None:
+def test_a_pack_replaces_a_pack_alone(checkpoint_path: Path, tmp_path: Path) -> None:
+    write_placeholders(tmp_path / "base", pack_base="0" * 64, packs=[])
     (tmp_path / "out").mkdir()
     _letter(tmp_path / "out" / "lemon.pack")
-    export = ("kind-export", "--checkpoint", checkpoint_path, "--classes", "lemon", "--packs", "--base", placeholders)
+    base = ("--packs", "--base", tmp_path / "base")
+    export = ("kind-export", "--checkpoint", checkpoint_path, "--classes", "lemon", *base)
     done = call(*export, "-o", tmp_path / "out", "--force")
     assert f"{tmp_path / 'out' / 'lemon.pack'} is not a pack" in done.stderr
     assert (tmp_path / "out" / "lemon.pack").read_text() == "Dear Ada,"
