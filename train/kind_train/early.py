@@ -22,7 +22,7 @@ from kind_train.evaluation_request import EvaluationRequest
 from kind_train.places import is_cache, require_data, require_device
 from kind_train.run.journal import check_tracker
 from kind_train.run.run_folder import check_run_folder
-from kind_train.start.shape import check_inputs, pick_shape
+from kind_train.start.shape import check_inputs, pick_shape, require_pictures
 
 
 def check_run(config: TrainConfig, *, resume: bool, force: bool) -> None:
@@ -41,6 +41,7 @@ def check_run(config: TrainConfig, *, resume: bool, force: bool) -> None:
             resolve_class(config.init_from, read_config(Path(config.base)).classes)
         announce_loading()  # some methods are asked with torch
     shape = pick_shape(config)  # reads the config of what it starts from
+    require_pictures(config, shape)
     if not is_cache(config.data):
         check_inputs(shape, (3, shape.dit.sample_size, shape.dit.sample_size))
     check_timesteps(shape.diffusion, timestep_mean=config.timestep_mean, timestep_std=config.timestep_std)

@@ -45,18 +45,19 @@ def cache(**options: Any) -> None:
     """
     from kind_core.console.tables import open_console, say
     from kind_core.diffusers.layout import require_settings
+    from kind_train.data.cache_request import CacheRequest
     from kind_train.early import require_photos
     from kind_train.places import require_device
 
-    require_photos(options["data"], split_names(options["classes"]))
-    require_settings(options["autoencoder"])
-    require_device(options["device"])
+    request = CacheRequest(**options | {"classes": split_names(options["classes"])})
+    require_photos(request.data, request.classes)
+    require_settings(request.autoencoder)
+    require_device(request.device)
     announce_loading()
-    from kind_train.data.caching import CacheRequest, make_cache
+    from kind_train.data.caching import make_cache
     from kind_train.display import show_progress
 
     console = open_console(stderr=True)
-    request = CacheRequest(**options | {"classes": split_names(options["classes"])})
     if (ignored := describe_ignored()) is not None:
         say(console, ignored)
     try:

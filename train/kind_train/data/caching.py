@@ -25,13 +25,11 @@ from kind_core.autoencoder import (
     read_autoencoder,
 )
 from kind_core.checkpoint_config import AUTOENCODER_FILES
-from kind_core.config.checks import require_positive
 from kind_core.errors import ConfigError, OutputError
 from kind_core.files.litter import is_bare
 from kind_core.files.staging import PART, claimed, folder_kind, recover, staged
 from kind_core.files.tensor_files import write_tensors
 from kind_core.stopping import hold_interrupts, noted_stops
-from kind_train.config import MAX_BATCH_SIZE, MAX_SIDE
 from kind_train.data.cache_files import (
     CACHE_NAME,
     HASHES_NAME,
@@ -48,6 +46,7 @@ from kind_train.data.cache_files import (
     read_hashes,
     write_cache_file,
 )
+from kind_train.data.cache_request import CacheRequest
 from kind_train.data.photo_set import (
     Skipped,
     Tell,
@@ -62,33 +61,7 @@ from kind_train.data.photo_source import Source
 from kind_train.data.sources import open_source
 from kind_train.device import pick_device, tune_device
 
-SHARD_ROWS = 4096
 OnProgress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CacheRequest:
-    """What to encode. `size` is the side of the photos in pixels, a multiple of what the autoencoder divides it by."""
-
-    data: str
-    autoencoder: Path
-    output: Path
-    size: int = 256
-    classes: tuple[str, ...] = ()
-    flip: bool = True
-    batch_size: int = 16
-    device: str = "auto"
-    strict: bool = False
-    resume: bool = False
-    force: bool = False
-    shard_rows: int = SHARD_ROWS
-
-    def __post_init__(self) -> None:
-        require_positive("size", self.size, MAX_SIDE)
-        require_positive("batch_size", self.batch_size, MAX_BATCH_SIZE)
-        require_positive("shard_rows", self.shard_rows)
-        if self.resume and self.force:
-            raise ConfigError("--resume and --force exclude each other", "continue the cache, or replace it")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
