@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,12 @@ from tiny import tiny_model, tiny_model_config
 
 if TYPE_CHECKING:
     from kind_runtimes.bundle import Bundle
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _sigint() -> None:
+    """Ctrl-C means what it does in a terminal, also where a shell started the tests in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

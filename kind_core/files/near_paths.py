@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from pathlib import Path
 
@@ -14,7 +15,7 @@ def suggest_path(path: Path) -> str:
     """`; did you mean run/best?` where something of a like name is there, else empty: it is put behind a hint."""
     if _URL.match(path.as_posix()):
         return "; no URL is opened: download it first, or write hub:ORG/NAME for what is on the Hub"
-    near = None if path.exists() else find_near(path)
+    near = None if os.path.exists(path) else find_near(path)
     return "" if near is None else f"; did you mean {near}?"
 
 
@@ -22,7 +23,7 @@ def find_near(path: Path) -> Path | None:
     """The path that is there and is spelled most alike, part by part; None where a part has nothing near it."""
     found = Path(path.anchor)
     for part in path.relative_to(path.anchor).parts:
-        if (found / part).exists():
+        if os.path.exists(found / part):  # False also of a name that no disk takes
             found /= part
             continue
         try:
