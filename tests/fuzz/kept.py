@@ -11,6 +11,6 @@ KEPT: tuple[Case, ...] = tuple(
         ("program counted", 1_004_026), ("program alone", 5_001_951), ("options", 9), ("pack", 797),
         ("report", 223), ("report", 511), ("report", 547), ("checkpoint", 373), ("checkpoint", 97),
         ("report", 2_002_593), ("report", 2_004_357), ("run", 31_000_102),
-        ("pack", 46_000_639), ("pack", 47_000_471), ("pack", 47_000_509),
+        ("pack", 46_000_639), ("pack", 47_000_471), ("pack", 47_000_509), ("ExecuTorch program", 77_001_281),
     )
 )  # fmt: skip

@@ -198,9 +198,11 @@ def engine_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (KindError, OSError, MemoryError, ImportError):
+    except (KindError, OSError, ImportError):
         raise
     except Exception as error:
+        if isinstance(error, MemoryError) and not str(error):
+            raise  # Python's own says nothing: the machine is full; an engine's is of a size that the file asks for
         reason = clean_reason(error) or type(error).__name__
         raise BundleError(f"{what}: {reason}", "export the bundle again") from error
 
