@@ -328,7 +328,8 @@ class Picture:
 
     name: str
     seconds: float
-    faster_than_peer_at: dict[int, float]  # by the peer's steps, of two halves; 0 are as many steps of one half
+    faster_than_peer_at: dict[int, float]  # by the peer's steps, of two halves
+    faster_than_halves: float | None = None  # of a student: than as many of the peer's steps of one half
 
 
 def pictures_of(cases: list[Case], times: list[Times | None]) -> list[Picture]:
@@ -339,10 +340,8 @@ def pictures_of(cases: list[Case], times: list[Times | None]) -> list[Picture]:
     for (model, precision), own in ran.items():
         name, peer_ms = f"{model} {precision}", statistics.median(own.peer)
         if precision.endswith(STUDENT):
-            picture_ms = STUDENT_STEPS * own.step_ms
-            ratios = {steps: steps * peer_ms / picture_ms for steps in (PEER_STEPS, STEPS)}
-            ratios[0] = STUDENT_STEPS * half_ms / picture_ms
-            pictures.append(Picture(name=name, seconds=picture_ms / 1e3, faster_than_peer_at=ratios))
+            picture = _picture(name, STUDENT_STEPS * own.step_ms, peer_ms)
+            pictures.append(replace(picture, faster_than_halves=half_ms / own.step_ms))
         elif model != PEER and not precision.endswith(UNGUIDED):
             pictures.append(_picture(name, STEPS * own.step_ms, peer_ms))
             alone = ran.get((model, precision + UNGUIDED))
@@ -361,10 +360,9 @@ def print_pictures(pictures: list[Picture]) -> None:
     """A line a picture."""
     print("one picture")
     for picture in pictures:
-        ratios = [
-            f"{ratio:.1f}x the peer's {f'{steps} steps' if steps else f'{STUDENT_STEPS} of one half'}"
-            for steps, ratio in picture.faster_than_peer_at.items()
-        ]
+        ratios = [f"{ratio:.1f}x the peer's {steps} steps" for steps, ratio in picture.faster_than_peer_at.items()]
+        if picture.faster_than_halves is not None:
+            ratios.append(f"{picture.faster_than_halves:.1f}x the peer's {STUDENT_STEPS} of one half")
         print(f"  {picture.name}: {picture.seconds:.3f} s, as fast as {', '.join(ratios)}")
 
 

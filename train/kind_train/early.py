@@ -13,16 +13,16 @@ from kind_core.errors import ConfigError
 from kind_train.benchmark.options import BenchmarkOptions
 from kind_train.benchmark.results import require_results_folder
 from kind_train.benchmark.tasks import read_task_file
-from kind_train.config import NEAREST, TrainConfig, check_timesteps
+from kind_train.config import NEAREST, TrainConfig
 from kind_train.data.photo_source import Source
 from kind_train.data.sources import check_file, peek_classes
-from kind_train.evaluate.features import find_packages
 from kind_train.evaluate.networks import CLASSIFIER_HINT, INCEPTION_HINT, NONE, require_file
 from kind_train.evaluation_request import EvaluationRequest
 from kind_train.places import is_cache, require_data, require_device
+from kind_train.recipe import check_options
 from kind_train.run.journal import check_tracker
 from kind_train.run.run_folder import check_run_folder
-from kind_train.start.shape import check_inputs, pick_shape, require_pictures
+from kind_train.start.shape import check_inputs, pick_shape
 
 
 def check_run(config: TrainConfig, *, resume: bool, force: bool) -> None:
@@ -33,18 +33,15 @@ def check_run(config: TrainConfig, *, resume: bool, force: bool) -> None:
     if config.val_data is not None:
         require_photos(config.val_data)
     check_tracker(config.report_to)
-    if config.perceptual:
-        find_packages()
     require_device(config.device)
     if config.base is not None:
         if config.init_from not in (None, NEAREST):
             resolve_class(config.init_from, read_config(Path(config.base)).classes)
         announce_loading()  # some methods are asked with torch
     shape = pick_shape(config)  # reads the config of what it starts from
-    require_pictures(config, shape)
+    check_options(config, shape)
     if not is_cache(config.data):
         check_inputs(shape, (3, shape.dit.sample_size, shape.dit.sample_size))
-    check_timesteps(shape.diffusion, timestep_mean=config.timestep_mean, timestep_std=config.timestep_std)
 
 
 def require_photos(path: str, classes: Sequence[str] | Sequence[ClassInfo] = ()) -> None:
@@ -100,12 +97,7 @@ def check_evaluation(request: EvaluationRequest, real: Path | None = None) -> No
 
 def check_benchmark(options: BenchmarkOptions, *, is_trained: bool) -> None:
     """The same for a suite, one that trains or one that only draws."""
-    if options.checkpoint is not None and options.sample is not None:
-        raise ConfigError("expected one of --checkpoint and --sample", "leave one out")
-    if options.sample is not None:
-        from kind_samples import sample_checkpoint
-
-        sample_checkpoint(options.sample)
+    options.choose_checkpoint()
     require_results_folder(options.output)
     require_networks(options.classifier, options.inception_weights)
     if is_trained and (options.data is None) == (options.tasks is None):

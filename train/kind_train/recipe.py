@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from kind_core.errors import ConfigError
 from kind_train.config import TrainConfig, check_timesteps
-from kind_train.device import pick_device, require_arithmetic
 from kind_train.evaluate.features import find_packages
-from kind_train.start.shape import Shape, require_pictures
+from kind_train.places import is_cache
+from kind_train.start.shape import Shape
 
 
 def check_recipe(config: TrainConfig, shape: Shape) -> None:
-    """Raise ConfigError, naming both options, where one does not go with what is trained."""
-    require_pictures(config, shape)
+    """Raise ConfigError, naming both options, where one does not go with what is trained, or with the device."""
+    from kind_train.device import pick_device, require_arithmetic
+
+    check_options(config, shape)
+    require_arithmetic(config.precision, pick_device(config.device), is_compiled=config.compile)
+
+
+def check_options(config: TrainConfig, shape: Shape) -> None:
+    """The same without the device, which torch alone knows: no torch is loaded."""
+    if config.perceptual and (shape.dit.in_channels != 3 or is_cache(config.data)):
+        raise ConfigError(
+            f"perceptual is {config.perceptual:g}, but {_describe(config)} is of latents: the term compares pictures",
+            "leave out --perceptual, or train on photos with --preset sample",
+        )
     if config.perceptual:
         find_packages()
-    require_arithmetic(config.precision, pick_device(config.device), is_compiled=config.compile)
     check_timesteps(shape.diffusion, timestep_mean=config.timestep_mean, timestep_std=config.timestep_std)
+
+
+def _describe(config: TrainConfig) -> str:
+    if is_cache(config.data):
+        return f"data {config.data}"
+    return f"preset {config.preset_name!r}" if config.base is None else f"checkpoint {config.base}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from kind_core.errors import ConfigError
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchmarkOptions:
@@ -38,3 +40,13 @@ class BenchmarkOptions:
     device: str = "cpu"
     cell: int | None = None
     resume: bool = False
+
+    def choose_checkpoint(self) -> Path | None:
+        """The checkpoint, or that of the sample, if one was given; raises ConfigError for both."""
+        if self.sample is None:
+            return self.checkpoint
+        if self.checkpoint is not None:
+            raise ConfigError("expected one of --checkpoint and --sample", "leave one out")
+        from kind_samples import sample_checkpoint
+
+        return sample_checkpoint(self.sample)

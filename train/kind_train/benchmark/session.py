@@ -21,12 +21,7 @@ def run_benchmark(
     suite: Suite | TrainingSuite, chosen: Sequence[Row] | Sequence[Arm], options: BenchmarkOptions, *, list_cells: bool
 ) -> None:
     """Make the cells that are missing, or the one of `cell`, and print the table of all; or only list them."""
-    if options.checkpoint is not None and options.sample is not None:
-        raise ConfigError("expected one of --checkpoint and --sample", "leave one out")
-    if options.sample is not None:
-        from kind_samples import sample_checkpoint
-
-        options = replace(options, checkpoint=sample_checkpoint(options.sample))
+    options = replace(options, checkpoint=options.choose_checkpoint(), sample=None)
     console = open_console(stderr=True)
 
     def tell(line: str) -> None:

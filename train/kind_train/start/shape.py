@@ -13,7 +13,6 @@ from kind_core.config import AutoencoderConfig, DiffusionConfig, DiTConfig, Mode
 from kind_core.errors import ConfigError
 from kind_train.config import TrainConfig
 from kind_train.methods import open_method
-from kind_train.places import is_cache
 from kind_train.start.distillation import make_student, refuse_student
 
 # What a preset says of a network, and of what it learns to predict.
@@ -151,18 +150,3 @@ def _require_same(name: str, theirs: object, ours: object, config: TrainConfig) 
             f"{config.start_from} has {name} {theirs}, preset {config.preset!r} has {ours}",
             "leave out --preset, the architecture is that of --start-from; or start from a checkpoint of this preset",
         )
-
-
-def require_pictures(config: TrainConfig, shape: Shape) -> None:
-    """Raise ConfigError where a perceptual term is asked for on latents: it compares pictures."""
-    if config.perceptual and (shape.dit.in_channels != 3 or is_cache(config.data)):
-        raise ConfigError(
-            f"perceptual is {config.perceptual:g}, but {_describe(config)} is of latents: the term compares pictures",
-            "leave out --perceptual, or train on photos with --preset sample",
-        )
-
-
-def _describe(config: TrainConfig) -> str:
-    if is_cache(config.data):
-        return f"data {config.data}"
-    return f"preset {config.preset_name!r}" if config.base is None else f"checkpoint {config.base}"
