@@ -136,7 +136,7 @@ class Verifier:
                 continue  # as it should be: steps at 0 and 1 are held against the eager model too
             for scale, actual in zip(scales[2:], others, strict=True):
                 shares = ((1.0, null + scale * slope), (1 - scale, null), (scale, class_alone))
-                rounding = sum(abs(w) * most_rounding(one, subject.half_roundings) for w, one in shares)
+                rounding = np.sum([abs(w) * most_rounding(one, subject.half_roundings) for w, one in shares], axis=0)
                 limit = min(threshold_db, showable_db(scale * slope, rounding))
                 what = f"guidance {scale:g} in step {index}"
                 check.require(what, scale * slope, actual - null, limit, class_index=trajectory.class_index)
