@@ -21,6 +21,7 @@ SPELLINGS = (
 )
 # What a number counts, by the name of its option.
 UNITS = {
+    "base_images": "IMAGES",
     "batch_size": "IMAGES",
     "columns": "PICTURES",
     "count": "PICTURES",
@@ -28,6 +29,7 @@ UNITS = {
     "decay_fraction": "SHARE",
     "ema_decay": "FACTOR",
     "energy": "SHARE",
+    "episodes": "TASKS",
     "guidance": "SCALE",
     "images": "IMAGES",
     "label_dropout": "SHARE",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
+from PIL import Image
 from tiny_training import TINY_DIFFUSION, TINY_DIT, make_photos, write_folder
 
 from kind_core.checkpoint import save_checkpoint
@@ -18,6 +19,7 @@ from kind_core.config import ModelConfig
 from kind_core.errors import ConfigError, ResultsError
 from kind_train.benchmark import class_agnostic
 from kind_train.benchmark.class_agnostic import Request, run_row
+from kind_train.benchmark.curve import draw_curves
 from kind_train.benchmark.runner import open_folder, run_suite
 from kind_train.benchmark.suite import read_suite
 from kind_train.cli import main
@@ -196,3 +198,15 @@ def test_what_cannot_be_run_is_one_line(checkpoint: Path, tmp_path: Path) -> Non
     missing = call("class-agnostic", "--checkpoint", tmp_path / "none", "--output", output)
     assert "no checkpoint" in missing
     assert not output.exists()
+
+
+def test_sixteen_curves_are_told_apart(tmp_path: Path) -> None:
+    """By their samples in the legend: no two are the same, and each stands beside its own name."""
+    curves = {f"method {number}": [(1, number), (9, number + 1)] for number in range(16)}
+    draw_curves(curves, "distance", tmp_path / "curve.png")
+    with Image.open(tmp_path / "curve.png") as picture:
+        legend = np.asarray(picture.convert("RGB"))[:, 655:705]
+    rows = np.flatnonzero((legend != 255).any((1, 2)))
+    samples = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+    seen = {legend[sample[0] : sample[-1] + 1].tobytes() for sample in samples}
+    assert len(samples) == len(seen) == 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import torch
 from click.testing import CliRunner
 from mean_judge import Means
 from tiny_suites import FAST, call, read_lines
-from tiny_training import make_photos, tiny_preset, write_folder
+from tiny_training import TINY_DIT, make_photos, tiny_preset, write_folder
 
-from kind_core.checkpoint import load_checkpoint
+from kind_core.checkpoint import load_checkpoint, read_config
+from kind_core.classes import ClassInfo
 from kind_train.benchmark.cells import Cell
 from kind_train.benchmark.photos_row import part_photos
 from kind_train.benchmark.results import to_markdown
@@ -29,6 +31,7 @@ from kind_train.config import METHODS
 from kind_train.evaluate.against import Measured
 from kind_train.evaluate.frechet import compare_with_moments, frechet_distance
 from kind_train.evaluate.moments import MomentSums
+from kind_train.evaluate.pictures import CheckpointDrawer
 from kind_train.evaluate.statistics import RealStatistics, SeenBy
 from kind_train.objective import Objective
 from kind_train.run.trainer import Trainer
@@ -147,6 +150,31 @@ def test_a_killed_cell_goes_on_to_the_same_results(
     assert [without_time(one) for one in whole] == [without_time(one) for one in half]
 
 
+def test_a_cell_that_was_killed_while_it_drew_draws_on(
+    bases: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ("novel-classes", *bases, *FAST, "--methods", "svdiff")
+    call(*given, "--output", tmp_path / "whole")
+    drawn: list[int] = []
+    draw = CheckpointDrawer.draw
+
+    def draw_or_die(self: CheckpointDrawer, label: int, gate: int, count: int) -> Any:
+        if len(drawn) == 2:
+            drawn.append(-1)
+            raise KeyboardInterrupt
+        drawn.append(label)
+        return draw(self, label, gate, count)
+
+    monkeypatch.setattr(CheckpointDrawer, "draw", draw_or_die)
+    words = ["benchmark", *map(str, given), "--output", str(tmp_path / "half")]
+    assert CliRunner().invoke(main, words).exit_code != 0
+    call(*given, "--output", tmp_path / "half", "--resume")
+    assert drawn == [0, 1, -1, 2, 0, 1, 2]  # then the pictures that are shown
+    whole, half = (read_lines(tmp_path / name) for name in ("whole", "half"))
+    assert [without_time(one) for one in whole] == [without_time(one) for one in half]
+    assert not list(tmp_path.glob("half/runs/*/seen"))
+
+
 def _kill_after(save: Any, *, step: int) -> Any:
     def save_and_die(self: Trainer) -> None:
         save(self)
@@ -192,8 +220,42 @@ def test_a_gradient_reaches_the_tailor_of_its_own_class_alone(
     monkeypatch.setattr("kind_train.start.shape.preset", tiny_preset)
     call("gradient-sparsity", *bases[4:], "--images", 24, "--batch-size", 4, "--output", tmp_path / "gradients")
     gates, opened = read_lines(tmp_path / "gradients")
-    assert 0.3 < gates["tailor_gradient_share"]["value"] <= 1 / 3 + 1e-6
+    assert gates["tailor_gradient_share"]["value"] == pytest.approx(1 / 3, abs=1e-3)  # of three classes
+    rank, own = TINY_DIT.learngene_rank, TINY_DIT.tailor_rank
+    assert rank is not None
+    reached = (rank + own) / (rank + 3 * own)
+    assert gates["component_gradient_share"]["value"] == pytest.approx(reached, abs=1e-3)
+    assert opened["component_gradient_share"]["value"] == pytest.approx(1, abs=1e-3)
+    assert "tailor_gradient_share" not in opened  # no component is a tailor
+    table = (tmp_path / "gradients" / "results.md").read_text()
+    assert "Without gates no component is a tailor" in table
+    assert re.search(r"^\| all gates open \|.*%\) \|  \|$", table, re.MULTILINE)
     assert gates["gradient_share"]["high"] < opened["gradient_share"]["low"]
+
+
+def test_bases_of_fewer_classes_are_trained_as_asked(
+    bases: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kind_train.start.shape.preset", tiny_preset)
+    old = make_photos(32, num_classes=8, size=16, seed=2)
+    known = tuple(ClassInfo(id=f"old_{number}", names=(f"old {number}",)) for number in range(8))
+    write_folder(tmp_path / "old", replace(old, classes=known))
+    given = (*bases[4:], "--base-data", tmp_path / "old", "--base-images", 8, "--size", 16)
+    output = tmp_path / "results"
+    call("num-classes", *given, *FAST, "--methods", "all,quarter", "--output", output)
+    lines = read_lines(output)
+    assert [line["arm"] for line in lines] == ["all", "quarter"]
+    for line, count in zip(lines, (8, 2), strict=True):
+        assert len(line["classes"]) == 3
+        run = output / "runs" / f"{line['arm']}--task--0"
+        base = read_config(run / "0-fit" / "last")
+        assert (len(base.classes), base.dit.sample_size) == (count, 16)
+        assert "images: 8\n" in (run / "0-fit" / "options.yaml").read_text()
+        assert "images: 24\n" in (run / "1-adapt" / "options.yaml").read_text()
+        assert len(read_config(run / "1-adapt" / "last").classes) == count + 3
+    refused = ("novel-classes", *bases, *FAST, "--methods", "svdiff", "--output", tmp_path / "other")
+    assert "--base-images is for num-classes" in call(*refused, "--base-images", 8)
+    assert "--episodes is for few-shot" in call(*refused, "--episodes", 8)
 
 
 def test_what_cannot_be_run_is_one_line(

@@ -10,8 +10,10 @@ from kind_core.checkpoint_config import read_config
 from kind_core.classes import ClassInfo, resolve_class, resolve_classes
 from kind_core.console import announce_loading
 from kind_core.errors import ConfigError
+from kind_train.benchmark.few_shot.suite import FewShotSuite
 from kind_train.benchmark.options import BenchmarkOptions
 from kind_train.benchmark.results import require_results_folder
+from kind_train.benchmark.suite import Suite, TrainingSuite
 from kind_train.benchmark.tasks import read_task_file
 from kind_train.config import NEAREST, TrainConfig
 from kind_train.data.photo_source import Source
@@ -95,12 +97,14 @@ def check_evaluation(request: EvaluationRequest, real: Path | None = None) -> No
     require_device(request.device)
 
 
-def check_benchmark(options: BenchmarkOptions, *, is_trained: bool) -> None:
-    """The same for a suite, one that trains or one that only draws."""
+def check_benchmark(options: BenchmarkOptions, suite: Suite | TrainingSuite | FewShotSuite) -> None:
+    """The same for a suite: one that trains, one that only draws, or few-shot."""
+    if isinstance(suite, FewShotSuite):
+        options.require_few_shot()
     options.choose_checkpoint()
     require_results_folder(options.output)
     require_networks(options.classifier, options.inception_weights)
-    if is_trained and (options.data is None) == (options.tasks is None):
+    if isinstance(suite, TrainingSuite) and (options.data is None) == (options.tasks is None):
         raise ConfigError("expected photos of new classes: one of --data and --tasks", "give --data photos/")
     if options.tasks is not None:
         read_task_file(options.tasks)

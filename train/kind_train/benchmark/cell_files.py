@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
@@ -15,9 +16,10 @@ import numpy as np
 from kind_core.errors import ResultsError
 from kind_core.files.staging import PART, staged
 from kind_train.evaluate.against import FigureEntry
+from kind_train.evaluate.networks import Observed
 
 # what is measured of the weights themselves
-OfWeights = Literal["tailor_norm", "gradient_share", "tailor_gradient_share"]
+OfWeights = Literal["tailor_norm", "gradient_share", "component_gradient_share", "tailor_gradient_share"]
 
 
 class RowFigures(TypedDict):
@@ -49,6 +51,7 @@ class PointFigures(TypedDict):
     overall: NotRequired[dict[str, FigureEntry]]
     tailor_norm: NotRequired[FigureEntry]
     gradient_share: NotRequired[FigureEntry]
+    component_gradient_share: NotRequired[FigureEntry]
     tailor_gradient_share: NotRequired[FigureEntry]
 
 
@@ -80,3 +83,25 @@ def opened_cell(file: Path) -> Iterator[tuple[Any, Mapping[str, np.ndarray]]]:
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())
         raise ResultsError(f"{file} is damaged: {reason}", "remove it and make it again with --resume") from error
+
+
+@dataclass(frozen=True, slots=True)
+class SeenFiles:
+    """What networks saw in the pictures of each class, a file a class in `folder`, from where a killed cell goes on."""
+
+    folder: Path
+
+    def __call__(self, label: int, see: Callable[[], list[Observed]]) -> list[Observed]:
+        """What lies there of `label`, else what `see` returns, which is kept."""
+        file = self.folder / f"{label}.npz"
+        if not file.exists():
+            seen = see()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            arrays = {f"{number}/{name}": rows for number, one in enumerate(seen) for name, rows in one.items()}
+            write_cell(file, {"networks": len(seen)}, arrays)
+            return seen
+        with opened_cell(file) as (figures, stored):
+            return [
+                {name.partition("/")[2]: stored[name] for name in stored if name.startswith(f"{number}/")}
+                for number in range(figures["networks"])
+            ]

@@ -19,7 +19,8 @@ CELLS, RUNS, REAL = "cells", "runs", "real"  # in the folder of the results
 class TrainingRequest:
     """What a training suite is run on: a decomposed and a dense base, where they are given, and `tasks`.
 
-    `base_data` are the photos of stages before the last one. `real`: statistics of the photos of each task, a folder of
+    `base_data` are the photos of stages before the last one, `size` is the side of those of models that a suite begins
+    (the preset's). `real`: statistics of the photos of each task, a folder of
     `TASK.safetensors`, or one file for one task. `steps` and `guidance` of drawing are else the checkpoints' own.
     `seed` is that of the first picture of each class.
     """
@@ -29,6 +30,7 @@ class TrainingRequest:
     dense: Path | None = None
     base_data: str | None = None
     preset: str | None = None
+    size: int | None = None
     real: Path | None = None
     classifier: Path | None = None
     inception_weights: str | None = None

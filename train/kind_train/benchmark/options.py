@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
 from kind_core.errors import ConfigError
+
+_T = TypeVar("_T")
+_OF_FEW_SHOT = (
+    *("output", "scale", "data", "base_data", "size", "images", "batch_size"),
+    *("episodes", "seeds", "device", "cell", "resume"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,10 +34,13 @@ class BenchmarkOptions:
     tasks: Path | None = None
     base_data: str | None = None
     preset: str | None = None
+    size: int | None = None
     real: Path | None = None
     images: int | None = None
+    base_images: int | None = None
     batch_size: int | None = None
     count: int | None = None
+    episodes: int | None = None
     seeds: tuple[int, ...] = ()
     classifier: Path | None = None
     inception_weights: str | None = None
@@ -50,3 +61,27 @@ class BenchmarkOptions:
         from kind_samples import sample_checkpoint
 
         return sample_checkpoint(self.sample)
+
+    def require_few_shot(self) -> None:
+        """Raise ConfigError for what few-shot does not take, and for photos that it lacks."""
+        for one in fields(self):
+            if one.name not in _OF_FEW_SHOT and getattr(self, one.name) != one.default:
+                raise ConfigError(
+                    f"--{one.name.replace('_', '-')} is of other suites: few-shot draws nothing and begins with photos",
+                    "leave it out",
+                )
+        for name, what in (("base_data", "that networks are pre-trained on"), ("data", "of the classes of tasks")):
+            if getattr(self, name) is None:
+                option = f"--{name.replace('_', '-')}"
+                raise ConfigError(f"expected {option}: photos {what}", f"give {option} photos/")
+
+
+def choose_named(suite: str, known: Mapping[str, _T], names: tuple[str, ...]) -> tuple[_T, ...]:
+    """What of a suite is called so, all of it by default; raises ConfigError for a name that is unknown."""
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"suite {suite!r} has no method {name!r}, expected one of {', '.join(known)}",
+                f"see them with kind-train benchmark {suite} --list-cells",
+            )
+    return tuple(one for name, one in known.items() if name in names or not names)

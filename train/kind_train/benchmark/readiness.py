@@ -56,7 +56,7 @@ def _sizes(arms: Sequence[Arm], request: TrainingRequest, scale: Scale) -> Itera
             name = options.get("preset") or scale.options.get("preset") or request.preset or DEFAULT_PRESET
             dit = preset(str(name))[0]
             if dit.in_channels == 3:
-                yield dit.sample_size
+                yield request.size or dit.sample_size
             continue
         method = find_method(arm)
         is_dense = stage == "shrink" or (arm.start == "dense" if method is None else method.needs_dense)

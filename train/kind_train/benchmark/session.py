@@ -9,36 +9,78 @@ from pathlib import Path
 from kind_core.console import echo, echo_lines
 from kind_core.console.tables import open_console, say
 from kind_core.errors import ConfigError
+from kind_train.benchmark.few_shot.suite import FewShotArm, FewShotScale, FewShotSuite
 from kind_train.benchmark.options import BenchmarkOptions
 from kind_train.benchmark.suite import Arm, Row, Scale, Suite, TrainingSuite
 
 Tell = Callable[[str], None]
-_OF_TRAINING = ("tasks", "task_size", "val_data", "base_data", "preset", "real", "images", "batch_size", "seeds",
-                "dinov2", "steps", "guidance")  # fmt: skip
+_OF_TRAINING = ("tasks", "task_size", "val_data", "base_data", "preset", "size", "real", "images", "base_images",
+                "batch_size", "seeds", "episodes", "dinov2", "steps", "guidance")  # fmt: skip
 
 
 def run_benchmark(
-    suite: Suite | TrainingSuite, chosen: Sequence[Row] | Sequence[Arm], options: BenchmarkOptions, *, list_cells: bool
+    suite: Suite | TrainingSuite | FewShotSuite,
+    chosen: Sequence[Row | Arm | FewShotArm],
+    options: BenchmarkOptions,
+    *,
+    list_cells: bool,
 ) -> None:
     """Make the cells that are missing, or the one of `cell`, and print the table of all; or only list them."""
-    options = replace(options, checkpoint=options.choose_checkpoint(), sample=None)
     console = open_console(stderr=True)
 
     def tell(line: str) -> None:
         say(console, line)
 
+    if isinstance(suite, FewShotSuite):
+        _run_few_shot(suite, [one for one in chosen if isinstance(one, FewShotArm)], options, tell, list_cells)
+        return
+    options = replace(options, checkpoint=options.choose_checkpoint(), sample=None)
     if isinstance(suite, TrainingSuite):
-        _run_training(suite, _arms(chosen), options, tell, list_cells=list_cells)
+        _run_training(suite, [one for one in chosen if isinstance(one, Arm)], options, tell, list_cells=list_cells)
     else:
-        _run_drawing(suite, _rows(chosen), options, tell, list_cells=list_cells)
+        _run_drawing(suite, [one for one in chosen if isinstance(one, Row)], options, tell, list_cells=list_cells)
 
 
-def _arms(chosen: Sequence[Row] | Sequence[Arm]) -> list[Arm]:
-    return [one for one in chosen if isinstance(one, Arm)]
+def _run_few_shot(
+    suite: FewShotSuite, arms: Sequence[FewShotArm], options: BenchmarkOptions, tell: Tell, list_cells: bool
+) -> None:
+    from kind_train.benchmark.cells import choose_cell
+    from kind_train.benchmark.few_shot.episodes import require_enough
+    from kind_train.benchmark.few_shot.runner import FewShotRunner, list_few_shot
+
+    scale = _fit_few_shot(suite.scales[options.scale], options)
+    cells = list_few_shot(arms, scale)
+    if list_cells:
+        _print_cells([cell.name for cell in cells], options.output, [f"{cell.name}.npz" for cell in cells])
+        return
+    data = str(options.data)
+    require_enough(data, scale)
+    wanted = cells if options.cell is None else [choose_cell(cells, options.cell)]
+    runner = FewShotRunner(
+        suite,
+        scale,
+        str(options.base_data),
+        data,
+        options.output,
+        device=options.device,
+        resume=options.resume or options.cell is not None,
+        tell=tell,
+    )
+    for place, cell in enumerate(wanted, 1):
+        runner.make(cell, place=f"{place} of {len(wanted)}: ")
+    runner.write()
+    _print_results(options.output)
 
 
-def _rows(chosen: Sequence[Row] | Sequence[Arm]) -> list[Row]:
-    return [one for one in chosen if isinstance(one, Row)]
+def _fit_few_shot(scale: FewShotScale, options: BenchmarkOptions) -> FewShotScale:
+    """The scale with what was given in its place."""
+    amounts = {name: getattr(options, name) for name in ("size", "images", "batch_size", "episodes")}
+    for name, value in amounts.items():
+        least = 2 if name == "episodes" else 1
+        if value is not None and value < least:
+            raise ConfigError(f"{name} is {value}, expected {least} or more")
+    given = {name: value for name, value in amounts.items() if value is not None}
+    return replace(scale, **given, seeds=options.seeds or scale.seeds)
 
 
 def _run_drawing(suite: Suite, rows: Sequence[Row], options: BenchmarkOptions, tell: Tell, *, list_cells: bool) -> None:
@@ -101,6 +143,7 @@ def _run_training(
         dense=options.dense,
         base_data=options.base_data,
         preset=options.preset,
+        size=options.size,
         real=options.real,
         classifier=options.classifier,
         inception_weights=options.inception_weights,
@@ -129,14 +172,20 @@ def _run_training(
 
 def _fit_scale(scale: Scale, options: BenchmarkOptions) -> Scale:
     """The scale with what was given in its place; points beyond the images are left out."""
-    for name, value in (("images", options.images), ("batch_size", options.batch_size)):
+    amounts = {"images": options.images, "base_images": options.base_images, "batch_size": options.batch_size}
+    for name, value in amounts.items():
         if value is not None and value < 1:
             raise ConfigError(f"{name} is {value}, expected 1 or more")
+    if options.episodes is not None:
+        raise ConfigError("--episodes is for few-shot", "leave it out")
+    if options.base_images is not None and not scale.base_images:
+        raise ConfigError("--base-images is for num-classes, which trains bases of its own", "leave it out")
     if options.count is not None and options.count < 2 and scale.count:
         raise ConfigError(f"count is {options.count}, expected 2 or more")
     changed = replace(
         scale,
         images=scale.images if options.images is None else options.images,
+        base_images=scale.base_images if options.base_images is None else options.base_images,
         batch_size=scale.batch_size if options.batch_size is None else options.batch_size,
         count=scale.count if options.count is None else options.count,
         seeds=options.seeds or scale.seeds,

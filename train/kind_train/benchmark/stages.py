@@ -128,8 +128,9 @@ def _stage_options(
             given["tailor_rank"] = rank
     elif previous is not None:
         given["start_from"] = str(previous)
-    elif request.preset is not None:
-        given["preset"] = request.preset
+    else:
+        begun = {"preset": request.preset, "size": request.size}
+        given |= {name: value for name, value in begun.items() if value is not None}
     return given | own
 
 

@@ -1,6 +1,7 @@
 """A suite as its YAML file in `suites/` says: what is compared, the paper's figures, and how much at each scale.
 
 A suite either draws with one model (`Row`s: what carries the class) or trains (`Arm`s: methods, shapes, starts).
+few-shot trains classifiers, and is described in a folder of its own.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import NotRequired, TypedDict, TypeVar, cast
+from typing import NotRequired, TypedDict, cast
 
 from kind_core.errors import ConfigError
+from kind_train.benchmark.few_shot.suite import FewShotSuite, read_few_shot
+from kind_train.benchmark.options import choose_named
 
 DRAWING_SUITES = ("class-agnostic", "cross-class")
 TRAINING_SUITES = (
@@ -26,9 +29,9 @@ TRAINING_SUITES = (
     "gradient-sparsity",
     "cayley",
 )
-SUITES = (*DRAWING_SUITES, *TRAINING_SUITES)
+FEW_SHOT = "few-shot"  # see `kind_train.benchmark.few_shot`
+SUITES = (*DRAWING_SUITES, *TRAINING_SUITES, FEW_SHOT)
 STAGES = ("fit", "shrink", "adapt")
-_T = TypeVar("_T")
 _STEPS = {"own": 0, "next": 1, "none": None}
 
 
@@ -114,7 +117,7 @@ class Suite:
 
     def choose(self, names: tuple[str, ...]) -> tuple[Row, ...]:
         """The rows called so, all of them by default; raises ConfigError for one that is unknown."""
-        return _choose(self.name, {row.name: row for row in self.rows}, names)
+        return choose_named(self.name, {row.name: row for row in self.rows}, names)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,20 +168,10 @@ class TrainingSuite:
 
     def choose(self, names: tuple[str, ...]) -> tuple[Arm, ...]:
         """The arms called so, all of them by default; raises ConfigError for one that is unknown."""
-        return _choose(self.name, {arm.name: arm for arm in self.arms}, names)
+        return choose_named(self.name, {arm.name: arm for arm in self.arms}, names)
 
 
-def _choose(suite: str, known: Mapping[str, _T], names: tuple[str, ...]) -> tuple[_T, ...]:
-    for name in names:
-        if name not in known:
-            raise ConfigError(
-                f"suite {suite!r} has no method {name!r}, expected one of {', '.join(known)}",
-                f"see them with kind-train benchmark {suite} --list-cells",
-            )
-    return tuple(one for name, one in known.items() if name in names or not names)
-
-
-def read_suite(name: str) -> Suite | TrainingSuite:
+def read_suite(name: str) -> Suite | TrainingSuite | FewShotSuite:
     """The suite called `name`; raises ConfigError naming those there are."""
     import yaml
 
@@ -186,6 +179,8 @@ def read_suite(name: str) -> Suite | TrainingSuite:
         raise ConfigError(f"there is no suite {name!r}, expected {', '.join(SUITES[:-1])} or {SUITES[-1]}")
     text = (files("kind_train.benchmark") / "suites" / f"{name}.yaml").read_text(encoding="utf-8")
     data = yaml.safe_load(text)
+    if name == FEW_SHOT:
+        return read_few_shot(name, data)
     return _read_drawing(name, data) if name in DRAWING_SUITES else _read_training(name, data)
 
 

@@ -17,6 +17,11 @@ from kind_train.evaluate.judges import Judge
 from kind_train.evaluate.moments import pool_moments
 from kind_train.evaluate.statistics import LOGITS, RealStatistics
 
+_NOTES = {
+    "gradients": "What the gradient of one image reaches: means over 16 photos, from the lowest to the highest. "
+    "Without gates no component is a tailor, so that the last cell is empty."
+}
+
 
 def summarise(
     suite: TrainingSuite,
@@ -39,7 +44,7 @@ def summarise(
         lines.append({"arm": "photos", "task": "pooled", **{key: one.to_dict() for key, one in photos.items()}})
     return Results(
         title=suite.title,
-        notes=_make_notes(scale, stored, tasks),
+        notes=[*_make_notes(scale, stored, tasks), *(_NOTES[name] for name in suite.measures if name in _NOTES)],
         lines=lines,
         tables=tables,
         strips=_make_strips(arms, stored),

@@ -25,11 +25,13 @@ HEADINGS = {
     "inception_recall": "Inception recall",
     "tailor_norm": "tailor / learngene",
     "gradient_share": "gradient reaches",
+    "component_gradient_share": "of components",
     "tailor_gradient_share": "of tailors",
 }
-_WEIGHTS: tuple[OfWeights, ...] = ("tailor_norm", "gradient_share", "tailor_gradient_share")
+_GRADIENTS: tuple[OfWeights, ...] = ("gradient_share", "component_gradient_share", "tailor_gradient_share")
+_WEIGHTS: tuple[OfWeights, ...] = ("tailor_norm", *_GRADIENTS)
 AHEAD_BY = ("fid", "fdd", "distance")
-_SHARES = {"called_as_asked", "gradient_share", "tailor_gradient_share"}
+_SHARES = {"called_as_asked", *_GRADIENTS}
 _PHOTOS = "held-out photos"
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -112,14 +114,14 @@ def _show_mean(values: Sequence[float], form: Callable[[float], str]) -> str:
     return form(sum(values) / len(values)) if values else ""
 
 
-def _count(value: float) -> str:
+def show_count(value: float) -> str:
     size, unit = next(((size, unit) for size, unit in _UNITS if value >= size), (1, ""))
     return f"{value / size:.3g} {unit}".rstrip()
 
 
 _COSTS: Mapping[_Cost, tuple[str, Callable[[float], str]]] = {
-    "trained": ("trained", _count),
-    "flops": ("FLOPs", _count),
+    "trained": ("trained", show_count),
+    "flops": ("FLOPs", show_count),
     "held_out_loss": ("held-out loss", "{:.4f}".format),
     "seconds_per_step": ("a step", lambda seconds: f"{seconds * 1e3:.0f} ms"),
     "processor_seconds": ("CPU time", lambda seconds: f"{seconds:.0f} s"),

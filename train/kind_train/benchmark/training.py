@@ -14,7 +14,7 @@ from kind_core.files.hashing import hash_file
 from kind_core.files.litter import is_hidden
 from kind_core.files.locking import waited_for
 from kind_core.files.staging import staged
-from kind_train.benchmark.cell_files import PointFigures, write_cell
+from kind_train.benchmark.cell_files import PointFigures, SeenFiles, write_cell
 from kind_train.benchmark.cells import REAL, RUNS, Cell, TrainingRequest
 from kind_train.benchmark.readiness import require_judge, require_statistics, statistics_file
 from kind_train.benchmark.results import write_results
@@ -45,6 +45,7 @@ from kind_train.evaluate.statistics_session import open_observers
 from kind_train.methods.shared.peft_method import PeftMethod, import_peft
 from kind_train.run.run_folder import STATE_NAME
 
+_SEEN = "seen"  # of a cell that is being drawn, beside its stages
 _SHOWN = 12  # pictures that a cell keeps, of as many classes as there are
 Tell = Callable[[str], None]
 
@@ -117,7 +118,8 @@ class TrainingRunner:
         if len(points) > 1:
             about["points"] = points
         write_cell(file, about, arrays)
-        for folder in (self.output / RUNS / cell.name).glob(f"*/{STATE_NAME}"):
+        run = self.output / RUNS / cell.name
+        for folder in (*run.glob(f"*/{STATE_NAME}"), *run.glob(_SEEN)):
             shutil.rmtree(folder)  # the cell is whole: what its runs would go on with is not needed
 
     def _measure(self, cell: Cell, made: Made, images: int) -> tuple[PointFigures, dict[str, np.ndarray]]:
@@ -141,7 +143,8 @@ class TrainingRunner:
         )
         drawer = CheckpointDrawer(made.checkpoint, cell.task.classes, settings)
         real = self.real(cell.task, drawer)
-        seen, labels = draw_and_observe(drawer, self.networks, self.scale.count, lambda what, done, total: None)
+        kept = SeenFiles(self.output / RUNS / cell.name / _SEEN / str(images))
+        seen, labels = draw_and_observe(drawer, self.networks, self.scale.count, lambda what, done, total: None, kept)
         overall: dict[str, FigureEntry] = {}
         for network, observed in zip(self.networks, seen, strict=True):
             overall |= {name: one.to_dict() for name, one in compare(network, observed, real).items()}
@@ -204,6 +207,7 @@ class TrainingRunner:
             "tasks": tasks,
             "base_data": request.base_data,
             "preset": request.preset,
+            "size": request.size,
             "images": scale.images,
             "base_images": scale.base_images,
             "points": list(scale.points),

@@ -42,13 +42,16 @@ def measure_norms(checkpoint: Path, task: Task) -> dict[OfWeights, Measured]:
 
 
 def measure_gradients(checkpoint: Path, task: Task) -> dict[OfWeights, Measured]:
-    """The share of all trained weights, and of those of tailors, that the gradient of one image reaches."""
+    """The share that the gradient of one image reaches of all trained weights, of components and of tailors.
+
+    Of a model without gates no component is a tailor: it has no share of them.
+    """
     model = _load(checkpoint, task)
     config = model.config
     photos = load_photos(task.data, config.sample_size, classes=task.classes)
     objective = Objective(read_config(checkpoint).diffusion, torch.device("cpu"))
     generator = torch.Generator().manual_seed(_SEED)
-    whole, tailors = [], []
+    found: dict[OfWeights, list[float]] = {}
     for index in torch.randperm(len(photos), generator=generator)[:_IMAGES].tolist():
         model.zero_grad()
         image = photos.to_unit(torch.tensor([index]))
@@ -58,12 +61,25 @@ def measure_gradients(checkpoint: Path, task: Task) -> dict[OfWeights, Measured]
         noisy = objective.add_noise(image, noise, timesteps)
         output = model(noisy, objective.condition(timesteps), label, label)
         torch.autograd.backward(objective.loss(output, image, noise, timesteps).sum())
-        reached = {name: (0 if p.grad is None else int((p.grad != 0).sum()), p.numel())
-                   for name, p in model.named_parameters()}  # fmt: skip
-        whole.append(sum(hit for hit, _ in reached.values()) / sum(total for _, total in reached.values()))
-        hit, total = reached["tailors.weight"]
-        tailors.append(hit / total)
-    return {"gradient_share": _spread(whole), "tailor_gradient_share": _spread(tailors)}
+        for share, tensors in _group_gradients(model).items():
+            reached = sum(int((one != 0).sum()) for one in tensors) / max(1, sum(one.numel() for one in tensors))
+            found.setdefault(share, []).append(reached)
+    return {share: _spread(values) for share, values in found.items()}
+
+
+def _group_gradients(model: KindDiT) -> dict[OfWeights, list[torch.Tensor]]:
+    """The gradients that each share is of, zeros where there is none."""
+    every = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
+    matrices = [name for name, _, _ in model.config.matrix_names()]
+    bank = every["tailors.weight"]
+    tailors = [one for name in matrices if model.tailors.rank for one in model.tailors.factors(bank, name)]
+    learngene = [every[f"{name}.{factor}"] for name in matrices for factor in "UsV"]
+    groups: dict[OfWeights, list[torch.Tensor]] = {
+        "gradient_share": [*every.values()],
+        "component_gradient_share": [*learngene, *tailors],
+        "tailor_gradient_share": tailors,
+    }
+    return {name: tensors for name, tensors in groups.items() if tensors}
 
 
 MEASURES: dict[str, Callable[[Path, Task], dict[OfWeights, Measured]]] = {

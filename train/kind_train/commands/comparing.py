@@ -36,10 +36,13 @@ from kind_train.commands.options import judge_options
 @click.option("--tasks", type=click.Path(path_type=Path), help="In place of --data: YAML, `NAME: {data: PATH, ...}`.")
 @click.option("--base-data", help="Photos that suites pre-train on before they adapt.")
 @click.option("--preset", help="What suites pre-train [sample].")
+@click.option("--size", type=int, help="Side of the photos of what suites pre-train [the preset's].")
 @click.option("--real", type=click.Path(path_type=Path), help="Statistics of the tasks' photos: TASK.safetensors each.")
 @click.option("--images", type=int, help="Training images of a cell [the scale's].")
+@click.option("--base-images", type=int, help="Training images before that, of num-classes [the scale's].")
 @click.option("--batch-size", type=int, help="Images an update [the scale's].")
 @click.option("--count", type=int, help="Pictures a class [the scale's].")
+@click.option("--episodes", type=int, help="Tasks of few-shot, for each number of shots [the scale's].")
 @click.option("--seeds", metavar="NUMBERS", help="Seeds of weights and photos, 0,1,2: each is a cell [0].")
 @judge_options
 @click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
@@ -57,8 +60,9 @@ def benchmark(suite: str, methods: tuple[str, ...], list_cells: bool, seeds: str
 
     class-agnostic (table 5, figure 7) and cross-class only draw; the others train every row on every task: table-1,
     novel-classes (tables 2, 8, 4), domain-shift (table 3), convergence (figure 6), gpu-time, num-classes, tailor-rank,
-    init-from, frobenius, gradient-sparsity and cayley. Each row, task and seed is a cell that anyone can make alone,
-    with --cell, as a job of any queue; what is there is not made again, and a killed one goes on where it was.
+    init-from, frobenius, gradient-sparsity, cayley and, of classifiers on tasks of a few photos, few-shot. Each row,
+    task and seed is a cell that anyone can make alone, with --cell, as a job of any queue; what is there is not made
+    again, and a killed one goes on where it was.
 
     \b
     Examples:
@@ -67,13 +71,13 @@ def benchmark(suite: str, methods: tuple[str, ...], list_cells: bool, seeds: str
       kind-train benchmark novel-classes --checkpoint run/best --data novel/ --output table-2 --cell 3
     """
     from kind_train.benchmark.options import BenchmarkOptions
-    from kind_train.benchmark.suite import TrainingSuite, read_suite
+    from kind_train.benchmark.suite import read_suite
     from kind_train.early import check_benchmark
 
     found = read_suite(suite)
     chosen = found.choose(split_names(methods))
     asked = BenchmarkOptions(seeds=() if seeds is None else parse_counts("seeds", seeds), **options)
-    check_benchmark(asked, is_trained=isinstance(found, TrainingSuite))
+    check_benchmark(asked, found)
     announce_loading()
     from kind_train.benchmark.session import run_benchmark
 

@@ -20,6 +20,7 @@ from kind_train.evaluate.statistics import LOGITS, RealStatistics, read_statisti
 from kind_train.evaluate.statistics_session import open_observers
 
 OnWork = Callable[[str, int, int], None]
+Recall = Callable[[int, Callable[[], list[Observed]]], list[Observed]]
 
 
 class StatisticsSource(TypedDict):
@@ -80,14 +81,21 @@ def evaluate_against(
 
 
 def draw_and_observe(
-    drawer: Drawer, networks: tuple[FeatureNetwork, ...], count: int, on_work: OnWork
+    drawer: Drawer, networks: tuple[FeatureNetwork, ...], count: int, on_work: OnWork, recall: Recall | None = None
 ) -> tuple[list[Observed], np.ndarray]:
-    """What each network sees in `count` pictures of every class, and the labels (n,) of these."""
+    """What each network sees in `count` pictures of every class, and the labels (n,) of these.
+
+    `recall` is asked for what was seen of a class before, with how it is seen else.
+    """
     parts: list[list[Observed]] = [[] for _ in networks]
     for label in range(len(drawer.classes)):
-        pictures = drawer.draw(label, label, count)
-        for network, seen in zip(networks, parts, strict=True):
-            seen.append(network.observe(pictures))
+
+        def see(label: int = label) -> list[Observed]:
+            pictures = drawer.draw(label, label, count)
+            return [network.observe(pictures) for network in networks]
+
+        for seen, observed in zip(parts, see() if recall is None else recall(label, see), strict=True):
+            seen.append(observed)
         on_work("generated pictures", label + 1, len(drawer.classes))
     labels = np.repeat(np.arange(len(drawer.classes)), count)
     return [{name: np.concatenate([one[name] for one in seen]) for name in seen[0]} for seen in parts], labels

@@ -122,7 +122,7 @@ def train_classifier(
     for step in range(steps):
         chosen = torch.randint(len(train), (_BATCH,), generator=generator)
         mirrored = torch.rand(_BATCH, generator=generator) < 0.5 if flip else None
-        photos = _shift(train.to_input(train.read(chosen, mirrored), torch.Tensor), generator)
+        photos = move_photos(train.to_input(train.read(chosen, mirrored), torch.Tensor), generator)
         loss = nn.functional.cross_entropy(network(photos)[1], train.labels[chosen], label_smoothing=0.05)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -185,7 +185,7 @@ def _require_sane(info: ClassifierInfo) -> None:
 CLASSIFIER = file_kind("a classifier", read_classifier)
 
 
-def _shift(photos: Tensor, generator: torch.Generator) -> Tensor:
+def move_photos(photos: Tensor, generator: torch.Generator) -> Tensor:
     """Every photo moved by up to `_SHIFT` of its side either way, its border repeated."""
     size = photos.shape[-1]
     most = max(1, round(size * _SHIFT))
