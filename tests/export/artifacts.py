@@ -31,12 +31,12 @@ STEPS = 4
 GUIDANCE = 2.5
 
 
-def make_reference(num_classes: int) -> Reference:
+def make_reference(num_classes: int, steps: int = STEPS) -> Reference:
     """A sane trajectory: a cosine schedule and clean-image prediction, multistep."""
     dit = tiny_config(num_classes=num_classes, depth=1)
     config = tiny_model_config(dit, noise_schedule="squaredcos_cap_v2", prediction_type="sample")
     checkpoint = Checkpoint(config=config, model=tiny_model(dit), sha256="")
-    return Reference(checkpoint=checkpoint, sampling=Sampling(sampler="dpmpp", steps=STEPS, guidance_scale=GUIDANCE))
+    return Reference(checkpoint=checkpoint, sampling=Sampling(sampler="dpmpp", steps=steps, guidance_scale=GUIDANCE))
 
 
 def sampler_of(reference: Reference) -> SamplerTable:

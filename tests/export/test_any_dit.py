@@ -115,6 +115,16 @@ def test_a_pipeline_is_exported_with_its_decoder(target: str, baking: str, tmp_p
     assert (output / "preview.png").exists()
 
 
+def test_latents_that_reach_thousands_are_held_to_what_fp16_shows(tmp_path: Path) -> None:
+    """Untrained weights let latents grow until the last step changes them by less than fp16's spacing there."""
+    write_pipeline(tmp_path / "dit", random_transformer(in_channels=4, out_channels=8))
+    given = ["--from-diffusers", str(tmp_path / "dit"), "--classes", "tench", "--target", "coreml", "--steps", "20"]
+    done = CliRunner().invoke(main, [*given, "--latents-only", "-o", str(tmp_path / "grown.kind")])
+    assert done.exit_code == 0, done.output
+    parity = open_bundle(tmp_path / "grown.kind").manifest.data["targets"]["coreml"]["parity"]
+    assert parity["trajectory_psnr_db"] > 60
+
+
 def test_an_older_autoencoder_is_read_without_running_its_pickle(folder: Path, tmp_path: Path) -> None:
     """And what is written of it is no pickle."""
     path = shutil.copytree(folder, tmp_path / "dit")

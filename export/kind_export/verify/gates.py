@@ -22,6 +22,7 @@ from kind_export.verify.decode_check import check_decode, decode_threshold_db
 from kind_export.verify.parity import GRAPH_DB, LINE_DB, MIN_SLOPE, ROUNDED_LINE_DB, Gate, Parity, worst_of
 from kind_export.verify.probes import Probe, line_scales, make_probes, middle_guided, tried_scales
 from kind_export.verify.reference import Reference, Trajectory
+from kind_export.verify.rounding import most_rounding, showable_db
 from kind_export.verify.saved_step import SavedStep
 from kind_export.verify.subjects import Subject, ways_to_run
 from kind_runtimes.engines.runtime import Arrays
@@ -134,8 +135,11 @@ class Verifier:
             if np.ptp(slope) <= MIN_SLOPE * np.ptp(null):
                 continue  # as it should be: steps at 0 and 1 are held against the eager model too
             for scale, actual in zip(scales[2:], others, strict=True):
+                shares = ((1.0, null + scale * slope), (1 - scale, null), (scale, class_alone))
+                rounding = np.sum([abs(w) * most_rounding(one, subject.half_roundings) for w, one in shares], axis=0)
+                limit = min(threshold_db, showable_db(scale * slope, rounding))
                 what = f"guidance {scale:g} in step {index}"
-                check.require(what, scale * slope, actual - null, threshold_db, class_index=trajectory.class_index)
+                check.require(what, scale * slope, actual - null, limit, class_index=trajectory.class_index)
 
     def _run_detached(self, loop: Loop) -> list[np.ndarray]:
         return list(loop.without_pack().trajectory(self.learngene.noise, 0))
@@ -173,10 +177,8 @@ class Verifier:
                 outputs = loop.run_step(inputs, probe.index, probe.guidance)
                 expected = probe if saved is None else _as_saved(saved, probe, inputs)
                 for part in self._compare_step(expected, outputs):
-                    limit, where = (
-                        update_db if part.is_update else threshold_db,
-                        f"{part.name}{what} {probe.describe()}",
-                    )
+                    where = f"{part.name}{what} {probe.describe()}"
+                    limit = min(update_db, _showable_db(part, probe, subject)) if part.is_update else threshold_db
                     measured = check.require(
                         where, part.expected, part.actual, limit, class_index=trajectory.class_index
                     )
@@ -205,6 +207,11 @@ class Verifier:
             measured.append(check.require("trajectory", expected, final, threshold_db, class_index=index))
             error = max(error, float(np.abs(expected - final).max()))
         return tuple(measured), error
+
+
+def _showable_db(update: _Part, probe: Probe, subject: Subject) -> float:
+    largest = np.maximum(np.abs(probe.latents), np.abs(probe.expected))
+    return showable_db(update.expected, most_rounding(largest, subject.half_roundings))
 
 
 def _as_saved(saved: SavedStep, probe: Probe, inputs: Mapping[str, np.ndarray]) -> Probe:

@@ -83,7 +83,7 @@ class Gate:
     ) -> float:
         """The PSNR, or VerificationError below the threshold. Without a class it is the learngene alone."""
         measured = psnr_db(expected, actual, peak)
-        if not measured >= threshold_db:
+        if not measured >= threshold_db or not np.isfinite(actual).all():  # NaN passes no threshold
             classes = self.config.classes
             name = "the learngene alone" if class_index is None else f"class {classes[class_index].name!r}"
             result = "NaN or infinity" if measured == -MAX_DB else f"{measured:.1f} dB"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from kind_core.precisions import PRECISIONS
 from kind_export.target_rows import TARGET_ROWS
 from kind_export.verify.probes import Probe, step_indices
+from kind_export.verify.rounding import ROUNDINGS
 from kind_runtimes.engines.runtime import can_unround, runs_node_by_node
 from kind_runtimes.loop import Loop
 from kind_runtimes.manifest import TargetSpec
@@ -17,8 +18,8 @@ from kind_runtimes.packs import Pack
 class Subject:
     """Opened programs, and the packs of the classes where the programs hold none.
 
-    `is_exact`: the sampler, guidance included, is computed in fp32. `is_rounded`: each result is rounded, as a second
-    way to run programs that are `is_wider` the first time.
+    `is_exact`: the sampler, guidance included, is computed in fp32; `stores_half`: with numbers of fp16. `is_rounded`:
+    each result is rounded, as a second way to run programs that are `is_wider` the first time.
     """
 
     loop: Loop
@@ -26,6 +27,12 @@ class Subject:
     is_exact: bool
     is_rounded: bool = False
     is_wider: bool = False
+    stores_half: bool = False
+
+    @property
+    def half_roundings(self) -> int:
+        """How often a step rounds the latents to fp16: in everything that it does, or in its coefficient alone."""
+        return ROUNDINGS if not self.is_exact else int(self.stores_half)
 
     def choose(self, class_index: int) -> tuple[Loop, int]:
         """What draws a class, and the index that it has there."""
@@ -47,7 +54,7 @@ class Subject:
         assert can_unround(step)
         exact = unguided.without_rounding() if can_unround(unguided) else None
         loop = replace(self.loop, decode=None, step=step.without_rounding(), step_unguided=exact)
-        return replace(self, loop=loop, is_exact=True)
+        return replace(self, loop=loop, is_exact=True, stores_half=not self.is_exact)
 
     def tries(self, probe: Probe, steps: int) -> bool:
         """Whether a probe is run: where all are run without rounding or wider, some are enough with it."""
