@@ -123,7 +123,7 @@ def test_an_episode_asks_about_photos_that_it_did_not_show() -> None:
 
 def test_colours_are_told_apart_after_a_few_photos(tmp_path: Path) -> None:
     photos = make_photos(30)
-    base = Pretraining("kind", photos, replace(SCALE, images=800), 0, tmp_path, "cpu").run()
+    base = Pretraining("kind", 3, replace(SCALE, images=800), 0, tmp_path, "cpu").run(photos)
     episode = draw_episode(photos.labels, SCALE, 2, torch.Generator().manual_seed(0))
     adapted = adapt(base, photos, episode, SUITE.arms[0], SCALE, torch.Generator().manual_seed(0))
     assert measure_accuracy(adapted, photos, episode) == 1
@@ -182,7 +182,9 @@ def test_a_killed_cell_goes_on_to_the_same_results(
     assert not list(tmp_path.glob("half/cells/*"))
     steps: list[int] = []
     step = pretraining.Pretraining.take_step
-    monkeypatch.setattr(pretraining.Pretraining, "take_step", lambda self, n: steps.append(n) or step(self, n))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(
+        pretraining.Pretraining, "take_step", lambda self, n, photos: steps.append(n) or step(self, n, photos)
+    )  # type: ignore[func-returns-value]
     call(*words, "--output", tmp_path / "half", "--resume")
     assert read_lines(tmp_path / "half") == read_lines(tmp_path / "whole")
     assert steps[:1] == ([2] if place == "save" else [0])  # of the network that was not there yet
@@ -208,6 +210,9 @@ def test_what_cannot_be_run_is_one_line(given: tuple[Any, ...], tmp_path: Path) 
     call(*given, "--methods", "learngene", *output)
     assert "holds results of episodes 4, not 5" in call(*given, "--episodes", 5, *output)
     assert "already holds results of this suite" in call(*given, *output)
+    partial = tmp_path / "results" / "runs" / "kind--1-shot--0.jsonl"
+    partial.write_text("[0.5, 1]\nno numbers\n")
+    assert "kind--1-shot--0.jsonl is damaged: " in call(*given, *output, "--resume")
     network = tmp_path / "results" / "runs" / "kind--0" / "network.safetensors"
     network.write_bytes(network.read_bytes()[:100])
     assert "network.safetensors is damaged: " in call(*given, *output, "--resume")

@@ -55,4 +55,4 @@ def measure_accuracy(task: KindViT, photos: PhotoSet, episode: Episode) -> float
     merged = merge(task)
     device = merged.tailors.weight.device
     answers = merged(photos.to_unit(episode.queries).to(device)).argmax(1).cpu()
-    return float((answers == episode.query_labels).float().mean())
+    return float((answers == episode.query_labels).double().mean())

@@ -49,11 +49,11 @@ class Pretraining:
     """One network in the making: AdamW, a warm-up, then a cosine down to nothing."""
 
     def __init__(
-        self, network: Network, photos: PhotoSet, scale: FewShotScale, seed: int, folder: Path, device: str
+        self, network: Network, num_classes: int, scale: FewShotScale, seed: int, folder: Path, device: str
     ) -> None:
-        self.photos, self.scale, self.seed, self.folder, self.device = photos, scale, seed, folder, device
+        self.scale, self.folder, self.device = scale, folder, device
         torch.manual_seed(seed)
-        self.model = KindViT(shape_network(network, scale, len(photos.classes))).to(device)
+        self.model = KindViT(shape_network(network, scale, num_classes)).to(device)
         self.config = TrainConfig(
             data="",
             output=str(folder),
@@ -66,32 +66,38 @@ class Pretraining:
         self.curve: list[tuple[float, float]] = []
         self._optimizer = torch.optim.AdamW(self.model.parameters(), weight_decay=_DECAY)
 
-    def run(self) -> KindViT:
-        """The trained network: read where it lies, else made, from the state of a killed run where there is one."""
-        done = self.folder / _NETWORK
-        if done.exists():
-            self._load(done)
-            return self.model.eval()
+    @property
+    def is_done(self) -> bool:
+        """Whether the trained network lies in the folder."""
+        return (self.folder / _NETWORK).exists()
+
+    def read(self) -> KindViT:
+        """The trained network that lies in the folder."""
+        self._load(self.folder / _NETWORK)
+        return self.model.eval()
+
+    def run(self, photos: PhotoSet) -> KindViT:
+        """The network trained on `photos`, from the state of a killed run where there is one."""
         first = self._resume()
         losses: list[float] = []
         every = max(1, self.steps // _SAVES)
         for step in range(first, self.steps):
-            losses.append(self.take_step(step))
+            losses.append(self.take_step(step, photos))
             if (step + 1) % every == 0:
                 self.curve.append(((step + 1) * self.scale.batch_size, sum(losses) / len(losses)))
                 losses.clear()
                 self.save(step + 1)
-        self._write(done, self.model.state_dict())
+        self._write(self.folder / _NETWORK, self.model.state_dict())
         (self.folder / _STATE).unlink(missing_ok=True)
         return self.model.eval()
 
-    def take_step(self, step: int) -> float:
+    def take_step(self, step: int, photos: PhotoSet) -> float:
         """Train on the batch of `step`, a function of the seed and its number; returns its loss."""
         generator = step_generator(self.config, step)
-        batch = draw_batch(self.photos.labels, self.config, step, generator)
-        stored = self.photos.read(batch.indices, batch.flipped)
+        batch = draw_batch(photos.labels, self.config, step, generator)
+        stored = photos.read(batch.indices, batch.flipped)
         images = move_photos(stored.float() / 127.5 - 1, generator).to(self.device)
-        labels = self.photos.labels[batch.indices].to(self.device)
+        labels = photos.labels[batch.indices].to(self.device)
         gates, own = self.model.opened(len(labels)), None
         if gates is not None:
             is_open = (batch.labels >= 0).to(self.device)  # the others are seen by the learngene alone

@@ -11,6 +11,7 @@ from time import process_time
 import numpy as np
 import torch
 
+from kind_core.errors import ResultsError
 from kind_core.files.locking import waited_for
 from kind_train.benchmark.cell_files import opened_cell, write_cell
 from kind_train.benchmark.cells import CELLS, RUNS
@@ -22,6 +23,7 @@ from kind_train.benchmark.few_shot.tables import Answered, summarise
 from kind_train.benchmark.few_shot.vit import KindViT, start_task
 from kind_train.benchmark.results import write_results
 from kind_train.benchmark.runner import open_folder
+from kind_train.benchmark.tasks import look_into
 from kind_train.data.photo_set import PhotoSet, load_photos
 from kind_train.device import pick_device
 
@@ -69,6 +71,7 @@ class FewShotRunner:
         self.output, self.device, self.tell = output, str(pick_device(device)), tell
         self._bases: dict[tuple[Network, int], tuple[KindViT, list[tuple[float, float]]]] = {}
         self._photos: dict[str, PhotoSet] = {}
+        self.num_classes = len(look_into(base_data)[0])
         shape = {name: value for name, value in asdict(scale).items() if name not in ("shots", "seeds")}
         open_folder(output, {"suite": suite.name, "base_data": base_data, "data": data, **shape}, resume=resume)
 
@@ -124,10 +127,13 @@ class FewShotRunner:
             folder = self.output / RUNS / f"{network}--{seed}"
             folder.mkdir(parents=True, exist_ok=True)
             with waited_for(folder / "network"):
-                made = Pretraining(network, self._load(self.base_data), self.scale, seed, folder, self.device)
-                self.tell(f"{folder.name}: {made.steps} steps of pre-training ...")
-                self._bases[key] = (made.run(), made.curve)
+                made = Pretraining(network, self.num_classes, self.scale, seed, folder, self.device)
+                self._bases[key] = (made.read() if made.is_done else self._pretrain(made), made.curve)
         return self._bases[key]
+
+    def _pretrain(self, made: Pretraining) -> KindViT:
+        self.tell(f"{made.folder.name}: {made.steps} steps of pre-training ...")
+        return made.run(self._load(self.base_data))
 
     def _load(self, path: str) -> PhotoSet:
         if path not in self._photos:
@@ -152,7 +158,11 @@ def _read_whole(file: Path) -> list[list[float]]:
     """The lines of a killed cell, without one that was cut."""
     if not file.exists():
         return []
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]
+    whole = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]
+    try:
+        return [[float(value) for value in json.loads(line)] for line in whole]
+    except (ValueError, TypeError) as error:
+        raise ResultsError(f"{file} is damaged: {error}", "remove it: its tasks are learned again") from error
 
 
 def _count_trained(base: KindViT, arm: FewShotArm, scale: FewShotScale) -> int:
