@@ -179,13 +179,12 @@ class Picture:
 def pictures_of(cases: list[Case], times: list[Times | None]) -> list[Picture]:
     """Every model that ran, in the ways that it can draw."""
     ran = {(c.model, c.row): t for c, t in zip(cases, times, strict=True) if t is not None}
-    half = ran[PEER, "fp32" + UNGUIDED]
     pictures = []
     for (model, row), own in ran.items():
         name, peer_ms = f"{model} {row}", statistics.median(own.peer)
         if row.endswith(STUDENT):
             picture = _picture(name, STUDENT_STEPS * own.step_ms, peer_ms)
-            pictures.append(replace(picture, faster_than_halves=half.step_ms / own.step_ms))
+            pictures.append(replace(picture, faster_than_halves=ran[PEER, "fp32" + UNGUIDED].step_ms / own.step_ms))
         elif model != PEER and not row.endswith(UNGUIDED):
             pictures.append(_picture(name, STEPS * own.step_ms, peer_ms))
             alone = ran.get((model, row + UNGUIDED))

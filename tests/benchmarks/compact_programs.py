@@ -71,8 +71,9 @@ def save_programs(
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
+    has_students = any(row.endswith(STUDENT) for row in rows)  # which are held against one half of the peer
     for row, export in _peer_exports(runtime, folder).items():
-        if row.startswith("fp") or row in rows:
+        if row in ("fp32", "fp16", *rows) or (has_students and row.endswith(UNGUIDED)):
             yield _save(runtime, PEER, row, folder, export)
     for name in presets:
         for row in ROWS[runtime]:
