@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -32,11 +32,12 @@ from kind_core.checkpoint_config import LEARNGENE_NAME as LEARNGENE_NAME
 from kind_core.checkpoint_config import TAILORS_NAME as TAILORS_NAME
 from kind_core.checkpoint_config import hash_learngene as hash_learngene
 from kind_core.checkpoint_config import is_checkpoint_file as is_checkpoint_file
+from kind_core.checkpoint_config import read_any_config
 from kind_core.checkpoint_config import read_config as read_config  # also from here, with the rest
 from kind_core.class_ids import require_distinct
 from kind_core.classes import ClassInfo
 from kind_core.config import ModelConfig
-from kind_core.dit import KindDiT
+from kind_core.dit import DivertedTransformer, KindDiT
 from kind_core.errors import CheckpointError
 from kind_core.files.hashing import hash_files
 from kind_core.files.staging import folder_kind, staged
@@ -47,6 +48,7 @@ from kind_core.naming import fold_text
 from kind_core.sampling import to_images
 from kind_core.tailors import class_shapes
 
+_Model = TypeVar("_Model", bound=DivertedTransformer)
 _SMALLEST = 2  # bytes of a stored parameter: fp16
 _CHEAP = 4_000_000  # parameters that may be allocated to say which tensor is of another shape
 
@@ -122,25 +124,45 @@ def load_checkpoint(path: Path, classes: Sequence[int] | None = None, *, with_de
     full = read_config(path)
     chosen = list(range(full.dit.num_classes)) if classes is None else list(classes)
     config = subset_config(full, chosen)
+    # a dense model has no tailors, its counter takes no number of classes
+    learngene = count_parameters(config.dit, classes=None if config.dit.is_dense else 0, labels=0).total
+    model = load_weights(path, config, lambda: KindDiT(config.dit), learngene)
+    decoder = read_decoder(path, config) if with_decoder else None
+    return Checkpoint(config=config, model=model, sha256=hash_loaded(path, config, decoder), decoder=decoder)
+
+
+def load_weights(path: Path, config: ModelConfig, make: Callable[[], _Model], num_parameters: float) -> _Model:
+    """The model that `make` builds with the weights of the classes of `config`; see `load_checkpoint`.
+
+    `num_parameters` are those of its learngene: a file that is too small for them is refused before it is built.
+    """
     _require_own_files(path, config.classes)
-    _require_bytes(path, config)
-    model = KindDiT(config.dit)
+    _require_bytes(path, config, num_parameters)
+    model = make()
     state = _read_tensors(path / LEARNGENE_NAME, {k: tuple(v.shape) for k, v in model.learngene_state().items()})
     model.load_state_dict(state, strict=False)
     for index, info in enumerate(config.classes):
         model.tailors.load_class(index, _read_tensors(tailor_path(path, info.id), class_shapes(config.dit, index)))
+    return model.eval()
+
+
+def read_decoder(path: Path, config: ModelConfig) -> ImageDecoder | None:
+    """What makes images of latents, where the model does not work on pixels."""
+    if config.autoencoder is None:
+        return None
+    return load_decoder(find_autoencoder(path), config.autoencoder, config.dit.in_channels)
+
+
+def hash_loaded(path: Path, config: ModelConfig, decoder: ImageDecoder | None) -> str:
+    """sha256 of the files that were read."""
     files = [path / CONFIG_NAME, path / LEARNGENE_NAME, *(tailor_path(path, info.id) for info in config.classes)]
-    decoder = None
-    if with_decoder and config.autoencoder is not None:
-        decoder = load_decoder(find_autoencoder(path), config.autoencoder, config.dit.in_channels)
-        files.append(decoder.folder / WEIGHTS_NAME)
-    return Checkpoint(config=config, model=model.eval(), sha256=hash_files(files), decoder=decoder)
+    return hash_files([*files, *([] if decoder is None else [decoder.folder / WEIGHTS_NAME])])
 
 
 def save_checkpoint(
     path: Path,
     config: ModelConfig,
-    model: KindDiT,
+    model: DivertedTransformer,
     *,
     dtype: torch.dtype = torch.float32,
     autoencoder: Path | None = None,
@@ -162,7 +184,7 @@ def save_checkpoint(
             copy_autoencoder(autoencoder, folder / AUTOENCODER_NAME)
 
 
-CHECKPOINT = folder_kind("a checkpoint", read_config, is_checkpoint_file, heart=CONFIG_NAME)
+CHECKPOINT = folder_kind("a checkpoint", read_any_config, is_checkpoint_file, heart=CONFIG_NAME)
 
 
 def subset_config(config: ModelConfig, classes: Sequence[int]) -> ModelConfig:
@@ -203,10 +225,8 @@ def hash_checkpoint(path: Path) -> str:
         raise CheckpointError(f"cannot read {error.filename}: {error.strerror}", "copy the checkpoint again") from error
 
 
-def _require_bytes(path: Path, config: ModelConfig) -> None:
+def _require_bytes(path: Path, config: ModelConfig, learngene: float) -> None:
     """Raise CheckpointError where the files are too small for what config.json says: before that is allocated."""
-    # a dense model has no tailors, its counter takes no number of classes
-    learngene = count_parameters(config.dit, classes=None if config.dit.is_dense else 0, labels=0).total
     wanted = {path / LEARNGENE_NAME: learngene}
     for index, info in enumerate(config.classes):
         shapes = class_shapes(config.dit, index).values()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kind_core.config import ModelConfig
+from kind_core.config import ModelConfig, TextConfig
 from kind_core.errors import CheckpointError
 from kind_core.files.hashing import hash_file
 from kind_core.files.json_files import read_json
@@ -35,7 +35,32 @@ def hash_learngene(path: Path) -> str:
 
 
 def read_config(path: Path) -> ModelConfig:
-    """Read `config.json` of a checkpoint folder; raises CheckpointError."""
+    """Read `config.json` of a checkpoint of classes; raises CheckpointError, also for a model of captions.
+
+    So whatever knows nothing of captions refuses such a model; `read_text_config` reads it.
+    """
+    config = read_any_config(path)
+    if config.text is not None:
+        raise CheckpointError(
+            f"{path} draws from captions (a PixArt), expected a checkpoint that draws classes",
+            "from Python: kind_core.text.checkpoint.load_text_checkpoint; docs/guides/captions.md says what it takes",
+        )
+    return config
+
+
+def read_text_config(path: Path) -> tuple[ModelConfig, TextConfig]:
+    """The same of a model of captions, and how it reads them; raises CheckpointError for any other."""
+    config = read_any_config(path)
+    if config.text is None:
+        raise CheckpointError(
+            f"{path} draws classes, expected a checkpoint that draws from captions",
+            "make one of a PixArt: kind-train init --from-pixart",
+        )
+    return config, config.text
+
+
+def read_any_config(path: Path) -> ModelConfig:
+    """Read `config.json` of a checkpoint folder, whatever the model draws from; raises CheckpointError."""
     file = path / CONFIG_NAME
     if not path.is_dir():
         hint = f"a checkpoint is a folder that holds {CONFIG_NAME}{suggest_path(path)}"

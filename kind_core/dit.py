@@ -140,14 +140,34 @@ class FinalLayer(nn.Module):
         return result
 
 
-class KindDiT(nn.Module):
+class DivertedTransformer(nn.Module):
+    """What every decomposable transformer has: diverted matrices in its blocks, and the bank of their tailors."""
+
+    tailors: TailorBank
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def unpatchify(self, tokens: Tensor) -> Tensor:
+        """tokens (batch, T, patch * patch * channels) -> (batch, channels, size, size)."""
+        side, p = self.config.sample_size // self.config.patch_size, self.config.patch_size
+        c = self.config.out_channels
+        x = tokens.reshape(-1, side, side, p, p, c)  # (batch, h, w, p, q, c)
+        return x.permute(0, 5, 1, 3, 2, 4).reshape(-1, c, side * p, side * p)
+
+    def learngene_state(self) -> dict[str, Tensor]:
+        """Everything that serves every class, by the names of `learngene.safetensors`."""
+        return {k: v.detach() for k, v in self.state_dict().items() if not k.startswith("tailors.")}
+
+
+class KindDiT(DivertedTransformer):
     """The decomposable DiT. Labels choose the label embedding, gates open tailors; they are separate on purpose."""
 
     position_embedding: Tensor
 
     def __init__(self, config: DiTConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         d, p = config.hidden_size, config.patch_size
         self.patch_embedding = nn.Conv2d(config.in_channels, d, kernel_size=p, stride=p)
         self.timestep_embedder = BlockEmbedders(config) if config.block_embedders else TimestepEmbedder(d)
@@ -221,29 +241,21 @@ class KindDiT(nn.Module):
             embedded = table[labels * is_class]
         return torch.where(is_class[:, None], embedded, null).view(-1, *self.config.label_shape)
 
-    def unpatchify(self, tokens: Tensor) -> Tensor:
-        """tokens (batch, T, patch * patch * channels) -> (batch, channels, size, size)."""
-        side, p = self.config.sample_size // self.config.patch_size, self.config.patch_size
-        c = self.config.out_channels
-        x = tokens.reshape(-1, side, side, p, p, c)  # (batch, h, w, p, q, c)
-        return x.permute(0, 5, 1, 3, 2, 4).reshape(-1, c, side * p, side * p)
 
-    def learngene_state(self) -> dict[str, Tensor]:
-        """Everything that serves every class, by the names of `learngene.safetensors`."""
-        return {k: v.detach() for k, v in self.state_dict().items() if not k.startswith("tailors.")}
+def make_position_embedding(config: DiTConfig, interpolation_scale: int = 1) -> Tensor:
+    """Fixed 2-D sine-cosine embedding, (1, tokens, hidden); columns before rows, as diffusers' `PatchEmbed`.
 
-
-def make_position_embedding(config: DiTConfig) -> Tensor:
-    """Fixed 2-D sine-cosine embedding, (1, tokens, hidden); columns before rows, as diffusers' `PatchEmbed`."""
+    `interpolation_scale`: how many patches lie as far apart as two of the sizes that a model was first trained on.
+    """
     side, d = config.sample_size // config.patch_size, config.hidden_size
     omega = 10000.0 ** -(torch.arange(d // 4, dtype=torch.float64) / (d / 4))
     row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    angles = [grid.reshape(-1, 1).double() * omega for grid in (column, row)]
+    angles = [grid.reshape(-1, 1).double() / interpolation_scale * omega for grid in (column, row)]
     return torch.cat([f(a) for a in angles for f in (torch.sin, torch.cos)], dim=1).float()[None]
 
 
 @torch.no_grad()
-def dense_state(model: KindDiT, gate: int | None = None) -> dict[str, Tensor]:
+def dense_state(model: DivertedTransformer, gate: int | None = None) -> dict[str, Tensor]:
     """The learngene's tensors with `<matrix>.weight` = W_G + W_gate in place of the factors; no gate: W_G alone.
 
     Of a dense model they are its own. Label embeddings of classes are not among them.

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kind_core.checkpoint_config import read_config
+from kind_core.checkpoint_config import read_any_config, read_config
 from kind_core.classes import resolve_classes
 from kind_core.config import ModelConfig
 from kind_core.errors import ConfigError
@@ -78,9 +78,10 @@ def open_source(request: ExportRequest) -> Source:
 
 
 def read_source_config(checkpoint: Path, from_diffusers: bool = False) -> ModelConfig:
-    """The config of either kind of folder, of the Hub without its weights."""
-    path = find_diffusers(checkpoint, is_whole=False) if from_diffusers else find_config(checkpoint)
-    return _read_config(path, from_diffusers)
+    """The config of either kind of folder, of the Hub without its weights; of a model of captions too."""
+    if not from_diffusers:
+        return read_any_config(find_config(checkpoint))
+    return _read_config(find_diffusers(checkpoint, is_whole=False), True)
 
 
 def _read_config(path: Path, is_diffusers: bool) -> ModelConfig:

@@ -10,6 +10,7 @@ from kind_core.config.diffusion import (
 from kind_core.config.dit import NORM_EPS, TIMESTEP_FREQUENCIES, DiTConfig
 from kind_core.config.model import FORMAT_VERSION, AutoencoderConfig, ModelConfig, Provenance
 from kind_core.config.presets import preset
+from kind_core.config.text import TextConfig
 from kind_core.config.training import TrainingRecord
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "DiffusionConfig",
     "ModelConfig",
     "Provenance",
+    "TextConfig",
     "TrainingRecord",
     "on_schedule",
     "preset",

@@ -10,12 +10,14 @@ from kind_core.classes import ClassInfo
 from kind_core.config.checks import is_whole, require_choice, require_known, require_number, require_positive
 from kind_core.config.diffusion import DiffusionConfig
 from kind_core.config.dit import DiTConfig
+from kind_core.config.text import TextConfig
 from kind_core.config.training import TrainingRecord
 from kind_core.errors import CheckpointError, ConfigError
 from kind_core.samplers import Distillation
 
-FORMAT_VERSION = 2  # of a distilled model; the others are written as 1, which older programs read
-_FIELDS = {"format_version", "architecture", "diffusion", "autoencoder", "classes", "provenance", "training"}
+# Of a model of captions; a distilled one is written as 2 and the others as 1, which older programs read.
+FORMAT_VERSION = 3
+_FIELDS = {"format_version", "architecture", "text", "diffusion", "autoencoder", "classes", "provenance", "training"}
 _T = TypeVar("_T")
 
 
@@ -70,7 +72,7 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
-    """Everything in `config.json`."""
+    """Everything in `config.json`. `text` is there where a model draws from captions; its classes are then domains."""
 
     dit: DiTConfig
     diffusion: DiffusionConfig
@@ -78,10 +80,13 @@ class ModelConfig:
     autoencoder: AutoencoderConfig | None = None
     provenance: Provenance = Provenance()
     training: TrainingRecord | None = field(default=None, compare=False)  # no part of what the model is
+    text: TextConfig | None = None
 
     def __post_init__(self) -> None:
         if (self.diffusion.distillation is None) != (self.dit.end_blocks == 0):
             raise ConfigError(f"end_blocks is {self.dit.end_blocks}, expected 1 or more in a distilled model, else 0")
+        if self.text is not None:
+            self.text.require_trunk(self.dit)
         if len(self.classes) != self.dit.num_classes:
             raise ConfigError(f"{len(self.classes)} classes are named, expected num_classes = {self.dit.num_classes}")
         ids = [c.id for c in self.classes]
@@ -91,13 +96,16 @@ class ModelConfig:
 
     @property
     def format_version(self) -> int:
-        """The oldest that says all of it: programs that know nothing of distilled models must not draw with one."""
-        return 1 if self.diffusion.distillation is None else FORMAT_VERSION
+        """The oldest that says all of it: programs that know nothing of a kind of model must not draw with one."""
+        if self.text is not None:
+            return FORMAT_VERSION
+        return 1 if self.diffusion.distillation is None else 2
 
     def to_dict(self) -> dict[str, object]:
         return {
             "format_version": self.format_version,
             "architecture": self.dit.to_dict(),
+            **({} if self.text is None else {"text": asdict(self.text)}),
             "diffusion": self.diffusion.to_dict(),
             "autoencoder": None if self.autoencoder is None else self.autoencoder.to_dict(),
             "classes": [{"id": c.id, "names": list(c.names)} for c in self.classes],
@@ -118,7 +126,7 @@ class ModelConfig:
                 "upgrade kind-diffusion",
             )
         require_known(data, _FIELDS, "config.json")
-        autoencoder, training = data.get("autoencoder"), data.get("training")
+        autoencoder, training, text = (data.get(name) for name in ("autoencoder", "training", "text"))
         try:
             return cls(
                 dit=_build(DiTConfig, data["architecture"], "architecture"),
@@ -127,6 +135,7 @@ class ModelConfig:
                 autoencoder=None if autoencoder is None else _build(AutoencoderConfig, autoencoder, "autoencoder"),
                 provenance=_build(Provenance, data.get("provenance", {}), "provenance"),
                 training=None if training is None else _build(TrainingRecord, training, "training"),
+                text=None if text is None else _build(TextConfig, text, "text"),
             )
         except KeyError as error:
             raise CheckpointError(f"config.json has no {error.args[0]!r}") from error

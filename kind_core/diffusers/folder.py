@@ -36,7 +36,7 @@ _WEIGHTS = "diffusion_pytorch_model*"
 _TRANSFORMER = "DiTTransformer2DModel"
 _TRANSFORMERS = dict.fromkeys((_TRANSFORMER, "Transformer2DModel"), _TRANSFORMER)  # what older folders call it
 _MAX_LABELS = 100_000
-_ONLY_DIT = "only class-conditional DiT is read"
+_ONLY_DIT = "only class-conditional DiT is read; a PixArt by kind-train init --from-pixart"
 _MAX_DIFFERENCE = 1e-4  # of the range of the output: what two orders of summation leave in fp32
 
 
@@ -44,17 +44,17 @@ def read_diffusers_config(path: Path) -> ModelConfig:
     """The config of a folder: every label a class, by its number and by the names of `id2label`."""
     index = read_object(path / INDEX_NAME, CheckpointError) if (path / INDEX_NAME).exists() else {}
     transformer = _read_transformer(path)
-    _require_named(index, path, "transformer", _TRANSFORMERS)
+    require_named(index, path, "transformer", _TRANSFORMERS)
     num_labels = transformer.values["num_embeds_ada_norm"]
     if num_labels is None or not 1 <= num_labels <= _MAX_LABELS:
         message = f"{transformer.file} has num_embeds_ada_norm {num_labels}, expected 1 to {_MAX_LABELS} labels"
         raise CheckpointError(message, _ONLY_DIT)
-    autoencoder = _read_autoencoder(path / AUTOENCODER_FOLDER, index)
+    autoencoder = read_folder_autoencoder(path / AUTOENCODER_FOLDER, index)
     if autoencoder is not None:
-        _require_named(index, path, AUTOENCODER_FOLDER, (autoencoder.kind,))
+        require_named(index, path, AUTOENCODER_FOLDER, (autoencoder.kind,))
     return ModelConfig(
         dit=_read_architecture(transformer, num_labels),
-        diffusion=_read_diffusion(path, index),
+        diffusion=read_folder_diffusion(path, index),
         classes=_read_classes(index, path, num_labels),
         autoencoder=autoencoder,
     )
@@ -72,7 +72,7 @@ def load_diffusers(path: Path, classes: Sequence[int] | None = None) -> Checkpoi
     _require_equal(model, transformer, chosen, path)
     # the weights alone tell whether every block has embedders of its own
     config = replace(subset_config(full, chosen), dit=model.config)
-    return Checkpoint(config=config, model=model, sha256=hash_files(_list_files(path)))
+    return Checkpoint(config=config, model=model, sha256=hash_files(list_files(path)))
 
 
 @torch.no_grad()
@@ -85,7 +85,12 @@ def _require_equal(model: KindDiT, transformer: DiTTransformer2DModel, classes: 
     theirs = transformer(latents, timesteps, torch.tensor([classes[-1], null])).sample
     labels = torch.tensor([len(classes) - 1, -1])
     difference = float((model(latents, timesteps, labels, labels) - theirs).abs().max())
-    limit = _MAX_DIFFERENCE * float(theirs.max() - theirs.min())
+    require_close(path, difference, float(theirs.max() - theirs.min()))
+
+
+def require_close(path: Path, difference: float, span: float) -> None:
+    """Raise CheckpointError where the largest difference of two outputs is more than rounding of that span."""
+    limit = _MAX_DIFFERENCE * span
     if not difference <= limit:
         raise CheckpointError(
             f"{path}: the converted model differs from diffusers' by {difference:.3g}, expected {limit:.3g} or less",
@@ -105,17 +110,17 @@ def _read_architecture(transformer: Component, num_labels: int) -> DiTConfig:
         raise type(error)(message, error.hint) from error
 
 
-def _read_diffusion(path: Path, index: Mapping[str, object]) -> DiffusionConfig:
+def read_folder_diffusion(path: Path, index: Mapping[str, object]) -> DiffusionConfig:
     """The schedule of the folder; of a transformer alone DiT's own: linear, epsilon."""
     file = path / "scheduler" / "scheduler_config.json"
     if not index and not file.exists():
         return DiffusionConfig(guidance_scale=GUIDANCE_SCALE)
     kind, diffusion = read_diffusion(file)
-    _require_named(index, path, "scheduler", (kind,))
+    require_named(index, path, "scheduler", (kind,))
     return diffusion
 
 
-def _require_named(index: Mapping[str, object], path: Path, name: str, kinds: Iterable[str]) -> None:
+def require_named(index: Mapping[str, object], path: Path, name: str, kinds: Iterable[str]) -> None:
     """Raise CheckpointError where the pipeline takes a component for another class than its own settings do."""
     entry = index.get(name)
     if entry is not None and (not isinstance(entry, list) or len(entry) != 2 or entry[1] not in list(kinds)):
@@ -136,7 +141,9 @@ def _read_classes(index: Mapping[str, object], path: Path, num_labels: int) -> t
     return tuple(classes)
 
 
-def _read_autoencoder(folder: Path, index: Mapping[str, object] = MappingProxyType({})) -> AutoencoderConfig | None:
+def read_folder_autoencoder(
+    folder: Path, index: Mapping[str, object] = MappingProxyType({})
+) -> AutoencoderConfig | None:
     """That of the pipeline that `index` describes, or of a folder that nothing describes."""
     if not (folder / "config.json").is_file():
         if index.get(AUTOENCODER_FOLDER) not in (None, [None, None]):  # how diffusers names what is left out
@@ -150,8 +157,8 @@ def _read_autoencoder(folder: Path, index: Mapping[str, object] = MappingProxyTy
     return config
 
 
-def _list_files(path: Path) -> list[Path]:
-    """What the checkpoint's hash covers, in a fixed order."""
+def list_files(path: Path) -> list[Path]:
+    """What the hash of a folder's checkpoint covers, in a fixed order."""
     folder = find_transformer(path)
     found = [path / INDEX_NAME, path / "scheduler" / "scheduler_config.json", folder / "config.json"]
     return [file for file in (*found, *sorted(folder.glob(_WEIGHTS))) if file.is_file()]

@@ -19,17 +19,17 @@ _DTYPES = ("fp16", "fp32")  # what `convert` stores
 
 
 @click.command(cls=PlainCommand)
+@click.option("--from-dit", type=click.Path(path_type=Path), help="Folder of a diffusers DiT, or hub:ORG/NAME.")
 @click.option(
-    "--from-dit",
-    "source",
+    "--from-pixart",
     type=click.Path(path_type=Path),
-    required=True,
-    help="Folder of a diffusers DiT, or hub:ORG/NAME.",
+    help="Instead: of a diffusers PixArt, which draws from captions.",
 )
 @click.option("--preset", help="Whose ranks to take: kind-b/2, kind-l/2, kind-xl/2 ...")
 @click.option("--learngene-rank", type=int, help="Instead of a preset: components for every class [the preset's].")
 @click.option("--tailor-rank", type=int, help="Instead of a preset: components a class [the preset's].")
 @click.option("--classes", multiple=True, help="Labels to keep, by name or number (comma or repeated) [all].")
+@click.option("--domains", multiple=True, help="Of a PixArt: what its tailors are of (comma or repeated).")
 @click.option(
     "--tailors",
     type=Named(("strongest", "dealt", "random")),
@@ -42,17 +42,36 @@ _DTYPES = ("fp16", "fp32")  # what `convert` stores
 @click.option("--force", is_flag=True, help="Replace an existing --output.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @report_errors
-def init(classes: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Start from a trained DiT: the singular vectors of its matrices as learngene and tailors; prints what they lose.
+def init(
+    from_dit: Path | None,
+    from_pixart: Path | None,
+    classes: tuple[str, ...],
+    domains: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Start from a trained DiT or PixArt: its matrices' singular vectors as learngene and tailors; says what they lose.
 
     \b
     Examples:
       kind-train init --from-dit DiT-XL-2-256 --preset kind-xl/2 -o start
       kind-train init --from-dit dit/ --learngene-rank 300 --tailor-rank 4 --classes "goldfish,lemon" -o start
+      kind-train init --from-pixart pixart/ --learngene-rank 900 --tailor-rank 16 --domains photo,sketch -o start
     """
     from kind_train.start.init_request import InitRequest
 
-    request = InitRequest(classes=split_names(classes), **options)
+    source = from_dit if from_pixart is None else from_pixart
+    if source is None or None not in (from_dit, from_pixart):
+        raise ConfigError(
+            "a start is from one trained model", "give --from-dit FOLDER, or --from-pixart FOLDER instead"
+        )
+    request = InitRequest(
+        source=source,
+        classes=split_names(classes),
+        is_pixart=from_pixart is not None,
+        domains=split_names(domains),
+        **options,
+    )
     request.check_places()
     announce_loading()
     from kind_train.start.init_session import run_init

@@ -19,7 +19,7 @@ from kind_core.checkpoint import CHECKPOINT, save_checkpoint, subset_config
 from kind_core.classes import resolve_classes
 from kind_core.config import DiTConfig, preset
 from kind_core.diffusers.folder import AUTOENCODER_FOLDER, load_diffusers, read_diffusers_config
-from kind_core.dit import KindDiT, dense_state
+from kind_core.dit import DivertedTransformer, KindDiT, dense_state
 from kind_core.diverted import DivertedLinear
 from kind_core.errors import ConfigError
 from kind_core.files.staging import check_output
@@ -58,7 +58,7 @@ def init_from_dit(request: InitRequest, on_matrix: OnMatrix = lambda done, total
     full = read_diffusers_config(folder)
     classes = [c.index for c in resolve_classes(request.classes, full.classes)] or list(range(full.dit.num_classes))
     config = subset_config(full, classes)
-    dit = _decomposed(config.dit, request)
+    dit = decomposed(config.dit, request)
     dense = load_diffusers(folder, classes).model
     dit = replace(dit, block_embedders=dense.config.block_embedders)
     torch.manual_seed(request.seed)
@@ -72,7 +72,10 @@ def init_from_dit(request: InitRequest, on_matrix: OnMatrix = lambda done, total
 
 @torch.no_grad()
 def decompose(
-    dense: KindDiT, model: KindDiT, tailors: TailorStart, on_matrix: OnMatrix = lambda done, total: None
+    dense: DivertedTransformer,
+    model: DivertedTransformer,
+    tailors: TailorStart,
+    on_matrix: OnMatrix = lambda done, total: None,
 ) -> tuple[MatrixError, ...]:
     """Fill `model` with the factors of `dense`, which has the same classes; returns what they lose."""
     state = dense_state(dense)
@@ -90,7 +93,7 @@ def decompose(
 
 
 def _decompose_matrix(
-    model: KindDiT, name: str, weight: torch.Tensor, tailors: TailorStart
+    model: DivertedTransformer, name: str, weight: torch.Tensor, tailors: TailorStart
 ) -> tuple[float, float, float, float]:
     """Squared norms: of W, and of what the learngene alone and with the first and the last tailor leaves of it."""
     U, s, Vh = torch.linalg.svd(weight, full_matrices=False)
@@ -111,7 +114,7 @@ def _decompose_matrix(
     return whole, without, first, last
 
 
-def _tailor_weight(model: KindDiT, name: str, index: int) -> torch.Tensor:
+def _tailor_weight(model: DivertedTransformer, name: str, index: int) -> torch.Tensor:
     if not model.tailors.rank:
         return torch.tensor(0.0)
     U, s, V = model.tailors.factors(model.tailors.weight[index], name)  # (rank, out), (rank,), (rank, in)
@@ -124,7 +127,7 @@ def _summarise(name: str, rows: list[tuple[float, float, float, float]]) -> Matr
     return MatrixError(name=name, learngene=learngene, first_class=first, last_class=last)
 
 
-def _decomposed(dense: DiTConfig, request: InitRequest) -> DiTConfig:
+def decomposed(dense: DiTConfig, request: InitRequest) -> DiTConfig:
     """The architecture of the DiT with the asked ranks; raises ConfigError where they do not fit it."""
     learngene_rank, tailor_rank = request.learngene_rank, request.tailor_rank or 0
     if request.preset is not None:
@@ -143,8 +146,9 @@ def _decomposed(dense: DiTConfig, request: InitRequest) -> DiTConfig:
     num_taking = {"dealt": config.num_classes, "strongest": 1, "random": 0}[request.tailors]
     needed = (config.learngene_rank or 0) + num_taking * config.tailor_rank
     if needed > components:
+        network, fewer = ("PixArt", "--domains") if request.is_pixart else ("DiT", "--classes")
         raise ConfigError(
-            f"the factors need {needed} components, a matrix of the DiT has {components}",
-            "take lower ranks, fewer --classes or other --tailors",
+            f"the factors need {needed} components, a matrix of the {network} has {components}",
+            f"take lower ranks, fewer {fewer} or other --tailors",
         )
     return config

@@ -12,12 +12,14 @@ from kind_core.console import echo
 from kind_core.console.tables import open_console
 from kind_train.display import show_progress
 from kind_train.start.from_dit import InitRequest, InitResult, init_from_dit
+from kind_train.start.from_pixart import init_from_pixart
 
 
 def run_init(request: InitRequest, *, as_json: bool) -> None:
     """Write the checkpoint and print what its factors lose."""
     with show_progress(open_console(stderr=True), "decomposing") as update:
-        result = init_from_dit(request, lambda done, total: update(done, total, "matrices"))
+        start = init_from_pixart if request.is_pixart else init_from_dit
+        result = start(request, lambda done, total: update(done, total, "matrices"))
     if as_json:
         errors = [asdict(error) for error in result.errors]
         echo(json.dumps({"checkpoint": str(request.output), "size_bytes": result.size_bytes, "errors": errors}))
