@@ -43,7 +43,7 @@ def read_config(path: Path) -> ModelConfig:
     if config.text is not None:
         raise CheckpointError(
             f"{path} draws from captions (a PixArt), expected a checkpoint that draws classes",
-            "from Python: kind_core.text.checkpoint.load_text_checkpoint; docs/guides/captions.md says what it takes",
+            "kind-export captions takes it; docs/guides/captions.md says what else does",
         )
     return config
 

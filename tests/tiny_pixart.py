@@ -12,6 +12,8 @@ from torch import Tensor
 
 from kind_core.text.folder import describe_picture
 from kind_core.text.pixart import KindPixArt
+from kind_train.start.from_pixart import init_from_pixart
+from kind_train.start.init_request import InitRequest
 
 HIDDEN, CHANNELS, WORDS = 24, 16, 5
 
@@ -44,6 +46,12 @@ def write_pixart(path: Path, **changes: Any) -> PixArtTransformer2DModel:
     }
     (path / "model_index.json").write_text(json.dumps(index))
     return transformer
+
+
+def save_start(path: Path, pixart: Path, domains: tuple[str, ...] = ("photo", "ink sketch")) -> None:
+    """The checkpoint of a PixArt's folder, N_G 8, N_T 2, with another tailor for every domain."""
+    ranks: dict[str, Any] = {"learngene_rank": 8, "tailor_rank": 2, "tailors": "dealt"}
+    init_from_pixart(InitRequest(source=pixart, output=path, is_pixart=True, domains=domains, **ranks))
 
 
 def text_batch(channels: int = CHANNELS, sample_size: int = 8) -> tuple[Tensor, Tensor, Tensor, Tensor]:

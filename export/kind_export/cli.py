@@ -165,7 +165,7 @@ def main(
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @report_errors
 def classes(checkpoint: Path | None, sample: str | None, from_diffusers: Path | None, as_json: bool) -> None:
-    """List the classes that a checkpoint holds.
+    """List the classes that a checkpoint holds; of one that draws from captions, its domains.
 
     \b
     Example:
@@ -180,6 +180,40 @@ def classes(checkpoint: Path | None, sample: str | None, from_diffusers: Path | 
     width = max(len(c.id) for c in config.classes)
     for info in config.classes:
         echo(f"{info.id:<{width}}  {', '.join(info.names)}")
+
+
+@main.command()
+@click.option(
+    "--checkpoint", type=click.Path(path_type=Path), required=True, help="Folder of kind-train init --from-pixart."
+)
+@click.option("--domains", multiple=True, required=True, help="Domains, by name or id (comma or repeated).")
+@click.option(
+    "--target", "targets", multiple=True, type=Named((*TARGETS, "all")), help="What to write (comma or repeated)."
+)
+@click.option(
+    "--caption", type=click.Path(path_type=Path), help="Embedded caption to hold the gates with [drawn numbers]."
+)
+@click.option("--latents-only", is_flag=True, help="Leave the autoencoder out: the app decodes the latents.")
+@click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
+@click.option("--sampler", type=Named(SAMPLERS), help=f"{list_samplers()} [the checkpoint's].")
+@click.option("--guidance", type=float, help="Default guidance scale [the checkpoint's].")
+@click.option("--precision", type=Named(PRECISIONS), help=f"{list_precisions()} [coreml fp16, the others fp32].")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option("--force", is_flag=True, help="Replace an existing --output.")
+@report_errors
+def captions(domains: tuple[str, ...], targets: tuple[str, ...], caption: Path | None, **options: Any) -> None:
+    """Export the step of a model that draws from captions, which takes their embedded words as two more inputs.
+
+    \b
+    Example:
+      kind-export captions --checkpoint start --domains photo --target onnx -o photo.captions
+    """
+    from kind_export.request import ExportRequest
+
+    request = ExportRequest(classes=split_names(domains), targets=split_names(targets), **options)
+    from kind_export.console import run_captions
+
+    run_captions(request, caption)
 
 
 @main.command()

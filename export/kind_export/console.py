@@ -67,6 +67,29 @@ def run_export(request: ExportRequest, *, as_json: bool) -> None:
     echo(f"next    open the report in a browser; {_next_command(result.path, result.manifest)}", err=True)
 
 
+def run_captions(request: ExportRequest, file: Path | None) -> None:
+    """Export a model of captions and print a line for each target."""
+    from kind_core.checkpoint_config import read_text_config
+    from kind_core.classes import resolve_classes
+    from kind_core.files.staging import check_free
+    from kind_runtimes.captions.caption import Caption
+
+    config, text = read_text_config(request.checkpoint)
+    resolve_classes(request.classes, config.classes)
+    caption = None if file is None else Caption.read(file)
+    if caption is not None:
+        caption.inputs(text.tokens, text.channels)  # a slip is told before torch is loaded
+    if request.output is not None:
+        check_free(request.output, force=request.force)
+    with _progress(open_console(stderr=True)) as show:
+        from kind_export.caption_pipeline import export_captions
+
+        result = export_captions(request, caption, show)
+    for name, parity in result.parities.items():
+        echo(f"{name}  {parity.trajectory_psnr_db:.0f} dB (gate {parity.threshold_db:g})")
+    echo(f"bundle  {result.path}")
+
+
 def _next_command(bundle: Path, manifest: Manifest) -> str:
     """What draws pictures with a new bundle; of one without a decoder, what says what it holds."""
     from kind_runtimes.engine_rows import ENGINES

@@ -26,6 +26,7 @@ from kind_core.files.litter import is_hidden
 from kind_core.files.tensor_files import read_pickled
 from kind_core.files.weight_files import find_misfit, read_shapes
 
+Settings = Mapping[str, Any]  # of a class of diffusers, by name
 _MAX_WHOLE = 2**31 - 1  # what a size of a tensor may be, wherever it is run
 _LONGEST_REASON = 200
 _ROOM = 2  # times what the files hold: so much more may be planned, to say what is lacking
@@ -38,7 +39,7 @@ class Component:
 
     file: Path
     kind: str
-    values: Mapping[str, Any]
+    values: Settings
 
     def refuse(self, name: str, expected: str, hint: str = "") -> ConfigError:
         """The error that says that a setting does not fit."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from kind_core.config import NORM_EPS, DiTConfig, TextConfig
 from kind_core.console.quiet import without_import_noise
-from kind_core.diffusers.component import default_settings, shorten
+from kind_core.diffusers.component import Settings, default_settings, shorten
 from kind_core.dit import dense_state
 from kind_core.errors import CheckpointError
 from kind_core.text.pixart import KindPixArt
@@ -105,7 +104,7 @@ def to_pixart(model: KindPixArt, domain: int | None = None) -> PixArtTransformer
     return transformer.eval()
 
 
-def read_trunk(config: Mapping[str, Any], num_domains: int) -> DiTConfig:
+def read_trunk(config: Settings, num_domains: int) -> DiTConfig:
     """The transformer around the captions that a `config.json` describes.
 
     Raises CheckpointError for another network.
@@ -133,7 +132,7 @@ def read_trunk(config: Mapping[str, Any], num_domains: int) -> DiTConfig:
     )
 
 
-def read_text(config: Mapping[str, Any], tokens: int, downscale: int) -> TextConfig:
+def read_text(config: Settings, tokens: int, downscale: int) -> TextConfig:
     """How the transformer of a `config.json` reads captions of `tokens` words; `downscale` is the autoencoder's."""
     config = _filled(config)
     hidden = config["num_attention_heads"] * config["attention_head_dim"]
@@ -151,7 +150,7 @@ def read_text(config: Mapping[str, Any], tokens: int, downscale: int) -> TextCon
     )
 
 
-def _filled(config: Mapping[str, Any]) -> dict[str, Any]:
+def _filled(config: Settings) -> Settings:
     return {**default_settings(PIXART), **config}
 
 

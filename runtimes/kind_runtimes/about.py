@@ -46,6 +46,8 @@ DESCRIPTIONS = {
     "step_index": "which step, from 0",
     "class_index": "which of the classes, from 0",
     "guidance": "guidance scale; 1 is none",
+    "text": "embedded words of the caption, then of the null one",
+    "text_mask": "1 for the words that are read",
     "tailor": "of the class's pack; zeros for no class",
     "modulation_basis": "of the class's pack; zeros for no class",
     "modulation_coefficients": "of the class's pack; zeros for no class",

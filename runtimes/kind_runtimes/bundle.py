@@ -17,6 +17,7 @@ from kind_runtimes.kits import APP_FOLDERS
 from kind_runtimes.manifest import MEASURED_FOLDER, PACK_SUFFIX, PACKS_FOLDER, Manifest, parse_manifest
 
 MANIFEST_NAME = "manifest.json"
+CAPTIONS_NAME = "captions.json"  # in its place where a bundle draws from captions
 # Written beside the manifest but not hashed: they hold timings, which differ from run to run.
 UNHASHED = frozenset({MANIFEST_NAME, "measured.json", "report.json", "report.html"})
 _APART = (f"{PACKS_FOLDER}/", f"{MEASURED_FOLDER}/")
@@ -48,6 +49,12 @@ def open_bundle(path: Path, *, run_code: bool = False) -> Bundle:
     are opened only where `run_code` asks for them, and a program reads only what the manifest lists.
     """
     manifest = read_manifest(path, run_code=run_code)
+    check_files(path, manifest)
+    return Bundle(path=path, manifest=manifest)
+
+
+def check_files(path: Path, manifest: Manifest) -> None:
+    """Raise BundleError naming the first file at `path` that is not the one that a manifest lists."""
     for name in (*manifest.files, *(pack.file for pack in manifest.packs)):
         if not _stays_inside(name):
             raise BundleError(f"{path / MANIFEST_NAME} lists {name!r}, which is outside the bundle", "export it again")
@@ -61,7 +68,6 @@ def open_bundle(path: Path, *, run_code: bool = False) -> Bundle:
                     f"{path / MANIFEST_NAME} has no sha256 of the program {program.file}", "export the bundle again"
                 )
             _check_reads(path, manifest, program.file)
-    return Bundle(path=path, manifest=manifest)
 
 
 def read_manifest(path: Path, *, run_code: bool = False) -> Manifest:
@@ -69,6 +75,11 @@ def read_manifest(path: Path, *, run_code: bool = False) -> Manifest:
     file = path / MANIFEST_NAME
     if not path.exists():
         raise BundleError(f"there is no bundle {path}", f"make one with kind-export{suggest_path(path)}")
+    if (path / CAPTIONS_NAME).is_file():
+        raise BundleError(
+            f"{path} draws from captions, expected a bundle that draws classes",
+            "from Python: kind_runtimes.captions.open_captions; docs/guides/captions.md shows how",
+        )
     if not file.is_file():
         whole = next((folder for folder in path.parents if (folder / MANIFEST_NAME).is_file()), None)
         hint = "make one with kind-export" if whole is None else f"the bundle is the folder that it lies in: {whole}"

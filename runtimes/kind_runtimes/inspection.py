@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kind_core.errors import BundleError
 from kind_runtimes.about import parse_about
-from kind_runtimes.bundle import MANIFEST_NAME, open_bundle, read_manifest
+from kind_runtimes.bundle import CAPTIONS_NAME, MANIFEST_NAME, open_bundle, read_manifest
 from kind_runtimes.engine_rows import ENGINES
 from kind_runtimes.engines.runtime import describe_file
 from kind_runtimes.manifest import PACK_SUFFIX, Manifest, TensorSpec
@@ -31,7 +31,7 @@ class Inspection:
 
 def inspect_path(path: Path) -> Inspection:
     """Read what is at `path`; raises BundleError for what is none of this project's or broken."""
-    if (path / MANIFEST_NAME).is_file():
+    if (path / MANIFEST_NAME).is_file() or (path / CAPTIONS_NAME).is_file():
         return _inspect_bundle(path)
     if not path.exists():
         raise BundleError(f"there is no file or folder {path}", "give a bundle, a program of one, or a pack")

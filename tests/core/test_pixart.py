@@ -113,7 +113,7 @@ def test_what_draws_classes_and_what_draws_captions_is_told_apart(folder: Path, 
     config, _ = _stored(folder, tmp_path / "kept")
     with pytest.raises(CheckpointError, match="draws from captions") as raised:
         load_checkpoint(tmp_path / "kept")
-    assert "load_text_checkpoint" in raised.value.hint
+    assert "kind-export captions takes it" in raised.value.hint
     with pytest.raises(ConfigError, match="block_embedders is True, which a model of captions does not have"):
         replace(config, dit=replace(config.dit, block_embedders=True))
 

@@ -28,6 +28,7 @@ from kind_core.errors import BundleError, TargetError
 from kind_core.files.hashing import hash_file
 from kind_runtimes.bundle import MANIFEST_NAME, list_files, open_bundle
 from kind_runtimes.generator import open_generator
+from tiny_pixart import save_start, write_pixart
 
 GROUPS = {
     "kind-export": kind_export.cli.main,
@@ -61,6 +62,8 @@ def strangers(tmp_path_factory: pytest.TempPathFactory, trap: Trap) -> Path:
     (folder / "dinov2" / "config.json").write_text(json.dumps(settings))
     (folder / "dinov2" / "model.safetensors").write_bytes(trap.pickle())
     (folder / "dinov2" / "pytorch_model.bin").write_bytes(trap.pickle())
+    write_pixart(folder / "pixart")
+    save_start(folder / "captions", folder / "pixart")
     (folder / "inception.pth").write_bytes(trap.pickle())
     (folder / "options.yaml").write_text(f"data: x\noutput: !!python/object/apply:exec [{json.dumps(trap.code)}]\n")
     for class_id in ("n02510455", "n02509815"):
@@ -90,6 +93,10 @@ def _commands(s: Path, out: Path) -> dict[str, list[tuple[object, ...]]]:
             ("--checkpoint", s / "checkpoint", "--classes", "giant panda", *export),
             ("--from-diffusers", s / "pipeline", "--classes", "tench", "--latents-only", *export),
             ("--checkpoint", s / "checkpoint", "--classes", "lesser panda", "--packs", "--base", s / "base", "-o", out),
+        ],
+        "kind-export captions": [
+            ("--checkpoint", s / "captions", "--domains", "photo", *export),
+            ("--checkpoint", s / "captions", "--domains", "photo", "--caption", s / "inception.pth", *export),
         ],
         "kind-export classes": [("--checkpoint", s / "checkpoint"), ("--from-diffusers", s / "pipeline")],
         "kind-export report": [(s / "bundle",), (s / "only",)],

@@ -25,6 +25,7 @@ from kind_train.data.imagenet_split import read_split
 from small_bundles import write_placeholders
 from tiny import CLASSES, tiny_config, tiny_model, tiny_model_config
 from tiny_autoencoder import save_autoencoder
+from tiny_pixart import save_start, write_pixart
 
 Arguments = tuple[object, ...]
 GROUPS = {
@@ -54,6 +55,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for info in CLASSES:
         shutil.copytree(folder / "data" / "cat", folder / "own" / info.id)
     dit = tiny_config(learngene_rank=None, tailor_rank=0)
+    write_pixart(folder / "pixart")
+    save_start(folder / "captions", folder / "pixart")
     save_checkpoint(folder / "dense", tiny_model_config(dit), tiny_model(dit))
     for part in read_split().values():
         for one in part:
@@ -78,6 +81,8 @@ def _commands(inputs: Path, checkpoint: Path, bundle: Path, out: Path) -> dict[s
         "export": (*export, "--target", "onnx", "-o", out),
         "export to diffusers": (*export, "--target", "diffusers", "-o", out),
         "export within a budget": (*export, "--target", "onnx", "--max-size", "9MB", "-o", out),
+        "export captions": ("kind-export", "captions", "--checkpoint", inputs / "captions", "--domains", "photo",
+                            "--target", "onnx", "-o", out),
         "fit": ("kind-train", "fit", *data, "--output", out),
         "adapt": ("kind-train", "adapt", "--checkpoint", checkpoint, *data, "--output", out),
         "distill": ("kind-train", "distill", "--checkpoint", checkpoint, *data, "--steps", 2, "--output", out),
@@ -108,7 +113,7 @@ def test_every_command_with_force_is_walked() -> None:
         if any("--force" in parameter.opts for parameter in command.params)
     }
     walked = {" ".join(map(str, one[:2])) for one in _commands(Path(), Path(), Path(), Path()).values()}
-    assert {name.replace("kind-export", "kind-export --checkpoint") for name in with_force} == {
+    assert {"kind-export --checkpoint" if name == "kind-export" else name for name in with_force} == {
         name.replace("kind-run .", "kind-run draw") for name in walked
     }
 

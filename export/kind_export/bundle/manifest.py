@@ -41,6 +41,22 @@ def write_manifest(
 
     `packs` is what `write_packs` says of a base.
     """
+    data = make_manifest(folder, job, checkpoint, compact, lowered, parities, packs)
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
+    return parse_manifest(text, MANIFEST_NAME)
+
+
+def make_manifest(
+    folder: Path,
+    job: ExportJob,
+    checkpoint: Checkpoint,
+    compact: CompactModel,
+    lowered: Mapping[str, Written],
+    parities: Mapping[str, Parity],
+    packs: PacksOfBase,
+) -> ManifestDocument:
+    """What `write_manifest` writes."""
     data = _describe_bundle(job, checkpoint, compact, packs)
     data["targets"] = {name: _describe_target(one, parities[name]) for name, one in lowered.items()}
     for name, parity in parities.items():
@@ -50,9 +66,7 @@ def write_manifest(
         name: {"sha256": hash_file(folder / name), "size_bytes": (folder / name).stat().st_size}
         for name in list_files(folder)
     }
-    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-    (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
-    return parse_manifest(text, MANIFEST_NAME)
+    return data
 
 
 def _describe_bundle(

@@ -113,6 +113,22 @@ class LowRankTable:
         return self.basis.shape[1]
 
 
+Layer = tuple[Tensor, Tensor]  # weight (out, in), bias (out,)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaptionLayers:
+    """What reads a caption: the layers from a text encoder's channels, if any, and q, k, v and o of every block.
+
+    The scale of the scores is folded into q. A program takes `words` of `channels` of the caption and of the null one.
+    """
+
+    projection: tuple[Layer, ...]
+    blocks: tuple[dict[str, Layer], ...]
+    words: int
+    channels: int
+
+
 Conditioning = Embedders | ConditioningTable | ModulationTable | LowRankTable
 
 
@@ -123,6 +139,7 @@ class CompactModel:
     `pack_rank` is there where classes come as packs: the rank of the tailors that a program takes as an input.
     `truncation_error` is there where ranks were cut: how far the learngene's matrices are off, of their norm.
     `decoder` is there where the latents are an autoencoder's; it is the business of the decode program alone.
+    `captions` is there where a model draws from them.
     """
 
     config: DiTConfig
@@ -138,6 +155,7 @@ class CompactModel:
     pack_rank: int | None = None
     truncation_error: float | None = None
     decoder: MeasuredDecoder | None = None
+    captions: CaptionLayers | None = None
 
     @property
     def num_classes(self) -> int:

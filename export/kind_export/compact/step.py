@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from kind_export.compact.captions import CaptionReader, CrossAttention, Words
 from kind_export.compact.conditioner import make_conditioner
 from kind_export.compact.layers import Gelu, Norm, NormForm, class_half, make_conv, make_linear
 from kind_export.compact.lookup import LookupForm, LookupModule, as_cut, cut_row, pick_rows
@@ -49,6 +50,8 @@ class StepProgram(nn.Module):
     modulation_coefficients), float32 as `TailorLayout` and `LowRankTable` say, one row and one class of them. All zero
     is the learngene alone.
 
+    Of a model of captions the last two inputs are text and text_mask, float32 as `CaptionReader` takes them.
+
     With `is_guided` false, and of a model that takes no guidance, the program evaluates the class's half only and has
     no input for the scale. `table_dtype` is how the tables are stored that a step looks a row up in.
     """
@@ -85,6 +88,9 @@ class StepProgram(nn.Module):
             holder.form = style.lookup
             if table_dtype is not None:
                 holder.store_as(table_dtype)
+        self.reader = None
+        if model.captions is not None:
+            self.reader = CaptionReader(model.captions, style.gelu, dtype).to(dtype)
         self.blocks = nn.ModuleList(
             CompactBlock(model, i, style=style, num_halves=self.num_halves) for i in range(config.depth)
         ).to(dtype)
@@ -93,11 +99,15 @@ class StepProgram(nn.Module):
 
     def forward(self, latents: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         history, rest = (rest[0], rest[1:]) if self.has_history else (None, rest)
+        words = None
+        if self.reader is not None:
+            *others, text, mask = rest
+            rest, words = tuple(others), self.reader(text, mask)
         guidance, step_index, modulations, tailors = self._look_up(*rest)
         # both halves start from the same tokens: (1, tokens, hidden) until the first modulation broadcasts it to two
         x = self.patch(latents.to(self.dtype)).flatten(2).transpose(1, 2) + self.position_embedding
         for i, block in enumerate(self.blocks):
-            x = block(x, modulations[:, 6 * i : 6 * i + 6], tailors[i] if tailors else {})
+            x = block(x, modulations[:, 6 * i : 6 * i + 6], tailors[i] if tailors else {}, words)
         shift, scale = _pick(modulations, 6 * self.config.depth), _pick(modulations, 6 * self.config.depth + 1)
         # (halves, tokens, patch * patch * channels)
         output = self.final(self.norm(x) * scale + shift).to(latents.dtype)
@@ -163,11 +173,15 @@ class CompactBlock(nn.Module):
         self.norm1 = Norm(model.config.hidden_size, style.norm)
         self.norm2 = Norm(model.config.hidden_size, style.norm, model.config.mlp_norm_eps)
         self.gelu = Gelu(style.gelu)
+        captions = model.captions
+        self.cross = None if captions is None else CrossAttention(captions.blocks[index], self.num_heads)
 
-    def forward(self, x: Tensor, modulations: Tensor, tailors: Tailors) -> Tensor:
-        """x (halves, tokens, hidden), modulations (halves, 6, hidden)."""
+    def forward(self, x: Tensor, modulations: Tensor, tailors: Tailors, words: Words | None = None) -> Tensor:
+        """x (halves, tokens, hidden), modulations (halves, 6, hidden); words of a model of captions."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (_pick(modulations, i) for i in range(6))
         x = x + gate1 * self._attend(self.norm1(x) * scale1 + shift1, tailors)
+        if self.cross is not None and words is not None:
+            x = x + self.cross(x, words)
         hidden = self.gelu(self._map("up", self.norm2(x) * scale2 + shift2, tailors))
         return x + gate2 * self._map("down", hidden, tailors)
 

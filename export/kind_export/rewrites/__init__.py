@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from kind_core.dit import KindDiT
 from kind_core.schedule import SamplerTable
+from kind_core.text.pixart import KindPixArt
 from kind_export.compact.model import CompactModel, LowRankTable, Matrix, ModulationTable
 from kind_export.rewrites.bake_conditioning import bake_conditioning
 from kind_export.rewrites.choose_forms import choose_forms
+from kind_export.rewrites.compose_captions import compose_captions
 from kind_export.rewrites.compose_gates import compose_gates
 from kind_export.rewrites.detach_classes import DetachedClass, detach_classes
 from kind_export.rewrites.drop_null import drop_null
@@ -57,12 +59,19 @@ PASSES: dict[str, Pass] = {
 }
 # Of a base: before its classes are taken off, which needs the table of conditioning, and after.
 BASE_PASSES: dict[str, Pass] = {**_FIRST, "bake_conditioning": lambda model, options: bake_conditioning(model, "on")}
+# Of a model of captions, whose conditioning is a table from the start.
+CAPTION_PASSES: dict[str, Pass] = {name: one for name, one in PASSES.items() if name != "bake_conditioning"}
 DETACHED_PASSES: dict[str, Pass] = {**_MATRICES}
 
 
 def rewrite(model: KindDiT, sampler: SamplerTable, options: RewriteOptions) -> CompactModel:
     """Compose the gates of all classes of `model` and rewrite the result into its compact form."""
     return run_passes(PASSES, compose_gates(model, sampler), options)
+
+
+def rewrite_captions(model: KindPixArt, sampler: SamplerTable, options: RewriteOptions) -> CompactModel:
+    """The same of a model of captions."""
+    return run_passes(CAPTION_PASSES, compose_captions(model, sampler), options)
 
 
 def rewrite_base(

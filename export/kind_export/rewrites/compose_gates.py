@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kind_core.dit import Block, KindDiT
+from kind_core.dit import Block, DivertedTransformer, KindDiT
 from kind_core.diverted import DenseLinear
 from kind_core.schedule import SamplerTable
 from kind_export.compact.model import CompactModel, Embedders, Factors, Matrix
@@ -25,44 +25,50 @@ def compose_gates(model: KindDiT, sampler: SamplerTable) -> CompactModel:
         sampler=sampler,
         conditioning=Embedders(
             timestep_mlp=model.timestep_embedder,
-            label_embeddings=_frozen(labels).reshape(len(labels), -1, config.hidden_size),
-            adaln=tuple((_frozen(layer.weight), _frozen(layer.bias)) for layer in layers),
+            label_embeddings=frozen(labels).reshape(len(labels), -1, config.hidden_size),
+            adaln=tuple((frozen(layer.weight), frozen(layer.bias)) for layer in layers),
             reads=config.read_embeddings,
         ),
-        blocks=tuple(_compose_block(model, index) for index in range(config.depth)),
-        patch_weight=_frozen(model.patch_embedding.weight),
-        patch_bias=_frozen(model.patch_embedding.bias),
+        blocks=compose_blocks(model),
+        patch_weight=frozen(model.patch_embedding.weight),
+        patch_bias=frozen(model.patch_embedding.bias),
         position_embedding=model.position_embedding,
-        final_weight=_frozen(model.final.linear.weight),
-        final_bias=_frozen(model.final.linear.bias),
+        final_weight=frozen(model.final.linear.weight),
+        final_bias=frozen(model.final.linear.bias),
         attention_scale=(config.hidden_size // config.num_heads) ** -0.5,
     )
 
 
-def _compose_block(model: KindDiT, index: int) -> dict[str, Matrix]:
+def compose_blocks(model: DivertedTransformer) -> tuple[dict[str, Matrix], ...]:
+    """The diverted matrices of every block by name."""
+    return tuple(_compose_block(model, index) for index in range(model.config.depth))
+
+
+def _compose_block(model: DivertedTransformer, index: int) -> dict[str, Matrix]:
     names = model.config.matrix_shapes
     return {name.split(".")[-1]: _compose_matrix(model, f"blocks.{index}.{name}") for name in names}
 
 
-def _compose_matrix(model: KindDiT, name: str) -> Matrix:
+def _compose_matrix(model: DivertedTransformer, name: str) -> Matrix:
     layer = model.get_submodule(name)
     if isinstance(layer, DenseLinear):
-        weight = _frozen(layer.weight)
-        return Matrix(learngene=weight, tailors=(), bias=_frozen(layer.bias), rank=min(weight.shape))
-    learngene = Factors(up=_frozen(layer.U), scale=_frozen(layer.s), down=_frozen(layer.V).T.contiguous())
+        weight = frozen(layer.weight)
+        return Matrix(learngene=weight, tailors=(), bias=frozen(layer.bias), rank=min(weight.shape))
+    learngene = Factors(up=frozen(layer.U), scale=frozen(layer.s), down=frozen(layer.V).T.contiguous())
     bank = model.tailors
     tailors = []
     for row in bank.weight if bank.rank else ():
         U, s, V = bank.factors(row, name)
-        tailors.append(Factors(up=_frozen(U.T), scale=_frozen(s), down=_frozen(V)))
+        tailors.append(Factors(up=frozen(U.T), scale=frozen(s), down=frozen(V)))
     return Matrix(
         learngene=learngene,
         tailors=tuple(tailors),
-        bias=_frozen(layer.bias),
+        bias=frozen(layer.bias),
         rank=learngene.rank + bank.rank,
     )
 
 
-def _frozen(tensor: Tensor | nn.Module | None) -> Tensor:
+def frozen(tensor: Tensor | nn.Module | None) -> Tensor:
+    """A copy of a weight that no gradient reaches."""
     assert isinstance(tensor, Tensor), "a layer without a bias, or no diverted layer"
     return tensor.detach().clone(memory_format=torch.contiguous_format)

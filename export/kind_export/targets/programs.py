@@ -42,8 +42,18 @@ def step_contract(model: CompactModel, *, is_guided: bool = True) -> Contract:
     state = state if model.sampler.has_history else state[:1]
     takes_guidance = is_guided and model.sampler.takes_guidance
     inputs = (*state, *(one for one in _choices(model) if takes_guidance or one.name != "guidance"))
+    inputs += _captions(model)
     # an output may not have the name of an input
     return inputs, tuple(TensorSpec(name=f"next_{s.name}", shape=s.shape, dtype=s.dtype) for s in state)
+
+
+def _captions(model: CompactModel) -> tuple[TensorSpec, ...]:
+    """The embedded words of a caption and of the null one, and which of them are read."""
+    if model.captions is None:
+        return ()
+    words, channels = model.captions.words, model.captions.channels
+    shapes = {"text": (2, words, channels), "text_mask": (2, words)}
+    return tuple(TensorSpec(name=name, shape=shape, dtype="float32") for name, shape in shapes.items())
 
 
 def _choices(model: CompactModel) -> tuple[TensorSpec, ...]:
