@@ -41,6 +41,7 @@ UNITS = {
     "max_step_ms": "MS",
     "perceptual": "WEIGHT",
     "port": "PORT",
+    "repa": "WEIGHT",
     "repeat": "SAMPLES",
     "rounds": "PROCESSES",
     "sample_every": "IMAGES",

@@ -17,7 +17,7 @@ from kind_core.errors import ConfigError
 from kind_train.cli import main
 from kind_train.evaluate.features import load_network
 from kind_train.objective import Objective
-from kind_train.run.perceptual import MAX_NOISE, PerceptualDistance
+from kind_train.run.perceptual import MAX_NOISE, FirstStages, PerceptualDistance
 from kind_train.run.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def distance() -> PerceptualDistance:
-    return PerceptualDistance(CPU)
+    return PerceptualDistance(FirstStages(CPU))
 
 
 @pytest.fixture

@@ -75,7 +75,8 @@ class TrainConfig:
     `noise_schedule` is trained on instead of the preset's; along `flow` the times of a batch are sigmoid(normal), of
     mean `timestep_mean` and deviation `timestep_std`.
     `perceptual` weighs how unlike predicted picture and photo look to a classifier's first stages, see
-    `kind_train.run.perceptual`.
+    `kind_train.run.perceptual`; `repa` how unlike the likenesses between a photo's parts are inside the model and in
+    the eyes of that classifier, see `kind_train.run.relations`.
     `factors` are free, or those of the learngene have orthonormal columns: see `kind_train.start.orthogonal`.
     With `match`, a dense checkpoint, the model learns its predictions and the features after `match_blocks` of it, one
     for each block of the model: see `kind_train.run.matching`.
@@ -96,6 +97,7 @@ class TrainConfig:
     timestep_mean: float | None = None
     timestep_std: float | None = None
     perceptual: float = 0.0
+    repa: float = 0.0
     diversion: bool = True
     factors: str = "free"
     match: str | None = None
@@ -153,7 +155,9 @@ class TrainConfig:
         self._require("recipe", self.recipe is None or self.base is None, "none where a base is adapted")
         self._require("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
         self._require("compile", not (self.compile and self.shard), "false where the model is sharded")
-        self._require("perceptual", 0 <= self.perceptual < math.inf, "0 or more")
+        for name in ("perceptual", "repa"):
+            self._require(name, 0 <= getattr(self, name) < math.inf, "0 or more")
+        self._require("repa", not (self.repa and (self.shard or self.compile)), "0 in a sharded or compiled run")
         self._require("timestep_std", self.timestep_std is None or 0 < self.timestep_std < math.inf, "above 0")
         self._require("timestep_mean", self.timestep_mean is None or math.isfinite(self.timestep_mean), "finite")
         self._require("size", self.size is None or 1 <= self.size <= MAX_SIDE, f"1 to {MAX_SIDE}")
@@ -194,7 +198,8 @@ class TrainConfig:
         self._require("diversion", self.diversion, "true where a teacher is distilled")
         for name in ("preset", "noise_schedule", "start_from", "base", "timestep_mean", "timestep_std"):
             self._require(name, getattr(self, name) is None, "none where a teacher is distilled")
-        self._require("perceptual", not self.perceptual, "0 where a teacher is distilled")
+        for name in ("perceptual", "repa"):
+            self._require(name, not getattr(self, name), "0 where a teacher is distilled")
 
     def _require(self, name: str, is_right: bool, expected: str) -> None:
         if not is_right:

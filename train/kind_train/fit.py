@@ -193,7 +193,8 @@ def _describe_rates(config: TrainConfig) -> str:
         f"falling over the last {config.decay_fraction:.0%}" if config.decay_fraction else "constant to the end",
         f"average {config.ema_decay:g}",
     ]
-    return ", ".join(parts + ([f"perceptual {config.perceptual:g}"] if config.perceptual else []))
+    terms = {"perceptual": config.perceptual, "REPA": config.repa}
+    return ", ".join(parts + [f"{name} {weight:g}" for name, weight in terms.items() if weight])
 
 
 def _describe_estimate(seconds: float, images: int) -> str:

@@ -19,12 +19,14 @@ def check_recipe(config: TrainConfig, shape: Shape) -> None:
 
 def check_options(config: TrainConfig, shape: Shape) -> None:
     """The same without the device, which torch alone knows: no torch is loaded."""
-    if config.perceptual and (shape.dit.in_channels != 3 or is_cache(config.data)):
-        raise ConfigError(
-            f"perceptual is {config.perceptual:g}, but {_describe(config)} is of latents: the term compares pictures",
-            "leave out --perceptual, or train on photos with --preset sample",
-        )
-    if config.perceptual:
+    terms = {name: getattr(config, name) for name in ("perceptual", "repa") if getattr(config, name)}
+    for name, weight in terms.items():
+        if shape.dit.in_channels != 3 or is_cache(config.data):
+            raise ConfigError(
+                f"{name} is {weight:g}, but {_describe(config)} is of latents: the term looks at pictures",
+                f"leave out --{name}, or train on photos with --preset sample",
+            )
+    if terms:
         find_packages()
     check_timesteps(shape.diffusion, timestep_mean=config.timestep_mean, timestep_std=config.timestep_std)
 

@@ -53,6 +53,11 @@ from kind_train.preset_options import PRESETS, RECIPES
     type=float,
     help="Weight of a term for sharp pictures, by a classifier's first stages [the preset's]; try 0.15.",
 )
+@click.option(
+    "--repa",
+    type=float,
+    help="Weight of a term, in the first half of the run, that tells the model which parts of a photo are alike [0].",
+)
 @click.option("--start-from", metavar="CHECKPOINT", help="Start from these weights; classes it lacks start at random.")
 @click.option("--label-dropout", type=float, help="Share of images trained with the null label [0.1].")
 @rate_options()

@@ -15,10 +15,11 @@ from kind_train.data.photo_set import TrainingSet
 from kind_train.objective import Objective
 from kind_train.run.matching import NAMES as MATCHED
 from kind_train.run.matching import Matching
-from kind_train.run.perceptual import MAX_NOISE, PerceptualDistance
+from kind_train.run.perceptual import MAX_NOISE, FirstStages, PerceptualDistance
+from kind_train.run.relations import SHARE_OF_RUN, Relations
 
 DENOISING = "loss"
-PERCEPTUAL = "perceptual term"
+PERCEPTUAL, REPA = "perceptual term", "REPA term"
 # The perceptual term sees this share of a batch: it costs more than it gains from the rest.
 _PERCEPTUAL_SHARE = 0.5
 
@@ -39,11 +40,12 @@ class _Told:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draw:
     """What is random about the `share` of a batch that a process has: drawn for the batch as a whole, so that it is
-    the same in any number of processes."""
+    the same in any number of processes. `done` is the share of the run that lies behind."""
 
     generator: torch.Generator
     batch_size: int
     share: slice
+    done: float = 1.0
 
     def noise(self, shape: tuple[int, ...]) -> Tensor:
         """Normal numbers for each of the share, (share, *shape)."""
@@ -71,6 +73,12 @@ class Scoring(Protocol):
         ...
 
 
+def classifier_terms(config: TrainConfig) -> dict[str, float]:
+    """The weights of the terms that a classifier has a say in, by their names, of those that a run has."""
+    weights = {PERCEPTUAL: config.perceptual, REPA: config.repa}
+    return {name: weight for name, weight in weights.items() if weight}
+
+
 class Losses:
     """What a model that denoises is trained by; `autocast` makes the context that it and its judges run in."""
 
@@ -83,11 +91,17 @@ class Losses:
         autocast: Callable[[], AbstractContextManager[object]],
     ) -> None:
         self.objective = objective
-        self.names = (DENOISING, *((PERCEPTUAL,) if config.perceptual else ()))
-        self._weight = config.perceptual
-        self._distance = PerceptualDistance(device) if config.perceptual else None
+        self._weights = classifier_terms(config)
+        self.names = (DENOISING, *self._weights)
+        self.stages = FirstStages(device) if self._weights else None
+        self._distance = PerceptualDistance(self.stages) if config.perceptual and self.stages is not None else None
+        self._relations: Relations | None = None
         self._matching: Matching | None = None
         self._photos, self._autocast = photos, autocast
+
+    def align(self, relations: Relations) -> None:
+        """Learn from how alike the parts of photos are, too."""
+        self._relations = relations
 
     def match(self, matching: Matching) -> None:
         """Learn from a teacher, too."""
@@ -97,12 +111,14 @@ class Losses:
     def train(
         self, forward: Forward, stored: Tensor, labels: Tensor, draw: Draw, rows: Tensor | None, *, classes: Tensor
     ) -> Tensor:
-        """See `Scoring`: the denoising loss, and the perceptual term where there is one."""
+        """See `Scoring`: the denoising loss, and the terms by a classifier and by a teacher where there are some."""
         timesteps = self.objective.draw_timesteps(draw.batch_size, draw.generator)[draw.share]
         told = self._predict(forward, stored, labels, draw, rows, timesteps)
         terms = [self._errors(told).mean()]
         if self._distance is not None:
-            terms.append(self._weight * self._look(self._distance, told))
+            terms.append(self._weights[PERCEPTUAL] * self._look(self._distance, told))
+        if self._relations is not None:
+            terms.append(self._weights[REPA] * self._relate(self._relations, told, draw.done))
         if self._matching is not None:
             condition = self.objective.condition(told.timesteps)
             with self._autocast():
@@ -140,3 +156,10 @@ class Losses:
         with self._autocast():
             distances = distance(pictures, told.images[part])
         return (distances * (self.objective.share_of_noise(timesteps) < MAX_NOISE)).mean()
+
+    def _relate(self, relations: Relations, told: _Told, done: float) -> Tensor:
+        """The mean difference in how alike the parts are, early in the run; nothing later."""
+        if done >= SHARE_OF_RUN:
+            return told.images.new_zeros(())
+        with self._autocast():
+            return relations(told.images).mean()

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kind_core.checkpoint import load_checkpoint
 from kind_core.config import ModelConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import ConfigError
+from kind_train.run.watching import remember
 
 NAMES = ("term of the teacher's prediction", "term of the teacher's features")
 _EPS = 1e-6
@@ -38,8 +38,8 @@ class Matching:
         self._student_features: dict[int, Tensor] = {}
         self._teacher_features: dict[int, Tensor] = {}
         for own, theirs in enumerate(blocks):
-            _remember(student.blocks[own], self._student_features, own)
-            _remember(self._teacher.blocks[theirs], self._teacher_features, own)
+            remember(student.blocks[own], self._student_features, own)
+            remember(self._teacher.blocks[theirs], self._teacher_features, own)
 
     def terms(self, output: Tensor, noisy: Tensor, condition: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
         """(2,), of `NAMES`: means over the batch whose `output` the student just gave.
@@ -58,13 +58,6 @@ class Matching:
             for block, theirs in self._teacher_features.items()
         ]
         return torch.stack([prediction, torch.stack(features).mean()])
-
-
-def _remember(block: nn.Module, kept: dict[int, Tensor], index: int) -> None:
-    def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        kept[index] = output
-
-    block.register_forward_hook(keep)
 
 
 def _check(teacher: Path, theirs: ModelConfig, blocks: Sequence[int], ours: ModelConfig) -> None:

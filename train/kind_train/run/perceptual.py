@@ -6,6 +6,7 @@ against is no judge: evaluation has others.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -25,17 +26,17 @@ _STAGES = ((0, 3), (3, 5), (5, 8))
 _EPS = 1e-6
 
 
-def with_provenance(config: ModelConfig, weight: float) -> ModelConfig:
-    """The config of a model that is trained with the term: its provenance says so, and by which network."""
-    training = f"with a perceptual term of weight {weight:g} by EfficientNet-Lite0"
-    parts = filter(None, (config.provenance.training, training))
+def with_terms(config: ModelConfig, weights: Mapping[str, float]) -> ModelConfig:
+    """The config of a model that is trained with these terms: its provenance says so, and by which network."""
+    training = [f"with a {term} of weight {weight:g} by EfficientNet-Lite0" for term, weight in weights.items()]
+    parts = filter(None, (config.provenance.training, *training))
     return replace(config, provenance=replace(config.provenance, training="; ".join(parts)))
 
 
-class PerceptualDistance:
-    """Mean over stages of the squared distance between features of length one at each place, 0 to 4.
+class FirstStages:
+    """What EfficientNet-Lite0's first stages see. The network is frozen, belongs to no model and is never saved.
 
-    The network is frozen, belongs to no model and is never saved. Raises TargetError where it is not installed.
+    Raises TargetError where it is not installed.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -45,18 +46,9 @@ class PerceptualDistance:
         blocks = list(network._blocks)
         self._stages = [stem, *(nn.Sequential(*blocks[first:end]) for first, end in _STAGES)]
 
-    def __call__(self, pictures: Tensor, photos: Tensor) -> Tensor:
-        """pictures, photos (batch, 3, size, size) in [-1, 1] -> (batch,); gradients reach the pictures alone."""
-        with torch.no_grad():
-            wanted = self._observe(photos)
-        distances = [
-            (ours - theirs).square().sum(1).mean((1, 2))
-            for ours, theirs in zip(self._observe(pictures), wanted, strict=True)
-        ]
-        return torch.stack(distances).mean(0)
-
-    def _observe(self, pictures: Tensor) -> list[Tensor]:
-        """Features of each stage, (batch, channels, side, side), of length one over the channels."""
+    def __call__(self, pictures: Tensor) -> list[Tensor]:
+        """pictures (batch, 3, size, size) in [-1, 1] -> features of each stage, (batch, channels, side, side), of
+        length one over the channels; side is 32, 16, 8 and 4."""
         x = ((pictures.float() + 1) * 127.5 - PIXEL_MEAN) / PIXEL_SCALE
         if x.shape[-1] != _SIZE:
             x = F.interpolate(x, size=(_SIZE, _SIZE), mode="bilinear", antialias=x.shape[-1] > _SIZE)
@@ -67,6 +59,23 @@ class PerceptualDistance:
             wide = x.float()
             features.append(wide / (wide.square().sum(1, keepdim=True) + _EPS).sqrt())
         return features
+
+
+class PerceptualDistance:
+    """Mean over stages of the squared distance between features of length one at each place, 0 to 4."""
+
+    def __init__(self, stages: FirstStages) -> None:
+        self._stages = stages
+
+    def __call__(self, pictures: Tensor, photos: Tensor) -> Tensor:
+        """pictures, photos (batch, 3, size, size) in [-1, 1] -> (batch,); gradients reach the pictures alone."""
+        with torch.no_grad():
+            wanted = self._stages(photos)
+        distances = [
+            (ours - theirs).square().sum(1).mean((1, 2))
+            for ours, theirs in zip(self._stages(pictures), wanted, strict=True)
+        ]
+        return torch.stack(distances).mean(0)
 
 
 def _fuse_norms(network: nn.Module) -> None:

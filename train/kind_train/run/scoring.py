@@ -18,6 +18,7 @@ from kind_train.run.distilling import DistillationLosses
 from kind_train.run.losses import Draw, Forward, Losses, Scoring
 from kind_train.run.matching import Matching
 from kind_train.run.processes import Processes
+from kind_train.run.relations import Relations
 from kind_train.run.step import autocast
 
 _BATCH = 256
@@ -40,9 +41,13 @@ def open_losses(
     return DistillationLosses(config, model, photos, device, context)
 
 
-def match_teacher(losses: Scoring, config: TrainConfig, model: KindDiT, model_config: ModelConfig) -> None:
-    """Let losses learn from the answers of `config.match`, too, where it is asked for."""
-    if config.match is not None and isinstance(losses, Losses):
+def watch_blocks(losses: Scoring, config: TrainConfig, model: KindDiT, model_config: ModelConfig) -> None:
+    """Let losses learn from what goes on inside `model`, too, where it is asked for."""
+    if not isinstance(losses, Losses):
+        return
+    if config.repa and losses.stages is not None:
+        losses.align(Relations(model, losses.stages))
+    if config.match is not None:
         losses.match(Matching(Path(config.match), config.match_blocks, model, model_config))
 
 

@@ -50,7 +50,8 @@ class Stepper:
         rows = self.optimizer.gather(classes)
         # Where every label was dropped no gate opens, but the model needs a row to look at.
         bank = rows if len(classes) else self.model.tailors.weight.detach()
-        draw = Draw(generator=generator, batch_size=self.config.batch_size, share=self.share)
+        done = step / self.config.num_steps
+        draw = Draw(generator=generator, batch_size=self.config.batch_size, share=self.share, done=done)
         terms = self.losses.train(self.forward, photos, labels, draw, bank, classes=classes)
         torch.autograd.backward(terms.sum())
         if rows.grad is not None:

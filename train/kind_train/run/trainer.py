@@ -22,12 +22,12 @@ from kind_train.data.photo_set import TrainingSet
 from kind_train.device import pick_device, tune_device
 from kind_train.methods import pick_method
 from kind_train.run.forms import read_forms, set_forms, tune_forms
-from kind_train.run.losses import Forward, Losses
+from kind_train.run.losses import Forward, Losses, classifier_terms
 from kind_train.run.mean_image import read_mean_image
 from kind_train.run.memory import checkpoint_activations, gather, shard_model
 from kind_train.run.metrics import append_metrics, trim_metrics
 from kind_train.run.optimizer import DivertedAdamW
-from kind_train.run.perceptual import with_provenance
+from kind_train.run.perceptual import with_terms
 from kind_train.run.processes import Processes
 from kind_train.run.products import Products
 from kind_train.run.progress import Progress, is_due, note_progress
@@ -40,7 +40,7 @@ from kind_train.run.run_folder import (
     read_state,
     write_state,
 )
-from kind_train.run.scoring import match_teacher, measure_held_out, open_losses, open_objective
+from kind_train.run.scoring import measure_held_out, open_losses, open_objective, watch_blocks
 from kind_train.run.step import autocast, make_stepper, require_finite
 from kind_train.start.adaptation import prepare_adaptation, start_adaptation
 from kind_train.start.diversion import open_gates
@@ -78,8 +78,7 @@ class Trainer:
         self.model_config = make_model_config(shape or pick_shape(config), train)
         if not config.diversion:
             self.model_config = open_gates(self.model_config)
-        if config.perceptual:
-            self.model_config = with_provenance(self.model_config, config.perceptual)
+        self.model_config = with_terms(self.model_config, classifier_terms(config))
         keeps_base = self.method is not None and self.method.keeps_base
         self.products = Products(
             config=config, model_config=self.model_config, photos=held_out, base=self.base if keeps_base else None
@@ -98,7 +97,7 @@ class Trainer:
             self.method.prepare(self.model, self.model_config.dit)
         if config.factors == "cayley":
             constrain_factors(self.model)
-        match_teacher(self.losses, config, self.model, self.model_config)
+        watch_blocks(self.losses, config, self.model, self.model_config)
         self.step = 0
         self.best_loss = float("inf")
         self.held_out_loss: float | None = None
