@@ -17,7 +17,7 @@ from kind_core.errors import ConfigError
 from kind_train.cli import main
 from kind_train.evaluate.features import load_network
 from kind_train.objective import Objective
-from kind_train.run.perceptual import MAX_NOISE, FirstStages, PerceptualDistance
+from kind_train.run.terms.perceptual import MAX_NOISE, FirstStages, PerceptualDistance
 from kind_train.run.trainer import Trainer
 
 CPU = torch.device("cpu")

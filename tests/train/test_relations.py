@@ -15,8 +15,8 @@ from kind_core.checkpoint import load_checkpoint, read_config
 from kind_core.dit import KindDiT
 from kind_core.errors import ConfigError
 from kind_train.cli import main
-from kind_train.run.perceptual import FirstStages
-from kind_train.run.relations import Relations, middle_block
+from kind_train.run.terms.perceptual import FirstStages
+from kind_train.run.terms.relations import Relations, middle_block
 from kind_train.run.trainer import Trainer
 
 CPU = torch.device("cpu")

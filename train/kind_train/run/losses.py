@@ -13,10 +13,10 @@ from torch import Tensor
 from kind_train.config import TrainConfig
 from kind_train.data.photo_set import TrainingSet
 from kind_train.objective import Objective
-from kind_train.run.matching import NAMES as MATCHED
-from kind_train.run.matching import Matching
-from kind_train.run.perceptual import MAX_NOISE, FirstStages, PerceptualDistance
-from kind_train.run.relations import SHARE_OF_RUN, Relations
+from kind_train.run.terms.matching import NAMES as MATCHED
+from kind_train.run.terms.matching import Matching
+from kind_train.run.terms.perceptual import MAX_NOISE, FirstStages, PerceptualDistance
+from kind_train.run.terms.relations import SHARE_OF_RUN, Relations
 
 DENOISING = "loss"
 PERCEPTUAL, REPA = "perceptual term", "REPA term"

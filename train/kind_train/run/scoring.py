@@ -16,10 +16,10 @@ from kind_train.data.photo_set import TrainingSet
 from kind_train.objective import Objective
 from kind_train.run.distilling import DistillationLosses
 from kind_train.run.losses import Draw, Forward, Losses, Scoring
-from kind_train.run.matching import Matching
 from kind_train.run.processes import Processes
-from kind_train.run.relations import Relations
 from kind_train.run.step import autocast
+from kind_train.run.terms.matching import Matching
+from kind_train.run.terms.relations import Relations
 
 _BATCH = 256
 _IMAGES = 1024

@@ -27,7 +27,6 @@ from kind_train.run.mean_image import read_mean_image
 from kind_train.run.memory import checkpoint_activations, gather, shard_model
 from kind_train.run.metrics import append_metrics, trim_metrics
 from kind_train.run.optimizer import DivertedAdamW
-from kind_train.run.perceptual import with_terms
 from kind_train.run.processes import Processes
 from kind_train.run.products import Products
 from kind_train.run.progress import Progress, is_due, note_progress
@@ -42,6 +41,7 @@ from kind_train.run.run_folder import (
 )
 from kind_train.run.scoring import measure_held_out, open_losses, open_objective, watch_blocks
 from kind_train.run.step import autocast, make_stepper, require_finite
+from kind_train.run.terms.perceptual import with_terms
 from kind_train.start.adaptation import prepare_adaptation, start_adaptation
 from kind_train.start.diversion import open_gates
 from kind_train.start.orthogonal import constrain_factors, merged

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kind_core.dit import KindDiT
-from kind_train.run.perceptual import FirstStages
-from kind_train.run.watching import remember
+from kind_train.run.terms.perceptual import FirstStages
+from kind_train.run.terms.watching import remember
 
 # Early on it shows the way; later it holds a model back (HASTE, https://arxiv.org/abs/2505.16792).
 SHARE_OF_RUN = 0.5
