@@ -75,8 +75,8 @@ class TrainConfig:
     `noise_schedule` is trained on instead of the preset's; along `flow` the times of a batch are sigmoid(normal), of
     mean `timestep_mean` and deviation `timestep_std`.
     `perceptual` weighs how unlike predicted picture and photo look to a classifier's first stages, see
-    `kind_train.run.terms.perceptual`; `repa` how unlike the likenesses between a photo's parts are inside the model and in
-    the eyes of that classifier, see `kind_train.run.terms.relations`.
+    `kind_train.run.terms.perceptual`; `repa` how unlike the likenesses between a photo's parts are inside the model
+    and in the eyes of that classifier, see `kind_train.run.terms.relations`.
     `factors` are free, or those of the learngene have orthonormal columns: see `kind_train.start.orthogonal`.
     With `match`, a dense checkpoint, the model learns its predictions and the features after `match_blocks` of it, one
     for each block of the model: see `kind_train.run.terms.matching`.
