@@ -15,6 +15,7 @@ from kind_core.errors import ExportError
 from kind_core.precisions import PrecisionName
 from kind_export.compact.step import GraphStyle
 from kind_export.target_rows import TARGET_ROWS
+from kind_export.targets.done_once import done_once
 from kind_export.targets.executorch.quantization import quantize
 from kind_export.targets.target import Facts, Lowering, TargetOptions, one_line_errors
 from kind_runtimes.engines.executorch import DEFAULT_METHOD
@@ -94,7 +95,7 @@ def _lower_methods(
     Each text of `about` is a method that returns it, with `_` for `.` in its name.
     """
     first = lowerings[DEFAULT_METHOD]
-    with warnings.catch_warnings(), torch.no_grad(), one_line_errors("ExecuTorch", first):
+    with warnings.catch_warnings(), torch.no_grad(), done_once(), one_line_errors("ExecuTorch", first):
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
         logging.getLogger("executorch").setLevel(logging.ERROR)

@@ -18,8 +18,10 @@ from kind_core.precisions import PrecisionName
 from kind_export.compact.step import GraphStyle
 from kind_export.precision.layers import quantizable_layers
 from kind_export.target_rows import TARGET_ROWS
+from kind_export.targets.done_once import done_once
 from kind_export.targets.onnx.branches import merge_branches
 from kind_export.targets.onnx.quantization import find_products, quantize
+from kind_export.targets.onnx.registry import kept_registry
 from kind_export.targets.target import Facts, Lowering, TargetOptions, check_size, one_line_errors
 
 SUFFIX = ".onnx"
@@ -62,7 +64,7 @@ def lower_pair(
 
 
 def _export(lowering: Lowering, options: TargetOptions) -> tuple[onnx.ModelProto, Facts]:
-    with _quiet(), torch.no_grad(), one_line_errors("torch.onnx", lowering):
+    with _quiet(), torch.no_grad(), done_once(), kept_registry(), one_line_errors("torch.onnx", lowering):
         program = torch.onnx.export(
             lowering.module,
             lowering.example,
