@@ -6,8 +6,10 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from eager_programs import EagerProgram
 from torch import Tensor, nn
 
 from kind_core.checkpoint import Checkpoint
@@ -92,6 +94,15 @@ class Artifact:
         spec = self.specs()
         trial = Trial(folder=folder or self.folder, verifier=self.verifier, packs=(), on_stage=lambda stage: None)
         return trial.check(trial.open(spec), spec)
+
+    def verify_eagerly(self, step: nn.Module, **fault: Any) -> Parity:
+        """The real gate of the target on `step` as it is, in place of its program; `fault` as in `EagerProgram`."""
+        spec = self.specs()
+        _, decode = self.lowerings()
+        programs = (
+            EagerProgram(step, spec.programs["step"], **fault), EagerProgram(decode.module, spec.programs["decode"])
+        )  # fmt: skip
+        return self.verifier.check(self.loop(*programs), spec)
 
     def specs(self) -> TargetSpec:
         """The programs as a manifest describes them."""

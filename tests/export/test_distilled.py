@@ -168,11 +168,20 @@ FAULTS: dict[str, Callable[[CompactModel], CompactModel]] = {
 }
 
 
+def _compose(artifact: Artifact) -> CompactModel:
+    return compose_gates(artifact.reference.checkpoint.model, sampler_of(artifact.reference))
+
+
+def _class_rows(model: CompactModel) -> ModulationTable:
+    """The rows of the only class, which a program that takes no guidance holds."""
+    assert isinstance(model.conditioning, ModulationTable)
+    return ModulationTable(values=model.conditioning.values[:, :1])
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_wrong_table_is_refused(artifact: Artifact, fault: str, tmp_path: Path) -> None:
-    composed = compose_gates(artifact.reference.checkpoint.model, sampler_of(artifact.reference))
-    wrong = next(artifact.lowerings(FAULTS[fault](composed)))
-    artifact.seed_lowering(wrong, tmp_path / "wrong")
+    wrong = replace(artifact.compact, conditioning=_class_rows(FAULTS[fault](_compose(artifact))))
+    artifact.seed_constants(wrong, tmp_path / "wrong")
     with pytest.raises(VerificationError, match="nothing was published"):
         artifact.verify(tmp_path / "wrong")
 
@@ -205,6 +214,8 @@ def test_right_programs_pass_and_run_one_half(artifact: Artifact) -> None:
     table = artifact.compact.conditioning
     assert isinstance(table, ModulationTable)
     assert table.values.shape[:2] == (STEPS[0], 1)  # a row a step, none of the null label
+    # what the faults start from
+    assert torch.equal(_class_rows(bake_conditioning(_compose(artifact), "on")).values, table.values)
     step = next(artifact.lowerings()).module
     halves = []
     step.blocks[0].register_forward_hook(lambda _, inputs, output: halves.append(output.shape[0]))  # type: ignore[union-attr,index]

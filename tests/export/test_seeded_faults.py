@@ -22,7 +22,7 @@ import pytest
 import torch
 from artifacts import Artifact, make_reference
 from click.testing import CliRunner
-from eager_programs import Arrays, EagerProgram
+from eager_programs import Arrays
 from faults import ConstantFault
 from safetensors.numpy import load_file, save, save_file
 
@@ -46,17 +46,6 @@ Step = Callable[[Arrays, Mapping[str, np.ndarray]], Arrays]
 def programs() -> Artifact:
     """Two classes, whose tailors are rows of a table; nothing is lowered."""
     return Artifact.prepare("onnx", Verifier(make_reference(2)))
-
-
-def _check(programs: Artifact, step: torch.nn.Module, **fault: Any) -> None:
-    specs = programs.specs()
-    _, decode = programs.lowerings()
-    programs.verifier.check(
-        programs.loop(
-            EagerProgram(step, specs.programs["step"], **fault), EagerProgram(decode.module, specs.programs["decode"])
-        ),
-        specs,
-    )
 
 
 def _table(change: Callable[[torch.Tensor], torch.Tensor]) -> ConstantFault:
@@ -123,7 +112,7 @@ CONSTANTS: dict[str, ConstantFault] = {
 def test_wrong_numbers_are_refused(programs: Artifact, fault: str) -> None:
     step = next(programs.lowerings(CONSTANTS[fault](programs.compact))).module
     with pytest.raises(VerificationError, match="nothing was published"):
-        _check(programs, step)
+        programs.verify_eagerly(step)
 
 
 def _given(change: Callable[[Arrays], Arrays]) -> dict[str, Any]:
@@ -176,7 +165,7 @@ def _spoil(latents: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("fault", RUNS)
 def test_wrong_steps_are_refused(programs: Artifact, fault: str) -> None:
     with pytest.raises(VerificationError, match="nothing was published"):
-        _check(programs, next(programs.lowerings()).module, **RUNS[fault])
+        programs.verify_eagerly(next(programs.lowerings()).module, **RUNS[fault])
 
 
 # ---- bundles that were changed after their export, with hashes that fit
