@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -62,34 +63,38 @@ def _spec(lowering: Lowering, function: str | None = None) -> ProgramSpec:
     )  # fmt: skip
 
 
-def _count(target: str, compact: CompactModel, precision: PrecisionName, folder: Path) -> ProgramWork:
-    file, lowering = _lower(target, compact, precision, folder)
-    work = count_program(file, _spec(lowering), target)
-    size = sum(path.stat().st_size for path in ([file] if file.is_file() else file.rglob("*")) if path.is_file())
+def _count(target: str, compact: CompactModel, precision: PrecisionName) -> ProgramWork:
+    with tempfile.TemporaryDirectory() as folder:
+        file, lowering = _lower(target, compact, precision, Path(folder))
+        work = count_program(file, _spec(lowering), target)
+        size = sum(path.stat().st_size for path in ([file] if file.is_file() else file.rglob("*")) if path.is_file())
     assert 0.3 * size < work.weight_bytes < size
     return work
 
 
+@cache
+def _count_model(target: str, model: str, precision: PrecisionName) -> ProgramWork:
+    """Several tests look at the same program."""
+    return _count(target, _compact(model), precision)
+
+
 @pytest.mark.parametrize("target", _DEFAULTS)
 @pytest.mark.parametrize("model", _MODELS)
-def test_flops_are_those_of_the_model(model: str, target: str, tmp_path: Path) -> None:
-    compact = _compact(model)
-    work = _count(target, compact, _DEFAULTS[target], tmp_path)
-    assert work.flops() == pytest.approx(count_step_flops(compact), rel=0.02)
+def test_flops_are_those_of_the_model(model: str, target: str) -> None:
+    work = _count_model(target, model, _DEFAULTS[target])
+    assert work.flops() == pytest.approx(count_step_flops(_compact(model)), rel=0.02)
 
 
+# the products of one class are among those of several, which come with gathered tailors
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["one class", "several classes"])
 @pytest.mark.parametrize(("target", "precision"), _LOW)
-def test_fewer_bits_are_the_same_flops_and_fewer_bytes(
-    model: str, target: str, precision: PrecisionName, tmp_path: Path
-) -> None:
-    compact = _compact(model)
-    work = _count(target, compact, precision, tmp_path)
-    assert work.flops() == pytest.approx(count_step_flops(compact), rel=0.02)
+def test_fewer_bits_are_the_same_flops_and_fewer_bytes(target: str, precision: PrecisionName) -> None:
+    model = "several classes"
+    work = _count_model(target, model, precision)
+    assert work.flops() == pytest.approx(count_step_flops(_compact(model)), rel=0.02)
     bits = {"fp32": 32, "fp16": 16, "int8": 8, "palette6": 6}.get(precision, 4)
     linear = [op for op in work.ops if op.op_class == "linear" and op.elements > 16 * 12 * 2]
-    num_weights = sum(op.weight_bytes for op in _fp32_work(model).ops if op.op_class == "linear") / 4
+    num_weights = sum(op.weight_bytes for op in _count_model("onnx", model, "fp32").ops if op.op_class == "linear") / 4
     stored = sum(op.weight_bytes for op in linear)
     # scales, biases, and what is kept higher come on top
     assert num_weights * bits / 8 * 0.7 < stored < num_weights * bits / 8 * 2
@@ -98,18 +103,10 @@ def test_fewer_bits_are_the_same_flops_and_fewer_bytes(
         assert bool(integer) is (precision == "int8" or (target, precision) == ("executorch", "int4"))
 
 
-@cache
-def _fp32_work(model: str) -> ProgramWork:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        return _count("onnx", _compact(model), "fp32", Path(folder))
-
-
-def test_the_three_agree_on_more_than_flops(tmp_path: Path) -> None:
-    compact = _compact("several classes")
-    onnx, executorch = (_count(target, compact, "fp32", tmp_path) for target in ("onnx", "executorch"))
-    coreml = _count("coreml", compact, "fp32", tmp_path)
+def test_the_three_agree_on_more_than_flops() -> None:
+    onnx, executorch, coreml = (
+        _count_model(target, "several classes", "fp32") for target in ("onnx", "executorch", "coreml")
+    )
     for work in (executorch, coreml):
         assert work.flops() == onnx.flops()
         assert work.flops("paper") == pytest.approx(onnx.flops("paper"), rel=0.02)
@@ -119,10 +116,10 @@ def test_the_three_agree_on_more_than_flops(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", _DEFAULTS)
-def test_a_base_multiplies_by_the_pack_that_it_is_given(target: str, tmp_path: Path) -> None:
+def test_a_base_multiplies_by_the_pack_that_it_is_given(target: str) -> None:
     config = tiny_config(hidden_size=64, depth=1, num_classes=2, learngene_rank=32)
     base, _ = rewrite_base(tiny_model(config), _sampler(), 2)
-    work = _count(target, base, _DEFAULTS[target], tmp_path)
+    work = _count(target, base, _DEFAULTS[target])
     assert work.flops() == pytest.approx(count_step_flops(base), rel=0.02)
     attention = sum(op.flops for op in work.ops if op.op_class == "attention")
     assert attention == 4 * 16 * 16 * 64 * 2  # none of the tailor's products is taken for one of attention's
@@ -145,8 +142,8 @@ def test_a_step_without_guidance_is_half_the_work(target: str, tmp_path: Path) -
     assert half.weight_bytes == pytest.approx(guided_work.weight_bytes, rel=0.02)
 
 
-def test_ranks_filled_up_to_groups_of_four_bits_are_work_that_is_done(tmp_path: Path) -> None:
+def test_ranks_filled_up_to_groups_of_four_bits_are_work_that_is_done() -> None:
     narrow, whole = (_compact("several classes", learngene_rank=rank) for rank in (12, 32))
-    work = _count("executorch", narrow, "int4", tmp_path)
+    work = _count("executorch", narrow, "int4")
     assert count_step_flops(narrow) < 0.8 * count_step_flops(whole)
     assert work.flops() == pytest.approx(count_step_flops(whole), rel=0.02)
