@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import forking
 from tiny_training import TINY_DIFFUSION, TINY_DIT, make_config, make_photos, write_folder
 
 from kind_core.checkpoint import load_checkpoint
@@ -67,8 +67,7 @@ def check_whole(output: Path, saved: int) -> int:
 
 @pytest.mark.slow
 def test_killed_twenty_times_a_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kind_train.run.trainer", "tiny_training"])
+    context = forking()
     chance = random.Random(0)
     output, noted = tmp_path / "killed", tmp_path / "noted"
     saved = kills = 0

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import forking
 from safetensors.torch import load_file
 from tiny_training import TINY_DIFFUSION, TINY_DIT, make_config, make_photos, write_folder
 
@@ -63,22 +64,23 @@ def launch(count: int, output: Path, resume: bool = False, **options: Any) -> No
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    code = f"import sys, pathlib, torch; torch.set_num_threads(1); from test_train_processes import train; " \
-           f"train(pathlib.Path({str(output)!r}), {resume}, **{options!r})"  # fmt: skip
-    path = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env=os.environ
-            | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
-            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": path},
-            stderr=subprocess.PIPE, text=True,
-        )
+        forking().Process(target=_join, args=(rank, count, port, output, resume), kwargs=options, daemon=True)
         for rank in range(count)
-    ]  # fmt: skip
+    ]
     for process in processes:
-        _, said = process.communicate(timeout=500)
-        assert process.returncode == 0, said
+        process.start()
+    for process in processes:
+        process.join(500)
+        assert process.exitcode == 0, "what it said is above"
+
+
+def _join(rank: int, count: int, port: int, output: Path, resume: bool, **options: Any) -> None:
+    """The share of one process, which finds the others as a launcher says."""
+    torch.set_num_threads(1)
+    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in told.items()})
+    train(output, resume, **options)
 
 
 def read(output: Path) -> dict[str, torch.Tensor]:
