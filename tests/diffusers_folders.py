@@ -47,7 +47,7 @@ def write_pipeline(path: Path, transformer: DiTTransformer2DModel, scheduler: An
 def random_transformer(**changes: Any) -> DiTTransformer2DModel:
     """A transformer made in diffusers, every number of every block drawn; `changes` are its arguments."""
     architecture = {
-        "num_attention_heads": 2, "attention_head_dim": 8, "in_channels": 3, "num_layers": 3, "sample_size": 8,
+        "num_attention_heads": 2, "attention_head_dim": 8, "in_channels": 3, "num_layers": 2, "sample_size": 8,
         "patch_size": 2, "num_embeds_ada_norm": NUM_LABELS,
     }  # fmt: skip
     with torch.random.fork_rng(devices=[]):

@@ -27,7 +27,7 @@ COSINE = DPMSolverMultistepScheduler(beta_schedule="squaredcos_cap_v2", predicti
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("dit") / "dit"
-    write_folder(path, COSINE)
+    write_folder(path, COSINE, depth=1)
     return path
 
 
@@ -93,7 +93,7 @@ def test_what_does_not_go_together_is_refused(folder: Path, tmp_path: Path) -> N
 
 def test_an_autoencoder_is_left_out_only_on_request(tmp_path: Path) -> None:
     folder = tmp_path / "dit"
-    write_folder(folder, COSINE)
+    write_folder(folder, COSINE, depth=1)
     (folder / "vae").mkdir()
     (folder / "vae" / "config.json").write_text(json.dumps({"_class_name": "AutoencoderKL", "scaling_factor": 0.18215}))
     arguments = ["--from-diffusers", str(folder), "--classes", "goldfish", "--target", "onnx", "--steps", "2"]
