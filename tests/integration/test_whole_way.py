@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
+
+from kind_export.cli import main as kind_export
+from kind_runtimes.cli import main as kind_run
+from kind_train.cli import main as kind_train
 
 COLOURS = {"n02510455_giant_panda": (230, 230, 230), "n07749582_lemon": (240, 220, 40)}
 
 
-def run(command: str, *arguments: str, cwd: Path) -> str:
-    program = f"from {command}.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", program, *arguments], cwd=cwd, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def run(command: click.Command, *arguments: str) -> str:
+    done = CliRunner().invoke(command, arguments)
+    assert done.exit_code == 0, done.output
     return done.stdout
 
 
@@ -38,18 +41,19 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_photos_become_pictures(photos: Path, tmp_path: Path) -> None:
+def test_photos_become_pictures(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     fit = ("fit", "--data", str(photos), "--val-fraction", "0.25", "--output", "run", "--batch-size", "8")
-    run("kind_train", *fit, "--images", "320", "--learning-rate", "2e-3", "--ema-decay", "0.9", cwd=tmp_path)
-    assert "giant panda" in run("kind_export", "classes", "--checkpoint", "run/best", cwd=tmp_path)
+    run(kind_train, *fit, "--images", "320", "--learning-rate", "2e-3", "--ema-decay", "0.9")
+    assert "giant panda" in run(kind_export, "classes", "--checkpoint", "run/best")
     options = ("--checkpoint", "run/best", "--target", "onnx,coreml", "--steps", "6")
-    run("kind_export", "--classes", "panda,lemon", *options, "-o", "two.kind", cwd=tmp_path)
+    run(kind_export, "--classes", "panda,lemon", *options, "-o", "two.kind")
     targets = json.loads((tmp_path / "two.kind" / "manifest.json").read_text())["targets"]
     assert targets["onnx"]["parity"]["trajectory_psnr_db"] > 60
     assert targets["coreml"]["parity"]["trajectory_psnr_db"] > 35
     pictures = {}
     for name in ("panda", "lemon"):
-        run("kind_runtimes", "two.kind", "--class", name, "--seed", "7", "-o", f"{name}.png", cwd=tmp_path)
+        run(kind_run, "two.kind", "--class", name, "--seed", "7", "-o", f"{name}.png")
         with Image.open(tmp_path / f"{name}.png") as picture:
             pictures[name] = np.asarray(picture.convert("RGB")).astype(float)
     # the panda's discs are white and the lemon's yellow: blue tells them apart
