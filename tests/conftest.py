@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +14,17 @@ import pytest
 from kind_core.checkpoint import save_checkpoint
 from kind_core.config import DiTConfig, ModelConfig
 from kind_core.dit import KindDiT
+from made_once import made_once
 from tiny import tiny_model, tiny_model_config
 
 if TYPE_CHECKING:
     from kind_runtimes.bundle import Bundle
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that workers that take a file at a time end together."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: not slow[item.path])
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -63,11 +71,14 @@ def placeholders(tmp_path: Path) -> Path:
 def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle of small programs for all three runtimes; not to be changed."""
     from kind_runtimes.bundle import open_bundle
+
+    return open_bundle(made_once(tmp_path_factory, "small-bundle", _lower_small) / "small.kind")
+
+
+def _lower_small(folder: Path) -> None:
     from small_bundles import SUFFIXES, lower_programs
 
-    folder = tmp_path_factory.mktemp("bundles") / "small.kind"
-    lower_programs(folder, SUFFIXES)
-    return open_bundle(folder)
+    lower_programs(folder / "small.kind", SUFFIXES)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from kind_export.pipeline import export_bundle
 from kind_export.request import ExportRequest
 from kind_runtimes.generator import open_generator
 from kind_runtimes.packs import read_pack
-from tiny import tiny_model, tiny_model_config
+from tiny import tiny_config, tiny_model, tiny_model_config
 
 SEEDS = (7, 2**40 + 3)
 GUIDANCE = 0.8
@@ -48,7 +48,7 @@ def write_bundles(folder: Path) -> None:
 
 
 def _save_tiny(folder: Path, seed: int) -> Path:
-    model = tiny_model(seed=seed)
+    model = tiny_model(tiny_config(depth=1), seed=seed)
     config = tiny_model_config(
         model.config, noise_schedule="squaredcos_cap_v2", prediction_type="sample", sampler="dpmpp", steps=4
     )

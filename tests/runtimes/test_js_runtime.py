@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from js_bundles import write_bundles
+from made_once import made_once
 
 ROOT = Path(__file__).parents[2]
 NEEDS_NODE = pytest.mark.skipif(
@@ -20,12 +21,12 @@ NEEDS_NODE = pytest.mark.skipif(
 
 @NEEDS_NODE
 @pytest.mark.slow
-def test_the_tests_of_the_javascript_runtime_pass(tmp_path: Path) -> None:
-    write_bundles(tmp_path)
+def test_the_tests_of_the_javascript_runtime_pass(tmp_path_factory: pytest.TempPathFactory) -> None:
+    bundles = made_once(tmp_path_factory, "js-bundles", write_bundles)
     done = subprocess.run(
         ["npx", "vitest", "run"],
         cwd=ROOT / "runtimes" / "js",
-        env={**os.environ, "KIND_TEST_BUNDLES": str(tmp_path)},
+        env={**os.environ, "KIND_TEST_BUNDLES": str(bundles)},
         capture_output=True,
         text=True,
         check=False,

@@ -22,6 +22,7 @@ from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import check_schema
 from kind_runtimes.packs import read_pack
 from kind_samples import sample_checkpoint
+from made_once import made_once
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Route
@@ -38,9 +39,7 @@ _PRESS_ESCAPE = "document.dispatchEvent(new KeyboardEvent('keydown', {key: 'Esca
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles")
-    write_bundles(folder)
-    return folder
+    return made_once(tmp_path_factory, "js-bundles", write_bundles)
 
 
 @pytest.fixture(scope="module")
