@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from eager_programs import EagerProgram
+from eager_programs import Arrays, EagerProgram
 from torch import Tensor, nn
 
 from kind_core.checkpoint import Checkpoint
@@ -99,9 +100,11 @@ class Artifact:
         """The real gate of the target on `step` as it is, in place of its program; `fault` as in `EagerProgram`."""
         spec = self.specs()
         _, decode = self.lowerings()
+        pictures = {"after": _as_pictures} if self.target.IMAGE_OUTPUT else {}
         programs = (
-            EagerProgram(step, spec.programs["step"], **fault), EagerProgram(decode.module, spec.programs["decode"])
-        )  # fmt: skip
+            EagerProgram(step, spec.programs["step"], **fault),
+            EagerProgram(decode.module, spec.programs["decode"], **pictures),
+        )
         return self.verifier.check(self.loop(*programs), spec)
 
     def specs(self) -> TargetSpec:
@@ -139,6 +142,11 @@ class Artifact:
         """Lower program `index` with `fault` applied to its module."""
         lowering = list(self.lowerings())[index]
         self.seed_lowering(replace(lowering, module=fault(lowering.module).eval()), folder)  # type: ignore[operator]
+
+
+def _as_pictures(outputs: Arrays, inputs: Mapping[str, np.ndarray]) -> Arrays:
+    """As an engine gives a picture type: bytes."""
+    return {name: image.round().clip(0, 255).astype(np.uint8) for name, image in outputs.items()}
 
 
 def overwrite_constants(file: Path, right: nn.Module, wrong: nn.Module) -> bool:

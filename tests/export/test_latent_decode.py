@@ -33,9 +33,9 @@ def latent_checkpoint(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 COSINE = DPMSolverMultistepScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
 
 
-def save_latent_checkpoint(tmp_path: Path, kind: str) -> Path:
+def save_latent_checkpoint(tmp_path: Path, kind: str, depth: int = 1) -> Path:
     folder = save_autoencoder(tmp_path / "vae", kind)
-    dit = tiny_config(in_channels=4, learn_sigma=True, depth=1)
+    dit = tiny_config(in_channels=4, learn_sigma=True, depth=depth)
     diffusion = {"noise_schedule": "squaredcos_cap_v2", "prediction_type": "sample", "steps": 3}
     config = replace(tiny_model_config(dit, **diffusion), autoencoder=read_autoencoder(folder))
     save_checkpoint(tmp_path / "latent", config, tiny_model(dit), autoencoder=folder)
@@ -71,7 +71,7 @@ def test_every_target_decodes_latents(latent_checkpoint: Path, tmp_path: Path, t
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnx", "executorch"])
 def test_fp16_reaches_the_decoder_where_it_fits(tmp_path: Path, target: str) -> None:
-    checkpoint = save_latent_checkpoint(tmp_path, "AutoencoderKL")
+    checkpoint = save_latent_checkpoint(tmp_path, "AutoencoderKL", depth=2)
     _require_half(export(checkpoint, tmp_path / "half.kind", targets=(target,), precision="fp16"), target)
 
 
