@@ -145,8 +145,8 @@ class Artifact:
 
 
 def _as_pictures(outputs: Arrays, inputs: Mapping[str, np.ndarray]) -> Arrays:
-    """As an engine gives a picture type: bytes."""
-    return {name: image.round().clip(0, 255).astype(np.uint8) for name, image in outputs.items()}
+    """As an engine gives a picture type: bytes, (height, width, 3)."""
+    return {name: image[0].transpose(1, 2, 0).round().clip(0, 255).astype(np.uint8) for name, image in outputs.items()}
 
 
 def overwrite_constants(file: Path, right: nn.Module, wrong: nn.Module) -> bool:
