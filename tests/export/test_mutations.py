@@ -12,7 +12,8 @@ from faults import CONSTANT_FAULTS, DECODE_FAULTS, MODULE_FAULTS
 
 from every_target import EVERY_TARGET
 from kind_core.errors import VerificationError
-from kind_export.request import TARGETS
+
+SLOWEST = "executorch"  # to lower for
 
 
 @pytest.fixture(scope="module", params=EVERY_TARGET)
@@ -50,7 +51,7 @@ def test_wrong_number_is_refused(pair: Artifact, fault: str, tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", MODULE_FAULTS)
 def test_wrong_graph_is_refused(single: Artifact, fault: str, tmp_path: Path) -> None:
-    """A fault is lowered for one target; of the others only the gate is another, which is asked all the same."""
+    """Where lowering takes longest some faults meet the gate as they are: they are as wrong without it."""
     if _lowers(single.name, fault):
         single.seed_module(0, MODULE_FAULTS[fault], tmp_path / "wrong")
         verify = partial(single.verify, tmp_path / "wrong")
@@ -63,8 +64,7 @@ def test_wrong_graph_is_refused(single: Artifact, fault: str, tmp_path: Path) ->
 
 
 def _lowers(target: str, fault: str) -> bool:
-    """Targets of `all` take turns; one of an extra, which is tested by itself, lowers every fault."""
-    return target not in TARGETS or TARGETS[list(MODULE_FAULTS).index(fault) % len(TARGETS)] == target
+    return target != SLOWEST or list(MODULE_FAULTS).index(fault) % 3 == 0
 
 
 @pytest.mark.parametrize("fault", DECODE_FAULTS)

@@ -75,7 +75,7 @@ def launch(count: int, output: Path, resume: bool = False, **options: Any) -> No
         assert process.exitcode == 0, "what it said is above"
 
 
-def _join(rank: int, count: int, port: int, output: Path, resume: bool, **options: Any) -> None:
+def _join(rank: int, count: int, port: int, output: Path, resume: bool, /, **options: Any) -> None:
     """The share of one process, which finds the others as a launcher says."""
     torch.set_num_threads(1)
     told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
