@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -64,8 +63,9 @@ def test_functions_of_a_file_are_named(functions: dict[str, str], words: str) ->
 
 
 def test_every_input_and_output_is_described() -> None:
-    packs: tuple[Any, ...] = ("tailor", "modulation_basis", "modulation_coefficients", "image")
-    assert set(DESCRIPTIONS) == {spec.name for spec in (*STEP_INPUTS, *STEP_OUTPUTS)} | set(packs)
+    packs = {"tailor", "modulation_basis", "modulation_coefficients", "image"}
+    captions = {"text", "text_mask"}
+    assert set(DESCRIPTIONS) == {spec.name for spec in (*STEP_INPUTS, *STEP_OUTPUTS)} | packs | captions
 
 
 def test_what_another_wrote_is_shown_as_it_is() -> None:
