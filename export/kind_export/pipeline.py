@@ -19,7 +19,7 @@ from kind_core.files.temporaries import temporaries_beside
 from kind_core.schedule import SamplerTable, read_sampler_table
 from kind_export.bundle.golden import write_golden, write_preview
 from kind_export.bundle.kits import write_app_folders, write_kits
-from kind_export.bundle.manifest import write_manifest
+from kind_export.bundle.manifest import make_manifest, write_manifest
 from kind_export.bundle.packs import PacksOfBase, hash_base, write_packs
 from kind_export.compact.decode import measure_decoder
 from kind_export.compact.model import CompactModel
@@ -146,7 +146,10 @@ def _export(
         write_preview(folder / "preview.png", trial.open(specs[first]), checkpoint.config.classes, packs)
         write_kits(folder, request.kits)
         parities = programs.parities
-        manifest = write_manifest(folder, job, checkpoint, composed.compact, programs.lowered, parities, described)
+        manifest = write_manifest(
+            folder,
+            make_manifest(folder, job, checkpoint, composed.compact, programs.lowered, parities, described),
+        )
         write_app_folders(folder, manifest, request.kits)
         on_stage("measuring")
         timings = time_bundle(open_bundle(folder, run_code=True), folder / "measured.json", programs.profiles)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from kind_core.config import DiTConfig
 from kind_core.console.quiet import without_import_noise
-from kind_core.diffusers.component import default_settings, shorten
+from kind_core.diffusers.component import Settings, default_settings, shorten
 from kind_core.dit import KindDiT
 from kind_core.errors import CheckpointError, ConfigError
 
@@ -93,18 +93,13 @@ def from_diffusers(transformer: DiTTransformer2DModel, classes: Sequence[int]) -
     return model.eval()
 
 
-def read_architecture(config: Mapping[str, Any], num_classes: int) -> DiTConfig:
+def read_architecture(config: Settings, num_classes: int) -> DiTConfig:
     """The architecture that a transformer's `config.json` describes; raises CheckpointError for another network.
 
     Whether the blocks share their embedders is in the weights alone; here it is taken that they do.
     """
     config = {**default_settings("DiTTransformer2DModel"), **config}
-    for name, expected in _EXPECTED.items():
-        if config[name] != expected:
-            raise CheckpointError(
-                f"the transformer has {name} {shorten(config[name])}, expected {expected!r}",
-                "only DiT with adaLN-Zero is read",
-            )
+    require_values(config, _EXPECTED, "only DiT with adaLN-Zero is read")
     channels = config["in_channels"]
     out_channels = channels if config["out_channels"] is None else config["out_channels"]
     if out_channels not in (channels, 2 * channels):
@@ -112,17 +107,29 @@ def read_architecture(config: Mapping[str, Any], num_classes: int) -> DiTConfig:
             f"the transformer has {out_channels} output channels, "
             f"expected {channels}, or {2 * channels} with a variance"
         )
+    return make_trunk(config, num_classes, learn_sigma=out_channels != channels)
+
+
+def require_values(config: Settings, expected: Settings, hint: str) -> None:
+    """Raise CheckpointError for a transformer with another value than one of `expected`."""
+    for name, value in expected.items():
+        if config[name] != value:
+            raise CheckpointError(f"the transformer has {name} {shorten(config[name])}, expected {value!r}", hint)
+
+
+def make_trunk(config: Settings, num_classes: int, *, learn_sigma: bool) -> DiTConfig:
+    """The sizes of the dense blocks that a transformer's whole `config.json` describes."""
     return DiTConfig(
         sample_size=config["sample_size"],
         patch_size=config["patch_size"],
-        in_channels=channels,
+        in_channels=config["in_channels"],
         hidden_size=config["num_attention_heads"] * config["attention_head_dim"],
         depth=config["num_layers"],
         num_heads=config["num_attention_heads"],
         num_classes=num_classes,
         learngene_rank=None,
         mlp_ratio=_MLP_RATIO,
-        learn_sigma=out_channels != channels,
+        learn_sigma=learn_sigma,
         mlp_norm_eps=config["norm_eps"],
     )
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from kind_core.config import NORM_EPS, DiTConfig, TextConfig
 from kind_core.console.quiet import without_import_noise
-from kind_core.diffusers.component import Settings, default_settings, shorten
+from kind_core.diffusers.component import Settings, default_settings
+from kind_core.diffusers.dit import make_trunk, require_values
 from kind_core.dit import dense_state
 from kind_core.errors import CheckpointError
 from kind_core.text.pixart import KindPixArt
@@ -110,26 +111,13 @@ def read_trunk(config: Settings, num_domains: int) -> DiTConfig:
     Raises CheckpointError for another network.
     """
     config = _filled(config)
-    for name, expected in _EXPECTED.items():
-        if config[name] != expected:
-            raise CheckpointError(f"the transformer has {name} {shorten(config[name])}, expected {expected!r}", HINT)
+    require_values(config, _EXPECTED, HINT)
     channels = config["in_channels"]
     out_channels = channels if config["out_channels"] is None else config["out_channels"]
     if out_channels not in (channels, 2 * channels):
         message = f"the transformer has {out_channels} output channels, expected {channels} or {2 * channels}"
         raise CheckpointError(message, HINT)
-    return DiTConfig(
-        sample_size=config["sample_size"],
-        patch_size=config["patch_size"],
-        in_channels=channels,
-        hidden_size=config["num_attention_heads"] * config["attention_head_dim"],
-        depth=config["num_layers"],
-        num_heads=config["num_attention_heads"],
-        num_classes=num_domains,
-        learngene_rank=None,
-        mlp_ratio=_MLP_RATIO,
-        learn_sigma=out_channels != channels,
-    )
+    return make_trunk(config, num_domains, learn_sigma=out_channels != channels)
 
 
 def read_text(config: Settings, tokens: int, downscale: int) -> TextConfig:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from tiny_training import make_config, make_photos, write_folder
+from tiny_training import make_config, make_photos, run_losses, write_folder
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -92,16 +92,9 @@ def test_much_noise_closes_the_gate() -> None:
     )
 
 
-def _losses(folder: Path, **options: float) -> list[float]:
-    trainer = Trainer(make_config(folder, **options), make_photos(), make_photos(seed=1))
-    losses: list[float] = []
-    trainer.run(lambda progress: losses.append(progress.loss))
-    return losses
-
-
 @pytest.mark.usefixtures("tiny")
 def test_a_run_minimises_it_besides_and_says_so(tmp_path: Path) -> None:
-    plain, both = _losses(tmp_path / "plain"), _losses(tmp_path / "both", perceptual=0.5)
+    plain, both = run_losses(tmp_path / "plain"), run_losses(tmp_path / "both", perceptual=0.5)
     assert both[0] > plain[0]  # the same weights, photos and noise, and a term more
     assert read_config(tmp_path / "plain" / "best").provenance.training == ""
     assert "weight 0.5 by EfficientNet-Lite0" in read_config(tmp_path / "both" / "best").provenance.training
@@ -117,12 +110,14 @@ def test_the_term_that_is_not_finite_is_named(tmp_path: Path) -> None:
         trainer.run()
 
 
-def test_latents_are_refused_before_data_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("option", "weight"), [("perceptual", "0.15"), ("repa", "0.5")])
+def test_latents_are_refused_before_data_is_read(tmp_path: Path, option: str, weight: str) -> None:
     write_folder(tmp_path / "photos", make_photos(6))
     next((tmp_path / "photos").rglob("*.png")).write_bytes(b"would be told of")
-    arguments = ["fit", "--data", str(tmp_path / "photos"), "--output", str(tmp_path / "run"), "--perceptual", "0.15"]
+    arguments = ["fit", "--data", str(tmp_path / "photos"), "--output", str(tmp_path / "run"), f"--{option}", weight]
     result = CliRunner().invoke(main, [*arguments, "--preset", "kind-b/2"])
     assert result.exit_code == 1
-    assert "perceptual is 0.15, but preset 'kind-b/2' is of latents" in result.stderr
+    assert f"{option} is {weight}, but preset 'kind-b/2' is of latents" in result.stderr
+    assert f"--{option}" in result.stderr
     assert "--preset sample" in result.stderr
     assert not (tmp_path / "run").exists()

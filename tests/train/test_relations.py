@@ -6,15 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
-from tiny_training import make_config, make_photos, write_folder
+from tiny_training import make_config, make_photos, run_losses
 from torch import Tensor
 from torch.nn import functional as F
 
 from kind_core.checkpoint import load_checkpoint, read_config
 from kind_core.dit import KindDiT
 from kind_core.errors import ConfigError
-from kind_train.cli import main
 from kind_train.run.terms.perceptual import FirstStages
 from kind_train.run.terms.relations import Relations, middle_block
 from kind_train.run.trainer import Trainer
@@ -80,16 +78,9 @@ def test_blocks_behind_the_middle_one_are_left_alone(model: KindDiT) -> None:
     assert not [name for name in touched if name.startswith((*behind, "final."))]
 
 
-def _losses(folder: Path, **options: float) -> list[float]:
-    trainer = Trainer(make_config(folder, **options), make_photos(), make_photos(seed=1))
-    losses: list[float] = []
-    trainer.run(lambda progress: losses.append(progress.loss))
-    return losses
-
-
 @pytest.mark.usefixtures("tiny")
 def test_it_counts_in_the_first_half_and_adds_nothing_to_what_is_saved(tmp_path: Path) -> None:
-    plain, both = _losses(tmp_path / "plain", repa=0.0), _losses(tmp_path / "both", repa=0.5)
+    plain, both = run_losses(tmp_path / "plain", repa=0.0), run_losses(tmp_path / "both", repa=0.5)
     assert both[0] > plain[0]  # the same weights, photos and noise, and a term more
     names = [{f.relative_to(tmp_path / run) for f in (tmp_path / run).rglob("*")} for run in ("plain", "both")]
     assert names[0] == names[1]
@@ -115,14 +106,3 @@ def test_it_counts_in_the_first_half_and_adds_nothing_to_what_is_saved(tmp_path:
 def test_what_it_does_not_go_with_is_refused(tmp_path: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_config(tmp_path, **options)
-
-
-def test_latents_are_refused_before_data_is_read(tmp_path: Path) -> None:
-    write_folder(tmp_path / "photos", make_photos(6))
-    next((tmp_path / "photos").rglob("*.png")).write_bytes(b"would be told of")
-    arguments = ["fit", "--data", str(tmp_path / "photos"), "--output", str(tmp_path / "run"), "--repa", "0.5"]
-    result = CliRunner().invoke(main, [*arguments, "--preset", "kind-b/2"])
-    assert result.exit_code == 1
-    assert "repa is 0.5, but preset 'kind-b/2' is of latents" in result.stderr
-    assert "--repa" in result.stderr
-    assert not (tmp_path / "run").exists()

@@ -33,6 +33,16 @@ def make_config(output: Path, **options: Any) -> TrainConfig:
     return TrainConfig(output=str(output), **{**tiny, "save_every": 20, "sample_every": 10**9, **options})
 
 
+def run_losses(folder: Path, **options: Any) -> list[float]:
+    """The loss of each step of a run of `make_config`."""
+    from kind_train.run.trainer import Trainer
+
+    trainer = Trainer(make_config(folder, **options), make_photos(), make_photos(seed=1))
+    losses: list[float] = []
+    trainer.run(lambda progress: losses.append(progress.loss))
+    return losses
+
+
 def make_photos(num_photos: int = 10, num_classes: int = 3, size: int = 8, seed: int = 0) -> PhotoSet:
     """Noise on red, green, blue; photo i is of class i modulo the classes."""
     generator = torch.Generator().manual_seed(seed)

@@ -28,20 +28,8 @@ from kind_runtimes.engines.versions import describe_versions
 from kind_runtimes.manifest import FORMAT_VERSION, NOISE_GENERATOR, Manifest, describe_program, parse_manifest
 
 
-def write_manifest(
-    folder: Path,
-    job: ExportJob,
-    checkpoint: Checkpoint,
-    compact: CompactModel,
-    lowered: Mapping[str, Written],
-    parities: Mapping[str, Parity],
-    packs: PacksOfBase,
-) -> Manifest:
-    """Say in `folder` what lies there, with the hash of every file, and how well it was verified: written last.
-
-    `packs` is what `write_packs` says of a base.
-    """
-    data = make_manifest(folder, job, checkpoint, compact, lowered, parities, packs)
+def write_manifest(folder: Path, data: ManifestDocument) -> Manifest:
+    """Say in `folder` what lies there, as `make_manifest` has it: written last."""
     text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
     (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
     return parse_manifest(text, MANIFEST_NAME)
@@ -56,7 +44,10 @@ def make_manifest(
     parities: Mapping[str, Parity],
     packs: PacksOfBase,
 ) -> ManifestDocument:
-    """What `write_manifest` writes."""
+    """What lies in `folder`, with the hash of every file, and how well it was verified.
+
+    `packs` is what `write_packs` says of a base.
+    """
     data = _describe_bundle(job, checkpoint, compact, packs)
     data["targets"] = {name: _describe_target(one, parities[name]) for name, one in lowered.items()}
     for name, parity in parities.items():

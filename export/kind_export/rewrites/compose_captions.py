@@ -5,6 +5,7 @@ Result: a compact model as of classes, its modulations in a table, with the laye
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -13,26 +14,14 @@ from torch.nn import functional as F
 from kind_core.schedule import SamplerTable
 from kind_core.text.pixart import CrossAttention, KindPixArt, PixArtBlock, TextProjection
 from kind_export.compact.model import CaptionLayers, CompactModel, Layer, ModulationTable, scale_offset
-from kind_export.rewrites.compose_gates import compose_blocks, frozen
+from kind_export.rewrites.compose_gates import compose_trunk, frozen
 
 
 @torch.no_grad()
 def compose_captions(model: KindPixArt, sampler: SamplerTable) -> CompactModel:
     """Split `model` into learngene and tailors; nothing is merged yet."""
-    config = model.config
-    return CompactModel(
-        config=config,
-        sampler=sampler,
-        conditioning=ModulationTable(values=_modulations(model, torch.from_numpy(sampler.timesteps))),
-        blocks=compose_blocks(model),
-        patch_weight=frozen(model.patch_embedding.weight),
-        patch_bias=frozen(model.patch_embedding.bias),
-        position_embedding=model.position_embedding,
-        final_weight=frozen(model.final.linear.weight),
-        final_bias=frozen(model.final.linear.bias),
-        attention_scale=(config.hidden_size // config.num_heads) ** -0.5,
-        captions=_caption_layers(model),
-    )
+    table = ModulationTable(values=_modulations(model, torch.from_numpy(sampler.timesteps)))
+    return replace(compose_trunk(model, sampler, table), captions=_caption_layers(model))
 
 
 def _modulations(model: KindPixArt, timesteps: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from kind_core.dit import Block, DivertedTransformer, KindDiT
 from kind_core.diverted import DenseLinear
 from kind_core.schedule import SamplerTable
-from kind_export.compact.model import CompactModel, Embedders, Factors, Matrix
+from kind_core.text.pixart import KindPixArt
+from kind_export.compact.model import CompactModel, Conditioning, Embedders, Factors, Matrix
 
 
 @torch.no_grad()
@@ -20,16 +21,23 @@ def compose_gates(model: KindDiT, sampler: SamplerTable) -> CompactModel:
     labels = torch.cat([model.tailors.label_embeddings(), model.null_label_embedding[None]])
     blocks = [block for block in model.blocks if isinstance(block, Block)]
     layers = [*(block.adaln for block in blocks), model.final.adaln]
+    conditioning = Embedders(
+        timestep_mlp=model.timestep_embedder,
+        label_embeddings=frozen(labels).reshape(len(labels), -1, config.hidden_size),
+        adaln=tuple((frozen(layer.weight), frozen(layer.bias)) for layer in layers),
+        reads=config.read_embeddings,
+    )
+    return compose_trunk(model, sampler, conditioning)
+
+
+def compose_trunk(model: KindDiT | KindPixArt, sampler: SamplerTable, conditioning: Conditioning) -> CompactModel:
+    """What a model has around and in its blocks, whatever tells them what to draw."""
+    config = model.config
     return CompactModel(
         config=config,
         sampler=sampler,
-        conditioning=Embedders(
-            timestep_mlp=model.timestep_embedder,
-            label_embeddings=frozen(labels).reshape(len(labels), -1, config.hidden_size),
-            adaln=tuple((frozen(layer.weight), frozen(layer.bias)) for layer in layers),
-            reads=config.read_embeddings,
-        ),
-        blocks=compose_blocks(model),
+        conditioning=conditioning,
+        blocks=tuple(_compose_block(model, index) for index in range(config.depth)),
         patch_weight=frozen(model.patch_embedding.weight),
         patch_bias=frozen(model.patch_embedding.bias),
         position_embedding=model.position_embedding,
@@ -37,11 +45,6 @@ def compose_gates(model: KindDiT, sampler: SamplerTable) -> CompactModel:
         final_bias=frozen(model.final.linear.bias),
         attention_scale=(config.hidden_size // config.num_heads) ** -0.5,
     )
-
-
-def compose_blocks(model: DivertedTransformer) -> tuple[dict[str, Matrix], ...]:
-    """The diverted matrices of every block by name."""
-    return tuple(_compose_block(model, index) for index in range(model.config.depth))
 
 
 def _compose_block(model: DivertedTransformer, index: int) -> dict[str, Matrix]:

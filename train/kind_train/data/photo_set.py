@@ -71,9 +71,9 @@ class PhotoSet:
         """Pixels in [-1, 1]."""
         return stored.float() / 127.5 - 1
 
-    def to_unit(self, indices: Tensor) -> Tensor:
-        """The photos at `indices` as float32 in [-1, 1]."""
-        return self.images[indices].float() / 127.5 - 1
+    def to_unit(self, indices: Tensor, flipped: Tensor | None = None) -> Tensor:
+        """The photos at `indices`, mirrored where `flipped`, as float32 in [-1, 1]."""
+        return self.read(indices, flipped).float() / 127.5 - 1
 
     def select(self, indices: Tensor) -> PhotoSet:
         """The photos at `indices`."""

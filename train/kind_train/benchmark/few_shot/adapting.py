@@ -30,9 +30,9 @@ def adapt(
     places = torch.arange(len(labels)).repeat(-(-scale.task_batch // len(labels)))
     for _ in range(scale.steps):
         mirrored = torch.rand(len(places), generator=generator) < 0.5
-        stored = photos.read(episode.support[places], mirrored).float() / 127.5 - 1
+        images = photos.to_unit(episode.support[places], mirrored)
         own = labels[places.to(device)]
-        logits = task(move_photos(stored, generator).to(device), task.opened(len(places)), own)
+        logits = task(move_photos(images, generator).to(device), task.opened(len(places)), own)
         optimizer.zero_grad()
         torch.autograd.backward(F.cross_entropy(logits, own), inputs=trained)
         optimizer.step()

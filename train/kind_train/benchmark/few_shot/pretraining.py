@@ -95,8 +95,7 @@ class Pretraining:
         """Train on the batch of `step`, a function of the seed and its number; returns its loss."""
         generator = step_generator(self.config, step)
         batch = draw_batch(photos.labels, self.config, step, generator)
-        stored = photos.read(batch.indices, batch.flipped)
-        images = move_photos(stored.float() / 127.5 - 1, generator).to(self.device)
+        images = move_photos(photos.to_unit(batch.indices, batch.flipped), generator).to(self.device)
         labels = photos.labels[batch.indices].to(self.device)
         gates, own = self.model.opened(len(labels)), None
         if gates is not None:
