@@ -131,8 +131,9 @@ def check_interval(interval: tuple[float, float]) -> None:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Distillation:
     """`steps` are the numbers of steps that were trained, most first. `guidance_scale` and `guidance_interval` are the
-    teacher's, which the student's own answer holds: it predicts the class alone. `learngene` is the sha256 of the
-    teacher's, where all matrices of that are in the student's: what was adapted beside it then serves the student.
+    teacher's, which the student's own answer holds: it predicts the class alone. `teacher` is the sha256 of its
+    learngene, `learngene` the same where all matrices of that are in the student's: what was adapted beside it then
+    serves the student.
 
     From https://arxiv.org/abs/2510.24474: the last blocks see where a step ends (`DiTConfig.end_blocks`).
     """
@@ -141,6 +142,7 @@ class Distillation:
     guidance_scale: float
     guidance_interval: tuple[float, float] = ALL_STEPS
     learngene: str | None = None
+    teacher: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, tuple) or not self.steps or not all(map(_is_count, self.steps)):
@@ -150,10 +152,10 @@ class Distillation:
         numbers = (self.guidance_scale, *self.guidance_interval)
         if not all(_is_number(one) for one in numbers) or len(self.guidance_interval) != 2:
             raise ConfigError(f"distilled guidance is {numbers!r}, expected a scale and an interval of two numbers")
-        if not isinstance(self.learngene, str | None):
-            raise ConfigError(
-                f"distilled learngene is {self.learngene!r}, expected the sha256 of the teacher's or none"
-            )
+        for name in ("learngene", "teacher"):
+            value = getattr(self, name)
+            if not isinstance(value, str | None):
+                raise ConfigError(f"distilled {name} is {value!r}, expected the sha256 of the teacher's or none")
         check_interval(self.guidance_interval)
 
     @classmethod

@@ -47,7 +47,8 @@ def test_other_models_are_written_as_before() -> None:
         ({"guidance_scale": "3"}, "expected a scale and an interval"),
         ({"guidance_interval": [0.5]}, "expected a scale and an interval"),
         ({"guidance_interval": [0.8, 0.2]}, "guidance-interval is 0.8,0.2"),
-        ({"teacher": "x"}, "expected an object of guidance_interval, guidance_scale, learngene, steps"),
+        ({"master": "x"}, "expected an object of guidance_interval, guidance_scale, learngene, steps, teacher"),
+        ({"teacher": 3}, "distilled teacher is 3, expected the sha256"),
         ({"steps": [8, 2]}, "steps is 4, but the model was distilled for 8, 2"),
     ],
 )

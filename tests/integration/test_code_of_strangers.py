@@ -103,7 +103,7 @@ def _commands(s: Path, out: Path) -> dict[str, list[tuple[object, ...]]]:
         "kind-export register-optimum": [("--help",)],  # it opens nothing of anybody
         "kind-train fit": [(*data, "--start-from", s / "checkpoint"), ("--config", s / "options.yaml")],
         "kind-train adapt": [(*data, "--checkpoint", s / "checkpoint")],
-        "kind-train distill": [(*data, "--checkpoint", s / "checkpoint")],
+        "kind-train distill": [(*data, "--checkpoint", s / "checkpoint", "--start-from", s / "checkpoint")],
         "kind-train benchmark": [("class-agnostic", "--checkpoint", s / "checkpoint", "--output", out)],
         "kind-train cache": [
             ("--data", s / "photos", "--autoencoder", s / "vae", "--size", 16, "--output", out, "--device", "cpu")

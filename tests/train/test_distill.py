@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from click.testing import CliRunner
 from tiny_training import TINY_DIT, make_config, make_photos, write_folder
 
 from kind_core.checkpoint import load_checkpoint, read_config, save_checkpoint
+from kind_core.checkpoint_config import hash_learngene
 from kind_core.classes import ClassInfo
 from kind_core.config import DiffusionConfig, ModelConfig
 from kind_core.errors import CheckpointError, ConfigError
 from kind_core.growth import add_classes, save_grown
-from kind_core.samplers import Sampling
+from kind_core.samplers import Distillation, Sampling
 from kind_core.sampling import sample_latents
 from kind_core.schedule import choose_sampling
 from kind_train.cli import main
@@ -126,8 +128,9 @@ def test_a_table_alone_leaves_every_matrix_and_tailor(teacher: Path, tmp_path: P
     assert changed == {n for n in before.learngene_state() if n.startswith("timestep_embedder.") or ".adaln." in n}
 
 
-def test_an_accelerator_leaves_learngene_and_tailors(teacher: Path, tmp_path: Path) -> None:
-    distil(teacher, tmp_path / "run", train="accelerator", accelerator_rank=3).run()
+@pytest.mark.parametrize("arm", ["accelerator", "accelerator-table"])
+def test_an_accelerator_leaves_learngene_and_tailors(arm: str, teacher: Path, tmp_path: Path) -> None:
+    distil(teacher, tmp_path / "run", train=arm, accelerator_rank=3).run()
     student, before = load_checkpoint(tmp_path / "run" / "best"), load_checkpoint(teacher)
     assert torch.equal(student.model.tailors.weight, before.model.tailors.weight)
     learngene, rank = before.model.learngene_state(), before.config.dit.learngene_rank
@@ -135,12 +138,13 @@ def test_an_accelerator_leaves_learngene_and_tailors(teacher: Path, tmp_path: Pa
     is_changed = False
     for name, value in student.model.learngene_state().items():
         part = value[..., :rank] if name.rpartition(".")[2] in ("U", "s", "V") else value
-        assert torch.equal(part, learngene[name])
+        is_open = arm == "accelerator-table" and (name.startswith("timestep_embedder.") or ".adaln." in name)
+        assert torch.equal(part, learngene[name]) != is_open
         is_changed |= name.endswith(".U") and bool(value[:, rank:].any())
     assert is_changed
 
 
-@pytest.mark.parametrize("arm", ["table", "accelerator"])
+@pytest.mark.parametrize("arm", ["tailors", "table", "accelerator"])
 def test_classes_adapted_beside_the_teacher_serve_a_student_with_its_matrices(
     arm: str, teacher: Path, tmp_path: Path
 ) -> None:
@@ -167,6 +171,79 @@ def test_a_resumed_accelerator_has_the_losses_of_an_uninterrupted_one(teacher: P
     resumed.run()
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name])
+
+
+@pytest.fixture(scope="module")
+def earlier(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student whose table was trained for 4, 2 and 1 steps with guidance 1.5."""
+    distil(teacher, run := tmp_path_factory.mktemp("earlier") / "run", train="table", guidance=1.5).run()
+    return run / "last"
+
+
+@pytest.mark.parametrize(("arm", "keeps"), [("everything", False), ("tailors", True), ("accelerator", True)])
+def test_a_student_goes_on_from_an_earlier_one(
+    arm: str, keeps: bool, teacher: Path, earlier: Path, tmp_path: Path
+) -> None:
+    trainer = distil(teacher, tmp_path / "run", train=arm, steps=(4, 1), start_from=str(earlier), accelerator_rank=2)
+    before = load_checkpoint(earlier)
+    model = trainer.averaged_model()
+    assert torch.equal(model.blocks[0].adaln.weight, before.model.blocks[0].adaln.weight)
+    assert not torch.equal(model.blocks[0].adaln.weight, load_checkpoint(teacher).model.blocks[0].adaln.weight)
+    record = trainer.model_config.diffusion.distillation
+    assert record is not None
+    assert (record.steps, record.guidance_scale, record.teacher) == ((4, 1), 1.5, hash_learngene(teacher))
+    assert record.learngene == (hash_learngene(teacher) if keeps else None)
+
+
+def test_a_run_goes_on_without_the_student_that_it_started_from(teacher: Path, earlier: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(earlier, tmp_path / "copy"))
+    options = {"train": "accelerator", "accelerator_rank": 2, "start_from": str(copy)}
+    whole = distil(teacher, tmp_path / "whole", images=24, **options)
+    whole.run()
+    distil(teacher, tmp_path / "parts", images=12, **options).run()
+    shutil.rmtree(copy)
+    rest = distil(teacher, tmp_path / "parts", images=24, resume=True, **options)
+    rest.run()
+    assert rest.model_config == whole.model_config
+    assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), rest.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"steps": (8, 3, 2)}, "steps 8, 3 were not trained in .*, which was distilled for 4, 2, 1"),
+        ({"teacher": "other"}, "was distilled from the learngene [0-9a-f]{12}, .*other is the learngene"),
+        ({"start_from": "unnamed"}, "was distilled from a teacher that it does not name"),
+        ({"start_from": "wide"}, "has learngene_rank 15, its teacher .* has 12"),
+        ({"start_from": "teacher"}, "was never distilled, expected an earlier student of"),
+    ],
+)
+def test_what_is_no_earlier_student_is_refused(
+    options: dict[str, Any], expected: str, teacher: Path, earlier: Path, tmp_path: Path
+) -> None:
+    places = {"teacher": teacher, "other": tmp_path / "other", "unnamed": tmp_path / "unnamed", "wide": tmp_path / "w"}
+    config = read_config(earlier)
+    save_checkpoint(places["other"], read_config(teacher), tiny_model(read_config(teacher).dit, seed=9))
+    record = replace(config.diffusion, distillation=Distillation(steps=(4, 2, 1), guidance_scale=2.0))
+    save_checkpoint(places["unnamed"], replace(config, diffusion=record), tiny_model(config.dit))
+    wide = replace(config.dit, learngene_rank=15)
+    save_checkpoint(places["wide"], replace(config, dit=wide), tiny_model(wide))
+    chosen = {name: str(places[one]) if isinstance(one, str) else one for name, one in options.items()}
+    given = {"teacher": str(teacher), "start_from": str(earlier), "steps": (4, 2, 1), "label_dropout": 0.0, **chosen}
+    with pytest.raises(ConfigError, match=expected) as caught:
+        pick_shape(make_config(tmp_path / "run", **given))
+    assert caught.value.hint
+
+
+def test_perceptual_term_is_a_second_one_of_its_weight(teacher: Path, tmp_path: Path) -> None:
+    plain, once, twice = (
+        distil(teacher, tmp_path / str(weight), perceptual=weight).stepper.take(0, is_trial=True)
+        for weight in (0.0, 0.1, 0.2)
+    )
+    assert len(plain) == 1
+    assert once[0] == twice[0] == plain[0]
+    assert once[1] > 0
+    assert torch.allclose(twice[1], 2 * once[1])
 
 
 @pytest.mark.parametrize(
@@ -202,7 +279,7 @@ def test_student_teaches_and_trains_no_further(teacher: Path, tmp_path: Path) ->
         ({"steps": (1, 4)}, "expected each once, the most first"),
         ({"train": "head"}, "train is 'head', expected one of"),
         ({"preset": "sample"}, "preset is 'sample', expected none where a teacher is distilled"),
-        ({"perceptual": 0.1}, "perceptual is 0.1, expected 0"),
+        ({"repa": 0.1}, "repa is 0.1, expected 0"),
     ],
 )
 def test_misfits_are_refused(teacher: Path, tmp_path: Path, options: dict[str, Any], expected: str) -> None:

@@ -58,10 +58,10 @@ _PARTS: dict[str, tuple[tuple[type, ...], str]] = {
     "tuple[int, ...]": ((int,), "a whole number"),
 }
 # What a distillation trains: all of the student, its tailors alone beside the teacher's learngene, its modulations
-# alone beside both, or new components for every class beside both.
-ACCELERATOR, TABLE = "accelerator", "table"
-ARMS = ("everything", "tailors", TABLE, ACCELERATOR)
-KEEPS_MATRICES = (TABLE, ACCELERATOR)  # whatever was adapted beside the teacher serves the student
+# alone beside both, new components for every class beside both, or these and the modulations.
+EVERYTHING, TABLE, ACCELERATOR, BOTH = "everything", "table", "accelerator", "accelerator-table"
+ARMS = (EVERYTHING, TAILORS, TABLE, ACCELERATOR, BOTH)
+GROWS = (ACCELERATOR, BOTH)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +85,7 @@ class TrainConfig:
     `tailor_rank` is that of the new tailors, and sets the budget of every other method; `init_from` says how tailors
     start.
     With `teacher` a student of that checkpoint is trained to draw in `steps` steps, the most first, what the teacher
-    draws with guidance; `train` says what of the student.
+    draws with guidance; `train` says what of the student, `start_from` an earlier student of the same teacher.
     """
 
     data: str
@@ -109,7 +109,7 @@ class TrainConfig:
     tailor_rank: int | None = None
     teacher: str | None = None
     steps: tuple[int, ...] = ()
-    train: str = "everything"
+    train: str = EVERYTHING
     accelerator_rank: int = 16
     guidance: float | None = None
     val_data: str | None = None
@@ -196,10 +196,9 @@ class TrainConfig:
             return
         self._require("steps", bool(self.steps), "numbers of steps, for example --steps 4,2,1")
         self._require("diversion", self.diversion, "true where a teacher is distilled")
-        for name in ("preset", "noise_schedule", "start_from", "base", "timestep_mean", "timestep_std"):
+        for name in ("preset", "noise_schedule", "base", "timestep_mean", "timestep_std"):
             self._require(name, getattr(self, name) is None, "none where a teacher is distilled")
-        for name in ("perceptual", "repa"):
-            self._require(name, not getattr(self, name), "0 where a teacher is distilled")
+        self._require("repa", not self.repa, "0 where a teacher is distilled")
 
     def _require(self, name: str, is_right: bool, expected: str) -> None:
         if not is_right:

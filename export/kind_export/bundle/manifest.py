@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import cast
@@ -125,4 +126,6 @@ def _describe_interval(sampling: Sampling) -> dict[str, object]:
 
 
 def _describe_distillation(distillation: Distillation | None) -> dict[str, object]:
-    return {} if distillation is None else {"distillation": distillation.to_dict()}
+    if distillation is None:
+        return {}
+    return {"distillation": replace(distillation, teacher=None).to_dict()}  # no program needs to know it

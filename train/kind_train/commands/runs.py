@@ -121,15 +121,21 @@ def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> 
     "--train",
     type=Named(ARMS),
     help="What of the student: all of it, its tailors alone beside the teacher's learngene, its modulations alone "
-    "beside both, or new components for every class beside both [everything].",
+    "beside both, new components for every class beside both, or these and the modulations [everything].",
 )
 @click.option(
     "--accelerator-rank",
     type=int,
     metavar="COMPONENTS",
-    help="New components in every matrix, of --train accelerator [16].",
+    help="New components in every matrix, of an accelerator [16].",
 )
 @click.option("--guidance", type=float, help="Guidance to build in [the teacher's].")
+@click.option(
+    "--perceptual",
+    type=float,
+    help="Weight of a term for sharp pictures, by a classifier's first stages [0].",
+)
+@click.option("--start-from", metavar="CHECKPOINT", help="Go on from this earlier student of the same teacher.")
 @rate_options(images="100000", learning_rate="2e-4")
 @run_options
 @report_errors
@@ -141,7 +147,8 @@ def distill(config_file: Path | None, resume: bool, force: bool, steps: str | No
     \b
     Examples:
       kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --output few
-      kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --train accelerator --output few
+      kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --train table --output few
+      kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --start-from few/best --output fewer
       kind-export --checkpoint few/best --classes panda --target all --steps 2
     """
     is_new = config_file is None and not resume

@@ -21,8 +21,9 @@ from kind_core.schedule import make_scheduler
 from kind_train.config import TrainConfig
 from kind_train.data.photo_set import TrainingSet
 from kind_train.objective import MIN_SIGMA
-from kind_train.run.losses import DENOISING, Draw, Forward
+from kind_train.run.losses import DENOISING, PERCEPTUAL, Draw, Forward, classifier_terms
 from kind_train.run.teacher import Teacher, picture_ahead, step_towards
+from kind_train.run.terms.perceptual import FirstStages, PerceptualDistance
 
 # Guided steps of the teacher from noise to picture: of second order, so that few are as good as many.
 _TEACHER_STEPS = 12
@@ -48,12 +49,11 @@ class _Steps:
 
 
 class DistillationLosses:
-    """What a batch costs a student, as `Losses` says it: squared errors of pictures ahead, weighted as velocities.
+    """What a batch costs a student, as `Losses` says it: squared errors of pictures ahead, weighted as velocities, and
+    how unlike they look to a classifier's first stages, where that is asked for.
 
     A step begins at one of the times of one of the numbers of steps.
     """
-
-    names = (DENOISING,)
 
     def __init__(
         self,
@@ -71,17 +71,26 @@ class DistillationLosses:
         self._grids = [sigmas for sigmas, _ in grids]
         self._sigmas, self._times = (torch.cat(parts) for parts in zip(*grids, strict=True))
         self._photos, self._device, self._autocast = photos, device, autocast
+        weights = classifier_terms(config)
+        self.names = (DENOISING, *weights)
+        self._weight = weights.get(PERCEPTUAL, 0.0)
+        self._distance = PerceptualDistance(FirstStages(device)) if weights else None
 
     def train(
         self, forward: Forward, stored: Tensor, labels: Tensor, draw: Draw, rows: Tensor | None, *, classes: Tensor
     ) -> Tensor:
-        """See `Scoring`: the only term."""
+        """See `Scoring`: what the student answers beside what it should."""
         noisy, noise, begin, end, grid = self._draw(stored, draw)
         teacher_rows = self._teacher.rows(classes if len(classes) else None)
         steps = _Steps(noisy=noisy, begin=begin, end=end, labels=labels, rows=rows, teacher_rows=teacher_rows)
         with self._autocast():
             self._walk(forward, steps, noise, grid, torch.arange(draw.batch_size, device=self._device)[draw.share])
-            return self._errors(forward, steps, self._find_targets(forward, steps, grid)).mean()[None]
+            targets = self._find_targets(forward, steps, grid)
+            pictures = self._ask(forward, steps.noisy, steps.begin, steps.end, steps)
+            terms = [_errors(pictures, targets, steps.begin).mean()]
+            if self._distance is not None:
+                terms.append(self._weight * self._distance(pictures, targets).mean())
+            return torch.stack(terms)
 
     def measure(self, forward: Forward, stored: Tensor, labels: Tensor, draw: Draw) -> Tensor:
         """The error of each photo against the teacher itself, whatever the number of steps."""
@@ -90,7 +99,7 @@ class DistillationLosses:
         with self._autocast():
             for index, of in self._groups(grid):
                 targets[of] = self._ask_teacher(steps.choose(of), self._teacher_steps(index))
-            return self._errors(forward, steps, targets)
+            return _errors(self._ask(forward, noisy, begin, end, steps), targets, begin)
 
     def _draw(self, stored: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Noisy photos and their noise, sigma where a step of each begins and ends, and of which number of steps."""
@@ -149,10 +158,6 @@ class DistillationLosses:
             noisy, sigma = step_towards(noisy, picture, sigma, following), following
         return noisy
 
-    def _errors(self, forward: Forward, steps: _Steps, targets: Tensor) -> Tensor:
-        error = self._ask(forward, steps.noisy, steps.begin, steps.end, steps) - targets
-        return error.square().mean(dim=(1, 2, 3)) / steps.begin.clamp(min=MIN_SIGMA).square()
-
     def _ask(self, forward: Forward, noisy: Tensor, begin: Tensor, end: Tensor, steps: _Steps) -> Tensor:
         """The picture that a student draws, with the classes of `steps`."""
         answer = forward(noisy, self._tell(begin), steps.labels, steps.labels, steps.rows, self._tell(end))
@@ -177,6 +182,10 @@ class DistillationLosses:
         """How many of the student's most steps make one of these; None where the teacher has to show it."""
         most, steps = len(self._grids[0]) - 1, len(self._grids[index]) - 1
         return most // steps if index and most % steps == 0 else None
+
+
+def _errors(pictures: Tensor, targets: Tensor, begin: Tensor) -> Tensor:
+    return (pictures - targets).square().mean(dim=(1, 2, 3)) / begin.clamp(min=MIN_SIGMA).square()
 
 
 def _read_grid(model: ModelConfig, steps: int, device: torch.device) -> tuple[Tensor, Tensor]:

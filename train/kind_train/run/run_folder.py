@@ -24,7 +24,7 @@ from kind_core.files.litter import is_bare
 from kind_core.files.publishing import sync
 from kind_core.files.staging import PART, check_output, check_unclaimed, folder_kind, recover, staged
 from kind_core.files.weight_files import is_pointer
-from kind_train.config import ACCELERATOR, HELD_OUT_NAME, TAILORS, TrainConfig
+from kind_train.config import GROWS, HELD_OUT_NAME, TAILORS, TrainConfig
 from kind_train.config import OPTIONS_NAME as OPTIONS_NAME
 from kind_train.options_file import check_options
 from kind_train.run.metrics import METRICS_NAME, read_metrics, trim_metrics
@@ -186,7 +186,7 @@ def identify_run(config: TrainConfig, classes: list[str]) -> dict[str, object]:
     if config.teacher is not None:
         steps = ",".join(map(str, config.steps))
         identity |= {"teacher": hash_learngene(Path(config.teacher)), "steps": steps, "train": config.train}
-        if config.train == ACCELERATOR:
+        if config.train in GROWS:
             identity["accelerator_rank"] = config.accelerator_rank
     if config.method != TAILORS:
         identity["method"] = config.method

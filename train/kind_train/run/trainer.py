@@ -228,7 +228,8 @@ class Trainer:
         config = self.config
         if self.base is not None and self.method is not None:
             start_adaptation(self.model, self.base, self.method, config.init_from, photos, self.objective, config.seed)
-        elif (start := config.teacher or config.start_from) is not None:
+            return
+        for start in filter(None, (config.teacher, config.start_from)):
             load_start(self.model, self.model_config, Path(start))
 
     def training(self) -> TrainingRecord:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kind_core.config import DiTConfig
 from kind_core.dit import KindDiT
-from kind_train.config import ACCELERATOR, TABLE
+from kind_train.config import ACCELERATOR, BOTH, TABLE, TAILORS
 from kind_train.methods.method import AddedMethod, Method, freeze
 from kind_train.methods.shared.grown_linear import fold_grown, grow
 
@@ -12,7 +12,7 @@ from kind_train.methods.shared.grown_linear import fold_grown, grow
 class TailorsAlone(Method):
     """The tailors and label embeddings; the learngene keeps its bits."""
 
-    name, title = "tailors", "tailors alone"
+    name, title = TAILORS, "tailors alone"
     needs_dense = False
 
     def prepare(self, model: KindDiT, plan: DiTConfig) -> None:
@@ -26,12 +26,12 @@ class TableAlone(Method):
     needs_dense = False
 
     def prepare(self, model: KindDiT, plan: DiTConfig) -> None:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.startswith("timestep_embedder.") or ".adaln." in name)
+        model.requires_grad_(False)
+        _open_modulations(model)
 
 
 class Accelerator(AddedMethod):
-    """`rank` components in every matrix, behind those of the learngene; no other number is trained.
+    """`rank` components in every matrix, behind those of the learngene; `with_table` the modulations, too.
 
     LCM-LoRA (https://arxiv.org/abs/2311.05556) in the form of a KIND model: a low-rank addition for every class, which
     serves tailors that it was not distilled with.
@@ -40,11 +40,13 @@ class Accelerator(AddedMethod):
     name, title = "accelerator", "accelerator"
     needs_dense = False
 
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
+    def __init__(self, rank: int, *, with_table: bool = False) -> None:
+        self.rank, self.with_table = rank, with_table
 
     def prepare(self, model: KindDiT, plan: DiTConfig) -> None:
         model.requires_grad_(False)
+        if self.with_table:
+            _open_modulations(model)
         grow(model, self.rank, as_lora=True)
 
     def fold(self, model: KindDiT) -> DiTConfig:
@@ -53,5 +55,16 @@ class Accelerator(AddedMethod):
 
 def open_arm(name: str, accelerator_rank: int) -> Method | None:
     """What trains the arm `name` of `ARMS`; None where that is all of the student."""
-    arms = {"tailors": TailorsAlone(), TABLE: TableAlone(), ACCELERATOR: Accelerator(accelerator_rank)}
+    arms: dict[str, Method] = {
+        TAILORS: TailorsAlone(),
+        TABLE: TableAlone(),
+        ACCELERATOR: Accelerator(accelerator_rank),
+        BOTH: Accelerator(accelerator_rank, with_table=True),
+    }
     return arms.get(name)
+
+
+def _open_modulations(model: KindDiT) -> None:
+    for name, parameter in model.named_parameters():
+        if name.startswith("timestep_embedder.") or ".adaln." in name:
+            parameter.requires_grad_(True)
