@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from forked import forking
 from safetensors.torch import load_file
 from tiny_training import TINY_DIFFUSION, TINY_DIT, make_config, make_photos, write_folder
 
@@ -59,28 +63,40 @@ def train(output: Path, resume: bool = False, rank: int = 12, **options: Any) ->
     return losses
 
 
-def launch(count: int, output: Path, resume: bool = False, **options: Any) -> None:
-    """`train` in `count` processes, started as a launcher does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [
-        forking().Process(target=_join, args=(rank, count, port, output, resume), kwargs=options, daemon=True)
-        for rank in range(count)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(500)
-        assert process.exitcode == 0, "what it said is above"
+@pytest.fixture(scope="module")
+def both() -> Iterator[list[ProcessPoolExecutor]]:
+    """Two processes that import torch once, each begun anew and not forked: nothing of this one is in them."""
+    with ExitStack() as stack:
+        context = multiprocessing.get_context("spawn")
+        yield [stack.enter_context(ProcessPoolExecutor(1, mp_context=context)) for _ in range(2)]
+
+
+Launch = Callable[..., None]
+
+
+@pytest.fixture
+def launch(both: list[ProcessPoolExecutor]) -> Launch:
+    """`train` in two processes, as a launcher starts them."""
+
+    def launch(output: Path, resume: bool = False, **options: Any) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        shares = [one.submit(_join, rank, len(both), port, output, resume, **options) for rank, one in enumerate(both)]
+        for share in shares:
+            share.result()
+
+    return launch
 
 
 def _join(rank: int, count: int, port: int, output: Path, resume: bool, /, **options: Any) -> None:
     """The share of one process, which finds the others as a launcher says."""
+    faulthandler.dump_traceback_later(400, exit=True)  # one that waits for ever says where
     torch.set_num_threads(1)
     told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in told.items()})
     train(output, resume, **options)
+    faulthandler.cancel_dump_traceback_later()
 
 
 def read(output: Path) -> dict[str, torch.Tensor]:
@@ -97,9 +113,9 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
+def test_two_processes_train_as_one(tmp_path: Path, launch: Launch) -> None:
     train(tmp_path / "one", label_dropout=0.3)
-    launch(2, tmp_path / "two", label_dropout=0.3)
+    launch(tmp_path / "two", label_dropout=0.3)
     assert len(read(tmp_path / "two")["losses"]) == 12
     assert_close(read(tmp_path / "one"), read(tmp_path / "two"))
     metrics = [
@@ -115,22 +131,22 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, launch: Launch) -> None:
     train(tmp_path / "whole")
-    launch(2, tmp_path / "half")
+    launch(tmp_path / "half")
     train(tmp_path / "half", resume=True)
     resumed, whole = read(tmp_path / "half"), read(tmp_path / "whole")
     assert torch.allclose(resumed.pop("losses"), whole.pop("losses")[5:], rtol=1e-3)
     assert_close(resumed, whole)
     train(tmp_path / "half-again")
-    launch(2, tmp_path / "half-again", resume=True)
+    launch(tmp_path / "half-again", resume=True)
     again = read(tmp_path / "half-again")
     again.pop("losses")
     assert_close(again, whole)
 
 
 @pytest.mark.slow
-def test_a_sharded_model_trains_as_a_whole_one_and_goes_on_as_one(tmp_path: Path) -> None:
+def test_a_sharded_model_trains_as_a_whole_one_and_goes_on_as_one(tmp_path: Path, launch: Launch) -> None:
     # the gradients are clipped at most steps, by the norm of all slices and rows; a rank that needs no padding makes
     # the backward pass of a matrix read the parameter itself, whose memory was given back in between
     options: dict[str, Any] = {"rank": 8, "label_dropout": 0.3, "max_grad_norm": 0.3, "shard": True}
@@ -139,7 +155,7 @@ def test_a_sharded_model_trains_as_a_whole_one_and_goes_on_as_one(tmp_path: Path
     losses = whole.pop("losses")
     assert whole.pop("share") == 1
 
-    launch(2, tmp_path / "half", **options)
+    launch(tmp_path / "half", **options)
     half = read(tmp_path / "half")
     assert half["share"] == pytest.approx(0.5, abs=0.01)
     torch.testing.assert_close(half["losses"], losses[:7], rtol=1e-3, atol=1e-5)
@@ -150,7 +166,7 @@ def test_a_sharded_model_trains_as_a_whole_one_and_goes_on_as_one(tmp_path: Path
 
     train(tmp_path / "half", resume=True, **options)
     train(tmp_path / "half-again", **options)
-    launch(2, tmp_path / "half-again", resume=True, **options, checkpoint_activations=True)
+    launch(tmp_path / "half-again", resume=True, **options, checkpoint_activations=True)
     for name in ("half", "half-again"):
         resumed = read(tmp_path / name)
         torch.testing.assert_close(resumed.pop("losses"), losses[5:], rtol=1e-3, atol=1e-5)
@@ -162,12 +178,12 @@ def test_a_sharded_model_trains_as_a_whole_one_and_goes_on_as_one(tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", [False, True], ids=["whole", "sharded"])
-def test_two_processes_adapt_as_one(tmp_path: Path, shard: bool) -> None:
+def test_two_processes_adapt_as_one(tmp_path: Path, launch: Launch, shard: bool) -> None:
     config = ModelConfig(dit=TINY_DIT, diffusion=TINY_DIFFUSION, classes=CLASSES[:3])
     save_checkpoint(tmp_path / "base", config, tiny_model(TINY_DIT))
     options: dict[str, Any] = {"base": str(tmp_path / "base"), "label_dropout": 0.0}
     train(tmp_path / "one", **options)
-    launch(2, tmp_path / "two", **options, shard=shard)
+    launch(tmp_path / "two", **options, shard=shard)
     assert_close(read(tmp_path / "one"), read(tmp_path / "two"))
 
 
