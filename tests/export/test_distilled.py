@@ -128,16 +128,18 @@ def test_untrained_steps_are_marked_approximate(tmp_path: Path) -> None:
     assert "3 steps were not trained: approximate" in (tmp_path / "b.kind" / "report.html").read_text()
 
 
-def test_base_with_packs_takes_no_guidance(tmp_path: Path) -> None:
-    """A pack of the teacher, which has other modulations, does not fit."""
+@pytest.mark.parametrize(("steps", "rank"), [(1, 1), (4, 2)])
+def test_base_with_packs_takes_no_guidance(steps: int, rank: int, tmp_path: Path) -> None:
+    """A pack has modulations of the rank that keeps one of kind-b/2 below 1.15 MB at one step, 1.25 MB at four."""
     checkpoint = save_distilled(tmp_path / "student")
     base = tmp_path / "base.kind"
-    options = ["--classes", "lemon", "--target", "onnx", "--packs", "--steps", "1"]
+    options = ["--classes", "lemon", "--target", "onnx", "--packs", "--steps", str(steps)]
     result = call(export, "--checkpoint", checkpoint, *options, "-o", base)
     assert result.exit_code == 0, result.output
     manifest = open_bundle(base).manifest
-    inputs = [spec.name for spec in manifest.targets["onnx"].programs["step"].inputs]
-    assert inputs == ["latents", "step_index", "tailor", "modulation_basis", "modulation_coefficients"]
+    inputs = {spec.name: spec.shape for spec in manifest.targets["onnx"].programs["step"].inputs}
+    assert list(inputs) == ["latents", "step_index", "tailor", "modulation_basis", "modulation_coefficients"]
+    assert inputs["modulation_basis"][0] == rank
     assert call(run, base, "--class", "lemon", "-o", tmp_path / "a.png").exit_code == 0
     assert call(run, base, "-o", tmp_path / "b.png").exit_code == 0
 

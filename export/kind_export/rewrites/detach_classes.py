@@ -17,6 +17,8 @@ from kind_export.rewrites.factor_modulations import MIN_ERROR_DB, factor_table, 
 
 # What keeps a pack of kind-b/2 below 2 MB in fp16: 497,664 numbers of tailor and 56,832 a rank.
 MAX_TABLE_RANK = 8
+# Of a few-step model, whose rows are few: what keeps it below 1.25 MB at four steps, and loses no more than 8 of 20 do.
+_MIN_FEW_STEP_RANK, _FEW_STEP_SHARE = 2, MAX_TABLE_RANK / 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +39,7 @@ def detach_classes(
     """Split `model`; `table_rank` is that of an existing base, by default the smallest that is close enough."""
     values = modulations(model)
     assert values is not None, "bake_conditioning comes first"
-    table = factor_table(values, MIN_ERROR_DB if table_rank is None else 1e9, table_rank or MAX_TABLE_RANK)
+    table = factor_table(values, MIN_ERROR_DB if table_rank is None else 1e9, table_rank or _max_rank(model))
     rows = TailorLayout(model.config, tailor_rank).rows(model)
     classes = tuple(
         DetachedClass(
@@ -53,6 +55,12 @@ def detach_classes(
     )
     blocks = tuple({name: _detach(matrix, tailor_rank) for name, matrix in block.items()} for block in model.blocks)
     return replace(model, conditioning=null, blocks=blocks, pack_rank=tailor_rank), classes
+
+
+def _max_rank(model: CompactModel) -> int:
+    if model.sampler.takes_guidance:
+        return MAX_TABLE_RANK
+    return min(MAX_TABLE_RANK, max(_MIN_FEW_STEP_RANK, int(_FEW_STEP_SHARE * model.sampler.steps)))
 
 
 def _detach(matrix: Matrix, tailor_rank: int) -> Matrix:
