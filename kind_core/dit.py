@@ -7,6 +7,7 @@ which a model with one fixed gate equals.
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -143,11 +144,16 @@ class FinalLayer(nn.Module):
 class DivertedTransformer(nn.Module):
     """What every decomposable transformer has: diverted matrices in its blocks, and the bank of their tailors."""
 
+    blocks: nn.ModuleList
     tailors: TailorBank
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.config = config
+
+    def fresh(self, config: DiTConfig) -> Self:
+        """A random model of this kind with another shape."""
+        return type(self)(config)
 
     def unpatchify(self, tokens: Tensor) -> Tensor:
         """tokens (batch, T, patch * patch * channels) -> (batch, channels, size, size)."""

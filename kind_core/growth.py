@@ -18,9 +18,10 @@ from kind_core.checkpoint import (
     read_config,
     tailor_path,
 )
+from kind_core.checkpoint_config import read_any_config
 from kind_core.classes import ClassInfo, resolve_classes
 from kind_core.config import ModelConfig
-from kind_core.dit import KindDiT
+from kind_core.dit import DivertedTransformer
 from kind_core.errors import CheckpointError, ConfigError
 from kind_core.files.staging import PART, claimed, link_file, recover, staged
 from kind_core.files.tensor_files import write_tensors
@@ -49,12 +50,14 @@ def require_new(base: ModelConfig, classes: Sequence[ClassInfo]) -> None:
             )
 
 
-def save_grown(path: Path, base: Path, addition: ModelConfig, model: KindDiT, *, force: bool = False) -> None:
+def save_grown(
+    path: Path, base: Path, addition: ModelConfig, model: DivertedTransformer, *, force: bool = False
+) -> None:
     """Write the checkpoint at `base` with the classes of `addition`, whose tailors are those of `model`, added.
 
     Learngene and tailors of the base are its very files: linked where the file system can, otherwise copied.
     """
-    config = _with_training(extend_config(read_config(base), addition.classes, addition.dit.ranks), addition)
+    config = _with_training(extend_config(read_any_config(base), addition.classes, addition.dit.ranks), addition)
     num_old = config.dit.num_classes - addition.dit.num_classes
     with staged(path, CHECKPOINT, force=force) as folder:
         (folder / TAILORS_NAME).mkdir(parents=True)

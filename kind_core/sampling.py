@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,12 @@ import torch
 from torch import Tensor
 
 from kind_core.config import DiffusionConfig
-from kind_core.dit import KindDiT
 from kind_core.samplers import Sampling
 from kind_core.schedule import make_scheduler, step_times
 
 
 def predict_guided(
-    model: KindDiT,
+    model: Callable[..., Tensor],
     latents: Tensor,
     timestep: Tensor,
     labels: Tensor,
@@ -42,7 +42,7 @@ def predict_guided(
 
 @torch.no_grad()
 def sample_latents(
-    model: KindDiT,
+    model: Callable[..., Tensor],
     config: DiffusionConfig,
     noise: Tensor,
     labels: Tensor,
@@ -55,7 +55,7 @@ def sample_latents(
 
 @torch.no_grad()
 def sample_trajectory(
-    model: KindDiT,
+    model: Callable[..., Tensor],
     config: DiffusionConfig,
     noise: Tensor,
     labels: Tensor,

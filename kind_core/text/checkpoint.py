@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from kind_core.autoencoder import ImageDecoder
-from kind_core.checkpoint import hash_loaded, load_weights, read_decoder, subset_config
-from kind_core.checkpoint_config import read_text_config
+from kind_core.checkpoint import Checkpoint, hash_loaded, load_checkpoint, load_weights, read_decoder, subset_config
+from kind_core.checkpoint_config import read_any_config, read_text_config
 from kind_core.config import DiTConfig, ModelConfig, TextConfig
+from kind_core.dit import DivertedTransformer, KindDiT
 from kind_core.text.pixart import KindPixArt
 
 
@@ -42,6 +43,19 @@ def load_text_checkpoint(
     model = load_weights(path, config, lambda: KindPixArt(config.dit, text), learngene)
     decoder = read_decoder(path, config) if with_decoder else None
     return TextCheckpoint(config=config, model=model, sha256=hash_loaded(path, config, decoder), decoder=decoder)
+
+
+def make_model(config: ModelConfig) -> DivertedTransformer:
+    """The random model that a config describes, of classes or of captions."""
+    return KindDiT(config.dit) if config.text is None else KindPixArt(config.dit, config.text)
+
+
+def load_any_checkpoint(
+    path: Path, classes: Sequence[int] | None = None, *, with_decoder: bool = True
+) -> Checkpoint | TextCheckpoint:
+    """`load_checkpoint` or `load_text_checkpoint`, whichever reads what lies at `path`."""
+    load = load_checkpoint if read_any_config(path).text is None else load_text_checkpoint
+    return load(path, classes, with_decoder=with_decoder)
 
 
 def _count_learngene(config: DiTConfig, text: TextConfig) -> int:

@@ -50,7 +50,7 @@ def read_pixart_config(path: Path, domains: tuple[ClassInfo, ...]) -> ModelConfi
     downscale = _DOWNSCALE if autoencoder is None else autoencoder.downscale
     return ModelConfig(
         dit=read_trunk(transformer.values, len(domains)),
-        text=read_text(transformer.values, _count_tokens(index), downscale),
+        text=read_text(transformer.values, count_tokens(index), downscale),
         diffusion=replace(read_folder_diffusion(path, index), guidance_scale=_GUIDANCE_SCALE),
         classes=domains,
         autoencoder=autoencoder,
@@ -66,7 +66,7 @@ def load_pixart(path: Path, config: ModelConfig) -> KindPixArt:
     return model
 
 
-def _count_tokens(index: Mapping[str, object]) -> int:
+def count_tokens(index: Mapping[str, object]) -> int:
     """How many words a pipeline's text encoder gives by default."""
     return _TOKENS.get(str(index.get("_class_name")), _ALPHA_TOKENS)
 

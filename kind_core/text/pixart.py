@@ -8,6 +8,7 @@ up and down of the MLP); what reads the caption serves every domain, so it belon
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -145,17 +146,28 @@ class KindPixArt(DivertedTransformer):
         position = make_position_embedding(config, text.interpolation_scale)
         self.register_buffer("position_embedding", position, persistent=False)
 
+    def fresh(self, config: DiTConfig) -> Self:
+        """A random model of this kind with another shape, which reads captions alike."""
+        return type(self)(config, self.text)
+
     def forward(
-        self, latents: Tensor, timesteps: Tensor, labels: Tensor, gates: Tensor, text: Tensor, mask: Tensor
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        labels: Tensor,
+        gates: Tensor,
+        text: Tensor,
+        mask: Tensor,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """The network's prediction, (batch, out channels, size, size).
 
-        latents (batch, channels, size, size); timesteps (batch,) in train timesteps; labels and gates as `KindDiT`
-        takes them, domains in place of classes; text (batch, words, channels) of the text encoder, of which mask
-        (batch, words) says with 1 which are read.
+        latents (batch, channels, size, size); timesteps (batch,) in train timesteps; labels, gates and rows as
+        `KindDiT` takes them, domains in place of classes; text (batch, words, channels) of the text encoder, of which
+        mask (batch, words) says with 1 which are read.
         """
-        tailors = self.tailors.open(gates)
-        embedded = self.embed_conditioning(timesteps, labels)
+        tailors = self.tailors.open(gates, rows)
+        embedded = self.embed_conditioning(timesteps, labels, rows)
         shared = self.adaln(F.silu(embedded)).unflatten(1, (6, -1))
         bias = ((1 - mask.to(latents.dtype)) * MASKED)[:, None, None]
         words = self.text_projection(text)
@@ -165,18 +177,18 @@ class KindPixArt(DivertedTransformer):
             x = block(x, shared, words, bias, own, f"blocks.{i}")
         return self.unpatchify(self.final(x, embedded))
 
-    def embed_conditioning(self, timesteps: Tensor, labels: Tensor) -> Tensor:
+    def embed_conditioning(self, timesteps: Tensor, labels: Tensor, rows: Tensor | None = None) -> Tensor:
         """Timestep, size of the picture and domain, (batch, hidden), before SiLU."""
-        embedded: Tensor = self.timestep_embedder(timesteps) + self._embed_labels(labels)
+        embedded: Tensor = self.timestep_embedder(timesteps) + self._embed_labels(labels, rows)
         if self.side_embedder is None or self.ratio_embedder is None or self.text.picture_side is None:
             return embedded
         side = self.side_embedder(embedded.new_full((1,), self.text.picture_side))
         ratio = self.ratio_embedder(embedded.new_ones(1))  # pictures are square
         return embedded + torch.cat([side, side, ratio], dim=1)
 
-    def _embed_labels(self, labels: Tensor) -> Tensor:
+    def _embed_labels(self, labels: Tensor, rows: Tensor | None) -> Tensor:
         """(batch, hidden); zero for the null label."""
-        table = self.tailors.label_embeddings()
+        table = self.tailors.label_embeddings(rows)
         if labels.dtype != torch.long:
             return labels.to(table.dtype) @ table
         is_domain = (labels >= 0) & (labels < table.shape[0])

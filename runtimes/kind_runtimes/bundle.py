@@ -78,7 +78,8 @@ def read_manifest(path: Path, *, run_code: bool = False) -> Manifest:
     if (path / CAPTIONS_NAME).is_file():
         raise BundleError(
             f"{path} draws from captions, expected a bundle that draws classes",
-            "from Python: kind_runtimes.captions.open_captions; docs/guides/captions.md shows how",
+            "kind-run takes it with --text-embeddings, Python by kind_runtimes.captions.open_captions: see "
+            "docs/guides/captions.md",
         )
     if not file.is_file():
         whole = next((folder for folder in path.parents if (folder / MANIFEST_NAME).is_file()), None)

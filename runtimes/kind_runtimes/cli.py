@@ -67,6 +67,7 @@ def main() -> None:
       kind-run panda.kind --class panda --seed 7 --count 4 --scale 8 -o panda.png
       kind-run base.kind --pack panda.pack
       kind-run panda.kind --runtime executorch --guidance 2.5 -o panda.png --force
+      kind-run photo.captions --text-embeddings lighthouse.safetensors -o lighthouse.png
       kind-run serve panda.kind
       kind-run inspect step.onnx
     """
@@ -76,6 +77,12 @@ def main() -> None:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--class", "class_name", metavar="NAME", help="Class to draw, by name or id [the bundle's only one].")
 @click.option("--pack", type=click.Path(path_type=Path), help="Pack to attach, where the bundle is a base.")
+@click.option(
+    "--text-embeddings",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Embedded caption to draw, by kind-train embed --caption: for a bundle of captions.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the first picture, then counted up.")
 @click.option("--count", type=int, default=1, show_default=True, help="Number of pictures.")
 @click.option(

@@ -16,11 +16,13 @@ from kind_core.errors import BundleError, ClassNameError, ConfigError, OutputErr
 from kind_core.files.staging import check_output
 from kind_core.noise import picture_seed
 from kind_core.samplers import MAX_GUIDANCE
-from kind_runtimes.bundle import open_bundle
+from kind_runtimes.bundle import CAPTIONS_NAME, open_bundle, read_manifest
+from kind_runtimes.captions import Caption, CaptionBundle, open_captions
 from kind_runtimes.engine_rows import holds_code
 from kind_runtimes.engines.runtime import check_runtime, choose_runtime
-from kind_runtimes.generator import Generator, open_generator
+from kind_runtimes.generator import open_generator
 from kind_runtimes.golden import check_golden
+from kind_runtimes.loop import Loop
 from kind_runtimes.manifest import Manifest
 from kind_runtimes.packs import Pack, check_pack, find_packs, read_pack
 from kind_runtimes.progress import OnProgress, Progress
@@ -35,12 +37,14 @@ class RunRequest:
     """One run. None means: the bundle's only class, the best runtime here, the bundle's guidance, a square grid.
 
     Each picture is enlarged `scale` times, smoothly or as `sharp` squares; 1 keeps what the programs drew.
+    Of a bundle of captions `text_embeddings` is a file of `Caption`, and a class is a domain.
     Of a base, `pack` is the class, or `class_name` that of a pack in its folder; with neither, the learngene alone.
     """
 
     bundle: Path
     class_name: str | None = None
     pack: Path | None = None
+    text_embeddings: Path | None = None
     seed: int = 0
     count: int = 1
     runtime: str | None = None
@@ -85,7 +89,9 @@ def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: N
     """Draw the pictures of `request` and write them; raises a KindError and writes nothing when anything fails."""
     from kind_core.pictures import make_grid, write_picture
 
-    manifest = open_bundle(request.bundle, run_code=holds_code(request.runtime)).manifest
+    caption, captions = _read_caption(request)
+    code = holds_code(request.runtime)
+    manifest = open_bundle(request.bundle, run_code=code).manifest if captions is None else captions.manifest
     if request.guidance is not None:
         manifest.require_guidance()
     pack, found = _find_pack(request, manifest)
@@ -96,13 +102,16 @@ def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: N
         raise BundleError(message, "export it without --latents-only")
     total = request.count * manifest.sampling.steps
     on_progress(Progress(stage=f"opening the {runtime} programs", done=0, total=total))
-    generator = open_generator(request.bundle, manifest, runtime)
-    generator = generator if pack is None else generator.with_pack(pack)
-    check_golden(request.bundle, generator, runtime, _golden_index(request.bundle, manifest, pack, found))
+    if caption is not None and captions is not None:
+        loop: Loop = captions.open(caption, runtime)
+    else:
+        loop = generator = open_generator(request.bundle, manifest, runtime)
+        loop = generator = generator if pack is None else generator.with_pack(pack)
+        check_golden(request.bundle, generator, runtime, _golden_index(request.bundle, manifest, pack, found))
     guidance = manifest.guidance_scale if request.guidance is None else request.guidance
     seeds = tuple(picture_seed(request.seed, i) for i in range(request.count))
     start = time.perf_counter()
-    pictures = _draw(generator, found.index, seeds, request.guidance, on_progress)
+    pictures = _draw(loop, found.index, seeds, request.guidance, on_progress)
     seconds = time.perf_counter() - start
     columns = request.columns or math.ceil(math.sqrt(request.count))
     write_picture(output, make_grid(pictures, columns, scale=request.scale, sharp=request.sharp), force=request.force)
@@ -112,14 +121,30 @@ def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: N
         seeds=seeds,
         guidance=guidance,
         runtime=runtime,
-        engine=generator.step.engine,
+        engine=loop.step.engine,
         seconds=seconds,
         note=found.note,
     )
 
 
+def _read_caption(request: RunRequest) -> tuple[Caption | None, CaptionBundle | None]:
+    """The embedded caption that is drawn and the bundle that takes it; none where the bundle draws classes.
+
+    Raises BundleError where only one of the two is of captions.
+    """
+    if request.text_embeddings is None:
+        return None, None  # open_bundle refuses a bundle of captions
+    if not (request.bundle / CAPTIONS_NAME).is_file():
+        read_manifest(request.bundle)
+        message = f"{request.bundle} draws classes, but an embedded caption was given: {request.text_embeddings}"
+        raise BundleError(message, "leave out --text-embeddings, or give a bundle of kind-export captions")
+    if request.pack is not None:
+        raise ConfigError(f"a bundle of captions has no packs, given was {request.pack}", "leave out --pack")
+    return Caption.read(request.text_embeddings), open_captions(request.bundle)
+
+
 def _draw(
-    generator: Generator, class_index: int, seeds: tuple[int, ...], guidance: float | None, on_progress: OnProgress
+    loop: Loop, class_index: int, seeds: tuple[int, ...], guidance: float | None, on_progress: OnProgress
 ) -> list[np.ndarray]:
     pictures = []
     for i, seed in enumerate(seeds):
@@ -128,11 +153,11 @@ def _draw(
             stage = f"picture {i + 1} of {len(seeds)}"
             on_progress(Progress(stage=stage, done=i * steps + step, total=len(seeds) * steps))
 
-        latents = generator.latents(class_index, seed, guidance, show)
+        latents = loop.latents(class_index, seed, guidance, show)
         if not np.isfinite(latents).all():
-            scale = generator.manifest.sampling.guidance_scale if guidance is None else guidance
+            scale = loop.sampling.guidance_scale if guidance is None else guidance
             raise ConfigError(f"seed {seed} gives numbers that are not finite at guidance {scale:g}", "lower it")
-        pictures.append(generator.decode_picture(latents))
+        pictures.append(loop.decode_picture(latents))
     return pictures
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 from torch import Tensor
 
 from kind_bench.cli import main as kind_bench
@@ -25,6 +26,7 @@ from kind_export.compact.captions import CaptionReader, CrossAttention
 from kind_export.request import ExportRequest
 from kind_runtimes.captions import Caption, open_captions
 from kind_runtimes.cli import main as kind_run
+from small_bundles import write_placeholders
 from tiny_autoencoder import save_autoencoder
 from tiny_pixart import CHANNELS, save_start, write_pixart
 
@@ -182,6 +184,33 @@ def test_a_changed_bundle_is_not_opened_and_only_one_is_replaced(bundle: Path, s
     (copy / "captions.json").write_text(json.dumps(data | {"format_version": 2}))
     with pytest.raises(BundleError, match="format_version 2, this program reads 1"):
         open_captions(copy)
+
+
+def test_kind_run_draws_an_embedded_caption(bundle: Path, tmp_path: Path) -> None:
+    caption(1).save(tmp_path / "one.safetensors")
+    options = ["--class", "ink sketch", "--seed", "7", "--text-embeddings", str(tmp_path / "one.safetensors")]
+    done = CliRunner().invoke(kind_run, [str(bundle), *options, "-o", str(tmp_path / "one.png")])
+    assert done.exit_code == 0, done.output
+    expected = open_captions(bundle).open(caption(1)).picture(1, seed=7)
+    with Image.open(tmp_path / "one.png") as picture:
+        assert np.array_equal(np.asarray(picture), expected)
+
+
+def test_kind_run_takes_a_caption_for_captions_only(bundle: Path, tmp_path: Path) -> None:
+    caption(1).save(tmp_path / "one.safetensors")
+    wide = np.zeros((3, CHANNELS + 1))
+    Caption(text=wide, mask=np.ones(3), null_text=wide, null_mask=np.ones(3)).save(tmp_path / "wide.safetensors")
+    write_placeholders(tmp_path / "classes.kind")
+    for held, file, message in (
+        (tmp_path / "classes.kind", "one", "draws classes, but an embedded caption was given"),
+        (bundle, "wide", f"the text has 3 words of {CHANNELS + 1} channels, the programs take up to {WORDS}"),
+        (bundle, "nothing", "cannot read the caption"),
+    ):
+        arguments = [str(held), "--class", "photo", "--text-embeddings", str(tmp_path / f"{file}.safetensors")]
+        done = CliRunner().invoke(kind_run, [*arguments, "-o", str(tmp_path / "new.png")])
+        assert done.exit_code == 1
+        assert message in done.stderr
+        assert not (tmp_path / "new.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
+from safetensors.torch import save_file
 
 import kind_bench.cli
 import kind_export.cli
@@ -28,6 +30,7 @@ from kind_core.errors import BundleError, TargetError
 from kind_core.files.hashing import hash_file
 from kind_runtimes.bundle import MANIFEST_NAME, list_files, open_bundle
 from kind_runtimes.generator import open_generator
+from tiny_captions import write_photos
 from tiny_pixart import save_start, write_pixart
 
 GROUPS = {
@@ -64,6 +67,8 @@ def strangers(tmp_path_factory: pytest.TempPathFactory, trap: Trap) -> Path:
     (folder / "dinov2" / "pytorch_model.bin").write_bytes(trap.pickle())
     write_pixart(folder / "pixart")
     save_start(folder / "captions", folder / "pixart")
+    write_photos(folder / "told", 2)
+    _write_text_encoder(trap, folder / "pixart")
     (folder / "inception.pth").write_bytes(trap.pickle())
     (folder / "options.yaml").write_text(f"data: x\noutput: !!python/object/apply:exec [{json.dumps(trap.code)}]\n")
     for class_id in ("n02510455", "n02509815"):
@@ -72,6 +77,17 @@ def strangers(tmp_path_factory: pytest.TempPathFactory, trap: Trap) -> Path:
             pixels = np.random.default_rng(i).integers(0, 255, (16, 16, 3), np.uint8)
             Image.fromarray(pixels).save(folder / "photos" / class_id / f"{i}.png")
     return folder
+
+
+def _write_text_encoder(trap: Trap, pixart: Path) -> None:
+    """Whose tokenizer and network want code of their folder to be run."""
+    for name in ("text_encoder", "tokenizer"):
+        trap.put_code(pixart / name)
+    mapped = {"auto_map": {"AutoTokenizer": ["modeling.Trap", None], "AutoModel": "modeling.Trap"}}
+    (pixart / "text_encoder" / "config.json").write_text(json.dumps({"model_type": "t5", **mapped}))
+    (pixart / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Trap", **mapped}))
+    save_file({"shared.weight": torch.zeros(8, 8)}, pixart / "text_encoder" / "model.safetensors")
+    (pixart / "text_encoder" / "pytorch_model.bin").write_bytes(trap.pickle())
 
 
 def _keep_the_code_alone(bundle: Path, only: Path) -> None:
@@ -107,6 +123,10 @@ def _commands(s: Path, out: Path) -> dict[str, list[tuple[object, ...]]]:
         "kind-train benchmark": [("class-agnostic", "--checkpoint", s / "checkpoint", "--output", out)],
         "kind-train cache": [
             ("--data", s / "photos", "--autoencoder", s / "vae", "--size", 16, "--output", out, "--device", "cpu")
+        ],
+        "kind-train embed": [
+            ("--data", s / "told", "--text-encoder", s / "pixart", "--output", out),
+            ("--caption", "a boat", "--text-encoder", s / "pixart", "--output", out),
         ],
         "kind-train imagenet-split": [(s / "photos", out)],
         "kind-train classifier": [("--data", s / "photos", "--size", 16, "--images", 4, "-o", out)],

@@ -25,6 +25,7 @@ from kind_train.data.imagenet_split import read_split
 from small_bundles import write_placeholders
 from tiny import CLASSES, tiny_config, tiny_model, tiny_model_config
 from tiny_autoencoder import save_autoencoder
+from tiny_captions import write_photos
 from tiny_pixart import save_start, write_pixart
 
 Arguments = tuple[object, ...]
@@ -57,6 +58,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dit = tiny_config(learngene_rank=None, tailor_rank=0)
     write_pixart(folder / "pixart")
     save_start(folder / "captions", folder / "pixart")
+    write_photos(folder / "told", 2)
+    for name in ("text_encoder/config.json", "tokenizer/tokenizer_config.json"):
+        (folder / "pixart" / name).parent.mkdir()
+        (folder / "pixart" / name).write_text("{}")
     save_checkpoint(folder / "dense", tiny_model_config(dit), tiny_model(dit))
     for part in read_split().values():
         for one in part:
@@ -87,6 +92,8 @@ def _commands(inputs: Path, checkpoint: Path, bundle: Path, out: Path) -> dict[s
         "adapt": ("kind-train", "adapt", "--checkpoint", checkpoint, *data, "--output", out),
         "distill": ("kind-train", "distill", "--checkpoint", checkpoint, *data, "--steps", 2, "--output", out),
         "cache": ("kind-train", "cache", *data, "--autoencoder", inputs / "vae", "--size", 16, "--output", out),
+        "embed": ("kind-train", "embed", "--data", inputs / "told", "--text-encoder", inputs / "pixart",
+                  "--output", out),
         "init": ("kind-train", "init", "--from-dit", inputs / "dit", "--learngene-rank", 8, "--tailor-rank", 2,
                  "-o", out),
         "convert": ("kind-train", "convert", checkpoint, out),

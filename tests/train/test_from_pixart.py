@@ -81,7 +81,6 @@ def test_a_pixart_is_no_dit_and_a_start_is_of_one(start: Path, tmp_path: Path) -
     "command",
     [
         "fit --data PHOTOS --output NEW --start-from START",
-        "adapt --data PHOTOS --output NEW --checkpoint START",
         "distill --data PHOTOS --output NEW --checkpoint START --steps 2",
         "shrink START NEW --construction heur-lg",
         "add START START",

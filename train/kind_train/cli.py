@@ -8,7 +8,7 @@ from kind_core.console.commands import PlainGroup, completion_option
 from kind_train.commands.checkpoints import add, convert, init, shrink
 from kind_train.commands.comparing import benchmark
 from kind_train.commands.judging import classifier, evaluate, statistics
-from kind_train.commands.photos import cache, imagenet_split
+from kind_train.commands.photos import cache, embed, imagenet_split
 from kind_train.commands.runs import adapt, distill, fit
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -32,6 +32,7 @@ _COMMANDS = (
     adapt,
     distill,
     cache,
+    embed,
     imagenet_split,
     add,
     classifier,

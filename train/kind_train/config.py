@@ -83,7 +83,8 @@ class TrainConfig:
     Without `diversion` every component of every class takes part for every image, see `kind_train.start.diversion`.
     With `base`, the checkpoint that is adapted by `method`, its architecture counts instead of the preset's;
     `tailor_rank` is that of the new tailors, and sets the budget of every other method; `init_from` says how tailors
-    start.
+    start. A base that draws from captions takes theirs embedded from the cache `text_embeddings`, with the null caption
+    in the place of a share `caption_dropout`, by default 0.1.
     With `teacher` a student of that checkpoint is trained to draw in `steps` steps, the most first, what the teacher
     draws with guidance; `train` says what of the student, `start_from` an earlier student of the same teacher.
     """
@@ -107,6 +108,8 @@ class TrainConfig:
     method: str = TAILORS
     init_from: str | None = None
     tailor_rank: int | None = None
+    text_embeddings: str | None = None
+    caption_dropout: float | None = None
     teacher: str | None = None
     steps: tuple[int, ...] = ()
     train: str = EVERYTHING
@@ -169,6 +172,7 @@ class TrainConfig:
             self._require(name, not (is_set and (self.shard or self.compile)), "nothing in a sharded or compiled run")
         self._require("match_blocks", (self.match is None) == (not self.match_blocks), "blocks where `match` is given")
         self._check_adaptation()
+        self._check_captions()
         self._check_distillation()
 
     def _check_adaptation(self) -> None:
@@ -186,6 +190,16 @@ class TrainConfig:
         is_right = self.label_dropout == 0 or self.method != TAILORS
         self._require("label_dropout", is_right, "0 where the learngene is frozen: no label, no tailor")
         self._require("tailor_rank", self.tailor_rank is None or self.tailor_rank >= 1, "1 or more")
+
+    def _check_captions(self) -> None:
+        if self.text_embeddings is None:
+            self._require("caption_dropout", self.caption_dropout is None, "none without --text-embeddings")
+            return
+        self._require("text_embeddings", self.base is not None, "none without a base: they are for kind-train adapt")
+        self._require("method", self.method == TAILORS, f"{TAILORS!r} where a model draws from captions")
+        self._require("repa", not self.repa, "0 where a model draws from captions")
+        dropout = 0.0 if self.caption_dropout is None else self.caption_dropout
+        self._require("caption_dropout", 0 <= dropout < 1, "0 to below 1")
 
     def _check_distillation(self) -> None:
         self._require("train", self.train in ARMS, f"one of {', '.join(ARMS)}")
@@ -208,6 +222,11 @@ class TrainConfig:
     def preset_name(self) -> str:
         """The preset whose architecture is trained where no checkpoint says it."""
         return self.preset or DEFAULT_PRESET
+
+    @property
+    def null_captions(self) -> float:
+        """The share of images that are trained with the null caption."""
+        return 0.1 if self.caption_dropout is None else self.caption_dropout
 
     @property
     def num_steps(self) -> int:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from kind_core.checkpoint_config import read_config
+from kind_core.checkpoint_config import read_any_config, read_config
 from kind_core.classes import ClassInfo, resolve_class, resolve_classes
 from kind_core.console import announce_loading
 from kind_core.errors import ConfigError
@@ -38,7 +38,7 @@ def check_run(config: TrainConfig, *, resume: bool, force: bool) -> None:
     require_device(config.device)
     if config.base is not None:
         if config.init_from not in (None, NEAREST):
-            resolve_class(config.init_from, read_config(Path(config.base)).classes)
+            resolve_class(config.init_from, read_any_config(Path(config.base)).classes)
         announce_loading()  # some methods are asked with torch
     shape = pick_shape(config)  # reads the config of what it starts from
     check_options(config, shape)

@@ -16,6 +16,7 @@ from kind_core.errors import ConfigError, DataError
 from kind_core.files.staging import claimed
 from kind_core.stopping import describe_ignored, hold_interrupts
 from kind_train.config import TrainConfig
+from kind_train.data.captions.store import WordStore
 from kind_train.data.holding_out import SplitRecord, describe_overlap, read_split, split_and_record
 from kind_train.data.latents import is_cache, open_cache
 from kind_train.data.photo_set import TrainingSet, load_photos
@@ -163,13 +164,15 @@ def _load_split(
 def _load_set(
     config: TrainConfig, console: Console, path: str, classes: tuple[str, ...] | tuple[ClassInfo, ...]
 ) -> TrainingSet:
+    store = None if config.text_embeddings is None else WordStore(Path(config.text_embeddings))
     if is_cache(path):
         latents = open_cache(Path(path))
         if config.flip and not latents.settings.flip:
             raise ConfigError(f"{path} holds no mirror images", "train with --no-flip, or cache with --flip")
         if (unasked := describe_unasked(path, latents.classes, latents.labels.tolist(), classes)) is not None:
             say(console, unasked, style="yellow")
-        return latents.choose(classes)
+        chosen = latents.choose(classes)
+        return chosen if store is None else chosen.told(store)
     shape = pick_shape(config)
     check_inputs(shape, (3, shape.dit.sample_size, shape.dit.sample_size))
     with show_progress(console, f"reading {path}") as update:
@@ -181,6 +184,7 @@ def _load_set(
             progress=lambda done, total: update(done, total, ""),
             tell=lambda line: say(console, line, style="yellow"),
             output=Path(config.output),
+            store=store,
         )
 
 

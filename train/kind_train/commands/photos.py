@@ -1,4 +1,4 @@
-"""Commands that prepare photos: `cache`, `imagenet-split`."""
+"""Commands that prepare photos: `cache`, `embed`, `imagenet-split`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from kind_train.commands.options import choose_output, output_argument
 @click.option("--size", type=int, default=256, show_default=True, help="Side of the photos in pixels.")
 @click.option("--classes", multiple=True, help="Encode these classes only (comma or repeated).")
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Encode the mirror images too.")
+@click.option("--captions", is_flag=True, help="Keep the photos' captions, for a model of captions.")
 @click.option("--batch-size", type=int, default=16, show_default=True, help="Photos encoded at a time.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda ...")
 @click.option(
@@ -67,6 +68,57 @@ def cache(**options: Any) -> None:
         say(console, f"interrupted; what is encoded lies in {request.output}, continue with --resume")
         sys.exit(exit_code(error))
     echo(f"{result.photos} photos, {result.latents} latents, {result.duplicates} photos twice")
+    echo(f"{request.output}  {result.size_bytes / 1e6:.1f} MB")
+
+
+@click.command(cls=PlainCommand)
+@click.option("--data", help="Captioned photos: a folder with NAME.txt beside NAME.jpg or metadata.jsonl, or .parquet.")
+@click.option("--caption", metavar="TEXT", help="This caption alone, for kind-run: OUTPUT is then a file.")
+@click.option(
+    "--text-encoder", type=click.Path(path_type=Path), required=True, help="Folder of a PixArt pipeline with its T5."
+)
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the embedded captions.")
+@click.option("--classes", multiple=True, help="Captions of these classes only (comma or repeated).")
+@click.option("--tokens", type=int, help="Words at most that are read of a caption [the pipeline's].")
+@click.option("--batch-size", type=int, default=16, show_default=True, help="Captions embedded at a time.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda ...")
+@click.option("--resume", is_flag=True, help="Add to those in --output.")
+@click.option("--force", is_flag=True, help="Replace those in --output.")
+@report_errors
+def embed(**options: Any) -> None:
+    """Embed the captions of photos once by a text encoder, so that a model of captions trains on them.
+
+    \b
+    Examples:
+      kind-train embed --data sketches/ --text-encoder pixart --output words
+      kind-train embed --caption "a lighthouse in fog" --text-encoder pixart --output lighthouse.safetensors
+    """
+    from kind_core.console.tables import open_console, say
+    from kind_train.data.captions.request import EmbedRequest
+    from kind_train.early import require_photos
+    from kind_train.places import require_device
+
+    request = EmbedRequest(**options | {"classes": split_names(options["classes"])})
+    request.require_encoder()
+    if request.data is not None:
+        require_photos(request.data, request.classes)
+    require_device(request.device)
+    announce_loading()
+    from kind_train.data.captions.embedding import embed_caption, embed_captions
+    from kind_train.display import show_progress
+
+    if request.caption is not None:
+        words = len(embed_caption(request).text)
+        echo(f"{request.output}  {words} words")
+        return
+    console = open_console(stderr=True)
+    try:
+        with show_progress(console, "embedding") as update:
+            result = embed_captions(request, update)
+    except KeyboardInterrupt as error:
+        say(console, f"interrupted; what is embedded lies in {request.output}, continue with --resume")
+        sys.exit(exit_code(error))
+    echo(f"{result.captions} captions, {result.new} of them new")
     echo(f"{request.output}  {result.size_bytes / 1e6:.1f} MB")
 
 

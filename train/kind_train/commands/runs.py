@@ -89,6 +89,10 @@ def fit(config_file: Path | None, resume: bool, force: bool, match_blocks: str |
 @click.option("--method", type=Named(METHODS), help="How: KIND's tailors, or what the paper compares [tailors].")
 @click.option("--init-from", metavar="CLASS", help="Start from this class of the base, or `nearest` [at random].")
 @click.option("--tailor-rank", type=int, help="Rank of the new tailors, and budget of other methods [the base's].")
+@click.option(
+    "--text-embeddings", metavar="FOLDER", help="Captions of the data, by kind-train embed: for a model of captions."
+)
+@click.option("--caption-dropout", type=float, help="Share of images trained with the null caption [0.1].")
 @rate_options(images="50000", learning_rate="the paper's: 1e-3, 1e-4 ...")
 @run_options
 @report_errors

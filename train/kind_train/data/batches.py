@@ -21,13 +21,15 @@ class Batch:
     """A batch before its photos are read; all tensors lie on the host.
 
     indices (batch,) into the photos; flipped (batch,) bool, the mirrored ones; classes (n,), the distinct classes that
-    are trained; labels (batch,), a position in `classes`, or -1 where the label was dropped and no gate opens.
+    are trained; labels (batch,), a position in `classes`, or -1 where the label was dropped and no gate opens;
+    is_null (batch,) bool, the photos that are trained with the null caption, where captions are read.
     """
 
     indices: Tensor
     flipped: Tensor
     classes: Tensor
     labels: Tensor
+    is_null: Tensor
 
 
 def draw_batch(labels: Tensor, config: TrainConfig, step: int, generator: torch.Generator) -> Batch:
@@ -39,7 +41,10 @@ def draw_batch(labels: Tensor, config: TrainConfig, step: int, generator: torch.
     kept = torch.rand(len(indices), generator=generator) >= config.label_dropout
     classes, positions = torch.unique(labels[indices][kept], return_inverse=True)
     chosen = torch.full_like(indices, -1).masked_scatter(kept, positions)
-    return Batch(indices=indices, flipped=flipped, classes=classes, labels=chosen)
+    is_null = ~kept
+    if config.text_embeddings is not None:  # any other run draws what it drew before there were captions
+        is_null |= torch.rand(len(indices), generator=generator) < config.null_captions
+    return Batch(indices=indices, flipped=flipped, classes=classes, labels=chosen, is_null=is_null)
 
 
 def step_generator(config: TrainConfig, step: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -1,6 +1,6 @@
 """How a cache of latents lies on the disk, and that nothing of it is missing or damaged.
 
-    cache.json   index.safetensors   shards/00000/{latents.npy, hashes.json} ...   autoencoder/
+    cache.json   index.safetensors   captions.json   shards/00000/{latents.npy, hashes.json} ...   autoencoder/
 
 What does not fit is one line that names the file, before anything is trained on it or added to it.
 """
@@ -32,6 +32,7 @@ from kind_train.places import CACHE_NAME as CACHE_NAME
 from kind_train.places import is_cache as is_cache
 
 INDEX_NAME = "index.safetensors"
+CAPTIONS_NAME = "captions.json"
 SHARDS_NAME = "shards"
 LATENTS_NAME = "latents.npy"
 HASHES_NAME = "hashes.json"
@@ -227,6 +228,30 @@ def read_index(folder: Path, num_latents: int, classes: Sequence[ClassInfo]) -> 
     if absent is not None:
         raise DataError(f"{file} has no photo of class {absent.name!r}", _AGAIN)
     return rows, labels
+
+
+def read_captions(folder: Path, count: int) -> tuple[str, ...]:
+    """The captions of the `count` photos of a cache; none where it was made without."""
+    file = folder / CAPTIONS_NAME
+    if not file.exists():
+        return ()
+    try:
+        captions = read_json(file)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} is damaged: {error}", _AGAIN) from error
+    is_right = isinstance(captions, list) and all(isinstance(one, str) and one for one in captions)
+    if not is_right or len(captions) != count:
+        raise DataError(f"{file} is damaged, expected the captions of {count} photos", _AGAIN)
+    return tuple(captions)
+
+
+def write_captions(folder: Path, captions: Sequence[str] | None) -> None:
+    """Keep the captions of all photos beside the index, or none."""
+    if captions is None:
+        (folder / CAPTIONS_NAME).unlink(missing_ok=True)
+        return
+    with staged(folder / CAPTIONS_NAME, PART, force=True) as file:
+        file.write_text(json.dumps(captions, ensure_ascii=False), encoding="utf-8")
 
 
 def check_autoencoder(folder: Path, settings: CacheSettings) -> None:

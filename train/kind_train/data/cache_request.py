@@ -14,7 +14,8 @@ SHARD_ROWS = 4096
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheRequest:
-    """What to encode. `size` is the side of the photos in pixels, a multiple of what the autoencoder divides it by."""
+    """What to encode. `size` is the side of the photos in pixels, a multiple of what the autoencoder divides it by;
+    with `captions` those of the photos are kept, for a model that draws from captions."""
 
     data: str
     autoencoder: Path
@@ -25,6 +26,7 @@ class CacheRequest:
     batch_size: int = 16
     device: str = "auto"
     strict: bool = False
+    captions: bool = False
     resume: bool = False
     force: bool = False
     shard_rows: int = SHARD_ROWS

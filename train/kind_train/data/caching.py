@@ -32,6 +32,7 @@ from kind_core.files.tensor_files import write_tensors
 from kind_core.stopping import hold_interrupts, noted_stops
 from kind_train.data.cache_files import (
     CACHE_NAME,
+    CAPTIONS_NAME,
     HASHES_NAME,
     INDEX_NAME,
     LATENTS_NAME,
@@ -45,6 +46,7 @@ from kind_train.data.cache_files import (
     read_cache_file,
     read_hashes,
     write_cache_file,
+    write_captions,
 )
 from kind_train.data.cache_request import CacheRequest
 from kind_train.data.photo_set import (
@@ -52,6 +54,7 @@ from kind_train.data.photo_set import (
     Tell,
     hash_pixels,
     ignore,
+    list_captions,
     read_photos,
     require_all_classes,
     require_photos,
@@ -85,9 +88,11 @@ def make_cache(
     config = read_autoencoder(request.autoencoder)
     if request.size % config.downscale:
         raise ConfigError(f"size is {request.size}, expected a multiple of the autoencoder's {config.downscale}")
-    source = open_source(request.data, request.output)
+    source = open_source(request.data, request.output, with_captions=request.captions)
     kept = source.choose(request.classes)
     require_photos(source, kept)
+    if request.captions:
+        list_captions(source, kept)
     settings = CacheSettings(
         autoencoder=config,
         autoencoder_sha256=hash_copy(request.autoencoder),
@@ -111,13 +116,13 @@ def _encode_photos(
     tell: Tell,
 ) -> CacheResult:
     writer = _ShardWriter(request, settings)
-    rows: dict[tuple[int, int], None] = {}  # (latent, label), each once, in the order of the photos
+    rows: dict[tuple[int, int, str], None] = {}  # (latent, label, caption), each once, in the order of the photos
     skipped: list[Skipped] = []
     photos = 0
     total = sum(map(set(kept).__contains__, source.labels))
     with noted_stops() as stop:
         for photo in read_photos(source, request.size, kept, strict=request.strict, on_skip=skipped.append):
-            rows[writer.add(photo.pixels), photo.label] = None
+            rows[writer.add(photo.pixels), photo.label, photo.caption] = None
             photos += 1
             on_progress(photos + len(skipped), total, f"{len(writer.known)} latents")
             if stop.number:
@@ -125,9 +130,10 @@ def _encode_photos(
                 break
     writer.finish()
     tell_skipped(skipped, tell)
-    labels = [label for _, label in rows]
+    labels = [label for _, label, _ in rows]
     require_all_classes(source, kept, labels)
-    index = {"rows": torch.tensor([row for row, _ in rows]), "labels": torch.tensor(labels)}
+    write_captions(request.output, [caption for _, _, caption in rows] if request.captions else None)
+    index = {"rows": torch.tensor([row for row, _, _ in rows]), "labels": torch.tensor(labels)}
     with staged(request.output / INDEX_NAME, PART, force=True) as file:
         write_tensors(file, index)
     _write_cache_file(request.output, settings, source, kept, finished=True)
@@ -142,7 +148,7 @@ def _encode_photos(
 
 def _is_cache_file(name: str) -> bool:
     folder, _, rest = name.rpartition("/")
-    return name in (CACHE_NAME, INDEX_NAME, *AUTOENCODER_FILES) or (
+    return name in (CACHE_NAME, INDEX_NAME, CAPTIONS_NAME, *AUTOENCODER_FILES) or (
         folder.startswith(f"{SHARDS_NAME}/") and rest in (LATENTS_NAME, HASHES_NAME)
     )
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kind_train.config import TrainConfig
 from kind_train.data.batches import Batch, draw_batch, step_generator
+from kind_train.data.captions.store import Words
 from kind_train.data.photo_set import TrainingSet
 
 _AHEAD = 3
@@ -20,12 +21,14 @@ _AHEAD = 3
 class Feed:
     """A whole batch, the stored photos of one process's share of it, and the random numbers that come after it.
 
-    The generator is the host's. photos are as the data set stores them, in pinned memory where a GPU takes them.
+    The generator is the host's. photos are as the data set stores them, in pinned memory where a GPU takes them;
+    words those of their captions, where they have some.
     """
 
     batch: Batch
     photos: Tensor
     generator: torch.Generator
+    words: Words | None
 
 
 class Feeder:
@@ -51,5 +54,8 @@ class Feeder:
     def _read(self, step: int) -> Feed:
         generator = step_generator(self._config, step)
         batch = draw_batch(self.photos.labels, self._config, step, generator)
-        photos = self.photos.read(batch.indices[self._share], batch.flipped[self._share])
-        return Feed(batch=batch, photos=photos.pin_memory() if self._is_pinned else photos, generator=generator)
+        indices, captions = batch.indices[self._share], self.photos.captions
+        photos = self.photos.read(indices, batch.flipped[self._share])
+        words = None if captions is None else captions.read(indices, batch.is_null[self._share])
+        photos = photos.pin_memory() if self._is_pinned else photos
+        return Feed(batch=batch, photos=photos, generator=generator, words=words)

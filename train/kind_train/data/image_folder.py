@@ -9,6 +9,7 @@ from pathlib import Path
 from kind_core.classes import ClassInfo
 from kind_core.errors import DataError
 from kind_core.files.litter import is_bare
+from kind_train.data.captions.beside import CaptionFinder
 from kind_train.data.photo_files import LeftOut, PhotoFinder, identify, list_folder, show_path, sort_items
 from kind_train.data.photo_source import Entry, Source, make_classes
 from kind_train.data.splits import is_split_name, is_train_name, refuse_splits
@@ -25,10 +26,10 @@ class _ClassFolder:
         return bool(self.photos) or ".parquet" in self.left_out.suffixes
 
 
-def open_folder(path: Path, output: Path | None = None) -> Source:
+def open_folder(path: Path, output: Path | None = None, *, with_captions: bool = False) -> Source:
     """The photos below the class folders of `path`; what else lies there is told in the notes.
 
-    `output`, which the command writes, is left out.
+    `output`, which the command writes, is left out. `with_captions`: what lies beside the photos says what they show.
     """
     beside = LeftOut()
     finder = PhotoFinder(path, output)
@@ -48,6 +49,7 @@ def open_folder(path: Path, output: Path | None = None) -> Source:
     for one in folders.values():
         everything.merge(one.left_out)
     everything.merge(beside)
+    captions = _find_captions(path, folders, everything) if with_captions else []
     entries = [
         Entry(name=show_path(file), label=label, source=file)
         for label, one in enumerate(folders.values())
@@ -58,9 +60,18 @@ def open_folder(path: Path, output: Path | None = None) -> Source:
         classes=make_classes(str(path), [folder.name for folder in folders]),
         labels=[entry.label for entry in entries],
         entries=lambda: iter(entries),
+        captions=captions,
         notes=(*everything.lines(str(path)), *_note_wrapper(folders)),
         absent={label: _describe_absence(one) for label, one in enumerate(folders.values()) if not one.photos},
     )
+
+
+def _find_captions(path: Path, folders: Mapping[Path, _ClassFolder], left_out: LeftOut) -> list[str | None]:
+    """The caption of each photo; the files that they are read from are not left out."""
+    finder = CaptionFinder(path)
+    captions = [finder.find(photo) for one in folders.values() for photo in one.photos]
+    left_out.take_back(finder.used)
+    return captions
 
 
 def peek_folder(path: Path) -> tuple[ClassInfo, ...] | None:

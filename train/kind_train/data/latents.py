@@ -28,16 +28,22 @@ from kind_train.data.cache_files import (
     list_shards,
     open_shards,
     read_cache_file,
+    read_captions,
     read_hashes,
     read_index,
 )
 from kind_train.data.cache_files import is_cache as is_cache
+from kind_train.data.captions.store import WordStore
+from kind_train.data.captions.told import Captions
 from kind_train.data.photo_set import Draw, describe_photo
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentSet:
-    """A cache as a training set. `rows` (n,) long, the latent of each photo; shards are mapped, not read."""
+    """A cache as a training set. `rows` (n,) long, the latent of each photo; shards are mapped, not read.
+
+    `texts` are the captions that a cache keeps, `captions` the same with their words.
+    """
 
     folder: Path
     settings: CacheSettings
@@ -45,6 +51,8 @@ class LatentSet:
     labels: Tensor
     classes: tuple[ClassInfo, ...]
     skipped: tuple[str, ...] = field(default=())
+    texts: tuple[str, ...] = ()
+    captions: Captions | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -89,7 +97,20 @@ class LatentSet:
 
     def select(self, indices: Tensor) -> LatentSet:
         """The photos at `indices`."""
-        return replace(self, rows=self.rows[indices], labels=self.labels[indices])
+        texts = tuple(self.texts[index] for index in indices.tolist()) if self.texts else ()
+        captions = self.captions and self.captions.select(indices)
+        return replace(self, rows=self.rows[indices], labels=self.labels[indices], texts=texts, captions=captions)
+
+    def require_texts(self) -> None:
+        """Raise DataError where the cache keeps no captions."""
+        if not self.texts:
+            raise DataError(f"the cache {self.folder} keeps no captions", "make it again: kind-train cache --captions")
+
+    def told(self, store: WordStore) -> LatentSet:
+        """With the words of the captions; raises DataError where some are not in `store`, or the cache keeps none."""
+        self.require_texts()
+        store.require(self.texts, str(self.folder))
+        return replace(self, captions=Captions.of(self.texts, self.labels.tolist(), len(self.classes), store))
 
     def describe(self, index: int) -> str:
         """The number of a photo and its class."""
@@ -123,4 +144,5 @@ def open_cache(path: Path) -> LatentSet:
     check_autoencoder(path, cache.settings)
     num_latents = sum(map(len, open_shards(path, cache.settings)))
     rows, labels = read_index(path, num_latents, cache.classes)
-    return LatentSet(folder=path, settings=cache.settings, rows=rows, labels=labels, classes=cache.classes)
+    texts = read_captions(path, len(rows))
+    return LatentSet(folder=path, settings=cache.settings, rows=rows, labels=labels, classes=cache.classes, texts=texts)

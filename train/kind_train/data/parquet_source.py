@@ -10,6 +10,7 @@ from typing import Any
 
 from kind_core.errors import DataError
 from kind_core.files.weight_files import is_pointer
+from kind_train.data.captions.beside import choose_column, clean_caption
 from kind_train.data.photo_source import Entry, Source, check_label, count_classes, make_classes
 
 _COLUMNS = ["image", "label"]
@@ -24,15 +25,17 @@ class _Table:
     path: Path
     labels: list[Any]
     names: list[str]
+    captions: list[str | None]
 
 
-def open_parquet(path: str, files: Sequence[Path]) -> Source:
+def open_parquet(path: str, files: Sequence[Path], *, with_captions: bool = False) -> Source:
     """The rows of `files`, one file after the other, as one source.
 
     Column `image` holds encoded bytes, or a struct with `bytes` or a `path` beside the file; `label` holds whole
-    numbers, named in the schema as `datasets` writes it, or the names themselves.
+    numbers, named in the schema as `datasets` writes it, or the names themselves. `with_captions`: column `caption`, or
+    `text`, says what the photos show.
     """
-    tables = [_read_table(file) for file in files]
+    tables = [_read_table(file, with_captions=with_captions) for file in files]
     if not any(table.labels for table in tables):
         raise DataError(f"{path} holds no rows", "give --data a file with images")
     names = _find_names(path, tables)
@@ -41,6 +44,7 @@ def open_parquet(path: str, files: Sequence[Path]) -> Source:
         path=path,
         classes=make_classes(path, names),
         labels=[label for labels in numbered.values() for label in labels],
+        captions=[caption for table in tables for caption in table.captions],
         entries=lambda: (entry for file, labels in numbered.items() for entry in _read_entries(file, labels)),
     )
 
@@ -76,7 +80,7 @@ def _place(file: Path, row: int) -> str:
     return f"{file.name} row {row}"
 
 
-def _read_table(file: Path) -> _Table:
+def _read_table(file: Path, *, with_captions: bool) -> _Table:
     import pyarrow
     import pyarrow.parquet
 
@@ -85,11 +89,18 @@ def _read_table(file: Path) -> _Table:
             schema = opened.schema_arrow
             _check_columns(file, schema)
             labels = opened.read(columns=["label"])["label"]
+            captions = _read_captions(file, opened) if with_captions else []
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise _broken(file, error) from error
     if pyarrow.types.is_dictionary(labels.type):
         labels = labels.cast(labels.type.value_type)
-    return _Table(file, labels.to_pylist(), _read_names(file, schema.metadata or {}))
+    return _Table(file, labels.to_pylist(), _read_names(file, schema.metadata or {}), captions)
+
+
+def _read_captions(file: Path, opened: Any) -> list[str | None]:
+    column = choose_column(opened.schema_arrow.names, str(file))
+    texts = opened.read(columns=[column])[column].to_pylist()
+    return [None if text is None else clean_caption(text, _place(file, row)) for row, text in enumerate(texts)]
 
 
 def _broken(file: Path, error: Exception) -> DataError:

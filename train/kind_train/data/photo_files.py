@@ -19,6 +19,7 @@ _NO_SUFFIX = "without suffix"
 _OUTPUTS = {
     "a run": ({"options.yaml"}, {"state", "best", "last", "metrics.jsonl"}),
     "a cache of latents": ({"cache.json", "shards"}, {"autoencoder"}),
+    "a cache of embedded captions": ({"text_embeddings.json"}, {"shards"}),
     "a bundle": ({"manifest.json"}, {"golden.safetensors", "report.json"}),
     "a checkpoint": ({"config.json", "learngene.safetensors"}, {"tailors"}),
 }
@@ -44,6 +45,10 @@ class LeftOut:
     def add_file(self, path: Path) -> None:
         """A file of no format that is read."""
         self.suffixes[path.suffix.lower() or _NO_SUFFIX] += 1
+
+    def take_back(self, paths: Iterable[Path]) -> None:
+        """Of the files of no format that is read, forget some that were read after all."""
+        self.suffixes -= Counter(path.suffix.lower() for path in paths)
 
     def add(self, path: Path, reason: str) -> None:
         """Something else that is not read; `reason` in words that follow its name."""

@@ -18,6 +18,9 @@ from kind_core.classes import ClassInfo
 from kind_core.config.checks import require_positive
 from kind_core.errors import DataError
 from kind_train.config import MAX_SIDE
+from kind_train.data.captions.beside import require_captions
+from kind_train.data.captions.store import WordStore
+from kind_train.data.captions.told import Captions
 from kind_train.data.decoding import UnreadableImage, decode_photo
 from kind_train.data.holding_out import split_photos as split_photos
 from kind_train.data.photo_source import Source, describe_unasked
@@ -45,7 +48,8 @@ class Skipped:
 class PhotoSet:
     """Decoded photos: `images` (n, 3, size, size) uint8, `labels` (n,) long into `classes`.
 
-    `skipped` holds the images that could not be read, `names` what errors call those that could, where that is known.
+    `skipped` holds the images that could not be read, `names` what errors call those that could, where that is known;
+    `captions` what they show, where that was asked for.
     """
 
     images: Tensor
@@ -53,6 +57,7 @@ class PhotoSet:
     classes: tuple[ClassInfo, ...]
     skipped: tuple[Skipped, ...] = field(default=())
     names: tuple[str, ...] = field(default=())
+    captions: Captions | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -78,7 +83,10 @@ class PhotoSet:
     def select(self, indices: Tensor) -> PhotoSet:
         """The photos at `indices`."""
         names = tuple(self.names[index] for index in indices.tolist()) if self.names else ()
-        return replace(self, images=self.images[indices], labels=self.labels[indices], skipped=(), names=names)
+        captions = self.captions and self.captions.select(indices)
+        return replace(
+            self, images=self.images[indices], labels=self.labels[indices], skipped=(), names=names, captions=captions
+        )
 
     def describe(self, index: int) -> str:
         """The name of a photo, or its number and class."""
@@ -91,11 +99,12 @@ class PhotoSet:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Photo:
-    """A decoded photo, pixels uint8 (3, size, size), and its position among the kept classes."""
+    """A decoded photo, pixels uint8 (3, size, size), its position among the kept classes, its caption if asked for."""
 
     name: str
     label: int
     pixels: np.ndarray
+    caption: str = ""
 
 
 def describe_photo(index: int, info: ClassInfo) -> str:
@@ -115,7 +124,7 @@ def read_photos(
     An unreadable image is told to `on_skip`; `strict` raises DataError instead.
     """
     position = {label: i for i, label in enumerate(kept)}
-    for entry in source.entries():
+    for number, entry in enumerate(source.entries()):
         if entry.label not in position:
             continue
         try:
@@ -128,7 +137,8 @@ def read_photos(
                 raise DataError(f"unreadable image {skipped}", "remove it, or leave out --strict") from error
             on_skip(skipped)
             continue
-        yield Photo(name=entry.name, label=position[entry.label], pixels=pixels)
+        caption = source.captions[number] if source.captions else None
+        yield Photo(name=entry.name, label=position[entry.label], pixels=pixels, caption=caption or "")
 
 
 def hash_pixels(pixels: np.ndarray) -> str:
@@ -156,17 +166,21 @@ def load_photos(
     progress: Progress | None = None,
     tell: Tell = ignore,
     output: Path | None = None,
+    store: WordStore | None = None,
 ) -> PhotoSet:
     """Read all photos at `path`, whatever `open_source` takes, into memory.
 
     `classes` keeps some classes, in that order: see `Source.choose`. An unreadable image is named, skipped and counted;
     `strict` raises DataError instead. `tell` gets the lines that say so, and those about files that are left out.
-    `output`, where the command writes, is left out of the data.
+    `output`, where the command writes, is left out of the data. With a `store` photos come with their captions, which
+    have to be in it.
     """
     require_positive("size", size, MAX_SIDE)
-    source = open_source(path, output)
+    source = open_source(path, output, with_captions=store is not None)
     kept = source.choose(classes)
     require_photos(source, kept)
+    if store is not None:
+        store.require(list_captions(source, kept), source.path)
     unasked = describe_unasked(source.path, source.classes, source.labels, classes)
     for line in (*source.notes, *filter(None, [unasked])):
         tell(line)
@@ -174,11 +188,13 @@ def load_photos(
     images = np.empty((total, 3, size, size), np.uint8)
     labels: list[int] = []
     names: list[str] = []
+    captions: list[str] = []
     skipped: list[Skipped] = []
     for photo in read_photos(source, size, kept, strict=strict, on_skip=skipped.append):
         images[len(labels)] = photo.pixels
         labels.append(photo.label)
         names.append(photo.name)
+        captions.append(photo.caption)
         if progress is not None:
             progress(len(labels) + len(skipped), total)
     tell_skipped(skipped, tell)
@@ -189,6 +205,7 @@ def load_photos(
         classes=tuple(source.classes[label] for label in kept),
         skipped=tuple(skipped),
         names=tuple(names),
+        captions=None if store is None else Captions.of(captions, labels, len(kept), store),
     )
 
 
@@ -233,6 +250,17 @@ def stream_photos(
         total=sum(map(set(kept).__contains__, source.labels)),
         parts=parts,
     )
+
+
+def list_captions(source: Source, kept: Sequence[int]) -> list[str]:
+    """The captions of the photos of the `kept` labels; raises DataError where one has none. No photo is decoded."""
+    chosen = set(kept)
+    places = [number for number, label in enumerate(source.labels) if label in chosen]
+    captions = [source.captions[number] for number in places]
+    if not all(captions):
+        names = [entry.name for entry in source.entries() if entry.label in chosen]
+        require_captions(captions, names, source.path)
+    return [caption or "" for caption in captions]
 
 
 def require_photos(source: Source, kept: Sequence[int]) -> None:

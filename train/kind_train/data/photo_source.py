@@ -31,6 +31,7 @@ class Entry:
 class Source:
     """Photos at `path`: `classes` by label, `labels` of all in order, and `entries()`, a new pass over them.
 
+    `captions` are those of all in order too, where they were asked for: None for a photo without.
     `notes` are lines for the data's owner: what is left out, and why. `absent` says what a class without photos holds.
     """
 
@@ -38,6 +39,7 @@ class Source:
     classes: tuple[ClassInfo, ...]
     labels: Sequence[int]
     entries: Callable[[], Iterator[Entry]]
+    captions: Sequence[str | None] = ()
     notes: tuple[str, ...] = ()
     absent: Mapping[int, str] = field(default_factory=dict)
 

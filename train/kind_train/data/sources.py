@@ -35,7 +35,7 @@ _ARCHIVES = (".zip", ".rar", ".7z", ".gz", ".bz2", ".xz")
 _PART = re.compile(r"(?P<split>[^/]+?)(-(?P<number>\d{1,9})-of-(?P<total>\d{1,9})(-[0-9a-f]+)?)?", re.ASCII)
 
 
-def open_source(path: str | Path, output: Path | None = None) -> Source:
+def open_source(path: str | Path, output: Path | None = None, *, with_captions: bool = False) -> Source:
     """The photos at `path`: a folder with one folder a class, Parquet files, WebDataset shards, or `hub:ORG/NAME` or
     `hub:ORG/NAME:SPLIT`, read with the `datasets` library.
 
@@ -43,21 +43,24 @@ def open_source(path: str | Path, output: Path | None = None) -> Source:
     columns `image` (encoded bytes, or a struct with `bytes`) and `label`, with the class names in the schema as
     `datasets` writes them. A sample of a shard is an image and `.cls`, a number; the names of the classes are the lines
     of `classes.txt` beside the shards. `output`, where the command writes, is left out of a folder.
+    `with_captions`: the source knows the caption of every photo too, which folders and Parquet files hold.
     """
     text = str(path)
     if text.startswith(HUB_PREFIX):
-        return _open_hub(text)
+        return _open_hub(text, with_captions=with_captions)
     place = Path(text)
     if text and place.is_dir():
         files = _list_files(place)
-        return _with_rest(_open_files(text, files), place, files) if files else open_folder(place, output)
+        if not files:
+            return open_folder(place, output, with_captions=with_captions)
+        return _with_rest(_open_files(text, files, with_captions=with_captions), place, files)
     if text and place.exists():
         check_file(place)
-        return _open_files(text, [place])
+        return _open_files(text, [place], with_captions=with_captions)
     files = [file for file in find_paths(text) if _is_wanted(file)]
     if not files:
         raise no_data(text)
-    return _with_missing(_open_files(text, files), files)
+    return _with_missing(_open_files(text, files, with_captions=with_captions), files)
 
 
 def _suffix(file: Path) -> str | None:
@@ -127,11 +130,16 @@ def _refuse_parts(folder: Path, files: Sequence[Path]) -> None:
         raise refuse_splits(str(folder), parts)
 
 
-def _open_files(path: str, files: Sequence[Path]) -> Source:
+def _open_files(path: str, files: Sequence[Path], *, with_captions: bool) -> Source:
     readers = {_READERS[_suffix(file) or ".parquet"] for file in files}
     if len(readers) > 1:
         raise DataError(f"{path} holds Parquet files and shards", "give one of the two: a pattern such as '*.parquet'")
-    return readers.pop()(path, files)
+    read = readers.pop()
+    if not with_captions:
+        return read(path, files)
+    if read is not open_parquet:
+        raise _refuse_captions(path)
+    return open_parquet(path, files, with_captions=True)
 
 
 def check_file(file: Path) -> None:
@@ -159,7 +167,14 @@ def peek_classes(folder: Path) -> tuple[ClassInfo, ...] | None:
     return None if _list_files(folder) else peek_folder(folder)
 
 
-def _open_hub(path: str) -> Source:
+def _refuse_captions(path: str) -> DataError:
+    hint = "give --data a folder with a .txt beside each photo, or Parquet with a column `caption`"
+    return DataError(f"captions of {path} are not read", hint)
+
+
+def _open_hub(path: str, *, with_captions: bool) -> Source:
+    if with_captions:
+        raise _refuse_captions(path)
     try:
         import datasets
     except ModuleNotFoundError as error:

@@ -8,6 +8,7 @@ from typing import Protocol, Self
 from torch import Tensor
 
 from kind_core.classes import ClassInfo
+from kind_train.data.captions.told import Captions
 
 # Standard normals of the shape of the model's inputs, for data that is a distribution.
 Draw = Callable[[], Tensor]
@@ -22,6 +23,10 @@ class TrainingSet(Protocol):
 
     @property
     def classes(self) -> tuple[ClassInfo, ...]: ...
+
+    @property
+    def captions(self) -> Captions | None:
+        """What the photos show, where a model reads it."""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

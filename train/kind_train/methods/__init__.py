@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
-from kind_core.checkpoint_config import read_config
+from kind_core.checkpoint_config import read_any_config
 from kind_core.errors import ConfigError
 from kind_train.config import METHODS, TAILORS, TrainConfig
 from kind_train.methods.method import Method as Method
@@ -35,5 +35,5 @@ def adaptation_defaults(options: Mapping[str, object]) -> dict[str, object]:
     if not isinstance(base, str) or {"images", "learning_rate", "label_dropout"} <= options.keys():
         return {}
     method = open_method(str(options.get("method", TAILORS)))
-    rate = method.learning_rate(read_config(Path(base)).dit)
+    rate = method.learning_rate(read_any_config(Path(base)).dit)
     return {"images": 50_000, "learning_rate": rate, "label_dropout": method.label_dropout}

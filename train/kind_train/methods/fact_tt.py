@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kind_core.config import DiTConfig
 from kind_core.costs.methods import fact_rank
-from kind_core.dit import KindDiT
+from kind_core.dit import DivertedTransformer
 from kind_train.methods.method import AddedMethod
 from kind_train.methods.shared.adapted_linear import adapt_matrices, fold_matrices
 
@@ -47,13 +47,13 @@ class Core(nn.Module):
 class FactTt(AddedMethod):
     name, title = "fact-tt", "FacT-TT"
 
-    def prepare(self, model: KindDiT, plan: DiTConfig) -> None:
+    def prepare(self, model: DivertedTransformer, plan: DiTConfig) -> None:
         rank = fact_rank(plan, model.config.num_classes)
-        shared = SharedFactors(plan.hidden_size, rank).to(model.null_label_embedding.device)
+        shared = SharedFactors(plan.hidden_size, rank).to(model.tailors.weight.device)
         adapt_matrices(model, lambda name, weight: Core(shared, weight))
         model.shared_factors = shared
 
-    def fold(self, model: KindDiT) -> DiTConfig:
+    def fold(self, model: DivertedTransformer) -> DiTConfig:
         config = fold_matrices(model)
         del model.shared_factors
         return config

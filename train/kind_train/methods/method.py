@@ -15,7 +15,7 @@ from kind_core.errors import ConfigError
 if TYPE_CHECKING:  # what a method is called and starts from is asked before torch is loaded
     from torch import Tensor, nn
 
-    from kind_core.dit import KindDiT
+    from kind_core.dit import DivertedTransformer
 
 # Where a dense base says nothing of components: N_T over hidden size is that of the paper's DiT-B and DiT-L, and so is
 # N_G (318 of 768, 424 of 1024).
@@ -63,15 +63,15 @@ class Method(ABC):
         """The model before `prepare`, of the classes that `plan` has."""
         return replace(plan, learngene_rank=None, tailor_rank=0) if self.needs_dense else plan
 
-    def load(self, model: KindDiT, base: KindDiT, seed: int) -> None:
+    def load(self, model: DivertedTransformer, base: DivertedTransformer, seed: int) -> None:
         """Give `model`, which is random, what it inherits of the base."""
         model.load_state_dict(base.learngene_state(), strict=False)
 
-    def prepare(self, model: KindDiT, plan: DiTConfig) -> None:
+    def prepare(self, model: DivertedTransformer, plan: DiTConfig) -> None:
         """Put in what the method adds, and leave only what it trains requiring a gradient; all of it by default."""
         model.requires_grad_(True)
 
-    def merged(self, model: KindDiT, state: Mapping[str, Tensor]) -> KindDiT:
+    def merged(self, model: DivertedTransformer, state: Mapping[str, Tensor]) -> DivertedTransformer:
         """The plain model that `model` is with the weights of `state`, on the same device."""
         return _make_plain(model.config, dict(state), model)
 
@@ -87,7 +87,7 @@ class Method(ABC):
 class AddedMethod(Method):
     """A method that puts something into the model, which is folded into the weights in the end."""
 
-    def merged(self, model: KindDiT, state: Mapping[str, Tensor]) -> KindDiT:
+    def merged(self, model: DivertedTransformer, state: Mapping[str, Tensor]) -> DivertedTransformer:
         import torch
 
         adapted = copy.deepcopy(model)
@@ -96,15 +96,13 @@ class AddedMethod(Method):
             config = self.fold(adapted)
         return _make_plain(config, adapted.state_dict(), model)
 
-    def fold(self, model: KindDiT) -> DiTConfig:
+    def fold(self, model: DivertedTransformer) -> DiTConfig:
         """Replace what was put into `model` by plain layers; returns the shape that it has then."""
         raise NotImplementedError
 
 
-def _make_plain(config: DiTConfig, state: Mapping[str, Tensor], like: KindDiT) -> KindDiT:
-    from kind_core.dit import KindDiT
-
-    plain = KindDiT(config).to(like.null_label_embedding.device)
+def _make_plain(config: DiTConfig, state: Mapping[str, Tensor], like: DivertedTransformer) -> DivertedTransformer:
+    plain = like.fresh(config).to(like.tailors.weight.device)
     plain.load_state_dict(state)
     return plain.eval()
 
@@ -115,7 +113,7 @@ def freeze(model: nn.Module) -> None:
         parameter.requires_grad_(name.startswith("tailors."))
 
 
-def replace_layer(model: KindDiT, name: str, layer: nn.Module) -> None:
+def replace_layer(model: DivertedTransformer, name: str, layer: nn.Module) -> None:
     """Put `layer` where the matrix `name` was."""
     parent, _, last = name.rpartition(".")
     setattr(model.get_submodule(parent), last, layer)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kind_core.config import DiTConfig
-from kind_core.dit import KindDiT
+from kind_core.dit import DivertedTransformer
 from kind_train.methods.shared.grown_linear import GrownMethod
 
 
@@ -21,7 +21,7 @@ class SvdLora(GrownMethod):
         return replace(plan, learngene_rank=min(plan.learngene_rank or 1, base.hidden_size, base.mlp_size))
 
     @torch.no_grad()
-    def load(self, model: KindDiT, base: KindDiT, seed: int) -> None:
+    def load(self, model: DivertedTransformer, base: DivertedTransformer, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         state: dict[str, Tensor] = base.learngene_state()
         for name, _, _ in base.config.matrix_names():

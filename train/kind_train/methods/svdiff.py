@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kind_core.config import DiTConfig
-from kind_core.dit import KindDiT
+from kind_core.dit import DivertedTransformer
 from kind_train.methods.method import AddedMethod
 from kind_train.methods.shared.adapted_linear import adapt_matrices, fold_matrices
 
@@ -35,10 +35,10 @@ class SvDiff(AddedMethod):
     def learning_rate(self, base: DiTConfig) -> float:
         return _RATE_B if base.hidden_size < _WIDTH_L else _RATE_L
 
-    def prepare(self, model: KindDiT, plan: DiTConfig) -> None:
+    def prepare(self, model: DivertedTransformer, plan: DiTConfig) -> None:
         adapt_matrices(model, lambda name, weight: SpectralShift(weight))
 
-    def fold(self, model: KindDiT) -> DiTConfig:
+    def fold(self, model: DivertedTransformer) -> DiTConfig:
         return fold_matrices(model)
 
 

@@ -8,7 +8,7 @@ from kind_core.config import DiTConfig
 from kind_train.methods.method import Method, freeze
 
 if TYPE_CHECKING:
-    from kind_core.dit import KindDiT
+    from kind_core.dit import DivertedTransformer
 
 
 class Tailors(Method):
@@ -18,7 +18,7 @@ class Tailors(Method):
     can_shard = True
     label_dropout = 0.0  # no label, no tailor, nothing to train
 
-    def prepare(self, model: KindDiT, plan: DiTConfig) -> None:
+    def prepare(self, model: DivertedTransformer, plan: DiTConfig) -> None:
         freeze(model)
 
 

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-from kind_core.dit import Block, KindDiT
+from kind_core.dit import DivertedTransformer
 from kind_core.diverted import DivertedLinear, project
 
 # Matrices of a block that share a form: those that share their input, and each of the others.
@@ -21,14 +21,14 @@ GROUPS = (("attn.q", "attn.k", "attn.v"), ("attn.o",), ("mlp.up",), ("mlp.down",
 _WARM_UP, _ROUNDS = 2, 5
 
 
-def read_forms(model: KindDiT) -> Tensor:
+def read_forms(model: DivertedTransformer) -> Tensor:
     """Whether each of `GROUPS` is thin, (4,) uint8, from the first block; empty where the model is dense."""
     if model.config.is_dense:
         return torch.zeros(0, dtype=torch.uint8)
     return torch.tensor([_group(model.blocks[0], names)[0].is_thin for names in GROUPS], dtype=torch.uint8)
 
 
-def set_forms(model: KindDiT, forms: Tensor) -> None:
+def set_forms(model: DivertedTransformer, forms: Tensor) -> None:
     """Run every block as `read_forms` said."""
     for is_thin, names in zip(forms.tolist(), GROUPS, strict=False):
         for block in model.blocks:
@@ -37,7 +37,7 @@ def set_forms(model: KindDiT, forms: Tensor) -> None:
 
 
 def tune_forms(
-    model: KindDiT, batch_size: int, autocast: Callable[[], AbstractContextManager[object]]
+    model: DivertedTransformer, batch_size: int, autocast: Callable[[], AbstractContextManager[object]]
 ) -> dict[str, tuple[float, float]]:
     """Time both forms of each group in the first block, forward and backward, and set the faster one everywhere.
 
@@ -45,7 +45,7 @@ def tune_forms(
     """
     if model.config.is_dense:
         return {}
-    device, tokens = model.null_label_embedding.device, model.config.num_tokens
+    device, tokens = model.tailors.weight.device, model.config.num_tokens
     times, forms = {}, []
     for names in GROUPS:
         layers = _group(model.blocks[0], names)
@@ -77,7 +77,6 @@ def _time_form(
 
 
 def _group(block: torch.nn.Module, names: Sequence[str]) -> list[DivertedLinear]:
-    assert isinstance(block, Block)
     return [block.get_submodule(name) for name in names]  # type: ignore[misc]  # a block of a model that is not dense
 
 

@@ -17,18 +17,18 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
-from kind_core.dit import KindDiT
+from kind_core.dit import DivertedTransformer
 
 
-def checkpoint_activations(model: KindDiT) -> None:
+def checkpoint_activations(model: DivertedTransformer) -> None:
     """Keep what goes into each block only, and run the block again on the way back. Nothing in it draws numbers."""
     for block in model.blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
 
 
-def shard_model(model: KindDiT, num_processes: int) -> None:
+def shard_model(model: DivertedTransformer, num_processes: int) -> None:
     """Leave this process its slice of the learngene, block by block; all processes must hold the same weights."""
-    mesh = init_device_mesh(model.null_label_embedding.device.type, (num_processes,))
+    mesh = init_device_mesh(model.tailors.weight.device.type, (num_processes,))
     for block in model.blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh, ignored_params={model.tailors.weight})

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from kind_core.dit import KindDiT
+from kind_core.dit import DivertedTransformer
 from kind_train.run.memory import clip_gradients, local, shard_like
 
 BETAS = (0.9, 0.999)
@@ -19,12 +19,12 @@ EPS = 1e-8
 
 
 class DivertedAdamW:
-    """AdamW over a KindDiT. Call `rows = gather(classes)` before the forward pass and `step` after the backward.
+    """AdamW over a transformer. Call `rows = gather(classes)` before the forward pass and `step` after the backward.
 
     Parameters of the learngene that need no gradient are left alone; their average is their value.
     """
 
-    def __init__(self, model: KindDiT, *, weight_decay: float = 0.0, ema_decay: float = 0.9999) -> None:
+    def __init__(self, model: DivertedTransformer, *, weight_decay: float = 0.0, ema_decay: float = 0.9999) -> None:
         self.model = model
         self.weight_decay = weight_decay
         self.ema_decay = ema_decay

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from kind_core.checkpoint import save_checkpoint
-from kind_core.checkpoint_config import read_config
+from kind_core.checkpoint_config import read_any_config
 from kind_core.config import ModelConfig, TrainingRecord
-from kind_core.dit import KindDiT
+from kind_core.dit import DivertedTransformer
 from kind_core.errors import CheckpointError
 from kind_core.files.staging import PART, staged
 from kind_core.growth import save_grown
@@ -20,6 +20,7 @@ from kind_core.pictures import make_class_grid
 from kind_core.sampling import sample_latents, to_images, to_pixels
 from kind_core.schedule import choose_sampling
 from kind_train.config import TrainConfig
+from kind_train.data.captions.told import Captions, tell_guided
 from kind_train.data.latents import LatentSet
 from kind_train.data.photo_set import TrainingSet
 from kind_train.run.loss_plot import draw_losses
@@ -41,7 +42,7 @@ class Products:
     photos: TrainingSet
     base: Path | None
 
-    def save_checkpoint(self, name: str, model: KindDiT, training: TrainingRecord) -> None:
+    def save_checkpoint(self, name: str, model: DivertedTransformer, training: TrainingRecord) -> None:
         """A checkpoint of the run's classes; where a base stays as it is beside them, of its own and the run's."""
         place = Path(self.config.output) / name
         if self.base is not None:
@@ -54,7 +55,7 @@ class Products:
     def has_last(self, images: int) -> bool:
         """Whether `last` is the model after so many training images."""
         try:
-            training = read_config(Path(self.config.output) / LAST_NAME).training
+            training = read_any_config(Path(self.config.output) / LAST_NAME).training
         except CheckpointError:
             return False
         return training is None or training.images == images  # one made before this was recorded does not tell
@@ -63,13 +64,14 @@ class Products:
         """Whether pictures were drawn after so many training images."""
         return self._samples_file(images).exists()
 
-    def draw_samples(self, model: KindDiT, images: int, device: torch.device) -> None:
+    def draw_samples(self, model: DivertedTransformer, images: int, device: torch.device) -> None:
         """The grid of pictures after so many training images, and the losses up to there."""
         output, file = Path(self.config.output), self._samples_file(images)
         decode: Decode = to_images
         if isinstance(self.photos, LatentSet):
             decode = self.photos.decoder(device)
-        _save_sample_grid(model, self.model_config, file, decode, seed=self.config.seed)
+        captions = self.photos.captions
+        _save_sample_grid(model, self.model_config, file, decode, captions, seed=self.config.seed)
         draw_losses(output / METRICS_NAME, output / LOSSES_NAME)
 
     def _samples_file(self, images: int) -> Path:
@@ -78,19 +80,28 @@ class Products:
 
 @torch.no_grad()
 def _save_sample_grid(
-    model: KindDiT, config: ModelConfig, file: Path, decode: Decode = to_images, *, columns: int = 8, seed: int = 0
+    model: DivertedTransformer,
+    config: ModelConfig,
+    file: Path,
+    decode: Decode,
+    captions: Captions | None,
+    *,
+    columns: int = 8,
+    seed: int = 0,
 ) -> None:
     """Write a PNG of `columns` samples for each of the first classes, with the checkpoint's own sampling defaults.
 
-    Each row stands under its class's name, pictures enlarged for looking at.
+    Each row stands under its class's name, pictures enlarged for looking at; of a model of captions by captions of it.
     """
     rows = min(config.dit.num_classes, _MAX_ROWS)
-    device = model.null_label_embedding.device
+    device = model.tailors.weight.device
     shape = (rows * columns, config.dit.in_channels, config.dit.sample_size, config.dit.sample_size)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
     labels = torch.arange(rows, device=device).repeat_interleave(columns)
     diffusion = config.diffusion
-    latents = sample_latents(model, diffusion, noise, labels, labels, choose_sampling(diffusion))
+    words = None if captions is None else captions.read_examples(labels.tolist())
+    forward = tell_guided(model, words, device)
+    latents = sample_latents(forward, diffusion, noise, labels, labels, choose_sampling(diffusion))
     pictures = list(to_pixels(decode(latents)))
     named = [(config.classes[row], pictures[row * columns : (row + 1) * columns]) for row in range(rows)]
     with staged(file, PART, force=True) as temporary:

@@ -26,6 +26,7 @@ from kind_core.files.staging import PART, check_output, check_unclaimed, folder_
 from kind_core.files.weight_files import is_pointer
 from kind_train.config import GROWS, HELD_OUT_NAME, TAILORS, TrainConfig
 from kind_train.config import OPTIONS_NAME as OPTIONS_NAME
+from kind_train.data.captions.store_files import read_record
 from kind_train.options_file import check_options
 from kind_train.run.metrics import METRICS_NAME, read_metrics, trim_metrics
 
@@ -190,6 +191,8 @@ def identify_run(config: TrainConfig, classes: list[str]) -> dict[str, object]:
             identity["accelerator_rank"] = config.accelerator_rank
     if config.method != TAILORS:
         identity["method"] = config.method
+    if config.text_embeddings is not None:
+        identity["text encoder"] = read_record(Path(config.text_embeddings)).sha256
     if config.match is not None:
         identity["match"] = hash_learngene(Path(config.match))
     return identity if config.base is None else identity | {"base": hash_learngene(Path(config.base))}

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from kind_core.config import ModelConfig
-from kind_core.dit import KindDiT
+from kind_core.dit import DivertedTransformer
 from kind_train.config import TrainConfig
 from kind_train.data.batches import step_generator
+from kind_train.data.captions.told import tell
 from kind_train.data.photo_set import TrainingSet
 from kind_train.objective import Objective
 from kind_train.run.distilling import DistillationLosses
@@ -41,7 +42,7 @@ def open_losses(
     return DistillationLosses(config, model, photos, device, context)
 
 
-def watch_blocks(losses: Scoring, config: TrainConfig, model: KindDiT, model_config: ModelConfig) -> None:
+def watch_blocks(losses: Scoring, config: TrainConfig, model: DivertedTransformer, model_config: ModelConfig) -> None:
     """Let losses learn from what goes on inside `model`, too, where it is asked for."""
     if not isinstance(losses, Losses):
         return
@@ -72,7 +73,8 @@ def measure_held_out(
         share = slice(None) if is_mine else slice(0)
         stored, labels = (t[share].to(device) for t in (photos.read(part), photos.labels[part]))
         # what the others measure is drawn here all the same, but the model need not see it
-        forward = model if is_mine else _return_first
+        words = None if photos.captions is None else photos.captions.read(part[share])
+        forward = tell(model, words, device) if is_mine else _return_first
         draw = Draw(generator=generator, batch_size=len(part), share=share)
         total += losses.measure(forward, stored, labels, draw).double().sum()
     return float(processes.total(total)) / len(order)

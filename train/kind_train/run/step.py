@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from kind_core.dit import KindDiT
+from kind_core.dit import DivertedTransformer
 from kind_core.errors import ConfigError
 from kind_train.config import TrainConfig
 from kind_train.data.batches import step_generator
+from kind_train.data.captions.told import tell
 from kind_train.data.feeder import Feeder
 from kind_train.data.training_set import TrainingSet
 from kind_train.run.losses import Draw, Scoring
@@ -28,7 +29,7 @@ class Stepper:
     """Takes steps of a run; `share` is what this process has of a batch, `gradient_norm` () that of the last step."""
 
     config: TrainConfig
-    model: KindDiT
+    model: DivertedTransformer
     forward: Callable[..., Tensor]
     losses: Scoring
     optimizer: DivertedAdamW
@@ -52,7 +53,8 @@ class Stepper:
         bank = rows if len(classes) else self.model.tailors.weight.detach()
         done = step / self.config.num_steps
         draw = Draw(generator=generator, batch_size=self.config.batch_size, share=self.share, done=done)
-        terms = self.losses.train(self.forward, photos, labels, draw, bank, classes=classes)
+        forward = tell(self.forward, feed.words, self.device)
+        terms = self.losses.train(forward, photos, labels, draw, bank, classes=classes)
         torch.autograd.backward(terms.sum())
         if rows.grad is not None:
             self.processes.average(rows.grad)
@@ -85,7 +87,7 @@ class Stepper:
 
 
 def make_stepper(
-    model: KindDiT,
+    model: DivertedTransformer,
     losses: Scoring,
     optimizer: DivertedAdamW,
     train: TrainingSet,
@@ -126,7 +128,9 @@ def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManage
     return torch.autocast(device.type, torch.bfloat16) if is_bf16 else nullcontext()
 
 
-def make_forward(model: KindDiT, device: torch.device, *, averages: bool, is_compiled: bool) -> Callable[..., Tensor]:
+def make_forward(
+    model: DivertedTransformer, device: torch.device, *, averages: bool, is_compiled: bool
+) -> Callable[..., Tensor]:
     """The model itself, or with its gradients averaged over the processes, or compiled.
 
     The bank's gradient is left out: it goes to the rows that a step gathers, which the step averages itself.

@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 
 from kind_core.config import TrainingRecord
-from kind_core.dit import KindDiT
+from kind_core.dit import DivertedTransformer
 from kind_core.stopping import StopRequest, hold_interrupts, noted_stops
+from kind_core.text.checkpoint import make_model
 from kind_train.config import TrainConfig
 from kind_train.data.photo_set import TrainingSet
 from kind_train.device import pick_device, tune_device
@@ -84,7 +85,7 @@ class Trainer:
             config=config, model_config=self.model_config, photos=held_out, base=self.base if keeps_base else None
         )
         torch.manual_seed(config.seed)
-        self.model = KindDiT(self.model_config.dit).to(self.device)
+        self.model = make_model(self.model_config).to(self.device)
         self.photos, self.held_out = train, held_out
         self.objective = open_objective(config, self.model_config, self.device)
         self.losses = open_losses(config, self.model_config, held_out, self.objective, self.device)
@@ -213,14 +214,14 @@ class Trainer:
         """Whether this process is needed for what the main one writes: all have to hand in their slices."""
         return self.processes.is_main or self.is_sharded
 
-    def averaged_model(self) -> KindDiT:
+    def averaged_model(self) -> DivertedTransformer:
         """A copy of the model with the EMA weights, whole; of a sharded model all processes must ask for it."""
         state = gather(self.optimizer.averaged_state())
         if self.method is not None:
             return self.method.merged(self.model, state)
         if self.config.factors == "cayley":
             return merged(self.model, state)
-        averaged = KindDiT(self.model_config.dit).to(self.device)
+        averaged = self.model.fresh(self.model_config.dit).to(self.device)
         averaged.load_state_dict(state)
         return averaged.eval()
 

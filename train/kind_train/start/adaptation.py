@@ -11,14 +11,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
+from kind_core.checkpoint import Checkpoint
+from kind_core.checkpoint_config import read_any_config
 from kind_core.classes import resolve_class
 from kind_core.config import ModelConfig
-from kind_core.dit import KindDiT
+from kind_core.dit import DivertedTransformer
 from kind_core.errors import ConfigError
 from kind_core.growth import require_new
 from kind_core.tailors import TailorBank
+from kind_core.text.checkpoint import TextCheckpoint, load_any_checkpoint
 from kind_train.config import NEAREST, TrainConfig
+from kind_train.data.captions.told import Forward, tell
 from kind_train.data.photo_set import TrainingSet
 from kind_train.methods import Method
 from kind_train.objective import Objective
@@ -29,11 +32,16 @@ _NEAREST_PHOTOS = 64
 
 
 def prepare_adaptation(
-    model: KindDiT, config: ModelConfig, base: Path, method: Method, options: TrainConfig, photos: TrainingSet
+    model: DivertedTransformer,
+    config: ModelConfig,
+    base: Path,
+    method: Method,
+    options: TrainConfig,
+    photos: TrainingSet,
 ) -> None:
     """Let `method` prepare `model`; raises ConfigError where data, base and options do not go together."""
     require_same_autoencoder(base, photos)
-    own = read_config(base)
+    own = read_any_config(base)
     if method.keeps_base:
         require_new(own, config.classes)
     if options.shard and not method.can_shard:
@@ -42,7 +50,7 @@ def prepare_adaptation(
 
 
 def start_adaptation(
-    model: KindDiT,
+    model: DivertedTransformer,
     base: Path,
     method: Method,
     init_from: str | None,
@@ -52,8 +60,8 @@ def start_adaptation(
 ) -> None:
     """Give `model` what `method` inherits of `base`, and tailors the weights of `init_from`; else they stay random."""
     chosen = _choose_classes(base, init_from)
-    checkpoint = load_checkpoint(base, chosen, with_decoder=False)
-    method.load(model, checkpoint.model.to(model.null_label_embedding.device), seed)
+    checkpoint = load_any_checkpoint(base, chosen, with_decoder=False)
+    method.load(model, checkpoint.model.to(model.tailors.weight.device), seed)
     if init_from is None:
         return
     starts = [0] * len(photos.classes)
@@ -63,7 +71,9 @@ def start_adaptation(
         copy_tailor(model.tailors, index, checkpoint.model.tailors, start)
 
 
-def find_nearest_classes(checkpoint: Checkpoint, photos: TrainingSet, objective: Objective, seed: int) -> list[int]:
+def find_nearest_classes(
+    checkpoint: Checkpoint | TextCheckpoint, photos: TrainingSet, objective: Objective, seed: int
+) -> list[int]:
     """For each class of `photos`, the class of the checkpoint under which its photos have the lowest loss."""
     nearest = []
     for label in range(len(photos.classes)):
@@ -74,12 +84,15 @@ def find_nearest_classes(checkpoint: Checkpoint, photos: TrainingSet, objective:
 
 @torch.no_grad()
 def _losses_by_class(
-    checkpoint: Checkpoint, photos: TrainingSet, label: int, objective: Objective, seed: int
+    checkpoint: Checkpoint | TextCheckpoint, photos: TrainingSet, label: int, objective: Objective, seed: int
 ) -> list[float]:
     """The loss of some photos of `label`, with the same noise, under each class of the checkpoint."""
     dit, device = checkpoint.config.dit, objective.alpha.device
-    model = checkpoint.model.to(device)
-    stored = photos.read((photos.labels == label).nonzero()[:_NEAREST_PHOTOS, 0]).to(device)
+    model: Forward = checkpoint.model.to(device)
+    chosen = (photos.labels == label).nonzero()[:_NEAREST_PHOTOS, 0]
+    stored = photos.read(chosen).to(device)
+    words = None if photos.captions is None else photos.captions.read(chosen)
+    model = tell(model, words, device)
     generator = torch.Generator(device).manual_seed(seed)
 
     def draw() -> Tensor:
@@ -116,7 +129,7 @@ def copy_tailor(bank: TailorBank, index: int, source: TailorBank, start: int) ->
 
 def _choose_classes(base: Path, init_from: str | None) -> list[int]:
     """The classes of the base that have to be read; a model without any class cannot be built."""
-    known = read_config(base).classes
+    known = read_any_config(base).classes
     if init_from == NEAREST:
         return list(range(len(known)))
     return [0 if init_from is None else resolve_class(init_from, known).index]

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils.parametrizations import orthogonal
 
-from kind_core.dit import KindDiT
+from kind_core.dit import DivertedTransformer
 from kind_core.diverted import DivertedLinear
 from kind_core.errors import ConfigError
 
 _FACTORS = ("U", "V")
 
 
-def constrain_factors(model: KindDiT) -> None:
+def constrain_factors(model: DivertedTransformer) -> None:
     """Train the factors of all diverted matrices as orthonormal; raises ConfigError where there are none."""
     if model.config.is_dense:
         raise ConfigError("factors is 'cayley', but the model is dense: it has none", "choose a preset such as sample")
@@ -38,7 +38,7 @@ def constrain_factors(model: KindDiT) -> None:
 
 
 @torch.no_grad()
-def merged(model: KindDiT, state: Mapping[str, Tensor]) -> KindDiT:
+def merged(model: DivertedTransformer, state: Mapping[str, Tensor]) -> DivertedTransformer:
     """The plain model that `model` is with the weights of `state`."""
     bound = copy.deepcopy(model)
     bound.load_state_dict(dict(state), strict=False)
@@ -47,10 +47,10 @@ def merged(model: KindDiT, state: Mapping[str, Tensor]) -> KindDiT:
     for name, layer in bound.named_modules():
         if isinstance(layer, DivertedLinear):
             plain_state |= {f"{name}.{factor}": getattr(layer, factor) for factor in _FACTORS}
-    plain = KindDiT(model.config).to(model.null_label_embedding.device)
+    plain = model.fresh(model.config).to(model.tailors.weight.device)
     plain.load_state_dict(plain_state)
     return plain.eval()
 
 
-def _layers(model: KindDiT) -> Iterator[DivertedLinear]:
+def _layers(model: DivertedTransformer) -> Iterator[DivertedLinear]:
     return (layer for layer in model.modules() if isinstance(layer, DivertedLinear))

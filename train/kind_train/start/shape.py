@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kind_core.checkpoint_config import read_config
+from kind_core.checkpoint_config import read_any_config, read_config
 from kind_core.class_ids import require_distinct
 from kind_core.classes import ClassInfo, normalise_name
-from kind_core.config import AutoencoderConfig, DiffusionConfig, DiTConfig, ModelConfig, on_schedule, preset
+from kind_core.config import AutoencoderConfig, DiffusionConfig, DiTConfig, ModelConfig, TextConfig, on_schedule, preset
 from kind_core.errors import ConfigError
 from kind_train.config import TrainConfig
 from kind_train.methods import open_method
+from kind_train.start.captions import check_text
 from kind_train.start.distillation import make_student, refuse_student
 
 # What a preset says of a network, and of what it learns to predict.
@@ -39,6 +40,7 @@ class Shape:
     dit: DiTConfig
     diffusion: DiffusionConfig
     autoencoder: AutoencoderConfig | None = None
+    text: TextConfig | None = None
     known: tuple[ClassInfo, ...] = ()
 
     def on_latents(self, autoencoder: AutoencoderConfig, sample_size: int) -> Shape:
@@ -51,7 +53,9 @@ class Shape:
         named = {info.id: info for info in self.known}
         classes = tuple(named.get(info.id, info) if _is_bare(info) else info for info in classes)
         dit = replace(self.dit, num_classes=len(classes), tailor_ranks=None)
-        return ModelConfig(dit=dit, diffusion=self.diffusion, classes=classes, autoencoder=self.autoencoder)
+        return ModelConfig(
+            dit=dit, text=self.text, diffusion=self.diffusion, classes=classes, autoencoder=self.autoencoder
+        )
 
     def describe_new(self, classes: Sequence[ClassInfo]) -> str | None:
         """A line about those of `classes` that the checkpoint lacks, so that they start at random; None for none."""
@@ -99,12 +103,13 @@ def pick_shape(config: TrainConfig) -> Shape:
         if config.noise_schedule is not None:
             diffusion = on_schedule(diffusion, config.noise_schedule)
         return Shape(dit=dit if config.size is None else _resize(dit, config), diffusion=diffusion)
-    base = read_config(Path(config.base))
+    base = read_any_config(Path(config.base))
+    check_text(config, base.text)
     refuse_student(config.base, base.diffusion, "adapted")
     method = open_method(config.method)
     method.require_base(base.dit, config.base)
     dit = method.shape(method.plan(base.dit, config.tailor_rank))
-    return Shape(dit=dit, diffusion=base.diffusion, autoencoder=base.autoencoder)
+    return Shape(dit=dit, diffusion=base.diffusion, autoencoder=base.autoencoder, text=base.text)
 
 
 def _resize(dit: DiTConfig, config: TrainConfig) -> DiTConfig:

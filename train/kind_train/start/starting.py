@@ -10,7 +10,7 @@ import torch
 from kind_core.autoencoder import AUTOENCODER_NAME, find_autoencoder, hash_autoencoder
 from kind_core.checkpoint import load_checkpoint
 from kind_core.config import ModelConfig
-from kind_core.dit import KindDiT
+from kind_core.dit import DivertedTransformer
 from kind_core.errors import ConfigError
 from kind_train.data.latents import LatentSet
 from kind_train.data.photo_set import TrainingSet
@@ -27,10 +27,12 @@ def make_model_config(shape: Shape, photos: TrainingSet) -> ModelConfig:
     elif shape.autoencoder is not None:
         raise ConfigError("the base works on latents, the data are photos", "encode them first: kind-train cache")
     check_inputs(shape, photos.input_shape)
+    if (shape.text is None) != (photos.captions is None):
+        raise ConfigError("a model of captions and photos with captions belong together", "load the photos with them")
     return shape.with_classes(photos.classes)
 
 
-def load_start(model: KindDiT, config: ModelConfig, path: Path) -> None:
+def load_start(model: DivertedTransformer, config: ModelConfig, path: Path) -> None:
     """Load the learngene and the tailors of the classes that the checkpoint at `path` knows too, by id.
 
     Raises ConfigError where the checkpoint is of another architecture or predicts something else.

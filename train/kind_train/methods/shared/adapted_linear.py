@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from kind_core.config import DiTConfig
 from kind_core.costs.methods import dense_twin
-from kind_core.dit import KindDiT
+from kind_core.dit import DivertedTransformer
 from kind_core.diverted import DenseLinear, Tailor
 from kind_train.methods.method import freeze, replace_layer
 
@@ -34,7 +34,7 @@ class AdaptedLinear(nn.Module):
         return layer.to(self.weight.device)
 
 
-def adapt_matrices(model: KindDiT, make_change: Callable[[str, Tensor], nn.Module]) -> None:
+def adapt_matrices(model: DivertedTransformer, make_change: Callable[[str, Tensor], nn.Module]) -> None:
     """Freeze a dense model and run each of its block matrices through `make_change(name, weight)`."""
     freeze(model)
     for name, _, _ in model.config.matrix_names():
@@ -43,7 +43,7 @@ def adapt_matrices(model: KindDiT, make_change: Callable[[str, Tensor], nn.Modul
         replace_layer(model, name, AdaptedLinear(layer, make_change(name, layer.weight.detach())))
 
 
-def fold_matrices(model: KindDiT) -> DiTConfig:
+def fold_matrices(model: DivertedTransformer) -> DiTConfig:
     """Put plain layers back, with the weights as they have become."""
     for name, _, _ in model.config.matrix_names():
         layer = model.get_submodule(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kind_core.config import DiTConfig
-from kind_core.dit import KindDiT
+from kind_core.dit import DivertedTransformer
 from kind_train.config import ACCELERATOR, BOTH, TABLE, TAILORS
 from kind_train.methods.method import AddedMethod, Method, freeze
 from kind_train.methods.shared.grown_linear import fold_grown, grow
@@ -15,7 +15,7 @@ class TailorsAlone(Method):
     name, title = TAILORS, "tailors alone"
     needs_dense = False
 
-    def prepare(self, model: KindDiT, plan: DiTConfig) -> None:
+    def prepare(self, model: DivertedTransformer, plan: DiTConfig) -> None:
         freeze(model)
 
 
@@ -25,7 +25,7 @@ class TableAlone(Method):
     name, title = TABLE, "table alone"
     needs_dense = False
 
-    def prepare(self, model: KindDiT, plan: DiTConfig) -> None:
+    def prepare(self, model: DivertedTransformer, plan: DiTConfig) -> None:
         model.requires_grad_(False)
         _open_modulations(model)
 
@@ -43,13 +43,13 @@ class Accelerator(AddedMethod):
     def __init__(self, rank: int, *, with_table: bool = False) -> None:
         self.rank, self.with_table = rank, with_table
 
-    def prepare(self, model: KindDiT, plan: DiTConfig) -> None:
+    def prepare(self, model: DivertedTransformer, plan: DiTConfig) -> None:
         model.requires_grad_(False)
         if self.with_table:
             _open_modulations(model)
         grow(model, self.rank, as_lora=True)
 
-    def fold(self, model: KindDiT) -> DiTConfig:
+    def fold(self, model: DivertedTransformer) -> DiTConfig:
         return fold_grown(model)
 
 
@@ -64,7 +64,7 @@ def open_arm(name: str, accelerator_rank: int) -> Method | None:
     return arms.get(name)
 
 
-def _open_modulations(model: KindDiT) -> None:
+def _open_modulations(model: DivertedTransformer) -> None:
     for name, parameter in model.named_parameters():
         if name.startswith("timestep_embedder.") or ".adaln." in name:
             parameter.requires_grad_(True)

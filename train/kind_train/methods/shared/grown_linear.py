@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kind_core.config import DiTConfig
-from kind_core.dit import KindDiT
+from kind_core.dit import DivertedTransformer
 from kind_core.diverted import DivertedLinear
 from kind_train.methods.method import AddedMethod, freeze, replace_layer
 
@@ -64,15 +64,15 @@ class GrownMethod(AddedMethod):
     def shape(self, plan: DiTConfig) -> DiTConfig:
         return replace(plan, tailor_rank=0)
 
-    def prepare(self, model: KindDiT, plan: DiTConfig) -> None:
+    def prepare(self, model: DivertedTransformer, plan: DiTConfig) -> None:
         freeze(model)
         grow(model, plan.tailor_rank * model.config.num_classes, as_lora=self.as_lora)
 
-    def fold(self, model: KindDiT) -> DiTConfig:
+    def fold(self, model: DivertedTransformer) -> DiTConfig:
         return fold_grown(model)
 
 
-def grow(model: KindDiT, rank: int, *, as_lora: bool) -> None:
+def grow(model: DivertedTransformer, rank: int, *, as_lora: bool) -> None:
     """Put `rank` trained components behind those of every diverted layer, which stay as they are."""
     for name, _, _ in model.config.matrix_names():
         layer = model.get_submodule(name)
@@ -82,7 +82,7 @@ def grow(model: KindDiT, rank: int, *, as_lora: bool) -> None:
         replace_layer(model, name, grown)
 
 
-def fold_grown(model: KindDiT) -> DiTConfig:
+def fold_grown(model: DivertedTransformer) -> DiTConfig:
     """Make every grown layer a plain one; returns the shape that the model has then."""
     rank = 0
     for name, _, _ in model.config.matrix_names():

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kind_core.config import DiTConfig
-from kind_core.dit import KindDiT
+from kind_core.dit import DivertedTransformer
 from kind_train.methods.method import Method
 
 _RATE = 1e-4  # table 7
@@ -26,7 +26,7 @@ class InheritedBlocks(Method):
         """The blocks of so many that are inherited."""
         raise NotImplementedError
 
-    def load(self, model: KindDiT, base: KindDiT, seed: int) -> None:
+    def load(self, model: DivertedTransformer, base: DivertedTransformer, seed: int) -> None:
         places = {f"blocks.{index}." for index in self.inherited(base.config.depth)}
         state = base.learngene_state()
         kept = {

@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from kind_core.config import DiTConfig
-from kind_core.dit import KindDiT
+from kind_core.dit import DivertedTransformer
 from kind_core.errors import TargetError
 from kind_train.methods.method import AddedMethod, freeze, replace_layer
 
@@ -22,7 +22,7 @@ class PeftMethod(AddedMethod):
         """What the config of peft is made with, but for the matrices."""
         raise NotImplementedError
 
-    def prepare(self, model: KindDiT, plan: DiTConfig) -> None:
+    def prepare(self, model: DivertedTransformer, plan: DiTConfig) -> None:
         peft = import_peft(self.name)
         freeze(model)
         settings = self.settings(plan, model.config.num_classes)
@@ -37,7 +37,7 @@ class PeftMethod(AddedMethod):
             # PiSSA writes what is left of the weight back as a new parameter
             model.get_submodule(f"{name}.base_layer").requires_grad_(False)
 
-    def fold(self, model: KindDiT) -> DiTConfig:
+    def fold(self, model: DivertedTransformer) -> DiTConfig:
         for name, _, _ in model.config.matrix_names():
             layer: Any = model.get_submodule(name)
             layer.merge()

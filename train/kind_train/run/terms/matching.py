@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kind_core.checkpoint import load_checkpoint
 from kind_core.config import ModelConfig
-from kind_core.dit import KindDiT
+from kind_core.dit import DivertedTransformer
 from kind_core.errors import ConfigError
 from kind_train.run.terms.watching import remember
 
@@ -28,10 +28,10 @@ class Matching:
     Raises ConfigError where the two do not fit together.
     """
 
-    def __init__(self, teacher: Path, blocks: Sequence[int], student: KindDiT, config: ModelConfig) -> None:
+    def __init__(self, teacher: Path, blocks: Sequence[int], student: DivertedTransformer, config: ModelConfig) -> None:
         source = load_checkpoint(teacher, with_decoder=False)
         _check(teacher, source.config, blocks, config)
-        device = student.null_label_embedding.device
+        device = student.tailors.weight.device
         self._teacher = source.model.to(device).requires_grad_(False)
         known = {info.id: index for index, info in enumerate(source.config.classes)}
         self._labels = torch.tensor([known.get(info.id, -1) for info in config.classes], device=device)

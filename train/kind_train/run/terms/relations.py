@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kind_core.dit import KindDiT
+from kind_core.dit import DivertedTransformer
 from kind_train.run.terms.perceptual import FirstStages
 from kind_train.run.terms.watching import remember
 
@@ -26,7 +26,7 @@ _EPS = 1e-6
 class Relations:
     """Remembers what the middle block of `model` put out at its last pass, and compares it with photos."""
 
-    def __init__(self, model: KindDiT, stages: FirstStages) -> None:
+    def __init__(self, model: DivertedTransformer, stages: FirstStages) -> None:
         self._stages = stages
         self._side = model.config.sample_size // model.config.patch_size
         self._tokens: dict[int, Tensor] = {}
@@ -40,7 +40,7 @@ class Relations:
         return F.relu((_relate(self._tokens[0].float()) - wanted).abs() - _MARGIN).mean((1, 2))
 
 
-def middle_block(model: KindDiT) -> nn.Module:
+def middle_block(model: DivertedTransformer) -> nn.Module:
     """The block whose output learns: what comes after it is left to the picture."""
     return model.blocks[(model.config.depth - 1) // 2]
 
