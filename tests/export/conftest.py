@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 
 import pytest
@@ -15,12 +14,3 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True, scope="package")
-def quiet_trace() -> Iterator[None]:
-    """torch's tracer logs thousands of debug records, which pytest would collect."""
-    logger = logging.getLogger("torch.__trace")
-    propagate, logger.propagate = logger.propagate, False
-    yield
-    logger.propagate = propagate
