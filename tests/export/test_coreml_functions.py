@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,12 +59,25 @@ def size_bytes(package: Path, name: str = "*") -> int:
     return sum(x.stat().st_size for x in package.rglob(name) if x.is_file())
 
 
+@pytest.fixture(scope="module")
+def both_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[PrecisionName], tuple[Path, Any]]:
+    """The package of both functions in a precision and what is said of it; not to be changed."""
+
+    @cache
+    def make(precision: PrecisionName) -> tuple[Path, Any]:
+        file = tmp_path_factory.mktemp(precision) / "both.mlpackage"
+        return file, lower_functions(make_lowerings(), file, TargetOptions(precision=precision, min_ios=18))
+
+    return make
+
+
 @pytest.mark.parametrize("precision", ["fp16", "int4", "palette4"])
-def test_functions_share_their_weights(precision: PrecisionName, tmp_path: Path) -> None:
-    options = TargetOptions(precision=precision, min_ios=18)
-    lowerings, both, one = make_lowerings(), tmp_path / "both.mlpackage", tmp_path / "one.mlpackage"
-    facts = lower_functions(lowerings, both, options)
-    lower(lowerings["plain"], one, options)
+def test_functions_share_their_weights(
+    precision: PrecisionName, both_of: Callable[[PrecisionName], tuple[Path, Any]], tmp_path: Path
+) -> None:
+    lowerings, one = make_lowerings(), tmp_path / "one.mlpackage"
+    both, facts = both_of(precision)
+    lower(lowerings["plain"], one, TargetOptions(precision=precision, min_ios=18))
     assert list(facts["functions"]) == ["guided", "plain"]
     assert size_bytes(both, "weight.bin") < 1.01 * size_bytes(one, "weight.bin")
     np.testing.assert_array_equal(run(both, "plain"), run(one))
@@ -83,14 +99,13 @@ def test_weights_that_differ_are_not_shared(tmp_path: Path) -> None:
         np.testing.assert_allclose(run(both, "plain"), other(torch.from_numpy(X)).numpy(), atol=0.01)
 
 
-def test_bytes_are_the_same_each_time(tmp_path: Path) -> None:
-    contents = []
-    for index in range(2):
-        file = tmp_path / f"{index}.mlpackage"
-        lower_functions(make_lowerings(), file, TargetOptions(precision="palette4", min_ios=18))
-        contents.append({x.name: x.read_bytes() for x in file.rglob("*") if x.is_file()})
-    assert contents[0] == contents[1]
-    assert not any(str(tmp_path).encode() in content for content in contents[0].values())
+def test_bytes_are_the_same_each_time(both_of: Callable[[PrecisionName], tuple[Path, Any]], tmp_path: Path) -> None:
+    first, again = both_of("palette4")[0], tmp_path / "again.mlpackage"
+    lower_functions(make_lowerings(), again, TargetOptions(precision="palette4", min_ios=18))
+    one, other = ({x.name: x.read_bytes() for x in file.rglob("*") if x.is_file()} for file in (first, again))
+    assert one == other
+    places = [str(file.parent).encode() for file in (first, again)]
+    assert not any(place in content for place in places for content in one.values())
 
 
 def test_functions_need_ios_18(tmp_path: Path) -> None:
@@ -98,9 +113,8 @@ def test_functions_need_ios_18(tmp_path: Path) -> None:
         lower_functions(make_lowerings(), tmp_path / "both.mlpackage", TargetOptions(precision="fp16", min_ios=17))
 
 
-def test_unknown_function_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "both.mlpackage"
-    lower_functions(make_lowerings(), file, TargetOptions(precision="fp16", min_ios=18))
+def test_unknown_function_is_named(both_of: Callable[[PrecisionName], tuple[Path, Any]]) -> None:
+    file, _ = both_of("fp16")
     with pytest.raises(BundleError, match="has no function 'third'") as caught:
         run(file, "third")
     assert "guided, plain" in caught.value.hint

@@ -34,7 +34,7 @@ STEPS = 4
 
 @cache
 def _checkpoint() -> Checkpoint:
-    dit = tiny_config(hidden_size=64, learngene_rank=30, num_classes=1)
+    dit = tiny_config(hidden_size=64, depth=1, learngene_rank=30, num_classes=1)
     config = tiny_model_config(dit, noise_schedule="squaredcos_cap_v2", prediction_type="sample")
     return Checkpoint(config=config, model=tiny_model(dit), sha256="0" * 64)
 
