@@ -49,7 +49,7 @@ def test_another_shell_is_refused() -> None:
         ("kind-export --target c", ["plain,coreml"]),
         ("kind-export --precision palette", ["plain,palette6", "plain,palette4"]),
         ("kind-export cl", ["plain,classes"]),
-        ("kind-train e", ["plain,evaluate"]),
+        ("kind-train e", ["plain,embed", "plain,evaluate"]),
     ],
 )
 def test_the_shell_is_offered_what_fits(words: str, expected: list[str]) -> None:

@@ -96,6 +96,9 @@ def test_a_command_speaks_before_it_loads_torch(tmp_path: Path) -> None:
     for folder in ("vae", "dit"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "config.json").write_text("{}")
+    for file in ("text_encoder/config.json", "tokenizer/tokenizer_config.json"):
+        (tmp_path / "pixart" / file).parent.mkdir(parents=True)
+        (tmp_path / "pixart" / file).write_text("{}")
     dense = tiny_config(learngene_rank=None, tailor_rank=0)
     save_checkpoint(tmp_path / "dense", tiny_model_config(dense), tiny_model(dense))
     start = sample_checkpoint()
@@ -111,6 +114,7 @@ def test_a_command_speaks_before_it_loads_torch(tmp_path: Path) -> None:
         "kind_train.cli shrink dense smaller --construction laptop-diff --data photos",
         f"kind_train.cli distill --checkpoint {sample_checkpoint('garments')} --data photos --steps 2 -o few",
         "kind_train.cli cache --data photos --autoencoder vae --output latents",
+        "kind_train.cli embed --caption lighthouse --text-encoder pixart --output words.safetensors",
         "kind_train.cli init --from-dit dit --preset kind-b/2 -o out",
         "kind_export.cli --classes panda --target onnx",
     )

@@ -79,7 +79,7 @@ def cache(**options: Any) -> None:
 )
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the embedded captions.")
 @click.option("--classes", multiple=True, help="Captions of these classes only (comma or repeated).")
-@click.option("--tokens", type=int, help="Words at most that are read of a caption [the pipeline's].")
+@click.option("--tokens", type=int, metavar="WORDS", help="Words at most that are read of a caption [the pipeline's].")
 @click.option("--batch-size", type=int, default=16, show_default=True, help="Captions embedded at a time.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda ...")
 @click.option("--resume", is_flag=True, help="Add to those in --output.")

@@ -92,7 +92,9 @@ def fit(config_file: Path | None, resume: bool, force: bool, match_blocks: str |
 @click.option(
     "--text-embeddings", metavar="FOLDER", help="Captions of the data, by kind-train embed: for a model of captions."
 )
-@click.option("--caption-dropout", type=float, help="Share of images trained with the null caption [0.1].")
+@click.option(
+    "--caption-dropout", type=float, metavar="SHARE", help="Share of images trained with the null caption [0.1]."
+)
 @rate_options(images="50000", learning_rate="the paper's: 1e-3, 1e-4 ...")
 @run_options
 @report_errors
