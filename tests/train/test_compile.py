@@ -66,7 +66,7 @@ def test_a_compiled_model_has_the_same_outputs_and_gradients(
 
 
 def _losses(output: Path, precision: str, *, is_compiled: bool) -> list[float]:
-    config = make_config(output, precision=precision, compile=is_compiled, images=16)
+    config = make_config(output, precision=precision, compile=is_compiled, images=8)
     losses: list[float] = []
     shape = Shape(dit=replace(TINY_DIT, depth=1), diffusion=TINY_DIFFUSION)
     trainer = Trainer(config, make_photos(), make_photos(4, seed=1), shape=shape)
@@ -90,5 +90,5 @@ def test_a_compiled_run_has_the_losses_of_an_eager_one(
     monkeypatch.setattr(torch, "compile", lambda model: given.append(model) or compile_model(model, backend=backend))
     eager, compiled = (_losses(tmp_path / str(one), precision, is_compiled=one) for one in (False, True))
     assert len(given) == 1
-    assert len(eager) == 4
+    assert len(eager) == 2  # the second is after an update
     assert compiled == pytest.approx(eager, rel=tolerance)
