@@ -30,6 +30,17 @@ def read_object(file: Path, error: type[KindError], hint: str = "") -> dict[str,
     return data
 
 
+def read_texts(file: Path, error: type[KindError], hint: str) -> list[str]:
+    """The list of texts that `file` holds; raises `error` in one line, with `hint`, where it holds none."""
+    try:
+        texts = read_json(file)
+    except (OSError, ValueError) as reason:
+        raise error(f"{file} is damaged: {reason}", hint) from reason
+    if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
+        raise error(f"{file} is damaged, expected a list of texts", hint)
+    return texts
+
+
 def read_json(file: Path, *, is_strict: bool = False) -> Any:
     """What `file` holds; raises OSError where it cannot be read, ValueError where it is no JSON (see `parse_json`)."""
     return parse_json(read_text(file), is_strict=is_strict)

@@ -20,7 +20,7 @@ from kind_runtimes.bundle import CAPTIONS_NAME, open_bundle, read_manifest
 from kind_runtimes.captions import Caption, CaptionBundle, open_captions
 from kind_runtimes.engine_rows import holds_code
 from kind_runtimes.engines.runtime import check_runtime, choose_runtime
-from kind_runtimes.generator import open_generator
+from kind_runtimes.generator import Generator, open_generator
 from kind_runtimes.golden import check_golden
 from kind_runtimes.loop import Loop
 from kind_runtimes.manifest import Manifest
@@ -89,9 +89,9 @@ def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: N
     """Draw the pictures of `request` and write them; raises a KindError and writes nothing when anything fails."""
     from kind_core.pictures import make_grid, write_picture
 
-    caption, captions = _read_caption(request)
-    code = holds_code(request.runtime)
-    manifest = open_bundle(request.bundle, run_code=code).manifest if captions is None else captions.manifest
+    told = _read_caption(request)
+    opened = told[1] if told is not None else open_bundle(request.bundle, run_code=holds_code(request.runtime))
+    manifest = opened.manifest
     if request.guidance is not None:
         manifest.require_guidance()
     pack, found = _find_pack(request, manifest)
@@ -102,12 +102,11 @@ def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: N
         raise BundleError(message, "export it without --latents-only")
     total = request.count * manifest.sampling.steps
     on_progress(Progress(stage=f"opening the {runtime} programs", done=0, total=total))
-    if caption is not None and captions is not None:
+    if told is not None:
+        caption, captions = told
         loop: Loop = captions.open(caption, runtime)
     else:
-        loop = generator = open_generator(request.bundle, manifest, runtime)
-        loop = generator = generator if pack is None else generator.with_pack(pack)
-        check_golden(request.bundle, generator, runtime, _golden_index(request.bundle, manifest, pack, found))
+        loop = _open_checked(request.bundle, manifest, runtime, pack, found)
     guidance = manifest.guidance_scale if request.guidance is None else request.guidance
     seeds = tuple(picture_seed(request.seed, i) for i in range(request.count))
     start = time.perf_counter()
@@ -127,13 +126,13 @@ def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: N
     )
 
 
-def _read_caption(request: RunRequest) -> tuple[Caption | None, CaptionBundle | None]:
-    """The embedded caption that is drawn and the bundle that takes it; none where the bundle draws classes.
+def _read_caption(request: RunRequest) -> tuple[Caption, CaptionBundle] | None:
+    """The embedded caption that is drawn and the bundle that takes it; None where the bundle draws classes.
 
     Raises BundleError where only one of the two is of captions.
     """
     if request.text_embeddings is None:
-        return None, None  # open_bundle refuses a bundle of captions
+        return None  # open_bundle refuses a bundle of captions
     if not (request.bundle / CAPTIONS_NAME).is_file():
         read_manifest(request.bundle)
         message = f"{request.bundle} draws classes, but an embedded caption was given: {request.text_embeddings}"
@@ -182,6 +181,14 @@ def _find_pack(request: RunRequest, manifest: Manifest) -> tuple[Pack | None, Re
     pack = read_pack(file)
     check_pack(pack, manifest)
     return pack, ResolvedClass(index=0, info=found.info, note=found.note)
+
+
+def _open_checked(bundle: Path, manifest: Manifest, runtime: str, pack: Pack | None, found: ResolvedClass) -> Generator:
+    """The programs that draw the class, with its pack, held against the golden data."""
+    generator = open_generator(bundle, manifest, runtime)
+    generator = generator if pack is None else generator.with_pack(pack)
+    check_golden(bundle, generator, runtime, _golden_index(bundle, manifest, pack, found))
+    return generator
 
 
 def _golden_index(bundle: Path, manifest: Manifest, pack: Pack | None, found: ResolvedClass) -> int | None:

@@ -198,8 +198,7 @@ class TrainConfig:
         self._require("text_embeddings", self.base is not None, "none without a base: they are for kind-train adapt")
         self._require("method", self.method == TAILORS, f"{TAILORS!r} where a model draws from captions")
         self._require("repa", not self.repa, "0 where a model draws from captions")
-        dropout = 0.0 if self.caption_dropout is None else self.caption_dropout
-        self._require("caption_dropout", 0 <= dropout < 1, "0 to below 1")
+        self._require("caption_dropout", 0 <= self.null_captions < 1, "0 to below 1")
 
     def _check_distillation(self) -> None:
         self._require("train", self.train in ARMS, f"one of {', '.join(ARMS)}")

@@ -142,9 +142,10 @@ def _load_split(
     config: TrainConfig, console: Console, *, resume: bool
 ) -> tuple[TrainingSet, TrainingSet, SplitRecord | None]:
     """What is trained on, what is held out, and how that was decided where the run itself did."""
-    train = _load_set(config, console, config.data, config.classes)
+    store = None if config.text_embeddings is None else WordStore(Path(config.text_embeddings))
+    train = _load_set(config, console, config.data, config.classes, store)
     if config.val_data is not None:
-        held_out = _load_set(config, console, config.val_data, train.classes)
+        held_out = _load_set(config, console, config.val_data, train.classes, store)
         require_same_kind(train, held_out)
         if (overlap := describe_overlap(train, held_out)) is not None:
             say(console, overlap, style="yellow")
@@ -162,9 +163,12 @@ def _load_split(
 
 
 def _load_set(
-    config: TrainConfig, console: Console, path: str, classes: tuple[str, ...] | tuple[ClassInfo, ...]
+    config: TrainConfig,
+    console: Console,
+    path: str,
+    classes: tuple[str, ...] | tuple[ClassInfo, ...],
+    store: WordStore | None,
 ) -> TrainingSet:
-    store = None if config.text_embeddings is None else WordStore(Path(config.text_embeddings))
     if is_cache(path):
         latents = open_cache(Path(path))
         if config.flip and not latents.settings.flip:

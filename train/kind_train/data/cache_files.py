@@ -24,8 +24,8 @@ from kind_core.class_ids import require_distinct
 from kind_core.classes import ClassInfo
 from kind_core.config import AutoencoderConfig
 from kind_core.errors import ClassNameError, ConfigError, DataError
-from kind_core.files.json_files import read_json, read_object
-from kind_core.files.litter import is_hidden
+from kind_core.files.json_files import read_object, read_texts
+from kind_core.files.shards import list_numbered
 from kind_core.files.staging import PART, staged
 from kind_core.files.weight_files import find_misfit, is_pointer
 from kind_train.places import CACHE_NAME as CACHE_NAME
@@ -145,16 +145,7 @@ def _read_classes(data: object, file: Path) -> tuple[ClassInfo, ...]:
 
 def list_shards(folder: Path) -> list[Path]:
     """The shards of a cache in their order; raises DataError where one is missing."""
-    place = folder / SHARDS_NAME
-    try:
-        names = sorted(item.name for item in place.iterdir() if not is_hidden(item.name))
-    except OSError as error:
-        raise DataError(f"{place} cannot be read: {error.strerror or error}", _AGAIN) from error
-    expected = [f"{number:05d}" for number in range(len(names))]
-    other = next((e for name, e in zip(names, expected, strict=True) if name != e), None)
-    if other is not None:
-        raise DataError(f"{place} lacks {other}, or holds what is no shard", _AGAIN)
-    return [place / name for name in names]
+    return list_numbered(folder / SHARDS_NAME, DataError, _AGAIN)
 
 
 def _mend(shard: Path) -> str:
@@ -198,11 +189,8 @@ def open_shards(folder: Path, settings: CacheSettings) -> list[np.ndarray]:
 def read_hashes(shard: Path, count: int) -> list[str]:
     """sha256 of the pixels of each of the `count` photos of a shard."""
     file = shard / HASHES_NAME
-    try:
-        hashes = read_json(file) if file.is_file() else None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} is damaged: {error}", _mend(shard)) from error
-    if not isinstance(hashes, list) or not all(isinstance(one, str) for one in hashes) or len(hashes) != count:
+    hashes = read_texts(file, DataError, _mend(shard)) if file.is_file() else None
+    if hashes is None or len(hashes) != count:
         raise DataError(f"{file} is damaged or missing, expected the hashes of {count} photos", _mend(shard))
     return hashes
 
@@ -235,12 +223,8 @@ def read_captions(folder: Path, count: int) -> tuple[str, ...]:
     file = folder / CAPTIONS_NAME
     if not file.exists():
         return ()
-    try:
-        captions = read_json(file)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} is damaged: {error}", _AGAIN) from error
-    is_right = isinstance(captions, list) and all(isinstance(one, str) and one for one in captions)
-    if not is_right or len(captions) != count:
+    captions = read_texts(file, DataError, _AGAIN)
+    if not all(captions) or len(captions) != count:
         raise DataError(f"{file} is damaged, expected the captions of {count} photos", _AGAIN)
     return tuple(captions)
 

@@ -27,6 +27,7 @@ from kind_core.autoencoder import (
 from kind_core.checkpoint_config import AUTOENCODER_FILES
 from kind_core.errors import ConfigError, OutputError
 from kind_core.files.litter import is_bare
+from kind_core.files.shards import shard_name
 from kind_core.files.staging import PART, claimed, folder_kind, recover, staged
 from kind_core.files.tensor_files import write_tensors
 from kind_core.stopping import hold_interrupts, noted_stops
@@ -270,7 +271,7 @@ class _ShardWriter:
         self._waiting.clear()
 
     def _write(self) -> None:
-        with staged(self.folder / f"{self.num_shards:05d}", _SHARD, force=True) as place:
+        with staged(self.folder / shard_name(self.num_shards), _SHARD, force=True) as place:
             place.mkdir()
             np.save(place / LATENTS_NAME, torch.cat(self._encoded).numpy())
             (place / HASHES_NAME).write_text(json.dumps(self._hashes), encoding="utf-8")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kind_train.config import TrainConfig
+from kind_train.data.captions.told import Forward as Forward
 from kind_train.data.photo_set import TrainingSet
 from kind_train.objective import Objective
 from kind_train.run.terms.matching import NAMES as MATCHED
@@ -22,8 +23,6 @@ DENOISING = "loss"
 PERCEPTUAL, REPA = "perceptual term", "REPA term"
 # The perceptual term sees this share of a batch: it costs more than it gains from the rest.
 _PERCEPTUAL_SHARE = 0.5
-
-Forward = Callable[..., Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

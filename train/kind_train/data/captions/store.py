@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from kind_core.errors import ConfigError, DataError
+from kind_core.files.shards import shard_name
 from kind_core.files.staging import staged
 from kind_core.files.tensor_files import write_tensors
 from kind_core.files.weight_files import is_pointer
@@ -46,6 +46,7 @@ class WordStore:
         """Raises DataError where the cache is missing, newer or damaged."""
         self.folder, self.record = folder, read_record(folder)
         self._places: dict[str, tuple[Path, int, int]] = {}  # shard, first word, number of words
+        self._files: dict[Path, Any] = {}
         for shard in list_shards(folder):
             self._add(shard)
 
@@ -74,7 +75,7 @@ class WordStore:
             )
 
     def _add(self, shard: Path) -> None:
-        captions, lengths = read_captions(shard), self._tensor(shard, "lengths").tolist()
+        captions, lengths = read_captions(shard), self._opened(shard).get_tensor("lengths").tolist()
         shape = self._words(shard).get_shape()
         is_whole = len(lengths) == len(captions) and min(lengths, default=1) >= 1
         if not is_whole or shape != [sum(lengths), self.record.channels]:
@@ -95,18 +96,10 @@ class WordStore:
     def _words(self, shard: Path) -> Any:
         return self._opened(shard).get_slice("words")
 
-    def _tensor(self, shard: Path, name: str) -> Tensor:
-        tensor: Tensor = self._opened(shard).get_tensor(name)
-        return tensor
-
     def _opened(self, shard: Path) -> Any:
         if shard not in self._files:
             self._files[shard] = _open(shard / WORDS_NAME)
         return self._files[shard]
-
-    @cached_property
-    def _files(self) -> dict[Path, Any]:
-        return {}
 
 
 def _open(file: Path) -> Any:
@@ -132,7 +125,7 @@ def append_shard(folder: Path, captions: Sequence[str], words: Sequence[Tensor])
     stored = torch.cat([one.half().cpu() for one in words])
     if not stored.isfinite().all():
         raise ConfigError("an embedded word is not finite in fp16", "run the text encoder in float32")
-    with staged(folder / SHARDS_NAME / f"{len(list_shards(folder)):05d}", SHARD) as place:
+    with staged(folder / SHARDS_NAME / shard_name(len(list_shards(folder))), SHARD) as place:
         place.mkdir()
         write_tensors(place / WORDS_NAME, {"words": stored, "lengths": torch.tensor([len(one) for one in words])})
         (place / CAPTIONS_NAME).write_text(json.dumps(list(captions), ensure_ascii=False), encoding="utf-8")

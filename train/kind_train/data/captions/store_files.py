@@ -13,9 +13,9 @@ from typing import Any
 
 from kind_core.config.checks import is_whole
 from kind_core.errors import DataError
-from kind_core.files.json_files import read_json, read_object
-from kind_core.files.litter import is_hidden
+from kind_core.files.json_files import read_object, read_texts
 from kind_core.files.near_paths import suggest_path
+from kind_core.files.shards import list_numbered
 from kind_core.files.staging import PART, folder_kind, staged
 
 STORE_NAME = "text_embeddings.json"
@@ -75,22 +75,12 @@ def write_record(folder: Path, record: EncoderRecord) -> None:
 def list_shards(folder: Path) -> list[Path]:
     """The shards of a cache in their order; raises DataError where one is missing."""
     place = folder / SHARDS_NAME
-    names = sorted(item.name for item in place.iterdir() if not is_hidden(item.name)) if place.is_dir() else []
-    if names != [f"{number:05d}" for number in range(len(names))]:
-        raise DataError(f"{place} lacks a shard, or holds what is none: {', '.join(names):.80}", AGAIN)
-    return [place / name for name in names]
+    return list_numbered(place, DataError, AGAIN) if place.is_dir() else []
 
 
 def read_captions(shard: Path) -> list[str]:
     """The captions of a shard, in the order of its words."""
-    file = shard / CAPTIONS_NAME
-    try:
-        captions = read_json(file)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} is damaged: {error}", AGAIN) from error
-    if not isinstance(captions, list) or not all(isinstance(one, str) for one in captions):
-        raise DataError(f"{file} is damaged, expected a list of texts", AGAIN)
-    return captions
+    return read_texts(shard / CAPTIONS_NAME, DataError, AGAIN)
 
 
 def _is_store_file(name: str) -> bool:
