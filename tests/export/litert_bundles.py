@@ -38,12 +38,12 @@ def make_model(places: pytest.TempPathFactory) -> Model:
 
 
 def make_bundle(model: Model, places: pytest.TempPathFactory) -> Callable[..., Bundle]:
-    """What exports both classes with some options, once each."""
+    """What exports both classes, or some, with some options, once each."""
 
     @cache
-    def make(*options: str) -> Bundle:
+    def make(*options: str, classes: tuple[str, ...] = model.names) -> Bundle:
         output = places.mktemp("bundle") / "both.kind"
-        asked = ["--classes", ",".join(model.names), "--checkpoint", str(model.path), "--steps", str(STEPS)]
+        asked = ["--classes", ",".join(classes), "--checkpoint", str(model.path), "--steps", str(STEPS)]
         done = CliRunner().invoke(main, [*asked, "--target", "litert", "--strict", *options, "-o", str(output)])
         assert done.exit_code == 0, done.output
         return open_bundle(output)

@@ -28,6 +28,7 @@ from kind_runtimes.cli import main as run
 from kind_runtimes.engines.runtime import describe_file
 from kind_runtimes.generator import open_generator
 from kind_runtimes.packs import read_pack
+from tiny import CLASSES
 
 pytestmark = needs_litert
 Export = Callable[..., Bundle]
@@ -50,6 +51,16 @@ def test_a_program_passes_its_gates(litert: Export, options: tuple[str, ...]) ->
     assert parity["verified_by"].startswith("LiteRT ")
     assert ("rounded_by" in parity) == (precision == "fp16")
     assert manifest.data["targets"]["litert"]["engine"]["package"] == "ai_edge_litert"
+
+
+def test_the_names_of_tensors_are_their_own(litert: Export) -> None:
+    from kind_export.targets.litert.flatbuffer import parse
+
+    # of one class the table of tailors is empty, and so are the buffers of all that is no constant
+    bundle = litert(*_INT8, classes=(CLASSES[0].id,))
+    (graph,) = parse((bundle.path / "litert/step.tflite").read_bytes()).subgraphs
+    names = [tensor.name for tensor in graph.tensors]
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("options", [(), _INTERVAL], ids=["one step", "two steps"])

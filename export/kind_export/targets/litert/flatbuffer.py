@@ -132,6 +132,8 @@ def _constants(lowering: Lowering) -> Iterator[tuple[str, np.ndarray]]:
     """The tensors of a module by name, in each layout that the converter may give them."""
     for name, tensor in lowering.module.state_dict().items():
         array = tensor.detach().numpy()
+        if not array.size:  # a result has no numbers in the file either, and would be called like it
+            continue
         yield name, array
         if array.ndim == 2:
             yield name, array.T
