@@ -1,7 +1,8 @@
 """Fewer bits in an ONNX graph, by onnxruntime's own tools.
 
-int8: 8-bit weights, one scale an output channel, and 8-bit activations with a range taken at each call. Runs in integer
-arithmetic, which is several times faster. int4: 4-bit weights in groups of 32 with fp32 activations, for size: it runs
+int8: weights from -64 to 64 in 8 bits, one scale an output channel, and 8-bit activations with a range taken at each
+call. Runs in integer arithmetic, which is several times faster. On x86 without VNNI onnxruntime adds two products in 16
+bits, which saturate with larger weights (2 x 255 x 127), so that a program would be right on one processor alone. int4: 4-bit weights in groups of 32 with fp32 activations, for size: it runs
 no faster than fp32. Tables and other large constants are stored in fp16 and computed with in fp32.
 """
 
@@ -53,7 +54,7 @@ def quantize(
     with _quiet():
         if precision == "int8":
             model = _to_int8(model, chosen)
-            scheme = "8-bit weights a channel, 8-bit activations with dynamic ranges"
+            scheme = "8-bit weights a channel from -64 to 64, 8-bit activations with dynamic ranges"
         else:
             model = _to_int4(model, chosen)
             model = _to_int8(model, [products[layer] for layer in kept])
@@ -76,6 +77,7 @@ def _to_int8(model: onnx.ModelProto, nodes: list[str]) -> onnx.ModelProto:
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
             weight_type=QuantType.QInt8,
+            reduce_range=True,  # -64 to 64
             # what operators of onnxruntime's own domain give, which shape inference does not know
             extra_options={"DefaultTensorType": TensorProto.FLOAT},
         )
