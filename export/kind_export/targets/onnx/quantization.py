@@ -2,8 +2,9 @@
 
 int8: weights from -64 to 64 in 8 bits, one scale an output channel, and 8-bit activations with a range taken at each
 call. Runs in integer arithmetic, which is several times faster. On x86 without VNNI onnxruntime adds two products in 16
-bits, which saturate with larger weights (2 x 255 x 127), so that a program would be right on one processor alone. int4: 4-bit weights in groups of 32 with fp32 activations, for size: it runs
-no faster than fp32. Tables and other large constants are stored in fp16 and computed with in fp32.
+bits, which larger weights can saturate (2 x 255 x 127): a program would be right on some processors alone. int4: 4-bit
+weights in groups of 32 with fp32 activations, for size: it runs no faster than fp32. Tables and other large constants
+are stored in fp16 and computed with in fp32.
 """
 
 from __future__ import annotations
