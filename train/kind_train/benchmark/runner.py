@@ -17,19 +17,19 @@ from kind_core.errors import ConfigError, ResultsError
 from kind_core.files.json_files import read_object
 from kind_core.files.locking import waited_for
 from kind_core.files.staging import PART, staged
-from kind_train.benchmark.cell_files import RowFigures, opened_cell, write_cell
+from kind_train.benchmark.cell_files import RowFigures
 from kind_train.benchmark.class_agnostic import Request, run_row
 from kind_train.benchmark.results import SUITE_NAME, Results, Strip, Table, require_results_folder, write_results
 from kind_train.benchmark.suite import Arm, Row, Suite
 from kind_train.evaluate.against import FigureEntry
 from kind_train.evaluate.judges import InceptionJudge, Judge, open_judge
 from kind_train.evaluate.networks import NONE
+from kind_train.seen_files import find_change, opened_arrays, write_arrays
 
 _M = TypeVar("_M", Row, Arm)
 _NEEDS = {"photos": "--data", "dense": "--dense"}  # of what a row is drawn from
 _CELLS = "cells"
 _COLUMNS: tuple[Literal["entropy", "variance", "kurtosis"], ...] = ("entropy", "variance", "kurtosis")
-_MAX_SHOWN = 120  # letters of a value in an error
 _SHARES: tuple[Literal["called_as_asked", "called_as_tailor"], ...] = ("called_as_asked", "called_as_tailor")
 _DIGITS = {"entropy": ".3f", "variance": ".3e", "kurtosis": ".1f", "called_as_asked": ".0%", "called_as_tailor": ".0%"}
 
@@ -62,7 +62,7 @@ def run_suite(
             tell(f"{row.title} ...")
             figures, pictures, logits = run_row(row, request, judge, tell)
             about = {"method": row.name, "title": row.title, **figures}
-            write_cell(cell, about, {"pictures": pictures, "logits": logits})
+            write_arrays(cell, about, {"pictures": pictures, "logits": logits})
     return write_rows(suite, output, read_config(request.checkpoint).classes)
 
 
@@ -101,17 +101,8 @@ def open_folder(output: Path, identity: Mapping[str, object], *, resume: bool) -
 
 def _require_same(file: Path, identity: Mapping[str, object]) -> None:
     then = read_object(file, ResultsError, "choose another --output")
-    for name, now in identity.items():
-        if then.get(name) != now:
-            raise ResultsError(
-                f"{file.parent} holds results of {name} {_brief(then.get(name))}, not {_brief(now)}",
-                "choose another --output",
-            )
-
-
-def _brief(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
+    if (change := find_change(then, identity)) is not None:
+        raise ResultsError(f"{file.parent} holds results of {change}", "choose another --output")
 
 
 def write_rows(suite: Suite, output: Path, classes: Sequence[ClassInfo]) -> list[RowFigures]:
@@ -122,7 +113,7 @@ def write_rows(suite: Suite, output: Path, classes: Sequence[ClassInfo]) -> list
         cell = output / _CELLS / f"{row.name}.npz"
         if not cell.exists():
             continue
-        with opened_cell(cell) as (figures, arrays):
+        with opened_arrays(cell) as (figures, arrays):
             results.append(figures)
             strips.append((row.name, row.title, list(arrays["pictures"])))
     judges = ", ".join(sorted({result["judge"] for result in results}))

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kind_train.benchmark.cell_files import CellFigures, opened_cell
+from kind_train.benchmark.cell_files import CellFigures
 from kind_train.benchmark.cells import Cell
+from kind_train.seen_files import opened_arrays
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +26,7 @@ class Stored:
 
 def read_cell(cell: Cell, output: Path) -> Stored:
     """What `TrainingRunner.make` wrote."""
-    with opened_cell(cell.file(output)) as (figures, arrays):
+    with opened_arrays(cell.file(output)) as (figures, arrays):
         pairs = {name: name.rpartition("/") for name in arrays if "/" in name}
         return Stored(
             cell=cell,

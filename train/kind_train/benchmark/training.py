@@ -14,7 +14,7 @@ from kind_core.files.hashing import hash_file
 from kind_core.files.litter import is_hidden
 from kind_core.files.locking import waited_for
 from kind_core.files.staging import staged
-from kind_train.benchmark.cell_files import PointFigures, SeenFiles, write_cell
+from kind_train.benchmark.cell_files import PointFigures
 from kind_train.benchmark.cells import REAL, RUNS, Cell, TrainingRequest
 from kind_train.benchmark.readiness import require_judge, require_statistics, statistics_file
 from kind_train.benchmark.results import write_results
@@ -44,6 +44,7 @@ from kind_train.evaluate.statistics import (
 from kind_train.evaluate.statistics_session import open_observers
 from kind_train.methods.shared.peft_method import PeftMethod, import_peft
 from kind_train.run.run_folder import STATE_NAME
+from kind_train.seen_files import SeenFiles, write_arrays
 
 _SEEN = "seen"  # of a cell that is being drawn, beside its stages
 _SHOWN = 12  # pictures that a cell keeps, of as many classes as there are
@@ -117,7 +118,7 @@ class TrainingRunner:
         }
         if len(points) > 1:
             about["points"] = points
-        write_cell(file, about, arrays)
+        write_arrays(file, about, arrays)
         run = self.output / RUNS / cell.name
         for folder in (*run.glob(f"*/{STATE_NAME}"), *run.glob(_SEEN)):
             shutil.rmtree(folder)  # the cell is whole: what its runs would go on with is not needed

@@ -118,16 +118,24 @@ def statistics(data: str, output: Path, classes: tuple[str, ...], **options: Any
 @click.option("--guidance-interval", metavar="LO,HI", help="Guidance in this share of the steps only [0,1].")
 @judge_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the whole report as JSON.")
+@click.option("--resume", is_flag=True, help="Continue the interrupted evaluation beside --output.")
 @click.option("--force", is_flag=True, help="Replace an existing --output.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @report_errors
 def evaluate(
-    classes: tuple[str, ...], sample: str | None, output: Path | None, force: bool, as_json: bool, **options: Any
+    classes: tuple[str, ...],
+    sample: str | None,
+    output: Path | None,
+    resume: bool,
+    force: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Measure pictures beside real held-out photos: asked-class share, distance, precision and recall, copying.
 
     A bundle is run in its own runtime from the same noise as its checkpoint, so the two differ by what export cost.
     FID, sFID, Inception Score and FDD are added where their networks' weights are given or cached; none is downloaded.
+    With --output what was seen is kept beside it until the report is written: a killed one goes on there with --resume.
 
     \b
     Examples:
@@ -136,6 +144,7 @@ def evaluate(
     """
     from kind_core.files.staging import check_free, check_output
     from kind_train.early import check_evaluation
+    from kind_train.evaluation_files import check_leftover
     from kind_train.evaluation_request import EvaluationRequest
 
     real = options.pop("real")
@@ -149,6 +158,7 @@ def evaluate(
     request = EvaluationRequest(classes=split_names(classes), **options)
     if output is not None:
         check_free(output, force=force)
+    check_leftover(output, resume=resume, force=force)
     check_evaluation(request, real)
     announce_loading()
     from kind_train.evaluate.session import REPORT, run_against, run_evaluation
@@ -156,6 +166,6 @@ def evaluate(
     if output is not None:
         check_output(output, REPORT, force=force)
     if real is not None:
-        run_against(real, request, output, force=force, as_json=as_json)
+        run_against(real, request, output, resume=resume, force=force, as_json=as_json)
         return
-    run_evaluation(request, output, force=force, as_json=as_json)
+    run_evaluation(request, output, resume=resume, force=force, as_json=as_json)

@@ -15,12 +15,13 @@ from kind_train.evaluate.against import FigureEntry, Measured, measure_asked, me
 from kind_train.evaluate.judges import open_judge
 from kind_train.evaluate.networks import FeatureNetwork, Observed
 from kind_train.evaluate.pictures import Drawer
-from kind_train.evaluate.run import EvaluationRequest, open_drawer
+from kind_train.evaluate.run import EvaluationRequest, identify, open_drawer
 from kind_train.evaluate.statistics import LOGITS, RealStatistics, read_statistics
 from kind_train.evaluate.statistics_session import open_observers
+from kind_train.evaluation_files import KeptEvaluation
+from kind_train.seen_files import Recall, recall_nothing
 
 OnWork = Callable[[str, int, int], None]
-Recall = Callable[[int, Callable[[], list[Observed]]], list[Observed]]
 
 
 class StatisticsSource(TypedDict):
@@ -45,9 +46,16 @@ class StatisticsReport(TypedDict):
 
 
 def evaluate_against(
-    request: EvaluationRequest, real: Path, on_work: OnWork = lambda what, done, total: None
+    request: EvaluationRequest,
+    real: Path,
+    on_work: OnWork = lambda what, done, total: None,
+    *,
+    kept: KeptEvaluation | None = None,
 ) -> StatisticsReport:
-    """The report as JSON values; raises DataError where `real` is of other photos or of another network."""
+    """The report as JSON values; raises DataError where `real` is of other photos or of another network.
+
+    What was seen of each class is `kept`, if at all, and not seen again.
+    """
     statistics, drawer = read_statistics(real), open_drawer(request)
     statistics.require_classes(drawer.classes, real)
     statistics.require_size(drawer.size, real)
@@ -56,7 +64,10 @@ def evaluate_against(
     networks = open_observers(judge, request.inception_weights, request.dinov2, device)
     for network in networks:
         statistics.require_network(network, real)
-    seen, labels = draw_and_observe(drawer, networks, request.count, on_work)
+    recall: Recall = recall_nothing
+    if kept is not None:
+        recall = kept.begin(identify(request, drawer, networks, {"--real": hash_file(real)}))
+    seen, labels = draw_and_observe(drawer, networks, request.count, on_work, recall)
     figures: dict[str, dict[str, FigureEntry]] = {}
     for network, observed in zip(networks, seen, strict=True):
         figures[network.name] = {name: one.to_dict() for name, one in compare(network, observed, statistics).items()}
@@ -81,11 +92,15 @@ def evaluate_against(
 
 
 def draw_and_observe(
-    drawer: Drawer, networks: tuple[FeatureNetwork, ...], count: int, on_work: OnWork, recall: Recall | None = None
+    drawer: Drawer,
+    networks: tuple[FeatureNetwork, ...],
+    count: int,
+    on_work: OnWork,
+    recall: Recall = recall_nothing,
 ) -> tuple[list[Observed], np.ndarray]:
     """What each network sees in `count` pictures of every class, and the labels (n,) of these.
 
-    `recall` is asked for what was seen of a class before, with how it is seen else.
+    `recall` is asked for what was seen of a class, by its number.
     """
     parts: list[list[Observed]] = [[] for _ in networks]
     for label in range(len(drawer.classes)):
@@ -94,7 +109,7 @@ def draw_and_observe(
             pictures = drawer.draw(label, label, count)
             return [network.observe(pictures) for network in networks]
 
-        for seen, observed in zip(parts, see() if recall is None else recall(label, see), strict=True):
+        for seen, observed in zip(parts, recall(str(label), see), strict=True):
             seen.append(observed)
         on_work("generated pictures", label + 1, len(drawer.classes))
     labels = np.repeat(np.arange(len(drawer.classes)), count)

@@ -6,6 +6,8 @@ The first judge sees every picture and photo; the others see n of each, and thei
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +29,7 @@ from kind_train.evaluate.networks import (
     compare_coverage,
     compare_sets,
 )
+from kind_train.seen_files import Recall
 
 OnWork = Callable[[str, int, int], None]  # what is done, how much of it, and of how much
 TRAINED_AGAINST = "the model was trained against this network: it says less than the others do"
@@ -128,14 +131,42 @@ def open_second_judges(
     return (*second, SecondJudge(lite0, "lite0", classes, note))
 
 
-def classify_photos(
-    evaluator: Judge, photos: PhotoSet, observer: Observer, what: str, on_work: OnWork
-) -> list[Classification]:
-    """Photos class by class; `observer` is shown them, too."""
-    results = []
-    for label in range(len(photos.classes)):
-        images = photos.images[photos.labels == label].permute(0, 2, 3, 1).contiguous().numpy()
-        results.append(evaluator.classify(images))
-        observer.show(images, label)
-        on_work(what, label + 1, len(photos.classes))
-    return results
+@dataclass(frozen=True, slots=True)
+class Viewing:
+    """Shows a set of pictures class by class: the first judge sees each, the networks of `observer` their sample.
+
+    `recall` is asked for what was seen of a class, by the name of the set and the number of the class.
+    """
+
+    judge: Judge
+    observer: Observer
+    name: str
+    recall: Recall
+
+    def show(self, label: int, count: int, draw: Callable[[], NDArray[np.uint8]]) -> Classification:
+        """The `count` pictures of a class, which `draw` makes where nobody has seen them."""
+        chosen = self.observer.choose(count)
+
+        def see() -> list[Observed]:
+            pictures = draw()
+            judged = self.judge.classify(pictures)
+            own: Observed = {"features": judged.features, "logits": judged.logits}
+            return [own, *self.observer.observe(pictures[chosen])]
+
+        judged, *observed = self.recall(f"{self.name}-{label}", see)
+        self.observer.add(observed, label)
+        return Classification(features=judged["features"], logits=judged["logits"])
+
+    def show_photos(self, photos: PhotoSet, what: str, on_work: OnWork) -> list[Classification]:
+        """All photos; `what` they are is told as they are seen."""
+        results = []
+        for label in range(len(photos.classes)):
+            count = int((photos.labels == label).sum())
+            results.append(self.show(label, count, partial(_take_class, photos, label)))
+            on_work(what, label + 1, len(photos.classes))
+        return results
+
+
+def _take_class(photos: PhotoSet, label: int) -> NDArray[np.uint8]:
+    images: NDArray[np.uint8] = photos.images[photos.labels == label].permute(0, 2, 3, 1).contiguous().numpy()
+    return images

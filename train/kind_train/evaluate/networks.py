@@ -94,11 +94,22 @@ class Observer:
 
     def show(self, images: NDArray[np.uint8], label: int) -> None:
         """The next images of the set, all of one label."""
-        part = images[self._chosen[self._position : self._position + len(images)]]
-        self._position += len(images)
-        if len(part):
-            for network, parts in zip(self._networks, self._parts, strict=True):
-                parts.append({**network.observe(part), "label": np.full(len(part), label, np.float32)})
+        self.add(self.observe(images[self.choose(len(images))]), label)
+
+    def choose(self, count: int) -> NDArray[np.bool_]:
+        """Which of the next `count` images of the set are in the sample."""
+        self._position += count
+        return self._chosen[self._position - count : self._position]
+
+    def observe(self, images: NDArray[np.uint8]) -> list[Observed]:
+        """What each network sees of some images of the sample; nothing of none."""
+        return [network.observe(images) for network in self._networks] if len(images) else []
+
+    def add(self, seen: Sequence[Observed], label: int) -> None:
+        """Take what `observe` returned of the next images of the sample, all of one label."""
+        for one, parts in zip(seen, self._parts, strict=bool(seen)):
+            rows = len(next(iter(one.values())))
+            parts.append({**one, "label": np.full(rows, label, np.float32)})
 
     def observed(self) -> list[Observed]:
         """What each network saw of the whole set, with the `label` (N,) of every image."""

@@ -30,12 +30,16 @@ NULL = -1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drawing:
-    """What was drawn with, for the report; `training` is how the checkpoint's provenance says that it was trained."""
+    """What was drawn with, for the report; `training` is how the checkpoint's provenance says that it was trained.
+
+    `runtime`: that of a bundle, with its precision.
+    """
 
     source: str
     sha256: str
     sampling: Sampling
     training: str = ""
+    runtime: str = ""
 
 
 class Drawer(Protocol):
@@ -116,8 +120,10 @@ class BundleDrawer:
         if settings.guidance is not None:
             manifest.require_guidance()
             sampling = replace(sampling, guidance_scale=settings.guidance)
+        runs_as = f"{name}, {manifest.target(name).precision}"
         self.drawing = Drawing(
-            source=f"{path} in {name}, {manifest.target(name).precision}",
+            source=f"{path} in {runs_as}",
+            runtime=runs_as,
             sha256=hash_file(path / "manifest.json"),
             sampling=sampling,
         )

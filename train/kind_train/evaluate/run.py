@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from kind_core.errors import ConfigError
 from kind_train.data.holding_out import describe_overlap
-from kind_train.data.photo_set import Tell, ignore, load_photos
+from kind_train.data.photo_set import PhotoSet, Tell, ignore, load_photos
 from kind_train.device import pick_device
 from kind_train.evaluate.classification import (
     AskedClassShare,
@@ -20,12 +22,14 @@ from kind_train.evaluate.classification import (
 )
 from kind_train.evaluate.features import Classification
 from kind_train.evaluate.frechet import FrechetComparison, compare_frechet, real_floor
-from kind_train.evaluate.judges import Judge, OnWork, classify_photos, open_judge, open_second_judges
+from kind_train.evaluate.judges import Judge, OnWork, Viewing, open_judge, open_second_judges
 from kind_train.evaluate.manifold import ManifoldCoverage, measure_coverage
 from kind_train.evaluate.neighbours import CopyCheck, check_copying
-from kind_train.evaluate.networks import FeatureNetwork, Figure, Observer, as_report, open_networks
+from kind_train.evaluate.networks import FeatureNetwork, Figure, Observed, Observer, as_report, open_networks
 from kind_train.evaluate.pictures import NULL, BundleDrawer, CheckpointDrawer, Drawer, DrawSettings
+from kind_train.evaluation_files import KeptEvaluation
 from kind_train.evaluation_request import EvaluationRequest as EvaluationRequest
+from kind_train.seen_files import Recall, recall_nothing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,11 +101,12 @@ def evaluate(
     networks: Sequence[FeatureNetwork] | None = None,
     judge: Judge | None = None,
     tell: Tell = ignore,
+    kept: KeptEvaluation | None = None,
 ) -> Evaluation:
     """Draw, classify and compare. Photos are brought to the pictures' size first.
 
     `networks` take the place of those that the request names and of the second judges, `judge` that of the first.
-    `tell` gets the lines about photos that are not read.
+    `tell` gets the lines about photos that are not read. What is seen is `kept`, if at all, and not seen again.
     """
     paths = [_given(path) for path in (request.val_data, request.data)]
     device = str(pick_device(request.device))
@@ -118,15 +123,21 @@ def evaluate(
     )
     if (overlap := describe_overlap(training_photos, held_out_photos)) is not None:
         tell(overlap)
+    recall: Recall = recall_nothing
+    if kept is not None:
+        photos = {"--data": _hash_photos(training_photos), "--val-data": _hash_photos(held_out_photos)}
+        recall = kept.begin(identify(request, drawer, (evaluator, *networks), photos))
     totals = (request.count * len(asked), len(held_out_photos), len(training_photos))
     observers = [Observer(networks, min(totals), total, seed=request.seed) for total in totals]
-    held_out = classify_photos(evaluator, held_out_photos, observers[1], "held-out photos", on_work)
-    training = classify_photos(evaluator, training_photos, observers[2], "training photos", on_work)
+    of_pictures, of_held_out, of_training = (
+        Viewing(evaluator, observer, name, recall)
+        for name, observer in zip(("generated", "held-out", "training"), observers, strict=True)
+    )
+    held_out = of_held_out.show_photos(held_out_photos, "held-out photos", on_work)
+    training = of_training.show_photos(training_photos, "training photos", on_work)
     generated = []
     for index in range(len(asked)):
-        pictures = drawer.draw(index, index, request.count)
-        generated.append(evaluator.classify(pictures))
-        observers[0].show(pictures, index)
+        generated.append(of_pictures.show(index, request.count, partial(drawer.draw, index, index, request.count)))
         on_work("generated pictures", index + 1, len(asked))
     ours, real, seen = (_features(parts) for parts in (generated, held_out, training))
     n = min(len(ours), len(real), len(seen))
@@ -148,11 +159,11 @@ def evaluate(
         overall_floor=real_floor(seen, real, n=min(len(ours), len(real))),
         coverage=measure_coverage(ours, real, n=n),
         coverage_floor=measure_coverage(seen, real, n=n),
-        cross_class=_cross_classes(evaluator, drawer, asked, request, on_work),
+        cross_class=_cross_classes(evaluator, drawer, asked, request, on_work, recall),
         statistics={
             "generated": measure_output_statistics(np.concatenate([c.logits for c in generated])),
             "held_out": measure_output_statistics(np.concatenate([c.logits for c in held_out])),
-            **_learngene_statistics(evaluator, drawer, request.count),
+            **_learngene_statistics(evaluator, drawer, request.count, recall),
         },
         metrics=_compare(networks, observers, on_work),
     )
@@ -162,6 +173,32 @@ def _given(path: Path | None) -> Path:
     if path is None:
         raise ConfigError("expected photos in --data and --val-data", "or compare with --real")
     return path
+
+
+def identify(
+    request: EvaluationRequest, drawer: Drawer, networks: Sequence[Judge | FeatureNetwork], real: Mapping[str, str]
+) -> dict[str, object]:
+    """What decides every picture and what is seen of it; `real` has hashes of the real photos."""
+    drawing = drawer.drawing
+    return {
+        "classes": [info.id for info in drawer.classes],
+        "model": drawing.sha256,  # of what those classes need
+        "runtime": drawing.runtime,
+        **asdict(drawing.sampling),
+        "count": request.count,
+        "cross_count": request.cross_count,
+        "cross_matrix": request.cross_matrix,
+        "seed": request.seed,
+        "device": str(pick_device(request.device)),
+        **{network.name: network.sha256 for network in networks},
+        **real,
+    }
+
+
+def _hash_photos(photos: PhotoSet) -> str:
+    digest = hashlib.sha256(photos.images.contiguous().numpy().data)
+    digest.update(photos.labels.numpy().data)
+    return digest.hexdigest()
 
 
 def open_drawer(request: EvaluationRequest) -> Drawer:
@@ -188,11 +225,16 @@ def _compare(networks: Sequence[FeatureNetwork], observers: Sequence[Observer], 
     return metrics
 
 
-def _learngene_statistics(evaluator: Judge, drawer: Drawer, count: int) -> dict[str, OutputStatistics]:
+def _learngene_statistics(evaluator: Judge, drawer: Drawer, count: int, recall: Recall) -> dict[str, OutputStatistics]:
     """Table 5's last row: the learngene alone, without label and gate."""
     if not drawer.can_mix:
         return {}
-    return {"learngene": measure_output_statistics(evaluator.classify(drawer.draw(NULL, NULL, count)).logits)}
+    (seen,) = recall("learngene", partial(_judge_mix, evaluator, drawer, NULL, NULL, count))
+    return {"learngene": measure_output_statistics(seen["logits"])}
+
+
+def _judge_mix(evaluator: Judge, drawer: Drawer, label: int, gate: int, count: int) -> list[Observed]:
+    return [{"logits": evaluator.classify(drawer.draw(label, gate, count)).logits}]
 
 
 def _evaluate_class(
@@ -223,6 +265,7 @@ def _cross_classes(
     asked: Sequence[int | None],
     request: EvaluationRequest,
     on_work: OnWork,
+    recall: Recall,
 ) -> tuple[CrossClass, ...]:
     infos, count = drawer.classes, len(drawer.classes)
     if request.cross_count == 0 or count < 2 or not drawer.can_mix:
@@ -236,8 +279,9 @@ def _cross_classes(
     ]
     results = []
     for done, (tailor, label) in enumerate(pairs):
-        logits = evaluator.classify(drawer.draw(label, tailor, request.cross_count)).logits
-        of_tailor, of_label = (measure_asked_class_share(logits, asked[one] or 0) for one in (tailor, label))
+        see = partial(_judge_mix, evaluator, drawer, label, tailor, request.cross_count)
+        (seen,) = recall(f"tailor-{tailor}-label-{label}", see)
+        of_tailor, of_label = (measure_asked_class_share(seen["logits"], asked[one] or 0) for one in (tailor, label))
         results.append(
             CrossClass(
                 tailor=infos[tailor].name, label=infos[label].name, as_tailor_class=of_tailor, as_label_class=of_label

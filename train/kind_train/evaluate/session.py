@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
 from kind_core.console import echo, echo_lines
@@ -13,10 +16,12 @@ from kind_core.console.tables import open_console, say
 from kind_core.errors import ResultsError
 from kind_core.files.json_files import read_json
 from kind_core.files.staging import file_kind, staged
+from kind_core.stopping import exit_code
 from kind_train.display import show_progress
 from kind_train.evaluate.beside_statistics import evaluate_against
 from kind_train.evaluate.networks import Figure
 from kind_train.evaluate.run import Evaluation, EvaluationRequest, evaluate
+from kind_train.evaluation_files import KeptEvaluation, kept_beside, seen_folder
 
 LABELS = {
     **{
@@ -49,16 +54,22 @@ def _check_report(file: Path) -> None:
 REPORT = file_kind("an evaluation's report", _check_report)
 
 
-def run_evaluation(request: EvaluationRequest, output: Path | None, *, force: bool, as_json: bool) -> None:
-    """Evaluate, write the JSON report if asked, and print."""
+def run_evaluation(
+    request: EvaluationRequest, output: Path | None, *, resume: bool, force: bool, as_json: bool
+) -> None:
+    """Evaluate, write the JSON report if asked, and print; with `resume` what was seen before is not seen again."""
     console = open_console(stderr=True)
-    with show_progress(console, "evaluating") as update:
-        evaluation = evaluate(
-            request,
-            lambda what, done, total: update(done, total, what),
-            tell=lambda line: say(console, line, style="yellow"),
-        )
-    if _hand_out(evaluation.to_dict(), output, force=force, as_json=as_json):
+    with _kept(output, console, resume=resume, force=force) as kept:
+        with show_progress(console, "evaluating") as update:
+            evaluation = evaluate(
+                request,
+                lambda what, done, total: update(done, total, what),
+                tell=lambda line: say(console, line, style="yellow"),
+                kept=kept,
+            )
+        _write(evaluation.to_dict(), output, force=force)
+    if as_json:
+        _print_json(evaluation.to_dict())
         return
     echo(f"judged by the {evaluation.judge}")
     open_console().print(_class_table(evaluation))
@@ -90,11 +101,17 @@ def run_evaluation(request: EvaluationRequest, output: Path | None, *, force: bo
         )
 
 
-def run_against(real: Path, request: EvaluationRequest, output: Path | None, *, force: bool, as_json: bool) -> None:
+def run_against(
+    real: Path, request: EvaluationRequest, output: Path | None, *, resume: bool, force: bool, as_json: bool
+) -> None:
     """The same beside statistics of real photos, which are not read again."""
-    with show_progress(open_console(stderr=True), "evaluating") as update:
-        report = evaluate_against(request, real, lambda what, done, total: update(done, total, what))
-    if _hand_out(report, output, force=force, as_json=as_json):
+    console = open_console(stderr=True)
+    with _kept(output, console, resume=resume, force=force) as kept:
+        with show_progress(console, "evaluating") as update:
+            report = evaluate_against(request, real, lambda what, done, total: update(done, total, what), kept=kept)
+        _write(report, output, force=force)
+    if as_json:
+        _print_json(report)
         return
     table = Table(title="all classes, 95 % intervals")
     for heading in ("metric", "pictures", "n", "photos"):
@@ -112,15 +129,30 @@ def run_against(real: Path, request: EvaluationRequest, output: Path | None, *, 
     open_console().print(table)
 
 
-def _hand_out(report: Mapping[str, object], output: Path | None, *, force: bool, as_json: bool) -> bool:
-    """Write the report where asked; whether it was printed as JSON, so that no table is wanted."""
-    text = json.dumps(report, indent=2) + "\n"
+@contextmanager
+def _kept(output: Path | None, console: Console, *, resume: bool, force: bool) -> Iterator[KeptEvaluation | None]:
+    """What is seen, kept beside the report until that is written; nothing without one. A stop ends the process."""
+    if output is None:
+        yield None
+        return
+    try:
+        with kept_beside(output, resume=resume, force=force, tell=lambda line: say(console, line)) as kept:
+            yield kept
+    except KeyboardInterrupt as error:
+        if not seen_folder(output).exists():
+            raise
+        say(console, f"interrupted; what was seen lies in {seen_folder(output)}, continue with --resume")
+        sys.exit(exit_code(error))
+
+
+def _write(report: Mapping[str, object], output: Path | None, *, force: bool) -> None:
     if output is not None:
         with staged(output, REPORT, force=force) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    if as_json:
-        echo_lines(text)
-    return as_json
+            temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _print_json(report: Mapping[str, object]) -> None:
+    echo_lines(json.dumps(report, indent=2) + "\n")
 
 
 def _explain_classes(evaluation: Evaluation) -> Iterator[str]:

@@ -13,7 +13,6 @@ import torch
 
 from kind_core.errors import ResultsError
 from kind_core.files.locking import waited_for
-from kind_train.benchmark.cell_files import opened_cell, write_cell
 from kind_train.benchmark.cells import CELLS, RUNS
 from kind_train.benchmark.few_shot.adapting import adapt, measure_accuracy
 from kind_train.benchmark.few_shot.episodes import draw_episode
@@ -26,6 +25,7 @@ from kind_train.benchmark.runner import open_folder
 from kind_train.benchmark.tasks import look_into
 from kind_train.data.photo_set import PhotoSet, load_photos
 from kind_train.device import pick_device
+from kind_train.seen_files import opened_arrays, write_arrays
 
 _STREAM = 3  # of random numbers beside those of orders and steps
 Tell = Callable[[str], None]
@@ -94,7 +94,7 @@ class FewShotRunner:
             "seconds_per_task": float(np.mean(seconds)),
             "curve": curve,
         }
-        write_cell(file, figures, {"accuracies": np.array(accuracies)})
+        write_arrays(file, figures, {"accuracies": np.array(accuracies)})
         self._partial(cell).unlink(missing_ok=True)
 
     def _answer(self, cell: FewShotCell, base: KindViT) -> tuple[list[float], list[float]]:
@@ -149,7 +149,7 @@ class FewShotRunner:
         for cell in list_few_shot(self.suite.arms, self.scale):
             file = self.output / CELLS / f"{cell.name}.npz"
             if file.exists():
-                with opened_cell(file) as (figures, arrays):
+                with opened_arrays(file) as (figures, arrays):
                     found.append(Answered(figures=figures, accuracies=arrays["accuracies"]))
         write_results(self.output, summarise(self.suite, self.scale, found, self.base_data, self.data))
 
