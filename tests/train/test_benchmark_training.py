@@ -102,7 +102,7 @@ def test_a_cell_made_alone_is_that_of_the_whole_suite(bases: tuple[Any, ...], tm
     assert [without_time(one) for one in whole] == [without_time(one) for one in parts]
     assert {one["task"] for one in whole} == {"task-01", "task-02", "pooled"}
     assert "## Task by task: distance" in (tmp_path / "whole" / "results.md").read_text()
-    assert "there is no cell 4, expected 0 to 3" in call(
+    assert "there is no cell '4', expected a name or 0 to 3" in call(
         "novel-classes", *given, "--output", tmp_path / "parts", "--cell", 4
     )
 

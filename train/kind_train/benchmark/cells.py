@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from kind_core.errors import ConfigError
 from kind_train.benchmark.suite import Arm, Scale
 from kind_train.benchmark.tasks import Task
 
-_T = TypeVar("_T")
 CELLS, RUNS, REAL = "cells", "runs", "real"  # in the folder of the results
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+_T = TypeVar("_T", bound=_Named)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,8 +71,12 @@ def list_cells_of(arms: Sequence[Arm], tasks: Sequence[Task], scale: Scale) -> l
     return [Cell(arm=arm, task=task, seed=seed) for seed in scale.seeds for task in tasks for arm in arms]
 
 
-def choose_cell(cells: Sequence[_T], number: int) -> _T:
-    """The cell of a number from 0; raises ConfigError for one that is not there."""
-    if not 0 <= number < len(cells):
-        raise ConfigError(f"there is no cell {number}, expected 0 to {len(cells) - 1}", "see them with --list-cells")
-    return cells[number]
+def choose_cell(cells: Sequence[_T], asked: str) -> _T:
+    """The cell of a name, or of a number from 0; raises ConfigError for one that is not there."""
+    for cell in cells:
+        if cell.name == asked:
+            return cell
+    if not (asked.isdecimal() and int(asked) < len(cells)):
+        message = f"there is no cell {asked!r}, expected a name or 0 to {len(cells) - 1}"
+        raise ConfigError(message, "see them with --list-cells")
+    return cells[int(asked)]

@@ -49,7 +49,7 @@ class BenchmarkOptions:
     guidance: float | None = None
     seed: int = 0
     device: str = "cpu"
-    cell: int | None = None
+    cell: str | None = None
     resume: bool = False
 
     def choose_checkpoint(self) -> Path | None:

@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from kind_train.benchmark.cell_files import CellFigures
 from kind_train.benchmark.cells import Cell
-from kind_train.benchmark.stored import Stored
+from kind_train.benchmark.stored import CellFigures, Stored
 from kind_train.benchmark.suite import Arm
 from kind_train.benchmark.tasks import Task
 from kind_train.evaluate.against import Measured, measure_asked, measure_distances

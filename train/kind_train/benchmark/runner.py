@@ -17,9 +17,9 @@ from kind_core.errors import ConfigError, ResultsError
 from kind_core.files.json_files import read_object
 from kind_core.files.locking import waited_for
 from kind_core.files.staging import PART, staged
-from kind_train.benchmark.cell_files import RowFigures
 from kind_train.benchmark.class_agnostic import Request, run_row
 from kind_train.benchmark.results import SUITE_NAME, Results, Strip, Table, require_results_folder, write_results
+from kind_train.benchmark.stored import RowFigures
 from kind_train.benchmark.suite import Arm, Row, Suite
 from kind_train.evaluate.against import FigureEntry
 from kind_train.evaluate.judges import InceptionJudge, Judge, open_judge

@@ -9,11 +9,14 @@ from pathlib import Path
 from kind_core.console import echo, echo_lines
 from kind_core.console.tables import open_console, say
 from kind_core.errors import ConfigError
+from kind_train.benchmark.cell_scripts import SCRIPTS, CellCommands
+from kind_train.benchmark.cells import CELLS, choose_cell
 from kind_train.benchmark.few_shot.suite import FewShotArm, FewShotScale, FewShotSuite
 from kind_train.benchmark.options import BenchmarkOptions
 from kind_train.benchmark.suite import Arm, Row, Scale, Suite, TrainingSuite
 
 Tell = Callable[[str], None]
+Show = Callable[[Sequence[str]], None]  # the names of all cells
 _OF_TRAINING = ("tasks", "task_size", "val_data", "base_data", "preset", "size", "real", "images", "base_images",
                 "batch_size", "seeds", "episodes", "dinov2", "steps", "guidance")  # fmt: skip
 
@@ -23,35 +26,34 @@ def run_benchmark(
     chosen: Sequence[Row | Arm | FewShotArm],
     options: BenchmarkOptions,
     *,
-    list_cells: bool,
+    show: Show | None = None,
 ) -> None:
-    """Make the cells that are missing, or the one of `cell`, and print the table of all; or only list them."""
+    """Make the cells that are missing, or the one of `cell`, and print the table of all; or only `show` them."""
     console = open_console(stderr=True)
 
     def tell(line: str) -> None:
         say(console, line)
 
     if isinstance(suite, FewShotSuite):
-        _run_few_shot(suite, [one for one in chosen if isinstance(one, FewShotArm)], options, tell, list_cells)
+        _run_few_shot(suite, [one for one in chosen if isinstance(one, FewShotArm)], options, tell, show)
         return
     options = replace(options, checkpoint=options.choose_checkpoint(), sample=None)
     if isinstance(suite, TrainingSuite):
-        _run_training(suite, [one for one in chosen if isinstance(one, Arm)], options, tell, list_cells=list_cells)
+        _run_training(suite, [one for one in chosen if isinstance(one, Arm)], options, tell, show)
     else:
-        _run_drawing(suite, [one for one in chosen if isinstance(one, Row)], options, tell, list_cells=list_cells)
+        _run_drawing(suite, [one for one in chosen if isinstance(one, Row)], options, tell, show)
 
 
 def _run_few_shot(
-    suite: FewShotSuite, arms: Sequence[FewShotArm], options: BenchmarkOptions, tell: Tell, list_cells: bool
+    suite: FewShotSuite, arms: Sequence[FewShotArm], options: BenchmarkOptions, tell: Tell, show: Show | None
 ) -> None:
-    from kind_train.benchmark.cells import choose_cell
     from kind_train.benchmark.few_shot.episodes import require_enough
     from kind_train.benchmark.few_shot.runner import FewShotRunner, list_few_shot
 
     scale = _fit_few_shot(suite.scales[options.scale], options)
     cells = list_few_shot(arms, scale)
-    if list_cells:
-        _print_cells([cell.name for cell in cells], options.output, [f"{cell.name}.npz" for cell in cells])
+    if show is not None:
+        show([cell.name for cell in cells])
         return
     data = str(options.data)
     require_enough(data, scale)
@@ -83,8 +85,7 @@ def _fit_few_shot(scale: FewShotScale, options: BenchmarkOptions) -> FewShotScal
     return replace(scale, **given, seeds=options.seeds or scale.seeds)
 
 
-def _run_drawing(suite: Suite, rows: Sequence[Row], options: BenchmarkOptions, tell: Tell, *, list_cells: bool) -> None:
-    from kind_train.benchmark.cells import choose_cell
+def _run_drawing(suite: Suite, rows: Sequence[Row], options: BenchmarkOptions, tell: Tell, show: Show | None) -> None:
     from kind_train.benchmark.class_agnostic import Request
     from kind_train.benchmark.runner import run_suite
 
@@ -93,8 +94,8 @@ def _run_drawing(suite: Suite, rows: Sequence[Row], options: BenchmarkOptions, t
             raise ConfigError(
                 f"--{name.replace('_', '-')} is for suites that train, {suite.name!r} draws", "leave it out"
             )
-    if list_cells:
-        _print_cells([row.name for row in rows], options.output, [f"{row.name}.npz" for row in rows])
+    if show is not None:
+        show([row.name for row in rows])
         return
     checkpoint = options.checkpoint
     if checkpoint is None:
@@ -128,11 +129,10 @@ def _run_training(
     suite: TrainingSuite,
     arms: Sequence[Arm],
     options: BenchmarkOptions,
-    tell: Callable[[str], None],
-    *,
-    list_cells: bool,
+    tell: Tell,
+    show: Show | None,
 ) -> None:
-    from kind_train.benchmark.cells import TrainingRequest, choose_cell, list_cells_of
+    from kind_train.benchmark.cells import TrainingRequest, list_cells_of
     from kind_train.benchmark.tasks import read_tasks
     from kind_train.benchmark.training import TrainingRunner, choose_arms, write_training
 
@@ -156,8 +156,8 @@ def _run_training(
     scale, output = _fit_scale(suite.scales[options.scale], options), options.output
     arms = choose_arms(arms, request, tell)
     cells = list_cells_of(arms, tasks, scale)
-    if list_cells:
-        _print_cells([cell.name for cell in cells], output, [f"{cell.name}.npz" for cell in cells])
+    if show is not None:
+        show([cell.name for cell in cells])
         return
     wanted = cells if options.cell is None else [choose_cell(cells, options.cell)]
     # cells are made by many commands at a time, none of which is the first
@@ -194,9 +194,29 @@ def _fit_scale(scale: Scale, options: BenchmarkOptions) -> Scale:
     return replace(changed, points=(*points, changed.images) if scale.points else ())
 
 
-def _print_cells(names: Sequence[str], output: Path, files: Sequence[str]) -> None:
-    for number, (name, file) in enumerate(zip(names, files, strict=True)):
-        echo(f"{number}  {name}  {'done' if (output / 'cells' / file).exists() else 'open'}")
+def print_cells(output: Path, names: Sequence[str]) -> None:
+    """Number and name of each, and whether it is there."""
+    for number, name in enumerate(names):
+        echo(f"{number}  {name}  {'done' if _is_done(output, name) else 'open'}")
+
+
+def print_script(engine: str, command: Sequence[str], options: BenchmarkOptions, names: Sequence[str]) -> None:
+    """A script that makes by `engine` the cells that are not there; `command` is what it adds `--cell NAME` to."""
+    cells = [name for name in names if not _is_done(options.output, name)]
+    if not cells:
+        raise ConfigError(f"all {len(names)} cells are in {options.output}", "write their table with --resume")
+    asked = CellCommands(
+        title=f"{len(cells)} cells of {options.output}",
+        command=command,
+        folder=Path.cwd(),
+        cells=cells,
+        wants_gpu=options.device.startswith("cuda"),
+    )
+    echo_lines(SCRIPTS[engine](asked))
+
+
+def _is_done(output: Path, name: str) -> bool:
+    return (output / CELLS / f"{name}.npz").exists()
 
 
 def _print_results(output: Path) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from kind_train.benchmark.cell_files import OfWeights, PointFigures
 from kind_train.benchmark.results import Table
-from kind_train.benchmark.stored import Stored
+from kind_train.benchmark.stored import OfWeights, PointFigures, Stored
 from kind_train.benchmark.suite import Arm, TrainingSuite
 from kind_train.benchmark.tasks import Task
 from kind_train.evaluate.against import FigureEntry, Measured

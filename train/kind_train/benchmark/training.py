@@ -14,13 +14,12 @@ from kind_core.files.hashing import hash_file
 from kind_core.files.litter import is_hidden
 from kind_core.files.locking import waited_for
 from kind_core.files.staging import staged
-from kind_train.benchmark.cell_files import PointFigures
 from kind_train.benchmark.cells import REAL, RUNS, Cell, TrainingRequest
 from kind_train.benchmark.readiness import require_judge, require_statistics, statistics_file
 from kind_train.benchmark.results import write_results
 from kind_train.benchmark.runner import leave_out, open_folder
 from kind_train.benchmark.stages import Made, find_method, find_need, find_rank, make_checkpoint
-from kind_train.benchmark.stored import read_cell
+from kind_train.benchmark.stored import PointFigures, read_cell
 from kind_train.benchmark.suite import Arm, Scale, TrainingSuite
 from kind_train.benchmark.summary import summarise
 from kind_train.benchmark.tasks import Task

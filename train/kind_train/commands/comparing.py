@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from kind_core.console import announce_loading
 from kind_core.console.commands import PlainCommand, parse_counts, report_errors, split_names
 from kind_core.console.vocabulary import Named
+from kind_core.errors import ConfigError
+from kind_train.benchmark.cell_scripts import SCRIPTS
 from kind_train.benchmark.suite import SUITES
 from kind_train.commands.options import judge_options
+
+_OF_CELLS = frozenset({"list_cells", "script", "cell", "resume"})
 
 
 @click.command(cls=PlainCommand)
@@ -52,33 +58,68 @@ from kind_train.commands.options import judge_options
     "--device", default="cpu", show_default=True, help="Where it trains, draws and judges: cpu, cuda, auto ..."
 )
 @click.option("--list-cells", is_flag=True, help="Print the cells by number, and whether they are there.")
-@click.option("--cell", type=int, metavar="NUMBER", help="Make this cell alone, beside others made elsewhere [all].")
+@click.option(
+    "--script",
+    type=Named(SCRIPTS),
+    help="Print a script by which an engine makes the cells, each by one command [none].",
+)
+@click.option("--cell", metavar="NAME", help="Make this cell alone, by name or number, beside others elsewhere [all].")
 @click.option("--resume", is_flag=True, help="Make the cells that --output lacks.")
 @report_errors
-def benchmark(suite: str, methods: tuple[str, ...], list_cells: bool, seeds: str | None, **options: Any) -> None:
+def benchmark(
+    suite: str, methods: tuple[str, ...], list_cells: bool, script: str | None, seeds: str | None, **options: Any
+) -> None:
     """Run a comparison of the paper.
 
     class-agnostic (table 5, figure 7) and cross-class only draw; the others train every row on every task: table-1,
     novel-classes (tables 2, 8, 4), domain-shift (table 3), convergence (figure 6), gpu-time, num-classes, tailor-rank,
     init-from, frobenius, gradient-sparsity, cayley and, of classifiers on tasks of a few photos, few-shot. Each row,
-    task and seed is a cell that anyone can make alone, with --cell, as a job of any queue; what is there is not made
-    again, and a killed one goes on where it was.
+    task and seed is a cell that anyone can make alone, with --cell; --script prints all of them as the job of a queue.
+    What is there is not made again, and a killed one goes on where it was.
 
     \b
     Examples:
       kind-train benchmark class-agnostic --sample photos --output table-5
       kind-train benchmark novel-classes --checkpoint run/best --dense dense/best --data novel/ --output table-2
-      kind-train benchmark novel-classes --checkpoint run/best --data novel/ --output table-2 --cell 3
+      kind-train benchmark novel-classes --checkpoint run/best --data novel/ --output table-2 --script slurm > cells.sh
     """
     from kind_train.benchmark.options import BenchmarkOptions
     from kind_train.benchmark.suite import read_suite
     from kind_train.early import check_benchmark
 
+    asked_for = {"--list-cells": list_cells, "--script": script, "--cell": options["cell"]}
+    given = [name for name, value in asked_for.items() if value]
+    if len(given) > 1:
+        raise ConfigError(f"{given[0]} and {given[1]} exclude each other", "leave one out")
+    if script is not None and script not in SCRIPTS:
+        raise ConfigError(f"script is {script!r}, expected one of {', '.join(SCRIPTS)}")
     found = read_suite(suite)
     chosen = found.choose(split_names(methods))
     asked = BenchmarkOptions(seeds=() if seeds is None else parse_counts("seeds", seeds), **options)
     check_benchmark(asked, found)
     announce_loading()
-    from kind_train.benchmark.session import run_benchmark
+    from kind_train.benchmark.session import print_cells, print_script, run_benchmark
 
-    run_benchmark(found, chosen, asked, list_cells=list_cells)
+    show = partial(print_cells, asked.output) if list_cells else None
+    if script is not None:
+        show = partial(print_script, script, _repeat_command(click.get_current_context()), asked)
+    run_benchmark(found, chosen, asked, show=show)
+
+
+def _repeat_command(context: click.Context) -> list[str]:
+    """The words of a command as its user gave them, without those that say which cells are made, and how."""
+    words = ["kind-train", str(context.info_name)]
+    for one in context.command.params:
+        name = str(one.name)
+        if name in _OF_CELLS or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        value = context.params.get(name)
+        option = next((spelling for spelling in one.opts if spelling.startswith("--")), None)
+        if option is None:
+            words.append(str(value))
+        elif isinstance(one, click.Option) and one.is_flag:
+            words += [option] * bool(value)
+        else:
+            for each in value if isinstance(value, tuple) else (value,):
+                words += [option, str(each)]
+    return words
