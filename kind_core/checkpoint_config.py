@@ -34,16 +34,20 @@ def hash_learngene(path: Path) -> str:
         raise CheckpointError(f"cannot read {path / LEARNGENE_NAME}: {error.strerror}") from error
 
 
-def read_config(path: Path) -> ModelConfig:
+_OF_CAPTIONS = "kind-export captions takes it, kind-train adapt --text-embeddings trains on it"
+
+
+def read_config(path: Path, *, of_captions: str = _OF_CAPTIONS) -> ModelConfig:
     """Read `config.json` of a checkpoint of classes; raises CheckpointError, also for a model of captions.
 
-    So whatever knows nothing of captions refuses such a model; `read_text_config` reads it.
+    So whatever knows nothing of captions refuses such a model; `read_text_config` reads it. `of_captions` is what to do
+    with it instead.
     """
     config = read_any_config(path)
     if config.text is not None:
         raise CheckpointError(
             f"{path} draws from captions (a PixArt), expected a checkpoint that draws classes",
-            "kind-export captions takes it; docs/guides/captions.md says what else does",
+            f"{of_captions}; docs/guides/captions.md says more",
         )
     return config
 

@@ -25,6 +25,8 @@ from kind_core.text.pixart import KindPixArt
 from kind_export.cli import main as kind_export
 from kind_runtimes.captions import Caption, open_captions
 from kind_train.cli import main
+from kind_train.data.captions.embedding import find_captions
+from kind_train.data.captions.request import EmbedRequest
 from kind_train.data.captions.store import NULL_CAPTION, WordStore
 from kind_train.data.captions.told import tell
 from kind_train.data.feeder import Feeder
@@ -190,6 +192,30 @@ def test_folders_tables_and_parquet_say_the_same(given: Path, tmp_path: Path) ->
     assert load_photos(tmp_path / "lines", 8).captions is None
 
 
+def test_rows_that_name_no_photo_are_told(given: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(given / "photos", photos)
+    (photos / "map" / "clip.mov").write_bytes(b"")
+    names = ("comic/gone.png", "comic/000.png", "x" * 300, "\0", "map/clip.mov")
+    lines = [json.dumps({"file_name": name, "text": TEXTS[0]}) for name in names]
+    (photos / "metadata.jsonl").write_text("\n".join(lines))
+    table = photos / "metadata.jsonl"
+    expected = [
+        f"left out in {photos}: 1 .mov, of no format that is read",
+        f"left out 3 such as {photos}/comic/gone.png: {table} has a caption for it, but there is no such photo",
+        f"left out {photos}/map/clip.mov: {table} has a caption for it, but it is no photo that is read",
+    ]
+    told: list[str] = []
+    load_photos(photos, 8, store=WordStore(given / "words"), tell=told.append)
+    assert told == expected
+    told = []
+    find_captions(EmbedRequest(text_encoder=tmp_path, output=tmp_path / "new", data=str(photos)), told.append)
+    assert told == expected
+    told = []
+    load_photos(photos, 8, tell=told.append)  # who asks for no captions reads no table
+    assert told == [f"left out in {photos}: 12 .txt, 1 .jsonl, 1 .mov, of no format that is read"]
+
+
 def write_table(file: Path, photos: list[Path]) -> None:
     """As `datasets` writes captioned images with their class."""
     images = [{"bytes": photo.read_bytes(), "path": photo.name} for photo in photos]
@@ -240,9 +266,18 @@ def _no_json(photos: Path) -> None:
     (photos / "metadata.jsonl").write_text('{"file_name": "map/001.png"')
 
 
+def _repeat_a_row(photos: Path) -> None:
+    (photos / "map" / "001.txt").unlink()
+    (photos / "map" / "metadata.csv").write_text("file_name,text\n001.png,a lake\n001.png,a lake\n001.png,a sea\n")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (
+            _repeat_a_row,
+            "PHOTOS/map/001.png has two captions, in PHOTOS/map/metadata.csv line 2 and PHOTOS/map/metadata.csv line 4",
+        ),
         (_lose_a_caption, "1 of the 12 photos of PHOTOS have no caption, such as PHOTOS/map/001.png"),
         (_empty_a_caption, "1 of the 12 photos of PHOTOS have no caption, such as PHOTOS/map/001.png"),
         (_contradict, "PHOTOS/map/001.png has two captions, in PHOTOS/map/001.txt and PHOTOS"),

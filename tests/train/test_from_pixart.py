@@ -107,6 +107,26 @@ def test_whatever_draws_classes_refuses_it_in_one_line(start: Path, command: str
     assert {file: file.read_bytes() for file in start.rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    ("command", "instead"),
+    [
+        ("add START START", "its domains are added by training: kind-train adapt --checkpoint BASE"),
+        (
+            "convert START NEW",
+            "kind-export captions takes it, with --precision fp16, --sampler, --steps and --guidance",
+        ),
+        ("evaluate --checkpoint START --real FILE", "kind-train adapt measures the held-out loss of such a model"),
+        ("fit --data START --output NEW --start-from START", "kind-train adapt --text-embeddings trains on it"),
+    ],
+)
+def test_a_refusal_says_what_does_take_it(start: Path, command: str, instead: str, tmp_path: Path) -> None:
+    places = {"START": str(start), "NEW": str(tmp_path / "new"), "FILE": str(start / "config.json")}
+    done = CliRunner().invoke(train, [places.get(word, word) for word in command.split()])
+    (hint,) = [line for line in done.stderr.splitlines() if line.startswith("hint: ")]
+    assert instead in hint
+    assert "kind-export captions takes it" in hint
+
+
 def _init(source: Path, output: Path, *arguments: str) -> dict[str, list[dict[str, float]]]:
     done = CliRunner().invoke(train, ["init", "--from-pixart", str(source), *arguments, "-o", str(output)])
     assert done.exit_code == 0, done.output

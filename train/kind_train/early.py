@@ -85,7 +85,10 @@ def check_evaluation(request: EvaluationRequest, real: Path | None = None) -> No
         raise ConfigError(f"--real: there is no file {real}", "write it with kind-train statistics")
     wanted: Sequence[ClassInfo] = ()
     if request.checkpoint is not None:
-        known = read_config(request.checkpoint).classes
+        instead = (
+            "kind-train adapt measures the held-out loss of such a model, as it trains; kind-export captions takes it"
+        )
+        known = read_config(request.checkpoint, of_captions=instead).classes
         wanted = [found.info for found in resolve_classes(request.classes, known)] or known
     if request.bundle is not None:
         from kind_runtimes.bundle import read_manifest

@@ -135,8 +135,9 @@ def add(base: Path, source: Path, classes: tuple[str, ...]) -> None:
     from kind_core.checkpoint_config import read_config
     from kind_core.classes import resolve_classes
 
-    read_config(base)
-    resolve_classes(split_names(classes), read_config(source).classes)
+    instead = "its domains are added by training: kind-train adapt --checkpoint BASE; kind-export captions takes it"
+    read_config(base, of_captions=instead)
+    resolve_classes(split_names(classes), read_config(source, of_captions=instead).classes)
     announce_loading()
     from kind_core.growth import add_classes
 
@@ -180,7 +181,9 @@ def convert(source: Path, output: Path | None, output_option: Path | None, **opt
     if options["dtype"] not in _DTYPES:
         raise ConfigError(f"precision is {options['dtype']!r}, expected one of {', '.join(_DTYPES)}")
     check_free(place, force=options["force"])
-    choose_defaults(read_config(source).diffusion, **{name: options[name] for name in ("sampler", "steps", "guidance")})
+    instead = "kind-export captions takes it, with --precision fp16, --sampler, --steps and --guidance"
+    known = read_config(source, of_captions=instead).diffusion
+    choose_defaults(known, **{name: options[name] for name in ("sampler", "steps", "guidance")})
     announce_loading()
     from kind_train.start.convert import convert_checkpoint
 

@@ -114,7 +114,7 @@ def embed(**options: Any) -> None:
     console = open_console(stderr=True)
     try:
         with show_progress(console, "embedding") as update:
-            result = embed_captions(request, update)
+            result = embed_captions(request, update, lambda line: say(console, line, style="yellow"))
     except KeyboardInterrupt as error:
         say(console, f"interrupted; what is embedded lies in {request.output}, continue with --resume")
         sys.exit(exit_code(error))

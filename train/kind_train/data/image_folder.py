@@ -67,10 +67,12 @@ def open_folder(path: Path, output: Path | None = None, *, with_captions: bool =
 
 
 def _find_captions(path: Path, folders: Mapping[Path, _ClassFolder], left_out: LeftOut) -> list[str | None]:
-    """The caption of each photo; the files that they are read from are not left out."""
+    """The caption of each photo; the files that they are read from are not left out, rows of no photo are."""
     finder = CaptionFinder(path)
     captions = [finder.find(photo) for one in folders.values() for photo in one.photos]
     left_out.take_back(finder.used)
+    for photo, reason in finder.find_unasked():
+        left_out.add(photo, reason)
     return captions
 
 

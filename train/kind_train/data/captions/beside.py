@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from kind_core.errors import DataError
@@ -21,28 +23,47 @@ _TABLES = ("metadata.jsonl", "metadata.csv")
 _MOST_CHARACTERS = 10_000
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Row:
+    """The row of a table: its caption, the photo that it names, its file and, for errors, its line."""
+
+    photo: Path
+    caption: str
+    file: Path
+    place: str
+
+
 class CaptionFinder:
     """The captions of photos below `root`; `used` are the files that some were read from."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.used: set[Path] = set()
-        self._tables: dict[Path, Mapping[Path, str]] = {}
+        self._tables: dict[Path, Mapping[Path, _Row]] = {}
+        self._asked: set[Path] = set()
 
     def find(self, photo: Path) -> str | None:
         """The caption of a photo, None where it has none; raises DataError where it has two, or a file is damaged."""
-        found: dict[Path, str] = {}
+        found: dict[str, str] = {}
+        self._asked.add(photo)
         beside = photo.with_suffix(".txt")
         if beside.is_file():
-            found[beside] = clean_caption(_read(beside), str(beside))
+            found[str(beside)] = clean_caption(_read(beside), str(beside))
             self.used.add(beside)
         for folder in self._above(photo):
-            if (caption := self._read_tables(folder).get(photo)) is not None:
-                found[folder] = caption
+            if (row := self._read_tables(folder).get(photo)) is not None:
+                found[row.place] = row.caption
         if len(set(found.values())) > 1:
-            places = " and ".join(str(place) for place in found)
-            raise DataError(f"{photo} has two captions, in {places}", "leave one of the two")
+            raise _two_captions(photo, found)
         return next(iter(found.values()), None) or None
+
+    def find_unasked(self) -> Iterator[tuple[Path, str]]:
+        """What rows of the tables name and `find` was not asked for, and what is to be said of it."""
+        for rows in self._tables.values():
+            for photo, row in rows.items():
+                if photo not in self._asked:
+                    what = "it is no photo that is read" if os.path.exists(photo) else "there is no such photo"
+                    yield photo, f"{row.file} has a caption for it, but {what}"
 
     def _above(self, photo: Path) -> Iterator[Path]:
         """The folders of a photo, from its own up to the root."""
@@ -51,12 +72,21 @@ class CaptionFinder:
             if folder == self.root:
                 return
 
-    def _read_tables(self, folder: Path) -> Mapping[Path, str]:
+    def _read_tables(self, folder: Path) -> Mapping[Path, _Row]:
         if folder not in self._tables:
             files = [folder / name for name in _TABLES if (folder / name).is_file()]
             self.used.update(files)
-            self._tables[folder] = {photo: text for file in files for photo, text in _read_table(file)}
+            rows: dict[Path, _Row] = {}
+            for row in (row for file in files for row in _read_table(file)):
+                other = rows.setdefault(row.photo, row)
+                if other.caption != row.caption:
+                    raise _two_captions(row.photo, (other.place, row.place))
+            self._tables[folder] = rows
         return self._tables[folder]
+
+
+def _two_captions(photo: Path, places: Iterable[str]) -> DataError:
+    return DataError(f"{photo} has two captions, in {' and '.join(places)}", "leave one of the two")
 
 
 def clean_caption(text: object, place: str) -> str:
@@ -85,7 +115,7 @@ def choose_column(names: Iterable[str], place: str) -> str:
     return found[0]
 
 
-def _read_table(file: Path) -> Iterator[tuple[Path, str]]:
+def _read_table(file: Path) -> Iterator[_Row]:
     """The photos that a table names, and their captions."""
     rows = _read_json_lines(file) if file.suffix == ".jsonl" else _read_rows(file)
     for number, row in rows:
@@ -93,7 +123,8 @@ def _read_table(file: Path) -> Iterator[tuple[Path, str]]:
         name = row.get(_FILE_NAME)
         if not isinstance(name, str):
             raise DataError(f"{place} has {_FILE_NAME} {name!r:.60}, expected the name of a photo")
-        yield file.parent / name, clean_caption(row[choose_column(row, place)], place)
+        caption = clean_caption(row[choose_column(row, place)], place)
+        yield _Row(photo=file.parent / name, caption=caption, file=file, place=place)
 
 
 def _read_json_lines(file: Path) -> Iterator[tuple[int, Mapping[str, object]]]:

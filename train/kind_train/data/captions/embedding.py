@@ -23,7 +23,7 @@ from kind_train.data.captions.request import EmbedRequest
 from kind_train.data.captions.store import NULL_CAPTION, WordStore, append_shard, make_store
 from kind_train.data.captions.store_files import SHARDS_NAME, STORE, EncoderRecord, is_store
 from kind_train.data.latents import is_cache, open_cache
-from kind_train.data.photo_set import list_captions, require_photos
+from kind_train.data.photo_set import Tell, ignore, list_captions, require_photos
 from kind_train.data.sources import open_source
 from kind_train.device import pick_device, tune_device
 
@@ -41,9 +41,14 @@ class EmbedResult:
     size_bytes: int
 
 
-def embed_captions(request: EmbedRequest, on_progress: OnProgress = lambda done, total, status: None) -> EmbedResult:
-    """Embed the captions of photos; raises a KindError, and what is finished stays for --resume."""
-    captions = find_captions(request)
+def embed_captions(
+    request: EmbedRequest, on_progress: OnProgress = lambda done, total, status: None, tell: Tell = ignore
+) -> EmbedResult:
+    """Embed the captions of photos; raises a KindError, and what is finished stays for --resume.
+
+    `tell` gets the lines about what of the data is left out.
+    """
+    captions = find_captions(request, tell)
     _check_output(request)
     encoder = _open_encoder(request)
     with claimed(request.output, STORE):
@@ -68,7 +73,7 @@ def embed_caption(request: EmbedRequest) -> Caption:
     return caption
 
 
-def find_captions(request: EmbedRequest) -> list[str]:
+def find_captions(request: EmbedRequest, tell: Tell = ignore) -> list[str]:
     """The captions of the photos that are asked for; raises DataError where one has none."""
     assert request.data is not None
     if is_cache(request.data):
@@ -78,6 +83,8 @@ def find_captions(request: EmbedRequest) -> list[str]:
     source = open_source(request.data, request.output, with_captions=True)
     kept = source.choose(request.classes)
     require_photos(source, kept)
+    for line in source.notes:
+        tell(line)
     return list_captions(source, kept)
 
 
