@@ -76,9 +76,9 @@ class Stepper:
         return float(sum(steps[-1]))
 
     def time_trial(self, step: int) -> float:
-        """Seconds of a step that changes nothing; on a GPU of the second."""
+        """Seconds of a step that changes nothing; where the first compiles or warms a GPU up, of the second."""
         start_s = 0.0
-        for _ in range(1 if self.device.type == "cpu" else 2):
+        for _ in range(1 if self.device.type == "cpu" and not self.config.compile else 2):
             start_s = time.perf_counter()
             self.take(step, is_trial=True)
             if self.device.type == "cuda":
