@@ -86,7 +86,9 @@ class TrainConfig:
     start. A base that draws from captions takes theirs embedded from the cache `text_embeddings`, with the null caption
     in the place of a share `caption_dropout`, by default 0.1.
     With `teacher` a student of that checkpoint is trained to draw in `steps` steps, the most first, what the teacher
-    draws with guidance; `train` says what of the student, `start_from` an earlier student of the same teacher.
+    draws with guidance; `train` says what of the student, `start_from` an earlier student of the same teacher. `follow`
+    weighs the teacher's steps, `match_photos` how unlike the photos of a class the pictures are that the student draws
+    from noise, see `kind_train.run.terms.energy`.
     """
 
     data: str
@@ -115,6 +117,8 @@ class TrainConfig:
     train: str = EVERYTHING
     accelerator_rank: int = 16
     guidance: float | None = None
+    follow: float = 1.0
+    match_photos: float = 0.0
     val_data: str | None = None
     val_fraction: float = 0.05
     classes: tuple[str, ...] = ()
@@ -158,7 +162,7 @@ class TrainConfig:
         self._require("recipe", self.recipe is None or self.base is None, "none where a base is adapted")
         self._require("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
         self._require("compile", not (self.compile and self.shard), "false where the model is sharded")
-        for name in ("perceptual", "repa"):
+        for name in ("perceptual", "repa", "follow", "match_photos"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "0 or more")
         self._require("repa", not (self.repa and (self.shard or self.compile)), "0 in a sharded or compiled run")
         self._require("timestep_std", self.timestep_std is None or 0 < self.timestep_std < math.inf, "above 0")
@@ -206,12 +210,17 @@ class TrainConfig:
         if self.teacher is None:
             for name in ("steps", "guidance"):
                 self._require(name, not getattr(self, name), "none without a teacher: it is for kind-train distill")
+            self._require("match_photos", not self.match_photos, "0 without a teacher: it is for kind-train distill")
+            self._require("follow", self.follow == 1, "1 without a teacher: it is for kind-train distill")
             return
         self._require("steps", bool(self.steps), "numbers of steps, for example --steps 4,2,1")
         self._require("diversion", self.diversion, "true where a teacher is distilled")
         for name in ("preset", "noise_schedule", "base", "timestep_mean", "timestep_std"):
             self._require(name, getattr(self, name) is None, "none where a teacher is distilled")
         self._require("repa", not self.repa, "0 where a teacher is distilled")
+        self._require("follow", bool(self.follow or self.match_photos), "above 0 where match_photos is 0")
+        self._require("perceptual", not self.perceptual or self.follow > 0, "0 where no teacher is followed")
+        self._require("match_photos", not self.match_photos or self.batch_size > 1, "0 in batches of one")
 
     def _require(self, name: str, is_right: bool, expected: str) -> None:
         if not is_right:

@@ -201,7 +201,7 @@ def _describe_rates(config: TrainConfig) -> str:
         f"falling over the last {config.decay_fraction:.0%}" if config.decay_fraction else "constant to the end",
         f"average {config.ema_decay:g}",
     ]
-    terms = {"perceptual": config.perceptual, "REPA": config.repa}
+    terms = {"perceptual": config.perceptual, "REPA": config.repa, "likeness to photos": config.match_photos}
     return ", ".join(parts + [f"{name} {weight:g}" for name, weight in terms.items() if weight])
 
 

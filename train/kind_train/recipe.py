@@ -19,12 +19,12 @@ def check_recipe(config: TrainConfig, shape: Shape) -> None:
 
 def check_options(config: TrainConfig, shape: Shape) -> None:
     """The same without the device, which torch alone knows: no torch is loaded."""
-    terms = {name: getattr(config, name) for name in ("perceptual", "repa") if getattr(config, name)}
+    terms = {name: getattr(config, name) for name in ("perceptual", "repa", "match_photos") if getattr(config, name)}
     for name, weight in terms.items():
         if shape.dit.in_channels != 3 or is_cache(config.data):
             raise ConfigError(
                 f"{name} is {weight:g}, but {_describe(config)} is of latents: the term looks at pictures",
-                f"leave out --{name}, or train on photos with --preset sample",
+                f"leave out --{name.replace('_', '-')}, or train on photos with --preset sample",
             )
     if terms:
         find_packages()

@@ -141,6 +141,12 @@ def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> 
     type=float,
     help="Weight of a term for sharp pictures, by a classifier's first stages [0].",
 )
+@click.option(
+    "--match-photos",
+    type=float,
+    help="Weight of a term for pictures as sharp and as varied as the photos of their class, by a classifier [0].",
+)
+@click.option("--follow", type=float, help="Weight of the teacher's own steps; 0 with --match-photos alone [1].")
 @click.option("--start-from", metavar="CHECKPOINT", help="Go on from this earlier student of the same teacher.")
 @rate_options(images="100000", learning_rate="2e-4")
 @run_options
@@ -154,7 +160,8 @@ def distill(config_file: Path | None, resume: bool, force: bool, steps: str | No
     Examples:
       kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --output few
       kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --train table --output few
-      kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --start-from few/best --output fewer
+      kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --start-from few/best --output more
+      kind-train distill ... --start-from few/best --match-photos 1 --follow 0 --output sharper
       kind-export --checkpoint few/best --classes panda --target all --steps 2
     """
     is_new = config_file is None and not resume

@@ -21,10 +21,13 @@ from kind_core.schedule import make_scheduler
 from kind_train.config import TrainConfig
 from kind_train.data.photo_set import TrainingSet
 from kind_train.objective import MIN_SIGMA
-from kind_train.run.losses import DENOISING, PERCEPTUAL, Draw, Forward, classifier_terms
+from kind_train.run.losses import DENOISING, PERCEPTUAL, PHOTOS, Draw, Forward, classifier_terms
 from kind_train.run.teacher import Teacher, picture_ahead, step_towards
+from kind_train.run.terms.energy import PhotoEnergy
 from kind_train.run.terms.perceptual import FirstStages, PerceptualDistance
 
+# Pictures of a class that are drawn to be compared with its photos.
+_EACH = 32
 # Guided steps of the teacher from noise to picture: of second order, so that few are as good as many.
 _TEACHER_STEPS = 12
 
@@ -50,7 +53,8 @@ class _Steps:
 
 class DistillationLosses:
     """What a batch costs a student, as `Losses` says it: squared errors of pictures ahead, weighted as velocities, and
-    how unlike they look to a classifier's first stages, where that is asked for.
+    how unlike they look to a classifier's first stages, where that is asked for; and how unlike photos the pictures are
+    that it draws from noise, see `PhotoEnergy`. Held-out photos measure the last where a run has it, else the first.
 
     A step begins at one of the times of one of the numbers of steps.
     """
@@ -71,35 +75,76 @@ class DistillationLosses:
         self._grids = [sigmas for sigmas, _ in grids]
         self._sigmas, self._times = (torch.cat(parts) for parts in zip(*grids, strict=True))
         self._photos, self._device, self._autocast = photos, device, autocast
-        weights = classifier_terms(config)
-        self.names = (DENOISING, *weights)
-        self._weight = weights.get(PERCEPTUAL, 0.0)
-        self._distance = PerceptualDistance(FirstStages(device)) if weights else None
+        self._weights = {DENOISING: config.follow, **classifier_terms(config)}
+        self.names = tuple(name for name, weight in self._weights.items() if weight)
+        self._distance = PerceptualDistance(FirstStages(device)) if config.perceptual else None
+        self._energy: PhotoEnergy | None = None
+
+    def compare(self, energy: PhotoEnergy) -> None:
+        """Learn from how unlike photos the pictures are, too."""
+        self._energy = energy
 
     def train(
         self, forward: Forward, stored: Tensor, labels: Tensor, draw: Draw, rows: Tensor | None, *, classes: Tensor
     ) -> Tensor:
-        """See `Scoring`: what the student answers beside what it should."""
-        noisy, noise, begin, end, grid = self._draw(stored, draw)
-        teacher_rows = self._teacher.rows(classes if len(classes) else None)
-        steps = _Steps(noisy=noisy, begin=begin, end=end, labels=labels, rows=rows, teacher_rows=teacher_rows)
-        with self._autocast():
-            self._walk(forward, steps, noise, grid, torch.arange(draw.batch_size, device=self._device)[draw.share])
-            targets = self._find_targets(forward, steps, grid)
-            pictures = self._ask(forward, steps.noisy, steps.begin, steps.end, steps)
-            terms = [_errors(pictures, targets, steps.begin).mean()]
-            if self._distance is not None:
-                terms.append(self._weight * self._distance(pictures, targets).mean())
-            return torch.stack(terms)
+        """See `Scoring`: what the student answers beside what it should, and its pictures beside photos."""
+        terms = []
+        if self._weights[DENOISING]:
+            terms += self._follow(forward, stored, labels, draw, rows, self._teacher.rows(_some(classes)))
+        if self._energy is not None:
+            index = int(torch.randint(len(self._grids), (), generator=draw.generator, device=self._device))
+            order = torch.randperm(len(classes), generator=draw.generator, device=self._device)
+            noise = draw.noise(self._photos.input_shape)
+            chosen = order[: max(1, len(noise) // _EACH)]
+            places = chosen[torch.arange(len(noise), device=self._device) * len(chosen) // len(noise)]
+            pictures = self._draw_pictures(forward, noise, places, rows, self._grids[index])
+            with self._autocast():
+                terms.append(self._weights[PHOTOS] * self._energy(pictures, classes[places]))
+        return torch.stack(terms)
 
     def measure(self, forward: Forward, stored: Tensor, labels: Tensor, draw: Draw) -> Tensor:
-        """The error of each photo against the teacher itself, whatever the number of steps."""
+        """The error of each photo against the teacher itself, whatever the number of steps; or how unlike the photos of
+        a class those pictures are that are drawn in their place, over all numbers of steps."""
+        if self._energy is not None:
+            noise = draw.noise(self._photos.input_shape)
+            if not len(labels):  # of another process
+                return noise.new_zeros(0)
+            photos = self._photos.to_input(stored, lambda: draw.noise(self._photos.input_shape))
+            drawn = (self._draw_pictures(forward, noise, labels, None, sigmas) for sigmas in self._grids)
+            with self._autocast():
+                return torch.stack([self._energy.between(one, photos, labels) for one in drawn]).mean(0)
         noisy, _, begin, end, grid = self._draw(stored, draw)
         steps, targets = _Steps(noisy=noisy, begin=begin, end=end, labels=labels), torch.empty_like(noisy)
         with self._autocast():
             for index, of in self._groups(grid):
                 targets[of] = self._ask_teacher(steps.choose(of), self._teacher_steps(index))
             return _errors(self._ask(forward, noisy, begin, end, steps), targets, begin)
+
+    def _follow(
+        self, forward: Forward, stored: Tensor, labels: Tensor, draw: Draw, rows: Tensor | None, taught: Tensor | None
+    ) -> list[Tensor]:
+        """The terms by the teacher, whose tailors are `taught`."""
+        noisy, noise, begin, end, grid = self._draw(stored, draw)
+        steps = _Steps(noisy=noisy, begin=begin, end=end, labels=labels, rows=rows, teacher_rows=taught)
+        with self._autocast():
+            self._walk(forward, steps, noise, grid, torch.arange(draw.batch_size, device=self._device)[draw.share])
+            targets = self._find_targets(forward, steps, grid)
+            pictures = self._ask(forward, steps.noisy, steps.begin, steps.end, steps)
+            terms = [self._weights[DENOISING] * _errors(pictures, targets, steps.begin).mean()]
+            if self._distance is not None:
+                terms.append(self._weights[PERCEPTUAL] * self._distance(pictures, targets).mean())
+        return terms
+
+    def _draw_pictures(
+        self, forward: Forward, noise: Tensor, labels: Tensor, rows: Tensor | None, sigmas: Tensor
+    ) -> Tensor:
+        """The pictures that the student makes of `noise` in the steps between `sigmas`."""
+        steps, noisy = _Steps(noisy=noise, begin=sigmas[:1], end=sigmas[-1:], labels=labels, rows=rows), noise
+        with self._autocast():
+            for begin, end in pairwise(sigmas):
+                here, there = begin.expand(len(noise)), end.expand(len(noise))
+                noisy = step_towards(noisy, self._ask(forward, noisy, here, there, steps), here, there)
+        return noisy
 
     def _draw(self, stored: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Noisy photos and their noise, sigma where a step of each begins and ends, and of which number of steps."""
@@ -182,6 +227,10 @@ class DistillationLosses:
         """How many of the student's most steps make one of these; None where the teacher has to show it."""
         most, steps = len(self._grids[0]) - 1, len(self._grids[index]) - 1
         return most // steps if index and most % steps == 0 else None
+
+
+def _some(classes: Tensor) -> Tensor | None:
+    return classes if len(classes) else None
 
 
 def _errors(pictures: Tensor, targets: Tensor, begin: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from kind_train.run.terms.perceptual import MAX_NOISE, FirstStages, PerceptualDi
 from kind_train.run.terms.relations import SHARE_OF_RUN, Relations
 
 DENOISING = "loss"
-PERCEPTUAL, REPA = "perceptual term", "REPA term"
+PERCEPTUAL, REPA, PHOTOS = "perceptual term", "REPA term", "term of likeness to photos"
 # The perceptual term sees this share of a batch: it costs more than it gains from the rest.
 _PERCEPTUAL_SHARE = 0.5
 
@@ -74,7 +74,7 @@ class Scoring(Protocol):
 
 def classifier_terms(config: TrainConfig) -> dict[str, float]:
     """The weights of the terms that a classifier has a say in, by their names, of those that a run has."""
-    weights = {PERCEPTUAL: config.perceptual, REPA: config.repa}
+    weights = {PERCEPTUAL: config.perceptual, REPA: config.repa, PHOTOS: config.match_photos}
     return {name: weight for name, weight in weights.items() if weight}
 
 

@@ -19,6 +19,7 @@ from kind_train.run.distilling import DistillationLosses
 from kind_train.run.losses import Draw, Forward, Losses, Scoring
 from kind_train.run.processes import Processes
 from kind_train.run.step import autocast
+from kind_train.run.terms.energy import PhotoEnergy
 from kind_train.run.terms.matching import Matching
 from kind_train.run.terms.relations import Relations
 
@@ -42,8 +43,19 @@ def open_losses(
     return DistillationLosses(config, model, photos, device, context)
 
 
-def watch_blocks(losses: Scoring, config: TrainConfig, model: DivertedTransformer, model_config: ModelConfig) -> None:
-    """Let losses learn from what goes on inside `model`, too, where it is asked for."""
+def complete_losses(
+    losses: Scoring,
+    config: TrainConfig,
+    model: DivertedTransformer,
+    model_config: ModelConfig,
+    photos: TrainingSet,
+    device: torch.device,
+) -> None:
+    """Let losses learn, where it is asked for, from what goes on inside `model` and from the `photos` themselves."""
+    if isinstance(losses, DistillationLosses):
+        if config.match_photos:
+            losses.compare(PhotoEnergy(photos, device))
+        return
     if not isinstance(losses, Losses):
         return
     if config.repa and losses.stages is not None:

@@ -40,7 +40,7 @@ from kind_train.run.run_folder import (
     read_state,
     write_state,
 )
-from kind_train.run.scoring import measure_held_out, open_losses, open_objective, watch_blocks
+from kind_train.run.scoring import complete_losses, measure_held_out, open_losses, open_objective
 from kind_train.run.step import autocast, make_stepper, require_finite
 from kind_train.run.terms.perceptual import with_terms
 from kind_train.start.adaptation import prepare_adaptation, start_adaptation
@@ -98,7 +98,7 @@ class Trainer:
             self.method.prepare(self.model, self.model_config.dit)
         if config.factors == "cayley":
             constrain_factors(self.model)
-        watch_blocks(self.losses, config, self.model, self.model_config)
+        complete_losses(self.losses, config, self.model, self.model_config, train, self.device)
         self.step = 0
         self.best_loss = float("inf")
         self.held_out_loss: float | None = None

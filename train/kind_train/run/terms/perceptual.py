@@ -21,8 +21,8 @@ from kind_train.evaluate.features import PIXEL_MEAN, PIXEL_SCALE, load_network
 # PixelGen, https://arxiv.org/abs/2602.02493.
 MAX_NOISE = 0.7
 _SIZE = 64
-# after the stem and after the first three stages that halve the picture
-_STAGES = ((0, 3), (3, 5), (5, 8))
+# after the stem and after the first three stages that halve the picture; then the others
+_STAGES, _LATER = ((0, 3), (3, 5), (5, 8)), ((8, 11), (11, 16))
 _EPS = 1e-6
 
 
@@ -40,19 +40,12 @@ class FirstStages:
     """
 
     def __init__(self, device: torch.device) -> None:
-        network = load_network(str(device)).requires_grad_(False)
-        _fuse_norms(network)
-        stem = nn.Sequential(network._conv_stem, network._swish)
-        blocks = list(network._blocks)
-        self._stages = [stem, *(nn.Sequential(*blocks[first:end]) for first, end in _STAGES)]
+        self._stages = load_stages(device)
 
     def __call__(self, pictures: Tensor) -> list[Tensor]:
         """pictures (batch, 3, size, size) in [-1, 1] -> features of each stage, (batch, channels, side, side), of
         length one over the channels; side is 32, 16, 8 and 4."""
-        x = ((pictures.float() + 1) * 127.5 - PIXEL_MEAN) / PIXEL_SCALE
-        if x.shape[-1] != _SIZE:
-            x = F.interpolate(x, size=(_SIZE, _SIZE), mode="bilinear", antialias=x.shape[-1] > _SIZE)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = as_seen(pictures)
         features = []
         for stage in self._stages:
             x = stage(x)
@@ -76,6 +69,27 @@ class PerceptualDistance:
             for ours, theirs in zip(self._stages(pictures), wanted, strict=True)
         ]
         return torch.stack(distances).mean(0)
+
+
+def load_stages(device: torch.device, *, is_whole: bool = False) -> list[nn.Module]:
+    """EfficientNet-Lite0 in parts that follow each other: the stem and the first stages, or all of them and the head.
+
+    Frozen; raises TargetError where it is not installed.
+    """
+    network = load_network(str(device)).requires_grad_(False)
+    _fuse_norms(network)
+    blocks = list(network._blocks)
+    stages = [nn.Sequential(*blocks[first:end]) for first, end in (*_STAGES, *(_LATER if is_whole else ()))]
+    head = [nn.Sequential(network._conv_head, network._swish)] if is_whole else []
+    return [nn.Sequential(network._conv_stem, network._swish), *stages, *head]
+
+
+def as_seen(pictures: Tensor) -> Tensor:
+    """pictures (batch, 3, size, size) in [-1, 1] as the network takes them, at the side that its stages are given."""
+    x = ((pictures.float() + 1) * 127.5 - PIXEL_MEAN) / PIXEL_SCALE
+    if x.shape[-1] != _SIZE:
+        x = F.interpolate(x, size=(_SIZE, _SIZE), mode="bilinear", antialias=x.shape[-1] > _SIZE)
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _fuse_norms(network: nn.Module) -> None:

@@ -1,0 +1,124 @@
+"""The term of likeness to photos: what it measures, that a student learns by it, and where it is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_distill import save_teacher
+from tiny_training import make_config, make_photos
+
+from kind_core.checkpoint import read_config
+from kind_core.errors import ConfigError, DataError
+from kind_train.recipe import check_recipe
+from kind_train.run.terms.energy import PhotoEnergy
+from kind_train.run.trainer import Trainer
+from kind_train.start.shape import pick_shape
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_teacher(tmp_path_factory.mktemp("teacher") / "t")
+
+
+def distil(teacher: Path, output: Path, *, resume: bool = False, **options: Any) -> Trainer:
+    given = {"steps": (2, 1), "label_dropout": 0.0, "learning_rate": 1e-3, "batch_size": 16, "match_photos": 1.0}
+    config = make_config(output, teacher=str(teacher), **given | options)
+    return Trainer(config, make_photos(12), make_photos(12, seed=1), resume=resume)
+
+
+def test_energy_is_least_for_pictures_drawn_as_the_photos_are() -> None:
+    photos = make_photos(24)
+    energy = PhotoEnergy(photos, CPU)
+    labels = photos.labels
+    pictures = photos.to_unit(torch.arange(len(labels)))
+    other = make_photos(24, seed=5)
+    alike = float(energy(other.to_unit(torch.arange(len(labels))), other.labels))
+    swapped = float(energy(pictures, (labels + 1) % 3))
+    blurred = float(energy(pictures.mean((2, 3), keepdim=True).expand_as(pictures), labels))
+    # every picture of a class the same one: sharp, but not varied
+    first = torch.stack([pictures[labels == label][0] for label in labels])
+    same = float(energy(first + 1e-3 * torch.randn(first.shape), labels))
+    assert alike < min(swapped, blurred, same) / 3
+    assert alike < 0.1
+
+
+def test_what_is_held_out_is_measured_as_training_measures(teacher: Path) -> None:
+    """Over whole classes the mean of the photos' shares is the distance, but for the order of the sums."""
+    photos = make_photos(8)
+    energy = PhotoEnergy(photos, CPU)
+    drawn = torch.randn(len(photos), 3, 8, 8, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    known = photos.to_unit(torch.arange(len(photos)))
+    shares = energy.between(drawn, known, photos.labels)
+    # the photos of `energy` are these and their mirrors
+    assert shares.shape == (len(photos),)
+    assert float(shares.mean()) == pytest.approx(float(energy(drawn, photos.labels)), rel=0.15)
+    alone = energy.between(drawn[:1], known[:1], photos.labels[:1])
+    assert alone.tolist() == [0.0]
+
+
+def test_a_student_learns_by_photos_alone(teacher: Path, tmp_path: Path) -> None:
+    trainer = distil(teacher, tmp_path / "run", follow=0.0, images=960, ema_decay=0.9, save_every=10**6)
+    assert trainer.stepper.losses.names == ("term of likeness to photos",)
+    before = trainer.measure_held_out(trainer.averaged_model())
+    assert trainer.run() < 0.5 * before
+    assert (
+        "likeness to photos of weight 1 by EfficientNet-Lite0" in read_config(tmp_path / "run/best").provenance.training
+    )
+
+
+def test_it_is_a_second_term_of_its_weight(teacher: Path, tmp_path: Path) -> None:
+    whole, half = (
+        distil(teacher, tmp_path / str(weight), match_photos=weight).stepper.take(0, is_trial=True)
+        for weight in (1.0, 0.5)
+    )
+    assert whole[1] == 2 * half[1] != 0
+    assert whole[0] == half[0]
+
+
+def test_a_run_that_goes_on_has_the_losses_of_an_uninterrupted_one(teacher: Path, tmp_path: Path) -> None:
+    whole = distil(teacher, tmp_path / "whole", images=64)
+    whole.run()
+    distil(teacher, tmp_path / "parts", images=32).run()
+    rest = distil(teacher, tmp_path / "parts", images=64, resume=True)
+    rest.run()
+    assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), rest.model.parameters(), strict=True))
+
+
+def test_a_class_of_one_photo_is_no_set() -> None:
+    with pytest.raises(DataError, match="'class 0' has 1 photos to train on, expected 2 or more"):
+        PhotoEnergy(make_photos(3), CPU)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"match_photos": -1.0}, "match_photos is -1.0, expected 0 or more"),
+        ({"match_photos": 1.0}, "match_photos is 1.0, expected 0 without a teacher"),
+        ({"follow": 0.0}, "follow is 0.0, expected 1 without a teacher"),
+        ({"teacher": "run", "steps": (4,), "follow": 0.0}, "follow is 0.0, expected above 0 where match_photos is 0"),
+        (
+            {"teacher": "run", "steps": (4,), "follow": 0.0, "match_photos": 1.0, "perceptual": 0.1},
+            "perceptual is 0.1, expected 0 where no teacher is followed",
+        ),
+        (
+            {"teacher": "run", "steps": (4,), "match_photos": 1.0, "batch_size": 1},
+            "match_photos is 1.0, expected 0 in batches of one",
+        ),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_config(tmp_path, **options)
+
+
+def test_latents_are_refused(tmp_path: Path) -> None:
+    teacher = save_teacher(tmp_path / "latents", in_channels=4)
+    config = make_config(tmp_path, teacher=str(teacher), steps=(4,), match_photos=1.0)
+    with pytest.raises(ConfigError, match=r"match_photos is 1, but .* is of latents: the term looks at pictures"):
+        check_recipe(config, pick_shape(config))

@@ -1,0 +1,123 @@
+"""How unlike the pictures of a class and its photos are as sets: a term that asks for sharp and for varied ones.
+
+The energy distance (https://arxiv.org/abs/1705.10743) between features at every depth of EfficientNet-Lite0, as in
+https://arxiv.org/abs/1904.02762: zero where both sets are drawn alike, and without a network of its own to train. A
+network that was trained against is no judge: evaluation has others.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kind_core.errors import DataError
+from kind_train.data.training_set import TrainingSet
+from kind_train.run.terms.perceptual import as_seen, load_stages
+
+# Photos whose features are kept, of all classes together: each is 4,544 numbers, and as many of its mirror.
+_MOST_PHOTOS = 8192
+_BATCH = 64
+# places of a feature map that are told apart where it is still a picture, and of the pixels themselves
+_PLACES, _PIXELS = 4, 8
+_WITH_PLACES = (2, 3)
+_EPS = 1e-6
+
+
+class Levels:
+    """What EfficientNet-Lite0 sees of pictures as a whole, from pixels to what it classifies by."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stages = load_stages(device, is_whole=True)
+
+    def __call__(self, pictures: Tensor) -> list[Tensor]:
+        """pictures (batch, 3, size, size) in [-1, 1] -> features (batch, numbers) of each level: coarse pixels, mean
+        and deviation of each stage's maps, where things are in the middle ones, and what the head sees."""
+        levels = [F.adaptive_avg_pool2d(pictures.float(), _PIXELS).flatten(1)]
+        x = as_seen(pictures)
+        for number, stage in enumerate(self._stages):
+            x = stage(x)
+            wide = x.float()
+            mean = wide.mean((2, 3))
+            if number == len(self._stages) - 1:
+                levels.append(mean)
+            elif number:  # the stem sees no more than the pixels do
+                levels.append(torch.cat([mean, (wide.var((2, 3), correction=0) + _EPS).sqrt()], dim=1))
+            if number in _WITH_PLACES:
+                levels.append(F.adaptive_avg_pool2d(wide, _PLACES).flatten(1))
+        return levels
+
+
+class PhotoEnergy:
+    """The energy distance between pictures and the photos of their classes, mean over levels and classes.
+
+    A level counts in units of the mean distance between two photos of a class, each of its numbers in units of its
+    deviation within classes. Raises DataError where a class has a single photo.
+    """
+
+    def __init__(self, photos: TrainingSet, device: torch.device) -> None:
+        self._levels, classes = Levels(device), len(photos.classes)
+        labels = photos.labels
+        counts = torch.bincount(labels, minlength=classes).tolist()
+        few = next((one for one in zip(photos.classes, counts, strict=True) if one[1] < 2), None)
+        if few is not None:
+            raise DataError(
+                f"class {few[0].name!r} has {few[1]} photos to train on, expected 2 or more, which make a set",
+                "add photos, or leave the class out with --classes",
+            )
+        each = max(2, _MOST_PHOTOS // classes)
+        self._scales: list[Tensor] = []
+        self._photos: list[list[Tensor]] = []  # of each level and class, (photos, numbers), in those units
+        seen = [self._look_at(photos, torch.nonzero(labels == index)[:each, 0], device) for index in range(classes)]
+        for level in zip(*seen, strict=True):
+            within = torch.stack([one.std(0) for one in level]).mean(0)
+            scale = 1 / (within + 0.05 * within.mean() + _EPS)
+            unit = torch.stack([_mean_within(one * scale) for one in level]).mean()
+            self._scales.append(scale / unit)
+            self._photos.append([one * (scale / unit) for one in level])
+        self._within = [torch.stack([_mean_within(one) for one in level]) for level in self._photos]
+
+    def __call__(self, pictures: Tensor, labels: Tensor) -> Tensor:
+        """pictures (batch, 3, size, size) in [-1, 1] of classes `labels` (batch,), two or more of each -> ()."""
+        classes = labels.unique().tolist()
+        total = pictures.new_zeros(())
+        for level, features in enumerate(self._levels(pictures)):
+            scaled = features * self._scales[level]
+            for label in classes:
+                ours, photos = scaled[labels == label], self._photos[level][label]
+                across = torch.cdist(ours, photos).mean()
+                total = total + 2 * across - _mean_within(ours) - self._within[level][label]
+        return total / (len(classes) * len(self._scales))
+
+    @torch.no_grad()
+    def between(self, pictures: Tensor, photos: Tensor, labels: Tensor) -> Tensor:
+        """What each pair of `pictures` and `photos`, (batch, 3, size, size) of classes `labels`, has in the distance
+        of its class in the batch, (batch,): their mean is that of the classes, as often as they are there. A class with
+        one photo in the batch counts for nothing."""
+        shares = pictures.new_zeros(len(labels))
+        for scale, drawn, real in zip(self._scales, self._levels(pictures), self._levels(photos), strict=True):
+            for label in labels.unique():
+                of = labels == label
+                ours, theirs, others = drawn[of] * scale, real[of] * scale, int(of.sum()) - 1
+                if others:
+                    within = torch.cdist(ours, ours).sum(1) + torch.cdist(theirs, theirs).sum(1)
+                    shares[of] += 2 * torch.cdist(ours, theirs).mean(1) - within / others
+        return shares / len(self._scales)
+
+    @torch.no_grad()
+    def _look_at(self, photos: TrainingSet, indices: Tensor, device: torch.device) -> list[Tensor]:
+        """The levels of photos and of their mirrors."""
+        parts = []
+        for part in torch.split(indices, _BATCH):
+            pictures = photos.to_input(photos.read(part).to(device), _no_noise)
+            parts.append(self._levels(torch.cat([pictures, pictures.flip(-1)])))
+        return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+
+def _mean_within(rows: Tensor) -> Tensor:
+    """The mean distance between two of the `rows` (n, numbers), n > 1."""
+    return torch.cdist(rows, rows).sum() / (len(rows) * (len(rows) - 1))
+
+
+def _no_noise() -> Tensor:
+    raise AssertionError("photos are pixels, which nothing is drawn for")
