@@ -62,6 +62,19 @@ def test_what_is_held_out_is_measured_as_training_measures(teacher: Path) -> Non
     assert alone.tolist() == [0.0]
 
 
+def test_guidance_keeps_away_from_the_photos_of_other_classes() -> None:
+    photos, drawn = make_photos(24), make_photos(24, seed=5)
+    own = drawn.to_unit(torch.arange(24))
+    common = (own + own.mean(0)) / 2  # halfway to what all classes have in common
+
+    def cost(scale: float, pictures: torch.Tensor) -> float:
+        energy = PhotoEnergy(photos, CPU, scale)
+        return float(energy(pictures, drawn.labels) - energy(own, drawn.labels))
+
+    assert 0 < 1.5 * cost(1.0, common) < cost(2.0, common)
+    assert 1.5 * cost(1.0, own.roll(1, 0)) < cost(2.0, own.roll(1, 0))
+
+
 def test_a_student_learns_by_photos_alone(teacher: Path, tmp_path: Path) -> None:
     trainer = distil(teacher, tmp_path / "run", follow=0.0, images=960, ema_decay=0.9, save_every=10**6)
     assert trainer.stepper.losses.names == ("term of likeness to photos",)

@@ -53,8 +53,9 @@ def complete_losses(
 ) -> None:
     """Let losses learn, where it is asked for, from what goes on inside `model` and from the `photos` themselves."""
     if isinstance(losses, DistillationLosses):
-        if config.match_photos:
-            losses.compare(PhotoEnergy(photos, device))
+        distillation = model_config.diffusion.distillation
+        if config.match_photos and distillation is not None:
+            losses.compare(PhotoEnergy(photos, device, distillation.guidance_scale))
         return
     if not isinstance(losses, Losses):
         return

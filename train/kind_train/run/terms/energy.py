@@ -1,7 +1,9 @@
 """How unlike the pictures of a class and its photos are as sets: a term that asks for sharp and for varied ones.
 
 The energy distance (https://arxiv.org/abs/1705.10743) between features at every depth of EfficientNet-Lite0, as in
-https://arxiv.org/abs/1904.02762: zero where both sets are drawn alike, and without a network of its own to train. A
+https://arxiv.org/abs/1904.02762: zero where both sets are drawn alike, and without a network of its own to train. With
+guidance pictures keep away from photos of any class, too, as far as classifier-free guidance would take them: the set
+that is aimed at is (scale * photos of the class - (scale - 1) * all photos), as in https://arxiv.org/abs/2602.04770. A
 network that was trained against is no judge: evaluation has others.
 """
 
@@ -17,6 +19,7 @@ from kind_train.run.terms.perceptual import as_seen, load_stages
 
 # Photos whose features are kept, of all classes together: each is 4,544 numbers, and as many of its mirror.
 _MOST_PHOTOS = 8192
+_MOST_OTHERS = 1280  # of these, of all classes, what guidance keeps away from
 _BATCH = 64
 # places of a feature map that are told apart where it is still a picture, and of the pixels themselves
 _PLACES, _PIXELS = 4, 8
@@ -52,11 +55,13 @@ class PhotoEnergy:
     """The energy distance between pictures and the photos of their classes, mean over levels and classes.
 
     A level counts in units of the mean distance between two photos of a class, each of its numbers in units of its
-    deviation within classes. Raises DataError where a class has a single photo.
+    deviation within classes. With `guidance_scale` 1 it is 0 at least, but for chance. Raises DataError where a class
+    has a single photo.
     """
 
-    def __init__(self, photos: TrainingSet, device: torch.device) -> None:
+    def __init__(self, photos: TrainingSet, device: torch.device, guidance_scale: float = 1.0) -> None:
         self._levels, classes = Levels(device), len(photos.classes)
+        self._guidance_scale = guidance_scale
         labels = photos.labels
         counts = torch.bincount(labels, minlength=classes).tolist()
         few = next((one for one in zip(photos.classes, counts, strict=True) if one[1] < 2), None)
@@ -76,6 +81,8 @@ class PhotoEnergy:
             self._scales.append(scale / unit)
             self._photos.append([one * (scale / unit) for one in level])
         self._within = [torch.stack([_mean_within(one) for one in level]) for level in self._photos]
+        some = max(1, _MOST_OTHERS // classes)
+        self._all = [torch.cat([one[:some] for one in level]) for level in self._photos]
 
     def __call__(self, pictures: Tensor, labels: Tensor) -> Tensor:
         """pictures (batch, 3, size, size) in [-1, 1] of classes `labels` (batch,), two or more of each -> ()."""
@@ -85,7 +92,7 @@ class PhotoEnergy:
             scaled = features * self._scales[level]
             for label in classes:
                 ours, photos = scaled[labels == label], self._photos[level][label]
-                across = torch.cdist(ours, photos).mean()
+                across = self._guide(torch.cdist(ours, photos), ours, self._all[level]).mean()
                 total = total + 2 * across - _mean_within(ours) - self._within[level][label]
         return total / (len(classes) * len(self._scales))
 
@@ -101,8 +108,15 @@ class PhotoEnergy:
                 ours, theirs, others = drawn[of] * scale, real[of] * scale, int(of.sum()) - 1
                 if others:
                     within = torch.cdist(ours, ours).sum(1) + torch.cdist(theirs, theirs).sum(1)
-                    shares[of] += 2 * torch.cdist(ours, theirs).mean(1) - within / others
+                    across = self._guide(torch.cdist(ours, theirs), ours, real * scale)
+                    shares[of] += 2 * across - within / others
         return shares / len(self._scales)
+
+    def _guide(self, to_class: Tensor, ours: Tensor, photos: Tensor) -> Tensor:
+        """Mean distances of pictures to the photos of their class, (n, photos), and away from `photos` of any, (n,)."""
+        away = self._guidance_scale - 1
+        nearer = self._guidance_scale * to_class.mean(1)
+        return nearer - away * torch.cdist(ours, photos).mean(1) if away else nearer
 
     @torch.no_grad()
     def _look_at(self, photos: TrainingSet, indices: Tensor, device: torch.device) -> list[Tensor]:
