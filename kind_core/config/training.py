@@ -24,9 +24,10 @@ class TrainingRecord:
 
     def __post_init__(self) -> None:
         require_positive("training images", self.images)
-        for name in ("held_out_loss", "mean_image_loss"):
-            if getattr(self, name) is not None:
-                require_number(f"training {name}", getattr(self, name), above=0)
+        if self.held_out_loss is not None:  # below 0 where pictures keep away from photos of other classes
+            require_number("training held_out_loss", self.held_out_loss)
+        if self.mean_image_loss is not None:
+            require_number("training mean_image_loss", self.mean_image_loss, above=0)
 
     @property
     def share(self) -> float | None:

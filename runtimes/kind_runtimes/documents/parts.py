@@ -32,7 +32,7 @@ class Training(TypedDict):
     """How far weights were trained."""
 
     images: PlainPositive
-    held_out_loss: NotRequired[Annotated[float, {"exclusiveMinimum": 0}]]
+    held_out_loss: NotRequired[float]
     mean_image_loss: NotRequired[Annotated[float, {"exclusiveMinimum": 0}]]
 
 
