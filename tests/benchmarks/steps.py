@@ -31,9 +31,9 @@ def main() -> None:
     parser.add_argument("--classes", default="panda,goldfish,seashore")
     parser.add_argument("--count", type=int, default=20)
     arguments = parser.parse_args()
-    config = read_config(sample_checkpoint())
+    config = read_config(sample_checkpoint("photos-teacher"))
     found = [c.index for c in resolve_classes(arguments.classes.split(","), config.classes)]
-    checkpoint = load_checkpoint(sample_checkpoint(), found)
+    checkpoint = load_checkpoint(sample_checkpoint("photos-teacher"), found)
     evaluator = EfficientNetLite0()
     ids = tuple(info.id for info in checkpoint.config.classes)
     photos = load_photos(arguments.val_data, config.dit.sample_size, classes=ids)

@@ -10,8 +10,13 @@ import click
 import pytest
 
 from kind_bench.cli import main as kind_bench
+from kind_core.checkpoint_config import read_config
+from kind_core.console.commands import parse_interval
+from kind_core.samplers import ALL_STEPS
+from kind_core.schedule import choose_sampling
 from kind_export.cli import main as kind_export
 from kind_runtimes.cli import main as kind_run
+from kind_samples import SAMPLES, sample_checkpoint
 from kind_train.cli import main as kind_train
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +58,27 @@ CALLS = [(page.relative_to(ROOT).as_posix(), call) for page in PAGES for call in
 def test_the_command_is_understood(page: str, call: str) -> None:
     name, *arguments = shlex.split(call)
     parse(COMMANDS[name], name, arguments)
+
+
+@pytest.mark.parametrize(
+    ("page", "call"),
+    [(page, call) for page, call in CALLS if call.startswith(("kind-export --classes", "kind-export --sample"))],
+)
+def test_the_sample_draws_as_the_command_asks(page: str, call: str) -> None:
+    context = kind_export.make_context("kind-export", shlex.split(call)[1:])
+    asked = context.params
+    if asked["checkpoint"] is not None or asked["from_diffusers"] is not None or "--base" in call:
+        return
+    diffusion = read_config(sample_checkpoint(asked["sample"] or SAMPLES[0])).diffusion
+    interval = asked["guidance_interval"]
+    choose_sampling(
+        diffusion,
+        sampler=asked["sampler"],
+        steps=asked["steps"],
+        guidance_scale=asked["guidance"],
+        guidance_interval=ALL_STEPS if interval is None else parse_interval(interval),
+    )
+    assert diffusion.distillation is None or "diffusers" not in asked["targets"]
 
 
 def test_a_wrong_option_would_be_noticed() -> None:

@@ -120,8 +120,10 @@ def test_many_classes_share_no_adaln_layer_where_low_rank_is_smaller() -> None:
 @torch.no_grad()
 def test_the_last_of_many_steps_changes_as_the_model_does() -> None:
     """Of the shipped sample: where an error of the mean of a hundred steps is ten times as large in the last."""
-    config = read_config(sample_checkpoint())
-    checkpoint = load_checkpoint(sample_checkpoint(), [resolve_classes(["panda"], config.classes)[0].index])
+    config = read_config(sample_checkpoint("photos-teacher"))
+    checkpoint = load_checkpoint(
+        sample_checkpoint("photos-teacher"), [resolve_classes(["panda"], config.classes)[0].index]
+    )
     reference = Reference(checkpoint=checkpoint, sampling=Sampling(sampler="dpmpp", steps=100, guidance_scale=4.0))
     trajectory = reference.run(0)
     table = read_sampler_table(config.diffusion, "dpmpp", 100)

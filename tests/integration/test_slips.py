@@ -39,7 +39,8 @@ for command in json.load(sys.stdin):
     print(json.dumps(told), flush=True)
 """
 EXPORT = "kind-export --classes panda --target coreml"
-SAMPLE = shlex.quote(str(sample_checkpoint()))
+SAMPLE = shlex.quote(str(sample_checkpoint("photos-teacher")))
+TEACHER = f"{EXPORT} --sample photos-teacher"
 EVALUATE = f"kind-train evaluate --checkpoint {SAMPLE} --data photos --val-data photos"
 FIT = "kind-train fit --data photos --output new"
 SLIPS = (
@@ -56,8 +57,10 @@ SLIPS = (
     ("kind-export --classes panda --target coremll", "'coremll'", ""),
     (f"{EXPORT} --precision int7", "'int7'", ""),
     (f"{EXPORT} --precision palette4 --target onnx", "target 'onnx' has no precision 'palette4'", "--precision"),
-    (f"{EXPORT} --steps 5000", "steps is 5000, expected 1 to 1000", "kind-export --help"),
-    (f"{EXPORT} --sampler euler", "sampler 'euler' does not go with", "use --sampler dpmpp or dpmpp1"),
+    (f"{TEACHER} --steps 5000", "steps is 5000, expected 1 to 1000", "kind-export --help"),
+    (f"{EXPORT} --steps 20", "steps is 20, but the model was distilled for 4, 2, 1", "take --steps 4"),
+    (f"{EXPORT} --guidance 2", "is built in; --guidance does not apply", "the model that this one was distilled from"),
+    (f"{TEACHER} --sampler euler", "sampler 'euler' does not go with", "use --sampler dpmpp or dpmpp1"),
     (f"{EXPORT} --latents-only", "--latents-only was given", "leave it out"),
     ("kind-export --classes a --target onnx --from-diffusers rn/best", "no folder rn/best", "did you mean run/best?"),
     ("kind-export --classes a --target onnx --from-diffusers photos", "is no diffusers folder", "the folder of a DiT"),

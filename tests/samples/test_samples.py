@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from kind_core.checkpoint import load_checkpoint, read_config, save_checkpoint
+from kind_core.checkpoint_config import hash_learngene
 from kind_core.errors import ConfigError
 from kind_core.noise import start_noise
 from kind_export.cli import main
@@ -26,7 +27,11 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize(
     ("name", "max_bytes", "held", "licence"),
-    [("photos", 20e6, "giant panda", "research"), ("garments", 4e6, "sneaker", "apache-2.0")],
+    [
+        ("photos", 10e6, "giant panda", "research"),
+        ("photos-teacher", 10e6, "giant panda", "research"),
+        ("garments", 4e6, "sneaker", "apache-2.0"),
+    ],
 )
 def test_a_sample_ships_whole_and_small(name: str, max_bytes: float, held: str, licence: str) -> None:
     folder = sample_checkpoint(name)
@@ -41,8 +46,18 @@ def test_a_sample_ships_whole_and_small(name: str, max_bytes: float, held: str, 
 
 def test_the_first_sample_is_the_default_and_another_name_is_refused() -> None:
     assert sample_checkpoint() == sample_checkpoint(SAMPLES[0]) == sample_checkpoint("photos")
-    with pytest.raises(ConfigError, match="sample is 'shoes', expected one of photos, garments"):
+    with pytest.raises(ConfigError, match="sample is 'shoes', expected one of photos, garments, photos-teacher"):
         sample_checkpoint("shoes")
+
+
+def test_the_sample_is_a_student_of_the_teacher_that_ships() -> None:
+    student, teacher = read_config(sample_checkpoint("photos")), read_config(sample_checkpoint("photos-teacher"))
+    distillation = student.diffusion.distillation
+    assert distillation is not None
+    assert teacher.diffusion.distillation is None
+    assert distillation.teacher == hash_learngene(sample_checkpoint("photos-teacher"))
+    assert student.diffusion.steps <= 4
+    assert student.classes == teacher.classes
 
 
 def test_the_classes_of_a_sample_are_listed(tmp_path: Path) -> None:
