@@ -101,7 +101,7 @@ def test_a_command_speaks_before_it_loads_torch(tmp_path: Path) -> None:
         (tmp_path / "pixart" / file).write_text("{}")
     dense = tiny_config(learngene_rank=None, tailor_rank=0)
     save_checkpoint(tmp_path / "dense", tiny_model_config(dense), tiny_model(dense))
-    start = sample_checkpoint()
+    start = sample_checkpoint("photos-teacher")
     commands = (
         "kind_train.cli fit --data photos --output run",
         f"kind_train.cli adapt --data photos --output run --checkpoint {start}",

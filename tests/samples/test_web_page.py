@@ -45,7 +45,11 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def panda(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bundle = tmp_path_factory.mktemp("panda") / "panda.kind"
-    export_bundle(ExportRequest(classes=("panda",), targets=("onnx",), checkpoint=sample_checkpoint(), output=bundle))
+    export_bundle(
+        ExportRequest(
+            classes=("panda",), targets=("onnx",), checkpoint=sample_checkpoint("photos-teacher"), output=bundle
+        )
+    )
     return bundle
 
 
