@@ -81,7 +81,7 @@ def benchmark(
     Examples:
       kind-train benchmark class-agnostic --sample photos --output table-5
       kind-train benchmark novel-classes --checkpoint run/best --dense dense/best --data novel/ --output table-2
-      kind-train benchmark novel-classes --checkpoint run/best --data novel/ --output table-2 --script slurm > cells.sh
+      kind-train benchmark novel-classes --checkpoint run/best --data novel/ --output table-2 --script slurm
     """
     from kind_train.benchmark.options import BenchmarkOptions
     from kind_train.benchmark.suite import read_suite

@@ -161,7 +161,7 @@ def distill(config_file: Path | None, resume: bool, force: bool, steps: str | No
       kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --output few
       kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --train table --output few
       kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --start-from few/best --output more
-      kind-train distill ... --start-from few/best --match-photos 1 --follow 0 --output sharper
+      kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --follow 0 --match-photos 1 --output sharp
       kind-export --checkpoint few/best --classes panda --target all --steps 2
     """
     is_new = config_file is None and not resume
