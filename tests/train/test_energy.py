@@ -54,11 +54,11 @@ def test_what_is_held_out_is_measured_as_training_measures(teacher: Path) -> Non
     energy = PhotoEnergy(photos, CPU)
     drawn = torch.randn(len(photos), 3, 8, 8, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
     known = photos.to_unit(torch.arange(len(photos)))
-    shares = energy.between(drawn, known, photos.labels)
+    shares = energy.between([drawn], known, photos.labels)
     # the photos of `energy` are these and their mirrors
     assert shares.shape == (len(photos),)
     assert float(shares.mean()) == pytest.approx(float(energy(drawn, photos.labels)), rel=0.15)
-    alone = energy.between(drawn[:1], known[:1], photos.labels[:1])
+    alone = energy.between([drawn[:1]], known[:1], photos.labels[:1])
     assert alone.tolist() == [0.0]
 
 

@@ -90,7 +90,9 @@ class DistillationLosses:
         """See `Scoring`: what the student answers beside what it should, and its pictures beside photos."""
         terms = []
         if self._weights[DENOISING]:
-            terms += self._follow(forward, stored, labels, draw, rows, self._teacher.rows(_some(classes)))
+            terms += self._follow(
+                forward, stored, labels, draw, rows, self._teacher.rows(classes if len(classes) else None)
+            )
         if self._energy is not None:
             index = int(torch.randint(len(self._grids), (), generator=draw.generator, device=self._device))
             order = torch.randperm(len(classes), generator=draw.generator, device=self._device)
@@ -110,9 +112,9 @@ class DistillationLosses:
             if not len(labels):  # of another process
                 return noise.new_zeros(0)
             photos = self._photos.to_input(stored, lambda: draw.noise(self._photos.input_shape))
-            drawn = (self._draw_pictures(forward, noise, labels, None, sigmas) for sigmas in self._grids)
+            drawn = [self._draw_pictures(forward, noise, labels, None, sigmas) for sigmas in self._grids]
             with self._autocast():
-                return torch.stack([self._energy.between(one, photos, labels) for one in drawn]).mean(0)
+                return self._energy.between(drawn, photos, labels)
         noisy, _, begin, end, grid = self._draw(stored, draw)
         steps, targets = _Steps(noisy=noisy, begin=begin, end=end, labels=labels), torch.empty_like(noisy)
         with self._autocast():
@@ -227,10 +229,6 @@ class DistillationLosses:
         """How many of the student's most steps make one of these; None where the teacher has to show it."""
         most, steps = len(self._grids[0]) - 1, len(self._grids[index]) - 1
         return most // steps if index and most % steps == 0 else None
-
-
-def _some(classes: Tensor) -> Tensor | None:
-    return classes if len(classes) else None
 
 
 def _errors(pictures: Tensor, targets: Tensor, begin: Tensor) -> Tensor:

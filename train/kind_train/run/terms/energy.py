@@ -9,6 +9,8 @@ network that was trained against is no judge: evaluation has others.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -97,15 +99,20 @@ class PhotoEnergy:
         return total / (len(classes) * len(self._scales))
 
     @torch.no_grad()
-    def between(self, pictures: Tensor, photos: Tensor, labels: Tensor) -> Tensor:
-        """What each pair of `pictures` and `photos`, (batch, 3, size, size) of classes `labels`, has in the distance
-        of its class in the batch, (batch,): their mean is that of the classes, as often as they are there. A class with
-        one photo in the batch counts for nothing."""
+    def between(self, drawn: Sequence[Tensor], photos: Tensor, labels: Tensor) -> Tensor:
+        """What each of `photos` (batch, 3, size, size), of classes `labels`, and the picture in its place have in the
+        distance of their class in the batch, mean over the sets of pictures `drawn`, (batch,): their mean is that of
+        the classes, as often as they are there. A class with one photo in the batch counts for nothing."""
+        seen = self._levels(photos)
+        return torch.stack([self._share(pictures, seen, labels) for pictures in drawn]).mean(0)
+
+    def _share(self, pictures: Tensor, seen: list[Tensor], labels: Tensor) -> Tensor:
+        """The same of one set of pictures beside photos whose levels are `seen`."""
         shares = pictures.new_zeros(len(labels))
-        for scale, drawn, real in zip(self._scales, self._levels(pictures), self._levels(photos), strict=True):
+        for scale, ours_of_all, real in zip(self._scales, self._levels(pictures), seen, strict=True):
             for label in set(labels.tolist()):
                 of = labels == label
-                ours, theirs, others = drawn[of] * scale, real[of] * scale, int(of.sum()) - 1
+                ours, theirs, others = ours_of_all[of] * scale, real[of] * scale, int(of.sum()) - 1
                 if others:
                     within = torch.cdist(ours, ours).sum(1) + torch.cdist(theirs, theirs).sum(1)
                     across = self._guide(torch.cdist(ours, theirs), ours, real * scale)
