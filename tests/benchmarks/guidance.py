@@ -26,7 +26,8 @@ from kind_train.evaluate.pictures import CheckpointDrawer, DrawSettings
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, help="folder [the shipped --sample]")
-    parser.add_argument("--sample", choices=SAMPLES, default=SAMPLES[0])
+    # its student has guidance built in
+    parser.add_argument("--sample", choices=SAMPLES, default="photos-teacher")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--val-data", type=Path, required=True)
     parser.add_argument("--classifier", type=Path, help="the judge [EfficientNet-Lite2]")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -98,6 +100,15 @@ def test_guidance_is_refused_where_it_is_built_in(bundle: Path, tmp_path: Path) 
     manifest = open_bundle(bundle).manifest
     with pytest.raises(ConfigError, match="guidance 3 is built in"):
         open_generator(bundle, manifest, "onnx").picture(0, 1, guidance=3.0)
+
+
+@pytest.mark.parametrize("script", [("benchmarks/engine_versions.py",), ("arm64/golden.py", "onnx")])
+def test_scripts_of_other_engines_and_machines_hold_it(script: tuple[str, ...], bundle: Path) -> None:
+    path, *options = script
+    tests = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, tests / path, *options, bundle], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "b.kind" in done.stdout
 
 
 @pytest.mark.parametrize(
