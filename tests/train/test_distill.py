@@ -214,7 +214,7 @@ def test_a_run_goes_on_without_the_student_that_it_started_from(teacher: Path, e
         ({"steps": (8, 3, 2)}, "steps 8, 3 were not trained in .*, which was distilled for 4, 2, 1"),
         ({"teacher": "other"}, "was distilled from the learngene [0-9a-f]{12}, .*other is the learngene"),
         ({"start_from": "unnamed"}, "was distilled from a teacher that it does not name"),
-        ({"start_from": "wide"}, "has learngene_rank 15, its teacher .* has 12"),
+        ({"start_from": "wide"}, "has learngene_rank 15, a student of .* has 12"),
         ({"start_from": "teacher"}, "was never distilled, expected an earlier student of"),
     ],
 )

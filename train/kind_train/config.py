@@ -88,7 +88,7 @@ class TrainConfig:
     With `teacher` a student of that checkpoint is trained to draw in `steps` steps, the most first, what the teacher
     draws with guidance; `train` says what of the student, `start_from` an earlier student of the same teacher. `follow`
     weighs the teacher's steps, `match_photos` how unlike the photos of a class the pictures are that the student draws
-    from noise, see `kind_train.run.terms.energy`.
+    from noise, see `kind_train.run.terms.energy`; by photos alone it may learn to draw a larger `size`.
     """
 
     data: str

@@ -147,6 +147,7 @@ def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> 
     help="Weight of a term for pictures as sharp and as varied as the photos of their class, by a classifier [0].",
 )
 @click.option("--follow", type=float, help="Weight of the teacher's own steps; 0 with --match-photos alone [1].")
+@click.option("--size", type=int, help="Side of the student's pictures, a multiple of the teacher's, with --follow 0.")
 @click.option("--start-from", metavar="CHECKPOINT", help="Go on from this earlier student of the same teacher.")
 @rate_options(images="100000", learning_rate="2e-4")
 @run_options
@@ -162,6 +163,7 @@ def distill(config_file: Path | None, resume: bool, force: bool, steps: str | No
       kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --train table --output few
       kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --start-from few/best --output more
       kind-train distill --checkpoint run/best --data photos/ --steps 4,2,1 --follow 0 --match-photos 1 --output sharp
+      kind-train distill --checkpoint run/best --data photos/ --steps 1 --follow 0 --match-photos 1 --size 64 --output x
       kind-export --checkpoint few/best --classes panda --target all --steps 2
     """
     is_new = config_file is None and not resume

@@ -22,7 +22,7 @@ from kind_train.config import TrainConfig
 from kind_train.data.photo_set import TrainingSet
 from kind_train.objective import MIN_SIGMA
 from kind_train.run.losses import DENOISING, PERCEPTUAL, PHOTOS, Draw, Forward, classifier_terms
-from kind_train.run.teacher import Teacher, picture_ahead, step_towards
+from kind_train.run.teacher import Teacher, find_taught, picture_ahead, step_towards
 from kind_train.run.terms.energy import PhotoEnergy
 from kind_train.run.terms.perceptual import FirstStages, PerceptualDistance
 
@@ -70,7 +70,8 @@ class DistillationLosses:
         distillation, teacher = model.diffusion.distillation, config.teacher
         assert distillation is not None
         assert teacher is not None
-        self._teacher = Teacher(Path(teacher), model.classes, distillation, device)
+        find_taught(Path(teacher), model.classes)
+        self._teacher = Teacher(Path(teacher), model.classes, distillation, device) if config.follow else None
         grids = [_read_grid(model, steps, device) for steps in distillation.steps]
         self._grids = [sigmas for sigmas, _ in grids]
         self._sigmas, self._times = (torch.cat(parts) for parts in zip(*grids, strict=True))
@@ -89,10 +90,9 @@ class DistillationLosses:
     ) -> Tensor:
         """See `Scoring`: what the student answers beside what it should, and its pictures beside photos."""
         terms = []
-        if self._weights[DENOISING]:
-            terms += self._follow(
-                forward, stored, labels, draw, rows, self._teacher.rows(classes if len(classes) else None)
-            )
+        if self._teacher is not None:
+            taught = self._teacher.rows(classes if len(classes) else None)
+            terms += self._follow(forward, stored, labels, draw, rows, taught)
         if self._energy is not None:
             index = int(torch.randint(len(self._grids), (), generator=draw.generator, device=self._device))
             order = torch.randperm(len(classes), generator=draw.generator, device=self._device)
@@ -191,6 +191,7 @@ class DistillationLosses:
         return targets
 
     def _ask_teacher(self, steps: _Steps, count: int) -> Tensor:
+        assert self._teacher is not None
         advanced = self._teacher.advance(
             steps.noisy, steps.begin, steps.end, steps.labels, steps.teacher_rows, steps=count
         )

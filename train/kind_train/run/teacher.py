@@ -24,13 +24,7 @@ class Teacher:
         self, path: Path, classes: tuple[ClassInfo, ...], guidance: Distillation, device: torch.device
     ) -> None:
         config = read_config(path)
-        places = {info.id: index for index, info in enumerate(config.classes)}
-        unknown = next((info.name for info in classes if info.id not in places), None)
-        if unknown is not None:
-            raise ConfigError(
-                f"{path} does not know the class {unknown!r}", "leave it out: --classes, or another --data"
-            )
-        loaded = load_checkpoint(path, [places[info.id] for info in classes], with_decoder=False)
+        loaded = load_checkpoint(path, find_taught(path, classes), with_decoder=False)
         self.model = loaded.model.to(device).eval().requires_grad_(False)
         self._guidance, self._num_times = guidance, config.diffusion.num_train_timesteps
 
@@ -71,6 +65,15 @@ class Teacher:
         low, high = self._guidance.guidance_interval
         is_on = (1 - sigma >= low) & (1 - sigma < high)
         return _spread(torch.where(is_on, self._guidance.guidance_scale, 1.0))
+
+
+def find_taught(path: Path, classes: tuple[ClassInfo, ...]) -> list[int]:
+    """Where the teacher at `path` has `classes`; raises ConfigError for the first that it does not know."""
+    places = {info.id: index for index, info in enumerate(read_config(path).classes)}
+    unknown = next((info.name for info in classes if info.id not in places), None)
+    if unknown is not None:
+        raise ConfigError(f"{path} does not know the class {unknown!r}", "leave it out: --classes, or another --data")
+    return [places[info.id] for info in classes]
 
 
 def step_towards(noisy: Tensor, picture: Tensor, begin: Tensor, end: Tensor) -> Tensor:

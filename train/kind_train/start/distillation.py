@@ -19,15 +19,22 @@ def make_student(config: TrainConfig) -> ModelConfig:
     """The config of a student of `config.teacher`; raises ConfigError where that cannot be distilled.
 
     https://arxiv.org/abs/2510.24474: the first two thirds of the blocks see where a step begins, the others where it
-    ends. There are no new parameters, and where both are one time the student is its teacher.
+    ends. There are no new parameters, and where both are one time the student is its teacher. One of `config.size`, or
+    of the size of what it starts from, draws larger pictures in as many patches, see `enlarge`.
     """
     assert config.teacher is not None
     teacher = read_config(Path(config.teacher))
     _require_teacher(config.teacher, teacher)
     sha256, guidance, keeps = hash_learngene(Path(config.teacher)), teacher.diffusion.guidance_scale, True
-    earlier = None if config.start_from is None else _read_earlier(config, config.start_from, teacher, sha256)
-    if earlier is not None:
-        guidance, keeps = earlier.guidance_scale, earlier.learngene == sha256
+    size = teacher.dit.sample_size
+    start = None if config.start_from is None else _open_earlier(config, config.start_from)
+    if start is not None:
+        earlier = _require_earlier(config, start, sha256)
+        guidance, keeps, size = earlier.guidance_scale, earlier.learngene == sha256, start.dit.sample_size
+    dit = _show_ends(_enlarge_teacher(config, teacher, config.size or size))
+    if start is not None and Path(config.start_from or "").exists():
+        alike = enlarge(start.dit, dit.sample_size) or start.dit
+        _require_alike(config.start_from or "", alike, dit, f"a student of {config.teacher}")
     distillation = Distillation(
         steps=config.steps,
         guidance_scale=guidance if config.guidance is None else config.guidance,
@@ -42,7 +49,14 @@ def make_student(config: TrainConfig) -> ModelConfig:
         guidance_scale=1.0,
         distillation=distillation,
     )
-    return replace(teacher, dit=_show_ends(teacher.dit), diffusion=diffusion)
+    return replace(teacher, dit=dit, diffusion=diffusion)
+
+
+def enlarge(dit: DiTConfig, size: int) -> DiTConfig | None:
+    """The same network on pictures of another side, in as many patches, each larger by a whole factor; None where
+    `size` is no such side."""
+    factor, rest = divmod(size, dit.sample_size)
+    return None if rest or factor < 1 else replace(dit, sample_size=size, patch_size=factor * dit.patch_size)
 
 
 def refuse_student(path: str, diffusion: DiffusionConfig, what: str) -> None:
@@ -72,34 +86,58 @@ def _require_teacher(path: str, teacher: ModelConfig) -> None:
         )
 
 
+def _enlarge_teacher(config: TrainConfig, teacher: ModelConfig, size: int) -> DiTConfig:
+    """The network of a student whose pictures have the side `size`."""
+    side, larger = teacher.dit.sample_size, enlarge(teacher.dit, size)
+    if size == side:
+        return teacher.dit
+    if teacher.dit.in_channels != 3:
+        raise ConfigError(
+            f"size is {size}, but {config.teacher} works on latents of {side} x {side}", "leave out --size"
+        )
+    if larger is None:
+        raise ConfigError(
+            f"size is {size}, expected a multiple of {side}, the side of the pictures of {config.teacher}",
+            f"for example --size {2 * side}",
+        )
+    if config.follow or config.train != EVERYTHING:
+        held = f"follow is {config.follow:g}" if config.follow else f"train is {config.train!r}"
+        raise ConfigError(
+            f"size is {size} and {held}: a teacher of {side} shows no larger picture, and patches are learnt anew",
+            f"learn from photos alone: --follow 0 --match-photos 1 --train {EVERYTHING}",
+        )
+    return larger
+
+
 def _show_ends(dit: DiTConfig) -> DiTConfig:
     """The same network, its last blocks told where a step ends."""
     return replace(dit, end_blocks=dit.depth - 2 * dit.depth // 3)
 
 
-def _read_earlier(config: TrainConfig, start_from: str, teacher: ModelConfig, sha256: str) -> Distillation:
-    """What the earlier student at `start_from` was distilled for; raises ConfigError where it cannot go on so."""
+def _open_earlier(config: TrainConfig, start_from: str) -> ModelConfig:
+    """The config of the earlier student at `start_from`; a run that goes on does not need what it once started from."""
     path, own = Path(start_from), Path(config.output) / "last"
-    is_there = path.exists() or not own.exists()  # a run that goes on does not need what it once started from
-    start = read_config(path if is_there else own)
+    return read_config(path if path.exists() or not own.exists() else own)
+
+
+def _require_earlier(config: TrainConfig, start: ModelConfig, sha256: str) -> Distillation:
+    """What the earlier student `start` was distilled for; raises ConfigError where a run cannot go on so."""
     earlier = start.diffusion.distillation
     if earlier is None:
         raise ConfigError(
-            f"{start_from} was never distilled, expected an earlier student of {config.teacher}",
+            f"{config.start_from} was never distilled, expected an earlier student of {config.teacher}",
             "leave out --start-from: a student starts as its teacher",
         )
-    if is_there:
-        _require_alike(start_from, start.dit, _show_ends(teacher.dit), f"its teacher {config.teacher}")
     if sha256 not in (earlier.teacher, earlier.learngene):
         raise ConfigError(
-            f"{start_from} was distilled from {_name(earlier.teacher or earlier.learngene)}, {config.teacher} is "
-            f"{_name(sha256)}",
+            f"{config.start_from} was distilled from {_name(earlier.teacher or earlier.learngene)}, {config.teacher} "
+            f"is {_name(sha256)}",
             "give the --checkpoint that it was distilled from",
         )
     lacking = [steps for steps in config.steps if steps not in earlier.steps]
     if lacking:
         raise ConfigError(
-            f"steps {', '.join(map(str, lacking))} were not trained in {start_from}, which was distilled for "
+            f"steps {', '.join(map(str, lacking))} were not trained in {config.start_from}, which was distilled for "
             f"{earlier.describe_steps()}",
             f"take --steps {','.join(map(str, earlier.steps))} or some of them",
         )

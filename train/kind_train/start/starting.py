@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from kind_core.autoencoder import AUTOENCODER_NAME, find_autoencoder, hash_autoencoder
 from kind_core.checkpoint import load_checkpoint
-from kind_core.config import ModelConfig
+from kind_core.config import DiTConfig, ModelConfig
 from kind_core.dit import DivertedTransformer
 from kind_core.errors import ConfigError
 from kind_train.data.latents import LatentSet
 from kind_train.data.photo_set import TrainingSet
+from kind_train.start.distillation import enlarge
 from kind_train.start.shape import Shape, check_inputs
 
 # What of a schedule decides what the weights mean; the rest is how pictures are drawn.
@@ -35,10 +38,13 @@ def make_model_config(shape: Shape, photos: TrainingSet) -> ModelConfig:
 def load_start(model: DivertedTransformer, config: ModelConfig, path: Path) -> None:
     """Load the learngene and the tailors of the classes that the checkpoint at `path` knows too, by id.
 
-    Raises ConfigError where the checkpoint is of another architecture or predicts something else.
+    A student takes them over from a network of smaller pictures, too, see `_enlarge_patches`. Raises ConfigError where
+    the checkpoint is of another architecture or predicts something else.
     """
     source = load_checkpoint(path, with_decoder=False)
     dit = replace(source.config.dit, num_classes=config.dit.num_classes, tailor_ranks=None)
+    if config.diffusion.distillation is not None:
+        dit = enlarge(dit, config.dit.sample_size) or dit
     if replace(dit, end_blocks=config.dit.end_blocks) != config.dit:  # a student has the parameters of its teacher
         raise ConfigError(
             f"{path} works on {source.config.dit.sample_size} x {source.config.dit.sample_size}, the data are "
@@ -51,12 +57,29 @@ def load_start(model: DivertedTransformer, config: ModelConfig, path: Path) -> N
             f"{path} was trained with {theirs.prediction_type} on {theirs.noise_schedule} noise, "
             f"not with {ours.prediction_type} on {ours.noise_schedule}"
         )
-    model.load_state_dict(source.model.learngene_state(), strict=False)
+    learngene = source.model.learngene_state()
+    if dit.patch_size != source.config.dit.patch_size:
+        learngene |= _enlarge_patches(learngene, source.config.dit, dit)
+    model.load_state_dict(learngene, strict=False)
     known = {info.id: index for index, info in enumerate(source.config.classes)}
     with torch.no_grad():
         for index, info in enumerate(config.classes):
             if info.id in known:
                 model.tailors.weight[index] = source.model.tailors.weight[known[info.id]]
+
+
+def _enlarge_patches(learngene: Mapping[str, Tensor], before: DiTConfig, after: DiTConfig) -> dict[str, Tensor]:
+    """What reads and draws patches, for larger ones: each number of a patch is now a square of several.
+
+    Noise is as strong there as before once it is read: a square counts by the sum of its numbers over its side.
+    """
+    factor, of_pixels = after.patch_size // before.patch_size, (before.patch_size, before.patch_size, -1)
+    read = learngene["patch_embedding.weight"]  # (hidden, channels, patch, patch)
+    larger = {"patch_embedding.weight": read.repeat_interleave(factor, 2).repeat_interleave(factor, 3) / factor}
+    for name in ("final.linear.weight", "final.linear.bias"):  # (patch * patch * channels, ...)
+        drawn = learngene[name].unflatten(0, of_pixels)
+        larger[name] = drawn.repeat_interleave(factor, 0).repeat_interleave(factor, 1).flatten(0, 2)
+    return larger
 
 
 def _fit_latents(shape: Shape, latents: LatentSet) -> Shape:
