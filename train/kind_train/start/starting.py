@@ -77,7 +77,7 @@ def _enlarge_patches(learngene: Mapping[str, Tensor], before: DiTConfig, after: 
     read = learngene["patch_embedding.weight"]  # (hidden, channels, patch, patch)
     larger = {"patch_embedding.weight": read.repeat_interleave(factor, 2).repeat_interleave(factor, 3) / factor}
     for name in ("final.linear.weight", "final.linear.bias"):  # (patch * patch * channels, ...)
-        drawn = learngene[name].unflatten(0, of_pixels)
+        drawn = torch.unflatten(learngene[name], 0, of_pixels)
         larger[name] = drawn.repeat_interleave(factor, 0).repeat_interleave(factor, 1).flatten(0, 2)
     return larger
 
