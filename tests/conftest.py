@@ -6,6 +6,7 @@ import gc
 import logging
 import shutil
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -26,12 +27,29 @@ if TYPE_CHECKING:
 gc.disable()  # imports and collected tests stay: nothing of them is garbage
 
 
+_MANY_MODULES = 200
+_num_seen = 0
+
+
 def pytest_collection_finish() -> None:
     """What was imported lives as long as the tests: looking through it again and again was a tenth of every export."""
-    gc.collect()
-    gc.freeze()
+    _leave_alone()
     gc.set_threshold(50_000, 20, 20)
     gc.enable()
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """So does what a test imported: coremltools collects after each conversion, a fifth of its time."""
+    if len(sys.modules) > _num_seen + _MANY_MODULES:
+        _leave_alone()
+
+
+def _leave_alone() -> None:
+    """Nothing that is alive now is looked through again."""
+    global _num_seen
+    gc.collect()
+    gc.freeze()
+    _num_seen = len(sys.modules)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,7 +2,7 @@
 
 The history of a node is copied whole each time that a pass makes a node of it (torch.fx), and the operators of C++ are
 walked for each of forty namespaces (torch.export). Neither changes while a program is lowered: nobody writes to a
-history.
+history. Code of graphs is not compiled where nothing runs it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
 
 import torch._export.utils as export_utils
 from torch.fx.traceback import NodeSource
+
+from kind_export.targets.compiled_later import compiled_later
+from kind_export.targets.replacing import replaced
 
 
 @contextmanager
@@ -22,19 +24,6 @@ def done_once() -> Iterator[None]:
     with (
         replaced(NodeSource, "__deepcopy__", lambda source, memo: source),
         replaced(export_utils, "_materialize_cpp_cia_ops", cache(export_utils._materialize_cpp_cia_ops)),
+        compiled_later(),
     ):
         yield
-
-
-@contextmanager
-def replaced(owner: Any, name: str, stand_in: object) -> Iterator[None]:
-    """`stand_in` as attribute `name` of a class or module."""
-    before = vars(owner).get(name)
-    setattr(owner, name, stand_in)
-    try:
-        yield
-    finally:
-        if before is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, before)

@@ -21,6 +21,7 @@ from kind_core.precisions import PrecisionName
 from kind_export.compact.step import GraphStyle
 from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.coreml.compression import COMPRESSED, check_options, compress
+from kind_export.targets.coreml.validation import validated_at_the_end
 from kind_export.targets.done_once import done_once
 from kind_export.targets.target import Facts, Lowering, TargetOptions, one_line_errors
 from kind_runtimes.about import DESCRIPTIONS
@@ -58,7 +59,7 @@ def lower(lowering: Lowering, file: Path, options: TargetOptions) -> Facts:
     ct = import_coremltools()
     check_options(options)
     facts: Facts = {"min_ios": options.min_ios}
-    with _quiet(), torch.no_grad(), done_once(), one_line_errors("coremltools", lowering):
+    with _quiet(), torch.no_grad(), done_once(), validated_at_the_end(), one_line_errors("coremltools", lowering):
         exported = torch.export.export(lowering.module, lowering.example, strict=False).run_decompositions({})
         # it goes on from one program of a process to the next, into their names
         ct.converters.mil.mil.Builder.name_count.clear()
@@ -99,7 +100,7 @@ def lower_functions(lowerings: Mapping[str, Lowering], file: Path, options: Targ
             facts[name] = lower(lowering, one, options)
             descriptor.add_function(str(one), "main", name)
         descriptor.default_function_name = next(iter(lowerings))
-        with _quiet(), one_line_errors("coremltools", next(iter(lowerings.values()))):
+        with _quiet(), validated_at_the_end(), one_line_errors("coremltools", next(iter(lowerings.values()))):
             ct.utils.save_multifunction(descriptor, str(file))
     _normalise(
         file, next(iter(lowerings.values())), options, options.class_functions or {name: name for name in lowerings}

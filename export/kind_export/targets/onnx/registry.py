@@ -10,7 +10,7 @@ from functools import cache
 
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from kind_export.targets.done_once import replaced
+from kind_export.targets.replacing import replaced
 
 _read = cache(ONNXRegistry.from_torchlib)
 
