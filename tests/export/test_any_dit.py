@@ -47,6 +47,12 @@ def _export(folder: Path, output: Path, *options: str, classes: str = "tench,lab
     return output
 
 
+@pytest.fixture(scope="module")
+def baked(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of `folder` for onnxruntime."""
+    return _export(folder, tmp_path_factory.mktemp("baked") / "two.kind", "--target", "onnx")
+
+
 @torch.no_grad()
 def _sample(folder: Path, label: int) -> np.ndarray:
     """Latents by nothing but diffusers."""
@@ -60,9 +66,9 @@ def _sample(folder: Path, label: int) -> np.ndarray:
     return latents.numpy()
 
 
-@pytest.mark.parametrize("baking", ["on", "off"])
-def test_it_draws_what_diffusers_draws(folder: Path, baking: str, tmp_path: Path) -> None:
-    output = _export(folder, tmp_path / "two.kind", "--target", "onnx", "--baking", baking)
+@pytest.mark.parametrize("is_baked", [True, False])
+def test_it_draws_what_diffusers_draws(folder: Path, baked: Path, is_baked: bool, tmp_path: Path) -> None:
+    output = baked if is_baked else _export(folder, tmp_path / "two.kind", "--target", "onnx", "--baking", "off")
     generator = open_generator(output, open_bundle(output).manifest, "onnx")
     drawn = []
     for index, label in enumerate((0, 2)):
@@ -71,16 +77,15 @@ def test_it_draws_what_diffusers_draws(folder: Path, baking: str, tmp_path: Path
         drawn.append(latents)
     assert psnr_db(*drawn) < 30
     stored = json.loads((output / "report.json").read_text())["rewrites"]["conditioning"]
-    assert stored == ("modulation table" if baking == "on" else "conditioning table and adaLN layers")
+    assert stored == ("modulation table" if is_baked else "conditioning table and adaLN layers")
 
 
 def _count(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def test_the_report_counts_the_embedders_of_every_block(folder: Path, tmp_path: Path) -> None:
-    output = _export(folder, tmp_path / "two.kind", "--target", "onnx")
-    model = json.loads((output / "report.json").read_text())["model"]
+def test_the_report_counts_the_embedders_of_every_block(folder: Path, baked: Path) -> None:
+    model = json.loads((baked / "report.json").read_text())["model"]
     transformer = DiTTransformer2DModel.from_pretrained(folder / "transformer", low_cpu_mem_usage=False)
     vectors = 2 * 16  # one of the hidden size in each block
     biases, folded, left_out = 3 * vectors, 2 * vectors, vectors  # of q, k, v; of the norm; of the label not asked for

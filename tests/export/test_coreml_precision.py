@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -38,6 +38,8 @@ CASES: list[tuple[PrecisionName, int, float]] = [
     ("palette4", 18, 19.5),
 ]
 
+Lowered = Callable[[PrecisionName, int], tuple[Path, Any]]
+
 
 class Small(nn.Module):
     """Two layers that are large enough, and one that is not."""
@@ -68,6 +70,18 @@ def lower(
     return load_target("coreml").lower(lowering, file, options)
 
 
+@pytest.fixture(scope="module")
+def lowered(tmp_path_factory: pytest.TempPathFactory) -> Lowered:
+    """`make_small` as a package, and its facts."""
+
+    @cache
+    def make(precision: PrecisionName, min_ios: int) -> tuple[Path, Any]:
+        file = tmp_path_factory.mktemp("small") / "small.mlpackage"
+        return file, lower(make_small(), file, precision, min_ios)
+
+    return make
+
+
 def measure_snr_db(module: nn.Module, name: str, lowering: Lowering) -> float:
     """Signal-to-noise ratio of a layer's weight in `module`; at most 200."""
     expected = lowering.module.get_submodule(name).weight.detach().double()
@@ -81,10 +95,9 @@ def read_bytes(package: Path) -> Mapping[str, bytes]:
 
 @pytest.mark.parametrize(("precision", "min_ios", "floor_db"), CASES)
 def test_package_computes_with_the_weights_it_holds(
-    precision: PrecisionName, min_ios: int, floor_db: float, tmp_path: Path
+    precision: PrecisionName, min_ios: int, floor_db: float, lowered: Lowered
 ) -> None:
-    lowering, file = make_small(), tmp_path / "small.mlpackage"
-    facts = lower(lowering, file, precision, min_ios)
+    lowering, (file, facts) = make_small(), lowered(precision, min_ios)
     assert facts["compression"]["num_layers"] == 2
     assert facts["compression"]["kept"] == []
     restored = restore_module(lowering, file)
@@ -101,11 +114,11 @@ def test_package_computes_with_the_weights_it_holds(
 
 
 @pytest.mark.parametrize(("precision", "min_ios"), [("int8", 17), ("int4", 18), ("palette4", 18)])
-def test_bytes_are_the_same_each_time(precision: PrecisionName, min_ios: int, tmp_path: Path) -> None:
-    files = [tmp_path / f"{index}.mlpackage" for index in range(2)]
-    for file in files:
-        lower(make_small(), file, precision, min_ios)
-    assert read_bytes(files[0]) == read_bytes(files[1])
+def test_bytes_are_the_same_each_time(precision: PrecisionName, min_ios: int, lowered: Lowered, tmp_path: Path) -> None:
+    first, _ = lowered(precision, min_ios)
+    again = tmp_path / "again.mlpackage"
+    lower(make_small(), again, precision, min_ios)
+    assert read_bytes(first) == read_bytes(again)
 
 
 def test_kept_layer_of_8_bits_stays_in_fp16(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,12 +26,13 @@ from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.targets.executorch import lower as executorch
 from kind_export.targets.executorch.quantization import GROUP_SIZE, pad_for_groups, quantize
 from kind_export.targets.programs import make_step
-from kind_export.targets.target import Lowering, TargetOptions
+from kind_export.targets.target import Facts, Lowering, TargetOptions
 from kind_runtimes.engines.executorch import open_program
 from kind_runtimes.manifest import ProgramSpec, TensorSpec
 from tiny import tiny_config, tiny_model, tiny_model_config
 
 WIDTH, TOKENS = 64, 16
+Lowered = Callable[[PrecisionName], tuple[Path, Facts]]
 
 
 class Layers(nn.Module):
@@ -63,6 +65,18 @@ def noise(lowering: Lowering) -> Tensor:
 
 def options(precision: PrecisionName, *keep: str) -> TargetOptions:
     return TargetOptions(precision=precision, keep=frozenset(keep))
+
+
+@pytest.fixture(scope="module")
+def lowered(tmp_path_factory: pytest.TempPathFactory) -> Lowered:
+    """`Layers` as a program of its own."""
+
+    @cache
+    def lower(precision: PrecisionName) -> tuple[Path, Facts]:
+        file = tmp_path_factory.mktemp(precision) / "step.pte"
+        return file, executorch.lower(lowering_of(Layers()), file, options(precision))
+
+    return lower
 
 
 @cache
@@ -146,32 +160,33 @@ def test_floating_point_passes_through() -> None:
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
-def test_a_quantised_program_is_one_delegate_and_equals_eager(precision: PrecisionName, tmp_path: Path) -> None:
+def test_a_quantised_program_is_one_delegate_and_equals_eager(
+    precision: PrecisionName, lowered: Lowered, tmp_path: Path
+) -> None:
     lowering = lowering_of(Layers())
     quantized = quantize(lowering, options(precision))[0].module
-    files = [tmp_path / "step.pte", tmp_path / "again.pte"]
-    facts = [executorch.lower(lowering, file, options(precision)) for file in files]
-    assert files[0].read_bytes() == files[1].read_bytes()
-    assert facts[0]["num_delegates"] == 1
-    assert facts[0]["portable_ops"] == {}
-    assert facts[0]["quantization"]["num_layers"] == 2
+    file, facts = lowered(precision)
+    executorch.lower(lowering, tmp_path / "again.pte", options(precision))
+    assert file.read_bytes() == (tmp_path / "again.pte").read_bytes()
+    assert facts["num_delegates"] == 1
+    assert facts["portable_ops"] == {}
+    assert facts["quantization"]["num_layers"] == 2
     x = noise(lowering)
-    result = open_program(files[0], spec_of(lowering))({"x": x.numpy()})["y"]
+    result = open_program(file, spec_of(lowering))({"x": x.numpy()})["y"]
     with torch.no_grad():
         # 4-bit scales are bfloat16 in the file
         assert psnr_db(quantized(x)[0].numpy(), result) > 45
         assert psnr_db(lowering.module(x)[0].numpy(), result) < 100
-    profile = profile_delegation(files[0], spec_of(lowering), {"x": x.numpy()})
+    profile = profile_delegation(file, spec_of(lowering), {"x": x.numpy()})
     assert 0 < profile.delegate_share <= 1
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
-def test_methods_of_one_file_share_their_weights(precision: PrecisionName, tmp_path: Path) -> None:
+def test_methods_of_one_file_share_their_weights(precision: PrecisionName, lowered: Lowered, tmp_path: Path) -> None:
     module = Layers()
     pair, single = lowering_of(module, batch=2), lowering_of(module, batch=1)
-    file, alone = tmp_path / "step.pte", tmp_path / "alone.pte"
+    file, (alone, _) = tmp_path / "step.pte", lowered(precision)
     facts = executorch.lower_functions({"guided": pair, "unguided": single}, file, options(precision))
-    executorch.lower(pair, alone, options(precision))
     assert {name: own["num_delegates"] for name, own in facts["functions"].items()} == {"guided": 1, "unguided": 1}
     weight_bytes = sum(p.numel() for p in module.parameters()) * {"fp32": 4, "int8": 1, "int4": 0.5}[precision]
     assert file.stat().st_size - alone.stat().st_size < weight_bytes / 2

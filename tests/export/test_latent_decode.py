@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +49,26 @@ def export(checkpoint: Path, output: Path, **options: Any) -> Any:
     return export_bundle(request)
 
 
+Exported = Callable[[str, str], tuple[Path, ExportResult]]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The checkpoint of an autoencoder, and its bundle for a target."""
+
+    @cache
+    def make(kind: str, target: str) -> tuple[Path, ExportResult]:
+        checkpoint = save_latent_checkpoint(tmp_path_factory.mktemp(kind), kind)
+        return checkpoint, export(checkpoint, checkpoint.parent / "out.kind", targets=(target,))
+
+    return make
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnx", "executorch", "coreml"])
-def test_every_target_decodes_latents(latent_checkpoint: Path, tmp_path: Path, target: str) -> None:
-    result = export(latent_checkpoint, tmp_path / "out.kind", targets=(target,))
+@pytest.mark.parametrize("kind", ["AutoencoderKL", "AutoencoderTiny"])
+def test_every_target_decodes_latents(exported: Exported, kind: str, target: str) -> None:
+    latent_checkpoint, result = exported(kind, target)
     spec = result.manifest.targets[target].programs["decode"]
     assert spec.inputs[0].shape == (1, 4, 8, 8)
     assert spec.outputs[0].shape == (1, 3, 16, 16)
@@ -59,7 +77,7 @@ def test_every_target_decodes_latents(latent_checkpoint: Path, tmp_path: Path, t
     assert parity.decode_psnr_db >= parity.decode_threshold_db
     if target == "coreml":  # in fp16 by itself
         _require_half(result, target)
-    bundle = open_bundle(tmp_path / "out.kind")
+    bundle = open_bundle(result.path)
     generator = open_generator(bundle.path, bundle.manifest, target)
     latents = generator.latents(0, seed=3)
     checkpoint = load_checkpoint(latent_checkpoint, [2])
@@ -173,9 +191,8 @@ def test_a_pipeline_of_diffusers_comes_with_its_autoencoder(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_budget_counts_the_decoder(tmp_path: Path) -> None:
-    checkpoint = save_latent_checkpoint(tmp_path, "AutoencoderKL")
-    whole = export(checkpoint, tmp_path / "whole.kind", targets=("onnx",))
+def test_a_budget_counts_the_decoder(exported: Exported, tmp_path: Path) -> None:
+    checkpoint, whole = exported("AutoencoderKL", "onnx")
     # step counts as low as the tiny checkpoint's own are not planned for
     size = sum(f["size_bytes"] for n, f in whole.manifest.data["files"].items() if n.startswith("onnx/"))
     with pytest.raises(BudgetError):

@@ -238,24 +238,31 @@ def start(launcher: list[str], folder: Path, *options: str) -> subprocess.Comple
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos and the run of one process on them."""
+    folder = tmp_path_factory.mktemp("alone")
+    done = start([], folder, "--output", str(folder / "run"))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
-def test_launchers_start_the_command(tmp_path: Path, launcher: list[str]) -> None:
-    done = start(launcher, tmp_path, "--output", str(tmp_path / "run"))
+def test_launchers_start_the_command(tmp_path: Path, alone: Path, launcher: list[str]) -> None:
+    done = start(launcher, alone, "--output", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("best held-out loss") == 1
     assert done.stderr.count("11 photos, 1 held out") == 1
     assert load_checkpoint(tmp_path / "run" / "best").config.dit.num_classes == 3
     assert "batch_size: 4" in (tmp_path / "run" / "options.yaml").read_text()
-    alone = start([], tmp_path, "--output", str(tmp_path / "alone"))
-    assert alone.returncode == 0, alone.stderr
     curves = [
         [
             one["held_out_loss"]
-            for one in map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
+            for one in map(json.loads, (folder / "run" / "metrics.jsonl").read_text().splitlines())
             if "held_out_loss" in one
         ]
-        for name in ("run", "alone")
+        for folder in (tmp_path, alone)
     ]
     assert len(curves[0]) == 4
     assert curves[0] == pytest.approx(curves[1], rel=1e-4)
