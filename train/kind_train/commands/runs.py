@@ -147,7 +147,7 @@ def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> 
     help="Weight of a term for pictures as sharp and as varied as the photos of their class, by a classifier [0].",
 )
 @click.option("--follow", type=float, help="Weight of the teacher's own steps; 0 with --match-photos alone [1].")
-@click.option("--size", type=int, help="Side of the student's pictures, a multiple of the teacher's, with --follow 0.")
+@click.option("--size", type=int, help="Side of the student's pictures, where photos alone teach it [the teacher's].")
 @click.option("--start-from", metavar="CHECKPOINT", help="Go on from this earlier student of the same teacher.")
 @rate_options(images="100000", learning_rate="2e-4")
 @run_options
