@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -83,20 +84,27 @@ def launch(both: list[ProcessPoolExecutor]) -> Launch:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         shares = [one.submit(_join, rank, len(both), port, output, resume, **options) for rank, one in enumerate(both)]
-        for share in shares:
-            share.result()
+        try:
+            for share in shares:
+                share.result()
+        except BrokenProcessPool:
+            stacks = [path.read_text() for path in sorted(output.parent.glob(f"{output.name}.*.stack"))]
+            raise AssertionError("\n".join(["a process waited for ever", *stacks])) from None
 
     return launch
 
 
 def _join(rank: int, count: int, port: int, output: Path, resume: bool, /, **options: Any) -> None:
     """The share of one process, which finds the others as a launcher says."""
-    faulthandler.dump_traceback_later(400, exit=True)  # one that waits for ever says where
-    torch.set_num_threads(1)
     told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in told.items()})
-    train(output, resume, **options)
-    faulthandler.cancel_dump_traceback_later()
+    torch.set_num_threads(1)
+    with (output.parent / f"{output.name}.{rank}.stack").open("w") as stack:
+        faulthandler.dump_traceback_later(400, exit=True, file=stack)  # one that waits for ever says where
+        try:
+            train(output, resume, **options)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 def read(output: Path) -> dict[str, torch.Tensor]:
