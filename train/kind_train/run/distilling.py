@@ -70,8 +70,9 @@ class DistillationLosses:
         distillation, teacher = model.diffusion.distillation, config.teacher
         assert distillation is not None
         assert teacher is not None
-        find_taught(Path(teacher), model.classes)
         self._teacher = Teacher(Path(teacher), model.classes, distillation, device) if config.follow else None
+        if self._teacher is None:
+            find_taught(Path(teacher), model.classes)  # a class that it lacks is refused here, too
         grids = [_read_grid(model, steps, device) for steps in distillation.steps]
         self._grids = [sigmas for sigmas, _ in grids]
         self._sigmas, self._times = (torch.cat(parts) for parts in zip(*grids, strict=True))
