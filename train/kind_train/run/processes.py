@@ -20,6 +20,9 @@ from torch import Tensor
 from kind_core.errors import ConfigError
 from kind_core.stopping import StopRequest
 
+# The groups that were joined, held to the end of the process: a model's reducer that outlives its group would free it
+# with the interpreter's lock held, and wait for threads of the group that may be waiting for that lock.
+_groups: list[object] = []
 _LAUNCHER_VARIABLES = {
     "RANK": ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK"),
     "WORLD_SIZE": ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"),
@@ -98,6 +101,7 @@ def joined_processes(device: str) -> Iterator[Processes]:
     if is_gpu:
         torch.cuda.set_device(processes.local_rank)
     dist.init_process_group("nccl" if is_gpu else "gloo", rank=rank, world_size=count)
+    _groups.append(dist.group.WORLD)
     try:
         yield processes
     finally:
