@@ -37,6 +37,7 @@ UNITS = {
     "learngene_rank": "RANK",
     "learning_rate": "RATE",
     "match_photos": "WEIGHT",
+    "match_size": "PIXELS",
     "max_grad_norm": "NORM",
     "max_image_ms": "MS",
     "max_rank": "RANK",

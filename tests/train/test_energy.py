@@ -12,8 +12,12 @@ from tiny_training import make_config, make_photos
 
 from kind_core.checkpoint import read_config
 from kind_core.errors import ConfigError, DataError
+from kind_train.data.photo_set import PhotoSet
+from kind_train.evaluate.run import evaluate
+from kind_train.evaluate.small_classifier import SmallClassifier, save_classifier, train_classifier
+from kind_train.evaluation_request import EvaluationRequest
 from kind_train.recipe import check_recipe
-from kind_train.run.terms.energy import PhotoEnergy
+from kind_train.run.terms.energy import ClassifierLevels, Lite0Levels, PhotoEnergy
 from kind_train.run.trainer import Trainer
 from kind_train.start.shape import pick_shape
 
@@ -94,6 +98,73 @@ def test_it_is_a_second_term_of_its_weight(teacher: Path, tmp_path: Path) -> Non
     assert whole[0] == half[0]
 
 
+def make_lopsided(num_photos: int, *, seed: int = 0) -> PhotoSet:
+    """Photos that are bright on their left, dark on their right."""
+    photos = make_photos(num_photos, seed=seed)
+    images = photos.images.clone()
+    images[..., 4:] //= 8
+    return PhotoSet(images=images, labels=photos.labels, classes=photos.classes)
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_photos_that_a_run_does_not_mirror_are_not_matched_in_the_mirror(
+    flip: bool, teacher: Path, tmp_path: Path
+) -> None:
+    config = {"flip": flip, "follow": 0.0, "images": 16}
+    given = {"steps": (1,), "label_dropout": 0.0, "batch_size": 16, "match_photos": 1.0}
+    options = make_config(tmp_path / "run", teacher=str(teacher), **given | config)
+    trainer = Trainer(options, make_lopsided(24), make_lopsided(24, seed=1))
+    energy = trainer.losses._energy  # type: ignore[attr-defined]
+    other = make_lopsided(24, seed=2)
+    pictures = other.to_unit(torch.arange(24))
+    as_they_are, mirrored = (float(energy(one, other.labels)) for one in (pictures, pictures.flip(-1)))
+    if flip:
+        assert mirrored == pytest.approx(as_they_are, abs=0.02)
+    else:
+        assert as_they_are < 0.1 * mirrored
+
+
+def test_a_classifier_of_the_very_classes_looks_too(teacher: Path, tmp_path: Path) -> None:
+    """What it sees counts as much as all that EfficientNet-Lite0 sees; the model names it, and it does not judge."""
+    network, info = train_classifier(make_photos(24), make_photos(9, seed=4), images=640)
+    save_classifier(tmp_path / "eye", network, info)
+    eye, photos = ClassifierLevels(SmallClassifier(tmp_path / "eye").stages), make_photos(24)
+    lite0, drawn = Lite0Levels(CPU), make_photos(24, seed=5).to_unit(torch.arange(24)) / 2
+    alone = [float(PhotoEnergy(photos, CPU, look=[one])(drawn, photos.labels)) for one in (lite0, eye)]
+    both = float(PhotoEnergy(photos, CPU, look=[lite0, eye])(drawn, photos.labels))
+    assert both == pytest.approx(sum(alone) / 2, rel=1e-4)
+
+    options = {"follow": 0.0, "images": 32, "match_classifier": str(tmp_path / "eye")}
+    distil(teacher, tmp_path / "run", **options).run()
+    sha256 = SmallClassifier(tmp_path / "eye").sha256
+    training = read_config(tmp_path / "run/best").provenance.training
+    assert training.endswith(f"by EfficientNet-Lite0 and classifier {sha256[:12]}")
+    request = EvaluationRequest(
+        data=tmp_path, val_data=tmp_path, checkpoint=tmp_path / "run/best", classifier=tmp_path / "eye"
+    )
+    with pytest.raises(ConfigError, match=f"classifier {sha256[:12]} taught this model, and so is no judge of it"):
+        evaluate(request)
+
+
+def test_a_classifier_of_another_size_or_none_is_refused(teacher: Path, tmp_path: Path) -> None:
+    given = {"teacher": str(teacher), "steps": (2,), "match_photos": 1.0}
+    config = make_config(tmp_path / "run", **given, match_classifier=str(tmp_path / "eye"))
+    with pytest.raises(ConfigError, match=r"--match-classifier: there is no file .*eye"):
+        check_recipe(config, pick_shape(config))
+    photos = make_photos(9, size=16)
+    save_classifier(tmp_path / "eye", *train_classifier(photos, photos, images=64))
+    with pytest.raises(ConfigError, match="the pictures are 8 x 8, the classifier's are 16 x 16"):
+        check_recipe(config, pick_shape(config))
+
+
+def test_a_larger_picture_shows_a_classifier_more() -> None:
+    """The same photos at another side: other levels, of as many numbers."""
+    pictures = make_photos(4).to_unit(torch.arange(4))
+    small, large = (Lite0Levels(CPU, size)(pictures) for size in (64, 128))
+    assert [one.shape for one in small] == [one.shape for one in large]
+    assert not torch.allclose(small[-1], large[-1], rtol=0.1)
+
+
 def test_a_run_that_goes_on_has_the_losses_of_an_uninterrupted_one(teacher: Path, tmp_path: Path) -> None:
     whole = distil(teacher, tmp_path / "whole", images=64)
     whole.run()
@@ -118,6 +189,15 @@ def test_a_class_of_one_photo_is_no_set() -> None:
         (
             {"teacher": "run", "steps": (4,), "follow": 0.0, "match_photos": 1.0, "perceptual": 0.1},
             "perceptual is 0.1, expected 0 where no teacher is followed",
+        ),
+        ({"match_size": 128}, "match_size is 128, expected 64 without a teacher"),
+        (
+            {"teacher": "run", "steps": (4,), "match_classifier": "c"},
+            "match_classifier is 'c', expected none where match_photos is 0",
+        ),
+        (
+            {"teacher": "run", "steps": (4,), "match_photos": 1.0, "match_size": 16},
+            "match_size is 16, expected 32 to 224 pixels",
         ),
         (
             {"teacher": "run", "steps": (4,), "match_photos": 1.0, "batch_size": 1},

@@ -39,6 +39,7 @@ FACTORS = ("free", "cayley")
 CONSTRUCTIONS = ("laptop-diff", "heur-lg", "auto-lg")  # of smaller models, see `kind_train.start.shrinking`
 PRECISIONS = ("auto", "fp32", "bf16")
 MAX_SIDE = 8192  # of photos, in pixels
+MATCH_SIZE = 64  # side at which a classifier compares pictures with photos
 MAX_BATCH_SIZE = 65_536  # twice the largest that anybody trained images with
 _MOST = 2**63 - 1  # of any number
 # What an option annotated so may hold, and how an error calls that. A bool is an int to Python, but not to a user.
@@ -88,7 +89,8 @@ class TrainConfig:
     With `teacher` a student of that checkpoint is trained to draw in `steps` steps, the most first, what the teacher
     draws with guidance; `train` says what of the student, `start_from` an earlier student of the same teacher. `follow`
     weighs the teacher's steps, `match_photos` how unlike the photos of a class the pictures are that the student draws
-    from noise, see `kind_train.run.terms.energy`; by photos alone it may learn to draw a larger `size`.
+    from noise, see `kind_train.run.terms.energy`: by EfficientNet-Lite0 at side `match_size` and by the classifier at
+    `match_classifier`. By photos alone it may learn to draw a larger `size`.
     """
 
     data: str
@@ -119,6 +121,8 @@ class TrainConfig:
     guidance: float | None = None
     follow: float = 1.0
     match_photos: float = 0.0
+    match_size: int = MATCH_SIZE
+    match_classifier: str | None = None
     val_data: str | None = None
     val_fraction: float = 0.05
     classes: tuple[str, ...] = ()
@@ -211,6 +215,7 @@ class TrainConfig:
             for name in ("steps", "guidance"):
                 self._require(name, not getattr(self, name), "none without a teacher: it is for kind-train distill")
             self._require("match_photos", not self.match_photos, "0 without a teacher: it is for kind-train distill")
+            self._require_no_eyes("without a teacher: it is for kind-train distill")
             self._require("follow", self.follow == 1, "1 without a teacher: it is for kind-train distill")
             return
         self._require("steps", bool(self.steps), "numbers of steps, for example --steps 4,2,1")
@@ -221,6 +226,14 @@ class TrainConfig:
         self._require("follow", bool(self.follow or self.match_photos), "above 0 where match_photos is 0")
         self._require("perceptual", not self.perceptual or self.follow > 0, "0 where no teacher is followed")
         self._require("match_photos", not self.match_photos or self.batch_size > 1, "0 in batches of one")
+        self._require("match_size", 32 <= self.match_size <= 224, "32 to 224 pixels")
+        if not self.match_photos:
+            self._require_no_eyes("where match_photos is 0")
+
+    def _require_no_eyes(self, where: str) -> None:
+        """Nobody is to look at photos that are not matched."""
+        self._require("match_size", self.match_size == MATCH_SIZE, f"{MATCH_SIZE} {where}")
+        self._require("match_classifier", self.match_classifier is None, f"none {where}")
 
     def _require(self, name: str, is_right: bool, expected: str) -> None:
         if not is_right:

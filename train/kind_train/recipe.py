@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from kind_core.errors import ConfigError
 from kind_train.config import TrainConfig, check_timesteps
 from kind_train.evaluate.features import find_packages
+from kind_train.evaluate.networks import CLASSIFIER_HINT, require_file
 from kind_train.places import is_cache
 from kind_train.start.shape import Shape
 
@@ -14,6 +17,10 @@ def check_recipe(config: TrainConfig, shape: Shape) -> None:
     from kind_train.device import pick_device, require_arithmetic
 
     check_options(config, shape)
+    if config.match_classifier is not None:
+        from kind_train.evaluate.small_classifier import read_classifier
+
+        read_classifier(Path(config.match_classifier)).require_size(shape.dit.sample_size)
     require_arithmetic(config.precision, pick_device(config.device), is_compiled=config.compile)
 
 
@@ -28,6 +35,8 @@ def check_options(config: TrainConfig, shape: Shape) -> None:
             )
     if terms:
         find_packages()
+    if config.match_classifier is not None:
+        require_file(Path(config.match_classifier), "--match-classifier", CLASSIFIER_HINT)
     check_timesteps(shape.diffusion, timestep_mean=config.timestep_mean, timestep_std=config.timestep_std)
 
 

@@ -146,6 +146,14 @@ def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> 
     type=float,
     help="Weight of a term for pictures as sharp and as varied as the photos of their class, by a classifier [0].",
 )
+@click.option(
+    "--match-size", type=int, help="Side at which that classifier compares pictures with photos, 32 to 224 [64]."
+)
+@click.option(
+    "--match-classifier",
+    metavar="FILE",
+    help="A classifier of the very classes that compares, too, not the one that judges [EfficientNet-Lite0 alone].",
+)
 @click.option("--follow", type=float, help="Weight of the teacher's own steps; 0 with --match-photos alone [1].")
 @click.option("--size", type=int, help="Side of the student's pictures, where photos alone teach it [the teacher's].")
 @click.option("--start-from", metavar="CHECKPOINT", help="Go on from this earlier student of the same teacher.")

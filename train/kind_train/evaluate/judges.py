@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kind_core.classes import ClassInfo
+from kind_core.errors import ConfigError
 from kind_train.data.photo_set import PhotoSet
 from kind_train.evaluate.classification import count_asked, wilson_interval
 from kind_train.evaluate.features import Classification, EfficientNetLite0, EfficientNetLite2
@@ -117,6 +118,15 @@ def open_judge(classifier: Path | None, device: str) -> Judge:
     from kind_train.evaluate.small_classifier import SmallClassifier
 
     return SmallClassifier(classifier, device=device)
+
+
+def require_independent(judge: Judge, training: str) -> None:
+    """Raise ConfigError where `training`, a model's provenance, says that the classifier that judges taught it."""
+    if judge.sha256[:12] in training:
+        raise ConfigError(
+            f"the {judge.name} {judge.sha256[:12]} taught this model, and so is no judge of it",
+            "train another with kind-train classifier, on photos that the model did not see",
+        )
 
 
 def open_second_judges(

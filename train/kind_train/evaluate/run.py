@@ -22,7 +22,7 @@ from kind_train.evaluate.classification import (
 )
 from kind_train.evaluate.features import Classification
 from kind_train.evaluate.frechet import FrechetComparison, compare_frechet, real_floor
-from kind_train.evaluate.judges import Judge, OnWork, Viewing, open_judge, open_second_judges
+from kind_train.evaluate.judges import Judge, OnWork, Viewing, open_judge, open_second_judges, require_independent
 from kind_train.evaluate.manifold import ManifoldCoverage, measure_coverage
 from kind_train.evaluate.neighbours import CopyCheck, check_copying
 from kind_train.evaluate.networks import FeatureNetwork, Figure, Observed, Observer, as_report, open_networks
@@ -112,6 +112,7 @@ def evaluate(
     device = str(pick_device(request.device))
     evaluator = open_judge(request.classifier, device) if judge is None else judge
     drawer = open_drawer(request)
+    require_independent(evaluator, drawer.drawing.training)
     if networks is None:
         networks = (
             *open_second_judges(evaluator, drawer.classes, drawer.drawing.training, device),

@@ -74,6 +74,12 @@ class SmallClassifier:
         self._network.eval().to(device)
         self._index = {info.id: index for index, info in enumerate(self.info.classes)}
 
+    @property
+    def stages(self) -> list[nn.Module]:
+        """Its convolutions with norm and activation, in their order: pixels in [-1, 1] go into the first. Frozen."""
+        layers = list(self._network.requires_grad_(False).body)
+        return [nn.Sequential(*layers[first : first + 3]) for first in range(0, len(layers), 3)]
+
     def index(self, info: ClassInfo) -> int | None:
         """The output for a class, None for one that it was not trained on."""
         return self._index.get(info.id)

@@ -14,12 +14,13 @@ from kind_train.config import TrainConfig
 from kind_train.data.batches import step_generator
 from kind_train.data.captions.told import tell
 from kind_train.data.photo_set import TrainingSet
+from kind_train.evaluate.small_classifier import SmallClassifier
 from kind_train.objective import Objective
 from kind_train.run.distilling import DistillationLosses
 from kind_train.run.losses import Draw, Forward, Losses, Scoring
 from kind_train.run.processes import Processes
 from kind_train.run.step import autocast
-from kind_train.run.terms.energy import PhotoEnergy
+from kind_train.run.terms.energy import ClassifierLevels, Levels, Lite0Levels, PhotoEnergy
 from kind_train.run.terms.matching import Matching
 from kind_train.run.terms.relations import Relations
 
@@ -55,7 +56,11 @@ def complete_losses(
     if isinstance(losses, DistillationLosses):
         distillation = model_config.diffusion.distillation
         if config.match_photos and distillation is not None:
-            losses.compare(PhotoEnergy(photos, device, distillation.guidance_scale))
+            look: list[Levels] = [Lite0Levels(device, config.match_size)]
+            if config.match_classifier is not None:
+                look.append(ClassifierLevels(SmallClassifier(Path(config.match_classifier), device=str(device)).stages))
+            scale = distillation.guidance_scale
+            losses.compare(PhotoEnergy(photos, device, scale, mirror=config.flip, look=look))
         return
     if not isinstance(losses, Losses):
         return

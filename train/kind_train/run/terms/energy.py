@@ -9,17 +9,18 @@ network that was trained against is no judge: evaluation has others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kind_core.errors import DataError
+from kind_train.config import MATCH_SIZE
 from kind_train.data.training_set import TrainingSet
 from kind_train.run.terms.perceptual import as_seen, load_stages
 
-# Photos whose features are kept, of all classes together: each is 4,544 numbers, and as many of its mirror.
+# Photos whose features are kept, of all classes together: each is some 4,544 numbers, and as many of its mirror.
 _MOST_PHOTOS = 8192
 _MOST_OTHERS = 1280  # of these, of all classes, what guidance keeps away from
 _BATCH = 64
@@ -29,41 +30,66 @@ _WITH_PLACES = (2, 3)
 _EPS = 1e-6
 
 
-class Levels:
-    """What EfficientNet-Lite0 sees of pictures as a whole, from pixels to what it classifies by."""
+Levels = Callable[[Tensor], list[Tensor]]
 
-    def __init__(self, device: torch.device) -> None:
-        self._stages = load_stages(device, is_whole=True)
+
+class Lite0Levels:
+    """What EfficientNet-Lite0 sees of pictures as a whole, from pixels to what it classifies by, at the side `size`."""
+
+    def __init__(self, device: torch.device, size: int = MATCH_SIZE) -> None:
+        self._stages, self._size = load_stages(device, is_whole=True), size
 
     def __call__(self, pictures: Tensor) -> list[Tensor]:
         """pictures (batch, 3, size, size) in [-1, 1] -> features (batch, numbers) of each level: coarse pixels, mean
         and deviation of each stage's maps, where things are in the middle ones, and what the head sees."""
         levels = [F.adaptive_avg_pool2d(pictures.float(), _PIXELS).flatten(1)]
-        x = as_seen(pictures)
+        x = as_seen(pictures, self._size)
         for number, stage in enumerate(self._stages):
             x = stage(x)
             wide = x.float()
-            mean = wide.mean((2, 3))
             if number == len(self._stages) - 1:
-                levels.append(mean)
+                levels.append(wide.mean((2, 3)))
             elif number:  # the stem sees no more than the pixels do
-                levels.append(torch.cat([mean, (wide.var((2, 3), correction=0) + _EPS).sqrt()], dim=1))
+                levels.append(_mean_and_deviation(wide))
             if number in _WITH_PLACES:
                 levels.append(F.adaptive_avg_pool2d(wide, _PLACES).flatten(1))
+        return levels
+
+
+class ClassifierLevels:
+    """What a small classifier of the very classes sees after each of its `stages`."""
+
+    def __init__(self, stages: Sequence[nn.Module]) -> None:
+        self._stages = stages
+
+    def __call__(self, pictures: Tensor) -> list[Tensor]:
+        """pictures (batch, 3, size, size) in [-1, 1] -> mean and deviation of each stage's maps, (batch, numbers)."""
+        x, levels = pictures.float(), []
+        for stage in self._stages:
+            x = stage(x)
+            levels.append(_mean_and_deviation(x))
         return levels
 
 
 class PhotoEnergy:
     """The energy distance between pictures and the photos of their classes, mean over levels and classes.
 
-    A level counts in units of the mean distance between two photos of a class, each of its numbers in units of its
-    deviation within classes. With `guidance_scale` 1 it is 0 at least, but for chance. Raises DataError where a class
-    has a single photo.
+    Each of those who `look` counts alike, and each of its levels in units of the mean distance between two photos of a
+    class, each number in units of its deviation within classes. With `guidance_scale` 1 it is 0 at least, but for
+    chance. Raises DataError where a class has a single photo.
     """
 
-    def __init__(self, photos: TrainingSet, device: torch.device, guidance_scale: float = 1.0) -> None:
-        self._levels, classes = Levels(device), len(photos.classes)
-        self._guidance_scale = guidance_scale
+    def __init__(
+        self,
+        photos: TrainingSet,
+        device: torch.device,
+        guidance_scale: float = 1.0,
+        *,
+        mirror: bool = True,
+        look: Sequence[Levels] = (),
+    ) -> None:
+        self._look, classes = tuple(look) or (Lite0Levels(device),), len(photos.classes)
+        self._guidance_scale, self._mirror = guidance_scale, mirror
         labels = photos.labels
         counts = torch.bincount(labels, minlength=classes).tolist()
         few = next((one for one in zip(photos.classes, counts, strict=True) if one[1] < 2), None)
@@ -76,10 +102,13 @@ class PhotoEnergy:
         self._scales: list[Tensor] = []
         self._photos: list[list[Tensor]] = []  # of each level and class, (photos, numbers), in those units
         seen = [self._look_at(photos, torch.nonzero(labels == index)[:each, 0], device) for index in range(classes)]
-        for level in zip(*seen, strict=True):
+        blank = torch.zeros(1, *photos.input_shape, device=device)
+        counted = [len(look(blank)) for look in self._look]
+        shares = [1 / (len(counted) * levels) for levels in counted for _ in range(levels)]
+        for share, level in zip(shares, zip(*seen, strict=True), strict=True):
             within = torch.stack([one.std(0) for one in level]).mean(0)
             scale = 1 / (within + 0.05 * within.mean() + _EPS)
-            unit = torch.stack([_mean_within(one * scale) for one in level]).mean()
+            unit = torch.stack([_mean_within(one * scale) for one in level]).mean() / share
             self._scales.append(scale / unit)
             self._photos.append([one * (scale / unit) for one in level])
         self._within = [torch.stack([_mean_within(one) for one in level]) for level in self._photos]
@@ -96,7 +125,7 @@ class PhotoEnergy:
                 ours, photos = scaled[labels == label], self._photos[level][label]
                 across = self._guide(torch.cdist(ours, photos), ours, self._all[level]).mean()
                 total = total + 2 * across - _mean_within(ours) - self._within[level][label]
-        return total / (len(classes) * len(self._scales))
+        return total / len(classes)
 
     @torch.no_grad()
     def between(self, drawn: Sequence[Tensor], photos: Tensor, labels: Tensor) -> Tensor:
@@ -117,7 +146,7 @@ class PhotoEnergy:
                     within = torch.cdist(ours, ours).sum(1) + torch.cdist(theirs, theirs).sum(1)
                     across = self._guide(torch.cdist(ours, theirs), ours, real * scale)
                     shares[of] += 2 * across - within / others
-        return shares / len(self._scales)
+        return shares
 
     def _guide(self, to_class: Tensor, ours: Tensor, photos: Tensor) -> Tensor:
         """Mean distances of pictures to the photos of their class, (n, photos), and away from `photos` of any, (n,)."""
@@ -127,12 +156,21 @@ class PhotoEnergy:
 
     @torch.no_grad()
     def _look_at(self, photos: TrainingSet, indices: Tensor, device: torch.device) -> list[Tensor]:
-        """The levels of photos and of their mirrors."""
+        """The levels of photos and, where a run mirrors them, of their mirrors."""
         parts = []
         for part in torch.split(indices, _BATCH):
             pictures = photos.to_input(photos.read(part).to(device), _no_noise)
-            parts.append(self._levels(torch.cat([pictures, pictures.flip(-1)])))
+            parts.append(self._levels(torch.cat([pictures, pictures.flip(-1)]) if self._mirror else pictures))
         return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+    def _levels(self, pictures: Tensor) -> list[Tensor]:
+        """All that is seen of `pictures`, whoever looks."""
+        return [level for look in self._look for level in look(pictures)]
+
+
+def _mean_and_deviation(maps: Tensor) -> Tensor:
+    """(batch, channels, height, width) -> (batch, 2 * channels)."""
+    return torch.cat([maps.mean((2, 3)), (maps.var((2, 3), correction=0) + _EPS).sqrt()], dim=1)
 
 
 def _mean_within(rows: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils import fuse_conv_bn_eval
 
 from kind_core.config import ModelConfig
+from kind_core.files.hashing import hash_file
 from kind_train.evaluate.features import PIXEL_MEAN, PIXEL_SCALE, load_network
 
 # Beyond this share of noise on the straight path a picture is guesswork, and sharp guesses are all alike:
@@ -26,9 +28,10 @@ _STAGES, _LATER = ((0, 3), (3, 5), (5, 8)), ((8, 11), (11, 16))
 _EPS = 1e-6
 
 
-def with_terms(config: ModelConfig, weights: Mapping[str, float]) -> ModelConfig:
-    """The config of a model that is trained with these terms: its provenance says so, and by which network."""
-    training = [f"with a {term} of weight {weight:g} by EfficientNet-Lite0" for term, weight in weights.items()]
+def with_terms(config: ModelConfig, weights: Mapping[str, float], classifier: Path | None = None) -> ModelConfig:
+    """The config of a model that is trained with these terms: its provenance says so, and by which networks."""
+    networks = "EfficientNet-Lite0" + ("" if classifier is None else f" and classifier {hash_file(classifier)[:12]}")
+    training = [f"with a {term} of weight {weight:g} by {networks}" for term, weight in weights.items()]
     parts = filter(None, (config.provenance.training, *training))
     return replace(config, provenance=replace(config.provenance, training="; ".join(parts)))
 
@@ -84,11 +87,11 @@ def load_stages(device: torch.device, *, is_whole: bool = False) -> list[nn.Modu
     return [nn.Sequential(network._conv_stem, network._swish), *stages, *head]
 
 
-def as_seen(pictures: Tensor) -> Tensor:
-    """pictures (batch, 3, size, size) in [-1, 1] as the network takes them, at the side that its stages are given."""
+def as_seen(pictures: Tensor, size: int = _SIZE) -> Tensor:
+    """pictures (batch, 3, side, side) in [-1, 1] as the network takes them, (batch, 3, size, size)."""
     x = ((pictures.float() + 1) * 127.5 - PIXEL_MEAN) / PIXEL_SCALE
-    if x.shape[-1] != _SIZE:
-        x = F.interpolate(x, size=(_SIZE, _SIZE), mode="bilinear", antialias=x.shape[-1] > _SIZE)
+    if x.shape[-1] != size:
+        x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=x.shape[-1] > size)
     return x.contiguous(memory_format=torch.channels_last)
 
 
