@@ -106,6 +106,16 @@ def test_classes_seeds_and_guidance_reach_the_model(new_page: Callable[..., Samp
         assert (sample.save() == picture).all(), "an earlier picture comes back"
 
 
+def test_any_guidance_scale_is_drawn_with_as_it_is(new_page: Callable[..., Sample], bundles: Path) -> None:
+    with serving(bundles / "plain.kind") as url:
+        sample = new_page().open(f"{url}?guidance=1.33")
+        slider = sample.page.get_by_role("slider", name="Guidance")
+        assert slider.input_value() == "1.33"
+        assert sample.page.locator("#guidance-value").inner_text() == "1.33"
+        slider.press("ArrowRight")
+        assert slider.input_value() == "1.4"
+
+
 def test_an_address_names_a_picture(new_page: Callable[..., Sample], bundles: Path) -> None:
     with serving(bundles / "plain.kind") as url:
         first = new_page().open(url)

@@ -23,6 +23,7 @@ const seedError = element("seed-error", HTMLElement);
 const keepSeed = element("keep-seed", HTMLInputElement);
 const sharp = element("sharp", HTMLInputElement);
 const guidance = element("guidance", HTMLInputElement);
+const GUIDANCE_STEP = 0.05;
 const preview = element("preview", HTMLInputElement);
 const drawButton = element("draw", HTMLButtonElement);
 const downloadButton = element("download", HTMLButtonElement);
@@ -265,7 +266,7 @@ function setBusy(isBusy: boolean): void {
 }
 
 function showGuidance(): void {
-  element("guidance-value", HTMLElement).textContent = guidance.valueAsNumber.toFixed(1);
+  element("guidance-value", HTMLElement).textContent = String(Math.round(guidance.valueAsNumber * 100) / 100);
 }
 
 function showSeedError(isWrong: boolean): void {
@@ -290,7 +291,11 @@ element("new-seed", HTMLButtonElement).addEventListener("click", () => {
   isDrawn = false;
   showSeedError(false);
 });
-guidance.addEventListener("input", showGuidance);
+guidance.addEventListener("input", () => {
+  // the slider itself has no step, so that it can stand at any bundle's own scale
+  guidance.valueAsNumber = Math.round(guidance.valueAsNumber / GUIDANCE_STEP) * GUIDANCE_STEP;
+  showGuidance();
+});
 packFile.addEventListener("change", () => packFile.files?.[0] && void addPack(packFile.files[0]));
 downloadButton.addEventListener("click", () => shown && savePng(shown.picture, `${shown.name}-seed-${shown.seed}`));
 engine.addEventListener("change", () => void reopen());
