@@ -47,9 +47,10 @@ def panda(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bundle = tmp_path_factory.mktemp("panda") / "panda.kind"
     export_bundle(
         ExportRequest(
-            classes=("panda",), targets=("onnx",), checkpoint=sample_checkpoint("photos-teacher"), output=bundle
+            classes=("panda",), targets=("onnx",), checkpoint=sample_checkpoint("photos-teacher"), output=bundle,
+            steps=8,
         )
-    )
+    )  # fmt: skip
     return bundle
 
 
