@@ -112,7 +112,7 @@ def test_a_command_speaks_before_it_loads_torch(tmp_path: Path) -> None:
         "kind_train.cli benchmark class-agnostic --sample photos --output table",
         "kind_train.cli statistics --data photos --size 32 -o real.safetensors",
         "kind_train.cli shrink dense smaller --construction laptop-diff --data photos",
-        f"kind_train.cli distill --checkpoint {sample_checkpoint('garments')} --data photos --steps 2 -o few",
+        f"kind_train.cli distill --checkpoint {sample_checkpoint('garments-teacher')} --data photos --steps 2 -o few",
         "kind_train.cli cache --data photos --autoencoder vae --output latents",
         "kind_train.cli embed --caption lighthouse --text-encoder pixart --output words.safetensors",
         "kind_train.cli init --from-dit dit --preset kind-b/2 -o out",

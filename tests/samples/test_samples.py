@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[2]
         ("photos", 10e6, "giant panda", "research"),
         ("photos-teacher", 10e6, "giant panda", "research"),
         ("garments", 4e6, "sneaker", "apache-2.0"),
+        ("garments-teacher", 4e6, "sneaker", "apache-2.0"),
     ],
 )
 def test_a_sample_ships_whole_and_small(name: str, max_bytes: float, held: str, licence: str) -> None:
@@ -46,16 +47,18 @@ def test_a_sample_ships_whole_and_small(name: str, max_bytes: float, held: str, 
 
 def test_the_first_sample_is_the_default_and_another_name_is_refused() -> None:
     assert sample_checkpoint() == sample_checkpoint(SAMPLES[0]) == sample_checkpoint("photos")
-    with pytest.raises(ConfigError, match="sample is 'shoes', expected one of photos, garments, photos-teacher"):
+    with pytest.raises(ConfigError, match="sample is 'shoes', expected one of photos, garments, photos-teacher, "):
         sample_checkpoint("shoes")
 
 
-def test_the_sample_is_a_student_of_the_teacher_that_ships() -> None:
-    student, teacher = read_config(sample_checkpoint("photos")), read_config(sample_checkpoint("photos-teacher"))
+@pytest.mark.parametrize("name", ["photos", "garments"])
+def test_a_sample_is_a_student_of_the_teacher_that_ships(name: str) -> None:
+    folders = sample_checkpoint(name), sample_checkpoint(f"{name}-teacher")
+    student, teacher = (read_config(folder) for folder in folders)
     distillation = student.diffusion.distillation
     assert distillation is not None
     assert teacher.diffusion.distillation is None
-    assert distillation.teacher == hash_learngene(sample_checkpoint("photos-teacher"))
+    assert distillation.teacher == hash_learngene(folders[1])
     assert student.diffusion.steps <= 4
     assert student.classes == teacher.classes
 

@@ -191,7 +191,7 @@ def test_a_preset_says_how_it_is_trained_and_what_is_given_wins(tmp_path: Path) 
 
 
 def test_who_starts_from_weights_trains_as_their_preset_does(tmp_path: Path) -> None:
-    garments = configure(**GIVEN, start_from=str(sample_checkpoint("garments")))
+    garments = configure(**GIVEN, start_from=str(sample_checkpoint("garments-teacher")))
     assert (garments.learning_rate, garments.batch_size, garments.preset) == (8e-4, 16, None)
     other = ModelConfig(dit=TINY_DIT, diffusion=TINY_DIFFUSION, classes=make_photos().classes)
     (tmp_path / "tiny").mkdir()
