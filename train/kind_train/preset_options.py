@@ -27,7 +27,8 @@ RECIPES: dict[str, dict[str, object]] = {
         "flip": True,
     }
 }
-# As the shipped samples were trained (see their model cards; the garments' photos were mirrored then); those of 64 pixels as the guides train them.
+# As the shipped samples were trained (see their model cards; the garments' photos were mirrored then); those of 64
+# pixels as the guides train them.
 PRESET_OPTIONS: dict[str, dict[str, float]] = {
     "sample": {
         "images": 590_000,
