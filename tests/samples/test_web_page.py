@@ -204,7 +204,9 @@ def test_two_tabs_draw_at_once(browser: Browser, bundles: Path) -> None:
             sample.seed.press("Enter")  # while it draws, which does not start another
         for seed, sample in enumerate(samples):
             sample.page.bring_to_front()
-            if sample.page.locator("#status:has-text('Stopped')").is_visible():
+            ended = sample.page.locator("#status:has-text('Stopped'), #status:has-text('drawn in')")
+            ended.wait_for()
+            if "Stopped" in ended.inner_text():
                 sample.draw_button.click()
             sample.wait(f"seed {seed}: drawn in")
             assert psnr_db(sample.save(), draw_in_python(bundles / "plain.kind", 0, seed)) > PARITY_DB
