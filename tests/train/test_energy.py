@@ -17,6 +17,7 @@ from kind_train.evaluate.run import evaluate
 from kind_train.evaluate.small_classifier import SmallClassifier, save_classifier, train_classifier
 from kind_train.evaluation_request import EvaluationRequest
 from kind_train.recipe import check_recipe
+from kind_train.run.distilling import DistillationLosses
 from kind_train.run.terms.energy import ClassifierLevels, Lite0Levels, PhotoEnergy
 from kind_train.run.trainer import Trainer
 from kind_train.start.shape import pick_shape
@@ -108,13 +109,15 @@ def make_lopsided(num_photos: int, *, seed: int = 0) -> PhotoSet:
 
 @pytest.mark.parametrize("flip", [True, False])
 def test_photos_that_a_run_does_not_mirror_are_not_matched_in_the_mirror(
-    flip: bool, teacher: Path, tmp_path: Path
+    flip: bool, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    learnt: list[PhotoEnergy] = []
+    monkeypatch.setattr(DistillationLosses, "compare", lambda losses, energy: learnt.append(energy))
     config = {"flip": flip, "follow": 0.0, "images": 16}
     given = {"steps": (1,), "label_dropout": 0.0, "batch_size": 16, "match_photos": 1.0}
     options = make_config(tmp_path / "run", teacher=str(teacher), **given | config)
-    trainer = Trainer(options, make_lopsided(24), make_lopsided(24, seed=1))
-    energy = trainer.losses._energy  # type: ignore[attr-defined]
+    Trainer(options, make_lopsided(24), make_lopsided(24, seed=1))
+    (energy,) = learnt
     other = make_lopsided(24, seed=2)
     pictures = other.to_unit(torch.arange(24))
     as_they_are, mirrored = (float(energy(one, other.labels)) for one in (pictures, pictures.flip(-1)))

@@ -23,7 +23,7 @@ const seedError = element("seed-error", HTMLElement);
 const keepSeed = element("keep-seed", HTMLInputElement);
 const sharp = element("sharp", HTMLInputElement);
 const guidance = element("guidance", HTMLInputElement);
-const GUIDANCE_STEP = 0.05;
+const GUIDANCE_STEPS = 20; // of the slider, to one
 const preview = element("preview", HTMLInputElement);
 const drawButton = element("draw", HTMLButtonElement);
 const downloadButton = element("download", HTMLButtonElement);
@@ -293,7 +293,7 @@ element("new-seed", HTMLButtonElement).addEventListener("click", () => {
 });
 guidance.addEventListener("input", () => {
   // the slider itself has no step, so that it can stand at any bundle's own scale
-  guidance.valueAsNumber = Math.round(guidance.valueAsNumber / GUIDANCE_STEP) * GUIDANCE_STEP;
+  guidance.valueAsNumber = Math.round(guidance.valueAsNumber * GUIDANCE_STEPS) / GUIDANCE_STEPS;
   showGuidance();
 });
 packFile.addEventListener("change", () => packFile.files?.[0] && void addPack(packFile.files[0]));

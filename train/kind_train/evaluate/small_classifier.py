@@ -71,13 +71,13 @@ class SmallClassifier:
             raise CheckpointError(
                 f"{path} is no classifier: {' '.join(str(error).split())}", CLASSIFIER_HINT
             ) from error
-        self._network.eval().to(device)
+        self._network.eval().requires_grad_(False).to(device)
         self._index = {info.id: index for index, info in enumerate(self.info.classes)}
 
     @property
     def stages(self) -> list[nn.Module]:
         """Its convolutions with norm and activation, in their order: pixels in [-1, 1] go into the first. Frozen."""
-        layers = list(self._network.requires_grad_(False).body)
+        layers = list(self._network.body)
         return [nn.Sequential(*layers[first : first + 3]) for first in range(0, len(layers), 3)]
 
     def index(self, info: ClassInfo) -> int | None:

@@ -9,7 +9,8 @@ network that was trained against is no judge: evaluation has others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,6 @@ from torch.nn import functional as F
 from kind_core.errors import DataError
 from kind_train.config import MATCH_SIZE
 from kind_train.data.training_set import TrainingSet
-from kind_train.evaluate.features import NUM_CLASSES, load_network
 from kind_train.run.terms.perceptual import as_seen, load_stages
 
 # Photos whose features are kept, of all classes together: each is some 5,000 numbers, and as many of its mirror.
@@ -33,15 +33,25 @@ _EPS = 1e-6
 _NAMES_FROM = 96
 
 
-Levels = Callable[[Tensor], list[Tensor]]
+class Levels(Protocol):
+    """Looks at pictures (batch, 3, size, size) in [-1, 1] and gives features (batch, numbers) of each level."""
+
+    @property
+    def is_scaled(self) -> Sequence[bool]:
+        """Of each level whether its numbers, of units of their own, are to count alike."""
+        ...
+
+    def __call__(self, pictures: Tensor) -> list[Tensor]: ...
 
 
 class Lite0Levels:
     """What EfficientNet-Lite0 sees of pictures as a whole, from pixels to what it classifies by, at the side `size`."""
 
     def __init__(self, device: torch.device, size: int = MATCH_SIZE) -> None:
-        self._stages, self._size = load_stages(device, is_whole=True), size
-        self._answer = load_network(str(device)).requires_grad_(False)._fc if size >= _NAMES_FROM else None
+        *self._stages, self._answer = load_stages(device, is_whole=True)
+        self._size, self._is_named = size, size >= _NAMES_FROM
+        # pixels in place of the stem; roots of probabilities are of one unit, and most names of nothing that is there
+        self.is_scaled = (True,) * (len(self._stages) + len(_WITH_PLACES)) + (False,) * self._is_named
 
     def __call__(self, pictures: Tensor) -> list[Tensor]:
         """pictures (batch, 3, size, size) in [-1, 1] -> features (batch, numbers) of each level: coarse pixels, mean
@@ -54,7 +64,7 @@ class Lite0Levels:
             wide = x.float()
             if number == len(self._stages) - 1:
                 levels.append(wide.mean((2, 3)))
-                if self._answer is not None:
+                if self._is_named:
                     levels.append(self._answer(levels[-1]).softmax(1).clamp(min=_EPS).sqrt())
             elif number:  # the stem sees no more than the pixels do
                 levels.append(_mean_and_deviation(wide))
@@ -67,7 +77,7 @@ class ClassifierLevels:
     """What a small classifier of the very classes sees after each of its `stages`."""
 
     def __init__(self, stages: Sequence[nn.Module]) -> None:
-        self._stages = stages
+        self._stages, self.is_scaled = stages, (True,) * len(stages)
 
     def __call__(self, pictures: Tensor) -> list[Tensor]:
         """pictures (batch, 3, size, size) in [-1, 1] -> mean and deviation of each stage's maps, (batch, numbers)."""
@@ -109,15 +119,10 @@ class PhotoEnergy:
         self._scales: list[Tensor] = []
         self._photos: list[list[Tensor]] = []  # of each level and class, (photos, numbers), in those units
         seen = [self._look_at(photos, torch.nonzero(labels == index)[:each, 0], device) for index in range(classes)]
-        blank = torch.zeros(1, *photos.input_shape, device=device)
-        counted = [len(look(blank)) for look in self._look]
-        shares = [1 / (len(counted) * levels) for levels in counted for _ in range(levels)]
-        for share, level in zip(shares, zip(*seen, strict=True), strict=True):
+        kinds = [(1 / (len(self._look) * len(one.is_scaled)), scaled) for one in self._look for scaled in one.is_scaled]
+        for (share, is_scaled), level in zip(kinds, zip(*seen, strict=True), strict=True):
             within = torch.stack([one.std(0) for one in level]).mean(0)
-            # roots of probabilities are of one unit already: most names are of nothing that is ever there
-            scale = (
-                torch.ones_like(within) if len(within) == NUM_CLASSES else 1 / (within + 0.05 * within.mean() + _EPS)
-            )
+            scale = 1 / (within + 0.05 * within.mean() + _EPS) if is_scaled else torch.ones_like(within)
             unit = torch.stack([_mean_within(one * scale) for one in level]).mean() / share
             self._scales.append(scale / unit)
             self._photos.append([one * (scale / unit) for one in level])

@@ -75,7 +75,8 @@ class PerceptualDistance:
 
 
 def load_stages(device: torch.device, *, is_whole: bool = False) -> list[nn.Module]:
-    """EfficientNet-Lite0 in parts that follow each other: the stem and the first stages, or all of them and the head.
+    """EfficientNet-Lite0 in parts that follow each other: the stem and the first stages, or all of them, the head and
+    what answers, from the mean over the head's maps.
 
     Frozen; raises TargetError where it is not installed.
     """
@@ -83,7 +84,7 @@ def load_stages(device: torch.device, *, is_whole: bool = False) -> list[nn.Modu
     _fuse_norms(network)
     blocks = list(network._blocks)
     stages = [nn.Sequential(*blocks[first:end]) for first, end in (*_STAGES, *(_LATER if is_whole else ()))]
-    head = [nn.Sequential(network._conv_head, network._swish)] if is_whole else []
+    head = [nn.Sequential(network._conv_head, network._swish), network._fc] if is_whole else []
     return [nn.Sequential(network._conv_stem, network._swish), *stages, *head]
 
 
