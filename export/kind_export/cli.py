@@ -127,15 +127,15 @@ def main(
     \b
     Examples:
       kind-export --classes panda --target coreml
-      kind-export --classes panda,koala --target all --steps 20 --guidance 2
+      kind-export --sample photos-teacher --classes panda,koala --target all --steps 20 --guidance 2
       kind-export --classes panda,koala --target all --packs -o base.kind
       kind-export --classes lemon --packs --base base.kind
       kind-export --classes panda --target coreml --kit ios
-      kind-export --blend panda+koala --target onnx --precision int8 --guidance-interval 0.2,0.8
+      kind-export --sample photos-teacher --blend panda+koala --target onnx --guidance-interval 0.2,0.8
       kind-export --classes panda --target coreml --device a18 --max-size 2MB --max-step-ms 1
       kind-export --from-diffusers DiT-XL-2-256 --classes "golden retriever" --target onnx --latents-only
       kind-export --checkpoint hub:org/my-model --classes panda --target coreml
-      kind-export --sample garments --classes sneaker
+      kind-export --sample garments --classes sneaker --target onnx
       kind-export classes
       kind-export report panda.kind --device snapdragon-8-gen-3
     """

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from kind_bench.cli import main as kind_bench
 from kind_core.checkpoint_config import read_config
 from kind_core.console.commands import parse_interval
 from kind_core.samplers import ALL_STEPS
 from kind_core.schedule import choose_sampling
+from kind_export import console, request
 from kind_export.cli import main as kind_export
+from kind_export.request import ExportRequest
 from kind_runtimes.cli import main as kind_run
 from kind_samples import SAMPLES, sample_checkpoint
 from kind_train.cli import main as kind_train
@@ -51,7 +54,18 @@ def parse(command: click.Command, name: str, arguments: list[str]) -> None:
         parse(inner, str(inner_name), arguments)
 
 
+def find_examples(command: click.Command) -> list[str]:
+    """The examples in the help of a command and of those below it."""
+    parts = [part.strip() for line in (command.help or "").splitlines() for part in line.split("&&")]
+    inner = command.commands.values() if isinstance(command, click.Group) else ()
+    return [part for part in parts if part.split(" ")[0] in COMMANDS] + [
+        call for one in inner for call in find_examples(one)
+    ]
+
+
 CALLS = [(page.relative_to(ROOT).as_posix(), call) for page in PAGES for call in find_commands(page.read_text())]
+CALLS += [(f"{name} --help", call) for name, command in COMMANDS.items() for call in find_examples(command)]
+EXPORTS = [(page, call) for page, call in CALLS if call.startswith("kind-export --") and "--completion" not in call]
 
 
 @pytest.mark.parametrize(("page", "call"), CALLS)
@@ -60,10 +74,18 @@ def test_the_command_is_understood(page: str, call: str) -> None:
     parse(COMMANDS[name], name, arguments)
 
 
-@pytest.mark.parametrize(
-    ("page", "call"),
-    [(page, call) for page, call in CALLS if call.startswith(("kind-export --classes", "kind-export --sample"))],
-)
+@pytest.mark.parametrize(("page", "call"), EXPORTS)
+def test_an_export_asks_for_all_that_it_needs(page: str, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[ExportRequest] = []
+    monkeypatch.setattr(request, "find_spec", lambda name: object())  # of targets that are an extra
+    for name in ("run_export", "run_packs"):
+        monkeypatch.setattr(console, name, lambda one, *, as_json: asked.append(one))
+    result = CliRunner().invoke(kind_export, shlex.split(call)[1:])
+    assert result.exit_code == 0, f"{page}: {result.output}"
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(("page", "call"), EXPORTS)
 def test_the_sample_draws_as_the_command_asks(page: str, call: str) -> None:
     context = kind_export.make_context("kind-export", shlex.split(call)[1:])
     asked = context.params

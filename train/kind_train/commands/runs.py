@@ -110,7 +110,7 @@ def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> 
       kind-train adapt --checkpoint base --data novel.parquet --output run
       kind-train adapt --checkpoint base --data bears/ --init-from koala --output run
       kind-train adapt --checkpoint dense --data novel.parquet --method svdiff --output svdiff
-      kind-export --checkpoint run/best --classes "polar bear"
+      kind-export --checkpoint run/best --classes "polar bear" --target coreml
     """
     if config_file is None and not resume and flags["base"] is None:
         raise ConfigError("no checkpoint given", "add --checkpoint, the base that is adapted")
