@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -9,18 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from distilled import distilled_config
 from kind_bench.counting import count_program
 from kind_bench.forecasting.devices import load_device
 from kind_core.checkpoint import Checkpoint
 from kind_core.errors import BudgetError, ConfigError
 from kind_core.precisions import PrecisionName
-from kind_core.samplers import Sampling
-from kind_core.schedule import read_sampler_table
+from kind_core.schedule import choose_sampling, read_sampler_table
 from kind_export.budget import Budget, Cost, parse_size
 from kind_export.compact.step import StepProgram
-from kind_export.planning.choice import Plan, PlanInputs
+from kind_export.planning.choice import Choice, Considered, Plan, PlanInputs
 from kind_export.planning.eager_work import count_eager
 from kind_export.planning.plan import Planner
+from kind_export.planning.space import Space
 from kind_export.request import ExportRequest
 from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.targets.lowering import lower_target
@@ -45,13 +47,20 @@ def _plan(
     precisions: tuple[PrecisionName, ...] = ("fp16", "int8", "palette4"),
     device: str = "a18",
     steps: int = STEPS,
+    energy: float | None = None,
+    checkpoint: Checkpoint | None = None,
+    without: Collection[Choice] = (),
 ) -> Plan:
-    reference = Reference(checkpoint=_checkpoint(), sampling=Sampling(sampler="dpmpp", steps=steps, guidance_scale=2.0))
+    checkpoint = checkpoint or _checkpoint()
+    sampling = choose_sampling(checkpoint.config.diffusion, steps=steps)
+    if sampling.takes_guidance:
+        sampling = replace(sampling, sampler="dpmpp", guidance_scale=2.0)
+    reference = Reference(checkpoint=checkpoint, sampling=sampling)
     inputs = PlanInputs(
         reference=reference, expected=reference.run(0), target="coreml", precisions=precisions, baking="auto",
-        max_rank=None, energy=None, device=load_device(device) if budget.is_timed else None,
+        max_rank=None, energy=energy, device=load_device(device) if budget.is_timed else None,
     )  # fmt: skip
-    return Planner(inputs, budget).plan(lambda stage: None)
+    return Planner(inputs, budget).plan(lambda stage: None, without)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +120,42 @@ def test_fewer_steps_are_tried_only_where_a_picture_is_limited() -> None:
 def test_few_steps_are_not_made_more(steps: int) -> None:
     plan = _plan(Budget(max_image_ms=1e9), precisions=("fp16",), steps=steps)
     assert {one.choice.steps for one in plan.considered} == {steps}
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"), [(Budget(max_image_ms=1e9), {4, 2, 1}), (Budget(max_size_bytes=10**9), {4})]
+)
+def test_a_distilled_model_takes_fewer_of_the_steps_that_it_was_trained_for(budget: Budget, steps: set[int]) -> None:
+    config = distilled_config(hidden_size=64, depth=2, num_classes=1)
+    student = Checkpoint(config=config, model=tiny_model(config.dit), sha256="0" * 64)
+    plan = _plan(budget, precisions=("fp16",), checkpoint=student)
+    assert {one.choice.steps for one in plan.considered} == steps
+    assert plan.ranked[0].choice.steps == 4
+
+
+def test_ranks_cut_by_energy_are_held_as_few_bits_are() -> None:
+    best = _plan(Budget(max_size_bytes=10**9), precisions=("fp32",), energy=0.99).ranked[0]
+    assert best.choice.max_rank is None
+    assert 25 < (best.error_db or 0) < 60  # the gate of int4, and of fp32
+
+
+def test_where_the_finest_choice_misses_its_gate_a_coarser_one_may_hold_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def measure(space: Space, one: Considered) -> Considered:
+        is_whole = one.choice.max_rank is None
+        return replace(one, error_db=33.0 if is_whole else 26.0, below_gate=is_whole)
+
+    monkeypatch.setattr(Space, "measure", measure)
+    best = _plan(Budget(max_size_bytes=10**9), precisions=("fp16",)).ranked[0].choice
+    assert best.max_rank == 26  # of 30: the finest of those that are cut
+
+
+def test_a_plan_of_nothing_but_what_did_not_hold_is_refused() -> None:
+    budget = Budget(max_size_bytes=10**9)
+    tried = [one.choice for one in _plan(budget, precisions=("fp16",)).considered]
+    with pytest.raises(BudgetError, match="no choice within the budget holds"):
+        _plan(budget, precisions=("fp16",), without=tried)
 
 
 @pytest.mark.parametrize(

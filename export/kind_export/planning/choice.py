@@ -86,7 +86,11 @@ def list_choices(inputs: PlanInputs, *, is_timed: bool) -> Iterator[Choice]:
     rank = inputs.reference.checkpoint.config.dit.learngene_rank
     steps = inputs.reference.sampling.steps
     shares = _STEP_SHARES if is_timed else _STEP_SHARES[:1]
-    fewer = dict.fromkeys(min(steps, max(_MIN_STEPS, round(steps * share))) for share in shares)
+    distillation = inputs.reference.checkpoint.config.diffusion.distillation
+    if distillation is not None:  # of other numbers of steps it has learnt nothing
+        fewer = dict.fromkeys((steps, *(one for one in distillation.steps if is_timed and one < steps)))
+    else:
+        fewer = dict.fromkeys(min(steps, max(_MIN_STEPS, round(steps * share))) for share in shares)
     ranks: dict[int | None, None] = {inputs.max_rank: None}
     if rank is not None:
         full = min(rank, inputs.max_rank or rank)
@@ -122,8 +126,10 @@ def is_finer(one: Choice, other: Choice) -> bool:
     return a != b and all(x >= y for x, y in zip(a, b, strict=True))
 
 
-def gate_db(choice: Choice) -> float:
-    return PRECISIONS[APPROXIMATE if choice.max_rank is not None else choice.precision].trajectory_db
+def gate_db(choice: Choice, inputs: PlanInputs) -> float:
+    """What its artifact is held to: `energy` cuts ranks whatever is chosen."""
+    is_cut = choice.max_rank is not None or inputs.energy is not None
+    return PRECISIONS[APPROXIMATE if is_cut else choice.precision].trajectory_db
 
 
 def describe_considered(one: Considered) -> ChoiceEntry:

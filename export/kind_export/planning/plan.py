@@ -1,8 +1,9 @@
 """The choice of precision, rank, form and steps that meets a budget with the least measured error.
 
 Every combination is forecast. Of those that fit, one that has fewer bits, ranks and steps than another that fits too
-cannot be better; of the rest the error is measured: the picture's latents against the gated model's, in PyTorch, with
-the weights rounded as the precision rounds them. What decides in the end are the gates on the artifact.
+cannot be closer; it counts only where none of the finer holds its gate, which may be narrower. Of the rest the error is
+measured: the picture's latents against the gated model's, in PyTorch, with the weights rounded as the precision rounds
+them. What decides in the end are the gates on the artifact.
 """
 
 from __future__ import annotations
@@ -51,18 +52,24 @@ class Planner:
         fitting = best_forms([one for one in considered if not one.misses and one.choice not in without])
         if not fitting:
             raise _unmet([one for one in considered if one.misses], self.inputs)
-        worth = [one for one in fitting if not any(is_finer(other.choice, one.choice) for other in fitting)]
-        on_stage(f"measuring the error of {len(worth)} choices")
-        for one in worth:
-            if one.choice not in self._measured:
-                self._measured[one.choice] = self._space.measure(one)
-        return self._rank(considered, [self._measured[one.choice] for one in worth])
+        measured: list[Considered] = []
+        while fitting and all(one.below_gate for one in measured):  # what is coarser may have a gate that it holds
+            worth = [one for one in fitting if not any(is_finer(other.choice, one.choice) for other in fitting)]
+            on_stage(f"measuring the error of {len(worth)} choice{'s' if len(worth) > 1 else ''}")
+            measured += map(self._measure, worth)
+            fitting = [one for one in fitting if one not in worth]
+        return self._rank(considered, measured)
+
+    def _measure(self, one: Considered) -> Considered:
+        if one.choice not in self._measured:
+            self._measured[one.choice] = self._space.measure(one)
+        return self._measured[one.choice]
 
     def _rank(self, considered: Sequence[Considered], measured: Sequence[Considered]) -> Plan:
         ranked = sorted((one for one in measured if not one.below_gate), key=lambda one: -(one.error_db or 0))
         if not ranked:
             best = max(measured, key=lambda one: one.error_db or 0)
-            gate = gate_db(best.choice)
+            gate = gate_db(best.choice, self.inputs)
             raise BudgetError(
                 f"what fits the budget is too far from the model: {best.choice.describe()} comes to "
                 f"{best.error_db:.1f} dB, expected {gate:.0f} or more",
@@ -98,6 +105,8 @@ def artifact_cost(
 
 
 def _unmet(missing: Sequence[Considered], inputs: PlanInputs) -> BudgetError:
+    if not missing:
+        return BudgetError("no choice within the budget holds as an artifact", "export without a budget to see why")
     closest = min(missing, key=lambda one: max(miss.factor for miss in one.misses))
     where = f" on {inputs.device.name} (forecast)" if inputs.device else ""
     missed = "; ".join(miss.describe() for miss in closest.misses)

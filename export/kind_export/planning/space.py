@@ -69,7 +69,7 @@ class Space:
         error_db = psnr_db(self._expected.latents[-1], latents)
         # fewer steps are no error of the artifact: its gate holds it against as many steps of the model
         is_gated = choice.steps == self.inputs.reference.sampling.steps
-        return replace(considered, error_db=error_db, below_gate=is_gated and error_db < gate_db(choice))
+        return replace(considered, error_db=error_db, below_gate=is_gated and error_db < gate_db(choice, self.inputs))
 
     def _sampling(self, choice: Choice) -> Sampling:
         return replace(self.inputs.reference.sampling, steps=choice.steps, guided=())  # which follow from the steps
