@@ -113,7 +113,7 @@ def resolve_class(query: str, classes: Sequence[ClassInfo]) -> ResolvedClass:
     found = next(filter(None, _fits(query, classes)), [])
     if not found:
         message = f"unknown class {query!r}{_nearest(query, classes)}"
-        raise ClassNameError(message, "kind-export classes lists them all")
+        raise ClassNameError(message, "kind-export classes, with the same --checkpoint or --sample, lists them all")
     if len(found) > 1:
         names = ", ".join(f"{classes[i].name!r} ({classes[i].id})" for i in found)
         raise ClassNameError(f"class {query!r} fits several: {names}", "name one of them in full, or by its id")

@@ -65,7 +65,11 @@ def _export_packs(request: ExportRequest, path: Path, folder: Path, on_stage: On
     base, classes = _detach(request, source.path, checkpoint, sampler, manifest, require_tailors(config))
     stages.begin("running the eager model")
     reference = Reference(checkpoint=checkpoint, sampling=manifest.sampling)
-    verifier = Verifier(reference, is_approximate="rank_truncation_error" in manifest.data.get("rewrites", {}))
+    verifier = Verifier(
+        reference,
+        is_approximate="rank_truncation_error" in manifest.data.get("rewrites", {}),
+        hint="export a base in a higher --precision or with more of its ranks, or the class built in",
+    )
     with ExitStack() as stack:
         drafts = [stack.enter_context(staged(file, PACK, force=request.force)) for file in files]
         for draft, info, detached in zip(drafts, checkpoint.config.classes, classes, strict=True):

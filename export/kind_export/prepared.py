@@ -11,6 +11,7 @@ from kind_core.samplers import Sampling
 from kind_export.blending import open_together
 from kind_export.job import ExportJob, read_job
 from kind_export.request import ExportRequest
+from kind_export.rewrites.truncate_ranks import may_cut
 from kind_export.verify.gates import Verifier
 from kind_export.verify.reference import Reference
 from kind_runtimes.bundle import BUNDLE
@@ -50,5 +51,5 @@ class Prepared:
             self._on_stage("running the eager model")
             reference = Reference(checkpoint=source, sampling=job.sampling, openings=job.openings)
             self._verifiers[job.sampling] = Verifier(reference)
-        is_approximate = job.request.max_rank is not None or job.request.energy is not None
+        is_approximate = may_cut(job.source.config.dit, job.request.max_rank, job.request.energy)
         return self._verifiers[job.sampling].with_gates(is_approximate=is_approximate)

@@ -153,7 +153,7 @@ def test_bad_checkpoint(checkpoint: Path, case: str) -> None:
 
 def test_unknown_class_names_the_nearest(checkpoint: Path) -> None:
     result = _export(checkpoint, classes="gaint panda")
-    _require_refused(result, checkpoint, "'gaint panda'", "'giant panda'", "kind-export classes lists them")
+    _require_refused(result, checkpoint, "'gaint panda'", "'giant panda'", "kind-export classes", "lists them all")
 
 
 def test_unknown_target(checkpoint: Path) -> None:

@@ -147,6 +147,30 @@ def test_wrong_pictures_are_refused(programs: Artifact, fault: str) -> None:
         check(programs, decode=altered)
 
 
+def test_an_eager_model_that_gives_no_number_holds_nothing() -> None:
+    check = Gate(target="onnx", config=make_reference(2))
+    expected = np.ones((1, 3, 8, 8), np.float32)
+    actual = expected.copy()
+    expected[0, 1, 2, 3] = np.nan
+    with pytest.raises(VerificationError, match="the eager model itself gives NaN or infinity"):
+        check.require("step 0", expected, actual, 60.0, class_index=0)
+
+
+@pytest.mark.parametrize(
+    ("precision", "is_approximate", "hint"),
+    [("fp32", False, "please report it"), ("fp32", True, "cut less"), ("fp16", False, "try --precision fp32")],
+)
+def test_the_hint_names_what_may_help(
+    programs: Artifact, verifier: Verifier, precision: str, is_approximate: bool, hint: str
+) -> None:
+    specs = replace(programs.specs(), precision=precision)
+    step, decode = (EagerProgram(one.module, specs.programs[one.name]) for one in programs.lowerings())
+    step.after = lambda outputs, inputs: {**outputs, "next_latents": -outputs["next_latents"]}
+    with pytest.raises(VerificationError) as error:
+        verifier.with_gates(is_approximate=is_approximate).check(programs.loop(step, decode), specs)
+    assert error.value.hint.startswith(hint)
+
+
 def _nearly_white(trajectory: Trajectory, low: float) -> Trajectory:
     """A class whose picture is white but for an edge of it; beyond 1 its latents differ as others do."""
     final = np.linspace(low, 3, trajectory.latents[-1].size, dtype=np.float32).reshape(trajectory.latents[-1].shape)

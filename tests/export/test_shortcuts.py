@@ -19,6 +19,7 @@ from kind_core.precisions import PRECISIONS
 from kind_core.samplers import Sampling
 from kind_core.sampling import sample_trajectory
 from kind_export.pipeline import ExportResult, export_bundle
+from kind_export.prepared import Prepared
 from kind_export.request import TARGETS, ExportRequest
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.generator import open_generator
@@ -64,6 +65,20 @@ def guided(export: Export) -> ExportResult:
 @pytest.fixture(scope="module")
 def halved(export: Export) -> ExportResult:
     return export("all", min_ios=18, guidance_interval=INTERVAL)
+
+
+@pytest.mark.parametrize(
+    ("options", "is_approximate"),
+    [({"max_rank": 15}, True), ({"max_rank": 16}, False), ({"energy": 0.9}, True), ({"energy": 1.0}, False)],
+)
+def test_limits_that_take_nothing_leave_the_gates_as_they_are(
+    checkpoint: Path, options: dict[str, Any], is_approximate: bool
+) -> None:
+    request = ExportRequest(
+        classes=("panda",), targets=("onnx",), checkpoint=checkpoint, steps=2, output=checkpoint.parent / "x", **options
+    )
+    prepared = Prepared(request, lambda stage: None)
+    assert prepared.make_verifier(prepared.job).is_approximate == is_approximate
 
 
 def _run_eager(checkpoint: Path, labels: torch.Tensor, gates: torch.Tensor, **how: Any) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ from kind_export.compact.model import CompactModel, Factors
 from kind_export.compact.step import StepProgram
 from kind_export.rewrites.compose_gates import compose_gates
 from kind_export.rewrites.fold_scales import fold_scales
-from kind_export.rewrites.truncate_ranks import measure_truncation, truncate_ranks
+from kind_export.rewrites.truncate_ranks import may_cut, measure_truncation, truncate_ranks
 from tiny import tiny_config, tiny_model
 
 _MODELS: dict[str, dict[str, Any]] = {
@@ -42,10 +42,12 @@ def _ranks(model: CompactModel) -> set[int]:
 
 
 def test_nothing_cut_is_exact(folded: CompactModel) -> None:
-    assert truncate_ranks(folded, None, None) is folded
-    for cut in (truncate_ranks(folded, 1000, None), truncate_ranks(folded, None, 1.0)):
-        assert measure_truncation(folded, cut) < 1e-5
-        assert torch.allclose(_step(folded), _step(cut), atol=1e-3)
+    for limits in ((None, None), (1000, None), (None, 1.0), (1000, 1.0)):
+        assert truncate_ranks(folded, *limits) is folded
+        assert not may_cut(folded.config, *limits)
+    whole = truncate_ranks(folded, None, 1 - 1e-9)
+    assert measure_truncation(folded, whole) < 1e-4
+    assert torch.allclose(_step(folded), _step(whole), atol=1e-3)
 
 
 def test_rank_is_bounded_and_the_error_grows_as_it_falls(folded: CompactModel) -> None:

@@ -10,6 +10,7 @@ from kind_bench.forecasting.devices import Device
 from kind_core.precisions import APPROXIMATE, PRECISIONS, PrecisionName
 from kind_export.budget import Budget, Cost, Miss
 from kind_export.report.plan_words import name_choice
+from kind_export.rewrites.truncate_ranks import may_cut
 from kind_export.verify.reference import Reference, Trajectory
 from kind_runtimes.documents.reports.plan import ChoiceEntry, PlanEntry
 
@@ -128,7 +129,7 @@ def is_finer(one: Choice, other: Choice) -> bool:
 
 def gate_db(choice: Choice, inputs: PlanInputs) -> float:
     """What its artifact is held to: `energy` cuts ranks whatever is chosen."""
-    is_cut = choice.max_rank is not None or inputs.energy is not None
+    is_cut = may_cut(inputs.reference.checkpoint.config.dit, choice.max_rank, inputs.energy)
     return PRECISIONS[APPROXIMATE if is_cut else choice.precision].trajectory_db
 
 

@@ -13,13 +13,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from kind_core.config import DiTConfig
 from kind_export.compact.model import CompactModel, Factors, Matrix
+
+
+def may_cut(config: DiTConfig, max_rank: int | None, energy: float | None) -> bool:
+    """Whether these limits may take something from a model: a rank that it does not reach takes nothing."""
+    full = config.learngene_rank or config.hidden_size
+    return (max_rank is not None and max_rank < full) or (energy is not None and energy < 1)
 
 
 @torch.no_grad()
 def truncate_ranks(model: CompactModel, max_rank: int | None, energy: float | None) -> CompactModel:
-    """Cut every learngene matrix; with neither limit the model is left as it is."""
-    if max_rank is None and energy is None:
+    """Cut every learngene matrix; where the limits take nothing the model is left as it is."""
+    if not may_cut(model.config, max_rank, energy):
         return model
     blocks = tuple({name: _truncate(matrix, max_rank, energy) for name, matrix in b.items()} for b in model.blocks)
     truncated = replace(model, blocks=blocks)

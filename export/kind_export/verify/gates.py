@@ -19,7 +19,7 @@ from kind_core.errors import VerificationError
 from kind_core.precisions import APPROXIMATE, EXACT, PRECISIONS
 from kind_export.target_rows import TARGET_ROWS
 from kind_export.verify.decode_check import check_decode, decode_threshold_db
-from kind_export.verify.parity import GRAPH_DB, LINE_DB, MIN_SLOPE, ROUNDED_LINE_DB, Gate, Parity, worst_of
+from kind_export.verify.parity import GRAPH_DB, LINE_DB, MIN_SLOPE, REPORT, ROUNDED_LINE_DB, Gate, Parity, worst_of
 from kind_export.verify.probes import Probe, line_scales, make_probes, middle_guided, tried_scales
 from kind_export.verify.reference import Reference, Trajectory
 from kind_export.verify.rounding import most_rounding, showable_db
@@ -34,12 +34,14 @@ from kind_runtimes.packs import Pack
 class Verifier:
     """Holds the reference's trajectories of all classes, computed once for all targets.
 
-    `is_approximate`: more than rounding is lost on purpose, so the gates are those of few bits.
+    `is_approximate`: more than rounding is lost on purpose, so the gates are those of few bits. `hint` is what to do
+    where programs are not close enough, if it is not to choose otherwise.
     """
 
-    def __init__(self, reference: Reference, *, is_approximate: bool = False) -> None:
+    def __init__(self, reference: Reference, *, is_approximate: bool = False, hint: str = "") -> None:
         self.reference = reference
         self.is_approximate = is_approximate
+        self._hint = hint
         self.trajectories: list[Trajectory] = []
         for index in range(len(reference.classes)):
             trajectory = reference.run(index)
@@ -66,14 +68,22 @@ class Verifier:
         is_exact = target.precision == EXACT or not TARGET_ROWS[target.target].rounds_sampler
         subject = Subject(loop=loop, packs=tuple(packs), is_exact=is_exact)
         runs = [
-            self._check_run(run, Gate(target=run.describe(target), config=self.reference), target, precision, saved)
+            self._check_run(run, self._gate(run.describe(target), target), target, precision, saved)
             for run in ways_to_run(subject, target)
         ]
         parity = worst_of(runs)
         if detached is None:
             return parity
-        check = Gate(target=target.target, config=self.reference)
+        check = self._gate(target.target, target)
         return replace(parity, detached_psnr_db=self._check_detached(loop, check, detached, target))
+
+    def _gate(self, name: str, target: TargetSpec) -> Gate:
+        hint = f"try --precision {EXACT}; if that fails too, {REPORT}"
+        if self.is_approximate:
+            hint = "cut less, by a larger --max-rank or --energy"
+        elif target.precision == EXACT:
+            hint = REPORT
+        return Gate(target=name, config=self.reference, hint=self._hint or hint)
 
     def _check_run(
         self, subject: Subject, check: Gate, target: TargetSpec, precision: str, saved: SavedStep | None

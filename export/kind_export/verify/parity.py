@@ -21,6 +21,7 @@ GRAPH_DB = 50.0
 LINE_DB = 60.0
 ROUNDED_LINE_DB = 15.0
 MIN_SLOPE = 1e-4
+REPORT = "please report it with this command"
 
 
 class ShortfallError(VerificationError):
@@ -66,10 +67,11 @@ class Parity:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gate:
-    """What a program of `target` is held to, against the model of `config`."""
+    """What a program of `target` is held to, against the model of `config`; `hint` is what to do where it fails."""
 
     target: str
     config: Reference
+    hint: str = REPORT
 
     def require(
         self,
@@ -83,6 +85,10 @@ class Gate:
     ) -> float:
         """The PSNR, or VerificationError below the threshold. Without a class it is the learngene alone."""
         measured = psnr_db(expected, actual, peak)
+        if not np.isfinite(expected).all():
+            raise VerificationError(
+                f"{what}: the eager model itself gives NaN or infinity; nothing was published", "train it again"
+            )
         if not measured >= threshold_db or not np.isfinite(actual).all():  # NaN passes no threshold
             classes = self.config.classes
             name = "the learngene alone" if class_index is None else f"class {classes[class_index].name!r}"
@@ -91,10 +97,9 @@ class Gate:
                 f"{self.target}: {what} of {name} has {result} against the eager model, "
                 f"expected {threshold_db:g} dB or more; nothing was published"
             )
-            hint = "try --precision fp32; if that fails too, please report it with this command"
             if measured == -MAX_DB:
-                raise VerificationError(message, hint)
-            raise ShortfallError(message, hint, threshold_db - measured)
+                raise VerificationError(message, self.hint)
+            raise ShortfallError(message, self.hint, threshold_db - measured)
         return measured
 
 
