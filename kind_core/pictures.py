@@ -16,6 +16,8 @@ from kind_core.files.staging import file_kind, staged
 
 # Pixels of a grid with names: between pictures, of a line of text, of its letters.
 _GAP, _LINE, _FONT_SIZE = 8, 30, 17
+_MAX_SIDE = {"WEBP": 16_383}  # pixels, by Pillow's name of a format
+_MAX_SIDE_OF_OTHERS = 65_500  # JPEG's
 _MAKER = "kind-run"  # in the EXIF of every picture whose format has one
 
 
@@ -52,11 +54,18 @@ def make_grid(
     """Pictures, uint8 (height, width, 3) of one size, as one picture with `columns` a row, each enlarged."""
     height, width = pictures[0].shape[0] * scale + gap, pictures[0].shape[1] * scale + gap
     columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
-    canvas = Image.new("RGB", (columns * width - gap, rows * height - gap), "white")
+    size = measure_grid(pictures[0].shape[:2], len(pictures), columns, gap, scale=scale)
+    canvas = Image.new("RGB", size, "white")
     for i, picture in enumerate(pictures):
         canvas.paste(enlarge(picture, scale, sharp=sharp), (i % columns * width, i // columns * height))
     return canvas
+
+
+def measure_grid(shape: Sequence[int], count: int, columns: int, gap: int = 2, *, scale: int = 1) -> tuple[int, int]:
+    """Width and height of the grid that `make_grid` makes of `count` pictures of `shape`, (height, width)."""
+    height, width = (side * scale + gap for side in shape)
+    columns = min(columns, count)
+    return columns * width - gap, -(-count // columns) * height - gap
 
 
 def make_class_grid(rows: Sequence[tuple[ClassInfo, Sequence[np.ndarray]]], height: int) -> Image.Image:
@@ -99,6 +108,18 @@ def check_format(path: Path) -> str:
         message = f"{path} has {given}, expected an image type such as .png or .jpg"
         raise OutputError(message, f"for example -o {path.stem}.png") from error
     return image_format
+
+
+def check_size(path: Path, size: tuple[int, int]) -> None:
+    """Raise OutputError where a picture of `size`, (width, height), does not fit into a file that is read again."""
+    side = _MAX_SIDE.get(check_format(path), _MAX_SIDE_OF_OTHERS)
+    # beyond it Pillow takes a file for an attack, and `--force` could not know it as one of this program's
+    pixels = 2 * (Image.MAX_IMAGE_PIXELS or 1 << 26)
+    if max(size) > side or size[0] * size[1] > pixels:
+        raise OutputError(
+            f"{path} would have {size[0]} x {size[1]} pixels, expected {side} a side and {pixels} in all at most",
+            "a smaller --scale or --count, or other --columns",
+        )
 
 
 def write_picture(path: Path, picture: Image.Image, *, force: bool) -> None:

@@ -21,6 +21,7 @@ Profile = Mapping[str, Any]  # of a results file: run_ms, and ops with op_type, 
 MAX_SHARE = (
     0.05  # of a program, by time or else by FLOPs or bytes, that one kind of operator may take off the fast path
 )
+_FAST_UNIT = "Neural Engine"  # as a profile of Core ML calls it; what the rules say is no name of a unit
 MIN_RUN_MS = 2.0  # in shorter runs the look-ups before a delegate weigh too much to say anything
 
 
@@ -49,7 +50,10 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Share:
-    """A backend's or an operator class's part of a program; `time` where a profile has it."""
+    """A backend's or an operator class's part of a program.
+
+    `time` where a profile has it: a runtime may put several operators under one name, of which only one class is known.
+    """
 
     name: str
     num_ops: int
@@ -150,7 +154,11 @@ def _find(work: ProgramWork, key: tuple[str, str, str], ops: Sequence[OpWork], p
     time_share = None
     if profile is not None:
         # a profile does not tell operators of one type apart, so those of another reason are in it too
-        ms = sum(op["ms"] for op in profile["ops"] if op["op_type"] == op_type and op["backend"] == backend)
+        named = [op for op in profile["ops"] if op["op_type"] == op_type]
+        if ENGINES[work.target].picks_unit:
+            ms = sum(op["ms"] for op in named if op["backend"] != _FAST_UNIT)
+        else:
+            ms = sum(op["ms"] for op in named if op["backend"] == backend)
         time_share = ms / profile["run_ms"]
     return Finding(
         op_type=op_type,
@@ -175,7 +183,7 @@ def _list_shares(work: ProgramWork, names: Sequence[str], times: Mapping[str, fl
             ops=_part(len(groups[name]), len(work.ops)),
             flops=_part(sum(op.flops for op in groups[name]), total_flops),
             bytes=_part(sum(op.bytes_moved for op in groups[name]), work.bytes_moved),
-            time=_part(times.get(name, 0.0), total_ms) if times else None,
+            time=_part(times[name], total_ms) if name in times else None,
         )
         for name in dict.fromkeys((*groups, *times))
     ]

@@ -66,7 +66,7 @@ def main() -> None:
       kind-run panda.kind
       kind-run panda.kind --class panda --seed 7 --count 4 --scale 8 -o panda.png
       kind-run base.kind --pack panda.pack
-      kind-run panda.kind --runtime executorch --guidance 2.5 -o panda.png --force
+      kind-run panda.kind --runtime executorch --count 4 -o panda.png --force
       kind-run photo.captions --text-embeddings lighthouse.safetensors -o lighthouse.png
       kind-run serve panda.kind
       kind-run inspect step.onnx

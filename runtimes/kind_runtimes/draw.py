@@ -87,7 +87,7 @@ class RunResult:
 
 def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: None) -> RunResult:
     """Draw the pictures of `request` and write them; raises a KindError and writes nothing when anything fails."""
-    from kind_core.pictures import make_grid, write_picture
+    from kind_core.pictures import check_size, make_grid, measure_grid, write_picture
 
     told = _read_caption(request)
     opened = told[1] if told is not None else open_bundle(request.bundle, run_code=holds_code(request.runtime))
@@ -100,6 +100,9 @@ def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: N
     if "decode" not in manifest.target(runtime).programs:
         message = "the bundle has no decode program: it makes latents, not pictures"
         raise BundleError(message, "export it without --latents-only")
+    columns = request.columns or math.ceil(math.sqrt(request.count))
+    shape = manifest.target(runtime).programs["decode"].outputs[0].shape[-2:]
+    check_size(output, measure_grid(shape, request.count, columns, scale=request.scale))
     total = request.count * manifest.sampling.steps
     on_progress(Progress(stage=f"opening the {runtime} programs", done=0, total=total))
     if told is not None:
@@ -112,7 +115,6 @@ def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: N
     start = time.perf_counter()
     pictures = _draw(loop, found.index, seeds, request.guidance, on_progress)
     seconds = time.perf_counter() - start
-    columns = request.columns or math.ceil(math.sqrt(request.count))
     write_picture(output, make_grid(pictures, columns, scale=request.scale, sharp=request.sharp), force=request.force)
     return RunResult(
         path=output,

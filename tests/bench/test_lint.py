@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -50,6 +51,33 @@ def test_measured_time_decides_where_there_is_a_profile() -> None:
     assert [finding.share for finding in lint_program(work, PROFILE)] == [pytest.approx(0.15), pytest.approx(0.05)]
     short = {**PROFILE, "run_ms": 1.0}  # too short a run says nothing
     assert all(finding.time_share is None for finding in lint_program(work, short))
+
+
+def test_core_ml_is_measured_wherever_it_ran_outside_the_neural_engine() -> None:
+    """The rules cannot name the unit that Core ML takes instead, so the share was nothing and `--strict` passed all."""
+    gather = _op("gather", "CPU or GPU (by rule)", op_class="lookup", obstacle="an index known at run time only")
+    work = _work(_op("linear", "Neural Engine (by rule)", flops=1000), gather, target="coreml")
+    ops = [("linear", "Neural Engine", 6.0), ("gather", "CPU", 3.0), ("gather", "Neural Engine", 1.0)]
+    profile = {"run_ms": 10.0, "ops": [{"op_type": a, "backend": b, "ms": ms} for a, b, ms in ops]}
+    (finding,) = lint_program(work, profile)
+    assert finding.time_share == pytest.approx(0.3)
+    with pytest.raises(VerificationError, match=r"30\.0% of the time"):
+        require_fast(work, profile)
+    times = {share.name: share.time for share in lint(work, profile).backends}
+    assert times["Neural Engine"] == pytest.approx(0.7)
+    assert times["Neural Engine (by rule)"] is None
+
+
+def test_a_class_whose_operators_bear_another_name_in_the_trace_is_not_said_to_take_no_time(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    product = _op("XNNBatchMatrixMultiply", op_class="attention", flops=100)
+    found = lint(_work(*WHOLE, product), PROFILE)
+    times = {share.name: share.time for share in found.classes}
+    assert times["attention"] is None
+    assert times["lookup"] == pytest.approx(0.05)
+    print_lint([found])
+    assert re.search(r"^  attention .* -$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_strict_refuses_more_than_a_small_share() -> None:

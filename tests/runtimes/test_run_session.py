@@ -132,6 +132,25 @@ def test_bad_input_is_named_before_any_work(
     assert not (tmp_path / "out.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("out.png", {"count": 10_000, "scale": 64}),
+        ("out.jpg", {"count": 200, "columns": 200, "scale": 64}),
+        ("out.webp", {"count": 40, "columns": 1, "scale": 64}),
+    ],
+)
+def test_an_image_that_no_file_of_its_type_holds_is_refused_before_it_is_drawn(
+    request_of: Callable[..., RunRequest], tmp_path: Path, name: str, fields: dict[str, int]
+) -> None:
+    stages: list[Progress] = []
+    with pytest.raises(OutputError, match=rf"{name} would have \d+ x \d+ pixels, expected \d+ a side") as caught:
+        run_bundle(request_of(output=tmp_path / name, **fields), stages.append)
+    assert "--scale" in caught.value.hint
+    assert not stages
+    assert not list(tmp_path.glob("*out*"))
+
+
 @pytest.mark.parametrize("name", ["koala", None])
 def test_an_error_about_the_class_lists_those_of_the_bundle(
     request_of: Callable[..., RunRequest], name: str | None
