@@ -128,6 +128,24 @@ def test_an_address_names_a_picture(new_page: Callable[..., Sample], bundles: Pa
         assert (second.save() == picture).all()
 
 
+def test_a_class_of_the_address_is_found_as_kind_run_finds_it(new_page: Callable[..., Sample], bundles: Path) -> None:
+    """By any name or its last words; another class, the first, was drawn in its place."""
+    with serving(bundles / "plain.kind") as url:
+        for name in ("n09428293", "COAST", "Seashore,_coast"):
+            sample = new_page()
+            sample.page.goto(f"{url}?class={name}&seed=11")
+            sample.wait("seed 11: drawn in")
+            assert sample.classes.input_value() == "n09428293", name
+        unknown = new_page().open(f"{url}?class=zebra&seed=11")
+        assert "unknown class 'zebra'" in unknown.problem.inner_text()
+        assert unknown.status.inner_text() == "Ready.", "nothing is drawn"
+        unknown.draw_button.click()
+        assert unknown.classes.evaluate("select => select.validity.valueMissing")
+        unknown.classes.select_option(label="seashore, coast")
+        unknown.draw(11)
+        assert (unknown.errors, unknown.problem.is_visible()) == ([], False)
+
+
 def test_the_keyboard_is_enough(new_page: Callable[..., Sample], bundles: Path) -> None:
     with serving(bundles / "plain.kind") as url:
         sample = new_page().open(url)

@@ -1,5 +1,5 @@
 /** The page: what a user chooses goes to the worker, what it draws is shown. */
-import type { ClassInfo, Picture } from "@kind/runtime";
+import { findClass, KindError, type ClassInfo, type Picture } from "@kind/runtime";
 
 import { HAS_WEBGPU } from "./build.js";
 import { Client, Failed } from "./client.js";
@@ -76,9 +76,9 @@ function showModel(opened: Opened): void {
   const title = names.length <= 3 ? names.join(", ") : `${names.length} classes`;
   element("title", HTMLElement).textContent = title;
   document.title = `${title} · KIND`;
-  const wanted = classes.value || parameters.get("class");
+  const before = classes.value;
   classes.replaceChildren(...opened.classes.map(makeOption));
-  selectClass(wanted);
+  selectClass(before, opened.classes);
   element("pack-field", HTMLElement).hidden = !opened.takesPacks;
   guidance.value = (opened.isGuidanceBuiltIn ? null : parameters.get("guidance")) ?? String(opened.guidance);
   guidance.disabled = opened.isGuidanceBuiltIn || !opened.isGuided.includes(true);
@@ -91,10 +91,19 @@ function makeOption(info: ClassInfo): HTMLOptionElement {
   return new Option(info.names.slice(0, 2).join(", "), info.id);
 }
 
-function selectClass(wanted: string | null): void {
-  const options = [...classes.options];
-  const fits = options.find(({ value }) => value === wanted) ?? options.find(({ text }) => text.split(", ").includes(wanted!));
-  classes.value = (fits ?? classes.options[0])?.value ?? "";
+/** The class that was chosen before or, at first, that of the address: none where the bundle does not hold it. */
+function selectClass(before: string, held: readonly ClassInfo[]): void {
+  const named = parameters.get("class");
+  if (before !== "" || named === null) {
+    classes.value = before || held[0]!.id;
+    return;
+  }
+  try {
+    classes.value = held[findClass(named, held)]!.id; // as kind-run finds it: `panda` is the giant panda
+  } catch (error) {
+    classes.value = "";
+    showProblem(error);
+  }
 }
 
 function describeGuidance({ guidance: usual, isGuided, isGuidanceBuiltIn, steps }: Opened): string {
@@ -114,6 +123,9 @@ async function draw(): Promise<void> {
   showSeedError(seed === undefined);
   if (seed === undefined || model === undefined) {
     seedText.focus();
+    return;
+  }
+  if (!classes.reportValidity()) {
     return;
   }
   problem.hidden = true;
@@ -233,6 +245,9 @@ async function addPack(file: File): Promise<void> {
 }
 
 async function startMeasuring(): Promise<void> {
+  if (!classes.reportValidity()) {
+    return;
+  }
   const request = { classId: classes.value, guidance: guidance.valueAsNumber };
   const note = element("measured", HTMLElement);
   await run(async (signal) => {
@@ -246,7 +261,7 @@ async function startMeasuring(): Promise<void> {
 }
 
 function showProblem(error: unknown, retry?: () => Promise<void>): void {
-  const { message, hint } = error instanceof Failed ? error : { message: String(error), hint: "reload the page" };
+  const { message, hint } = error instanceof Failed || error instanceof KindError ? error : { message: String(error), hint: "reload the page" };
   element("problem-message", HTMLElement).textContent = message;
   element("problem-hint", HTMLElement).textContent = hint && `What helps: ${hint}.`;
   const button = element("problem-retry", HTMLButtonElement);
@@ -307,6 +322,6 @@ preview.checked = !matchMedia("(prefers-reduced-motion: reduce)").matches;
 element("engine-field", HTMLElement).hidden = !HAS_WEBGPU || !("gpu" in navigator);
 navigator.serviceWorker?.register("sw.js").catch((error: unknown) => console.warn("no use without a network:", error));
 await open();
-if (model !== undefined && parameters.has("seed")) {
+if (model !== undefined && parameters.has("seed") && classes.value !== "") {
   await draw(); // the address names a picture
 }
