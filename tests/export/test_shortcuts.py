@@ -18,6 +18,7 @@ from kind_core.noise import start_noise
 from kind_core.precisions import PRECISIONS
 from kind_core.samplers import Sampling
 from kind_core.sampling import sample_trajectory
+from kind_export.later_packs import export_packs
 from kind_export.pipeline import ExportResult, export_bundle
 from kind_export.prepared import Prepared
 from kind_export.request import TARGETS, ExportRequest
@@ -218,6 +219,15 @@ def test_cut_ranks_are_told_and_held_to_a_lower_gate(cut: dict[str, Any], export
     before = guided.manifest.data["rewrites"]["matrices_of_a_block"]
     assert all(rank < before[name]["live_rank"] for name, rank in ranks.items())
     assert _size_bytes(result.path / "onnx/step.onnx") < _size_bytes(guided.path / "onnx/step.onnx")
+
+
+def test_a_base_of_cut_ranks_and_its_later_packs_are_held_to_the_lower_gate(checkpoint: Path, export: Export) -> None:
+    base = export("onnx", packs=True, max_rank=7)
+    alone = base.parities["onnx"].detached_psnr_db
+    assert alone is not None
+    assert PRECISIONS["int4"].trajectory_db < alone < PRECISIONS["fp32"].trajectory_db
+    later = ExportRequest(classes=("lesser panda",), targets=(), checkpoint=checkpoint, packs=True, base=base.path)
+    assert export_packs(later).files[0].exists()
 
 
 def test_core_ml_with_cut_ranks_is_held_to_the_cut_graph(export: Export) -> None:

@@ -156,7 +156,7 @@ class Verifier:
 
     def _check_detached(self, loop: Loop, check: Gate, before: list[np.ndarray], target: TargetSpec) -> float:
         """Without a pack the base is the learngene alone, with the bits that it had before packs were attached."""
-        limit = PRECISIONS[target.precision].trajectory_db
+        limit = PRECISIONS[self._gated_precision(target, ())].trajectory_db
         measured = check.require("trajectory", self.learngene.latents[-1], before[-1], limit, class_index=None)
         after = self._run_detached(loop)
         if not all(np.array_equal(a, b) for a, b in zip(before, after, strict=True)):
