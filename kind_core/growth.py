@@ -110,7 +110,8 @@ def _add_classes(base: Path, source: Path, classes: Sequence[str]) -> tuple[Clas
 
 
 def _with_training(config: ModelConfig, addition: ModelConfig) -> ModelConfig:
-    """What is said of the training is that of the classes that were trained less far."""
+    """What is said of the training is that of the classes that were trained less far, and how each was trained."""
+    config = replace(config, provenance=config.provenance.with_training(addition.provenance.training))
     if addition.training is None:
         return config
     return replace(config, training=addition.training.weaker(config.training))

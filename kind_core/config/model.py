@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TypeVar
 
 from kind_core.classes import ClassInfo
@@ -62,6 +62,11 @@ class Provenance:
     def to_dict(self) -> dict[str, str]:
         """As `config.json` holds it; `training` came later and is left out where it says nothing."""
         return {name: value for name, value in asdict(self).items() if name != "training" or value}
+
+    def with_training(self, *texts: str) -> Provenance:
+        """The same, with each part of these `texts` in its `training`, once; parts are joined by semicolons."""
+        parts = [part for text in (self.training, *texts) for part in text.split("; ") if part]
+        return replace(self, training="; ".join(dict.fromkeys(parts)))
 
     def __post_init__(self) -> None:
         for item in fields(self):

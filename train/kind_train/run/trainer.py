@@ -47,7 +47,7 @@ from kind_train.start.adaptation import prepare_adaptation, start_adaptation
 from kind_train.start.diversion import open_gates
 from kind_train.start.orthogonal import constrain_factors, merged
 from kind_train.start.shape import Shape, pick_shape
-from kind_train.start.starting import check_origin, load_start, make_model_config
+from kind_train.start.starting import check_origin, list_earlier_terms, load_start, make_model_config
 
 # Reading a loss makes the host wait for the GPU, so there it is done for many steps at once.
 _GPU_REPORT_STEPS = 20
@@ -80,7 +80,7 @@ class Trainer:
         if not config.diversion:
             self.model_config = open_gates(self.model_config)
         eye = None if config.match_classifier is None else Path(config.match_classifier)
-        self.model_config = with_terms(self.model_config, classifier_terms(config), eye)
+        self.model_config = with_terms(self.model_config, classifier_terms(config), eye, list_earlier_terms(config))
         keeps_base = self.method is not None and self.method.keeps_base
         self.products = Products(
             config=config, model_config=self.model_config, photos=held_out, base=self.base if keeps_base else None

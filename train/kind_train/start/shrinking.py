@@ -31,6 +31,7 @@ from kind_train.methods import open_method
 from kind_train.methods.shared.inherited_blocks import InheritedBlocks
 from kind_train.objective import Objective
 from kind_train.start.shrink_request import ShrinkRequest as ShrinkRequest
+from kind_train.start.starting import read_terms
 
 _PHOTOS, _BATCH = 256, 32
 
@@ -60,7 +61,7 @@ def shrink_checkpoint(request: ShrinkRequest, tell: Tell = ignore) -> Shrunk:
         origins = _inherit(request.construction, source.config.dit.depth, depth)
     model = build(source.model, origins, request.seed)
     training = f"{request.construction} of {source.config.dit.depth} blocks to {depth}, not trained since"
-    provenance = replace(source.config.provenance, training=training)
+    provenance = replace(source.config.provenance, training=training).with_training(*read_terms(source.config))
     config = replace(source.config, dit=model.config, provenance=provenance, training=None)  # it has to be trained yet
     autoencoder = None if config.autoencoder is None else find_autoencoder(request.source)
     save_checkpoint(request.output, config, model, autoencoder=autoencoder, force=request.force)

@@ -11,14 +11,17 @@ from torch import Tensor
 
 from kind_core.autoencoder import AUTOENCODER_NAME, find_autoencoder, hash_autoencoder
 from kind_core.checkpoint import load_checkpoint
+from kind_core.checkpoint_config import read_any_config
 from kind_core.config import DiTConfig, ModelConfig
 from kind_core.dit import DivertedTransformer
 from kind_core.errors import ConfigError
+from kind_train.config import TrainConfig
 from kind_train.data.latents import LatentSet
 from kind_train.data.photo_set import TrainingSet
 from kind_train.start.distillation import enlarge
 from kind_train.start.shape import Shape, check_inputs
 
+TERM = "with a "  # so begins what a provenance says of a term that a model was trained with
 # What of a schedule decides what the weights mean; the rest is how pictures are drawn.
 NOISE_FIELDS = ("noise_schedule", "prediction_type", "num_train_timesteps", "beta_start", "beta_end")
 
@@ -102,6 +105,24 @@ def check_origin(origin: str | Path | None, photos: TrainingSet) -> None:
     """The same for what weights are taken over from, if anything, where an autoencoder lies there."""
     if origin is not None and (Path(origin) / AUTOENCODER_NAME).is_dir():
         require_same_autoencoder(Path(origin), photos)
+
+
+def list_earlier_terms(config: TrainConfig) -> list[str]:
+    """The terms that the networks were trained with whose weights a run takes over, as their provenance says it.
+
+    A run that goes on does not need what it once started from: its own checkpoint tells of that, too.
+    """
+    terms: list[str] = []
+    for origin in filter(None, (config.teacher, config.start_from, config.base)):
+        places = (Path(origin), Path(config.output) / "last")
+        found = next((place for place in places if place.exists()), None)
+        terms += [] if found is None else read_terms(read_any_config(found))
+    return terms
+
+
+def read_terms(config: ModelConfig) -> list[str]:
+    """What the provenance of a model says of the terms that it was trained with, other than of its own denoising."""
+    return [part for part in config.provenance.training.split("; ") if part.startswith(TERM)]
 
 
 def require_same_kind(train: TrainingSet, held_out: TrainingSet) -> None:

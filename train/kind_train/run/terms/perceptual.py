@@ -6,7 +6,7 @@ against is no judge: evaluation has others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 from kind_core.config import ModelConfig
 from kind_core.files.hashing import hash_file
 from kind_train.evaluate.features import PIXEL_MEAN, PIXEL_SCALE, load_network
+from kind_train.start.starting import TERM
 
 # Beyond this share of noise on the straight path a picture is guesswork, and sharp guesses are all alike:
 # PixelGen, https://arxiv.org/abs/2602.02493.
@@ -28,12 +29,14 @@ _STAGES, _LATER = ((0, 3), (3, 5), (5, 8)), ((8, 11), (11, 16))
 _EPS = 1e-6
 
 
-def with_terms(config: ModelConfig, weights: Mapping[str, float], classifier: Path | None = None) -> ModelConfig:
-    """The config of a model that is trained with these terms: its provenance says so, and by which networks."""
+def with_terms(
+    config: ModelConfig, weights: Mapping[str, float], classifier: Path | None = None, earlier: Sequence[str] = ()
+) -> ModelConfig:
+    """The config of a model that is trained with these terms, from weights that were trained with the `earlier` ones:
+    its provenance says so, and by which networks."""
     networks = "EfficientNet-Lite0" + ("" if classifier is None else f" and classifier {hash_file(classifier)[:12]}")
-    training = [f"with a {term} of weight {weight:g} by {networks}" for term, weight in weights.items()]
-    parts = filter(None, (config.provenance.training, *training))
-    return replace(config, provenance=replace(config.provenance, training="; ".join(parts)))
+    training = [f"{TERM}{term} of weight {weight:g} by {networks}" for term, weight in weights.items()]
+    return replace(config, provenance=config.provenance.with_training(*earlier, *training))
 
 
 class FirstStages:
