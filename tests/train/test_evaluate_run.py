@@ -162,6 +162,28 @@ def test_photos_in_both_data_are_told(work: Path) -> None:
     ]
 
 
+def test_few_training_photos_are_measured_at_their_number(work: Path, tmp_path: Path) -> None:
+    """A distance and the floor that it is held against are of as many rows, whichever set is the smallest."""
+    classes = (CLASSES[0], CLASSES[2], OTHER)
+    write_folder(tmp_path / "few", replace(make_photos(7, seed=4), classes=classes))
+    one = request(work, checkpoint=work / "checkpoint", data=tmp_path / "few", cross_count=0)
+    found = evaluate(one, networks=[Colours()], judge=_Judge())
+    assert (found.overall.n, found.overall_floor.n, found.coverage.n, found.coverage_floor.n) == (7, 7, 7, 7)
+    assert [(one.distance.n, one.floor.n) for one in found.classes] == [(3, 3), (2, 2), (2, 2)]
+
+
+def test_a_class_of_one_photo_is_told_before_anything_is_drawn(work: Path, tmp_path: Path) -> None:
+    classes = (CLASSES[0], CLASSES[2], OTHER)
+    write_folder(tmp_path / "few", replace(make_photos(5, seed=4), classes=classes))
+    one = request(work, checkpoint=work / "checkpoint", val_data=tmp_path / "few", cross_count=0)
+
+    def draw(*done: object) -> None:
+        raise AssertionError(done)
+
+    with pytest.raises(DataError, match=r"few holds 1 photo of class 'glioma', expected 2 or more"):
+        evaluate(one, draw, networks=(), judge=_Judge())
+
+
 def test_coverage_of_equal_and_of_distant_sets() -> None:
     generator = torch.Generator().manual_seed(0)
     real, same = (torch.randn(200, 4, generator=generator).numpy() for _ in range(2))

@@ -6,13 +6,16 @@ Inception's, neither those of the paper: the numbers compare on one network, at 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kind_core.errors import DataError
+from kind_train.data.photo_set import PhotoSet
 
 NEIGHBOURS = 3
 _CHUNK_ROWS = 512
@@ -48,6 +51,20 @@ def measure_coverage(
     return ManifoldCoverage(
         precision=_share_within(a, b, neighbours), recall=_share_within(b, a, neighbours), n=n, neighbours=neighbours
     )
+
+
+def require_sets(sets: Iterable[tuple[Path, PhotoSet]]) -> None:
+    """Raise DataError where a class of photos at some path has no distance, or all of them no precision and recall."""
+    for path, photos in sets:
+        for info, count in zip(photos.classes, np.bincount(photos.labels, minlength=len(photos.classes)), strict=True):
+            if count < 2:
+                message = (
+                    f"{path} holds {count} photo of class {info.name!r}, expected 2 or more: distances are of sets"
+                )
+                raise DataError(message, "add photos, or leave the class out with --classes")
+        if len(photos) <= NEIGHBOURS:
+            message = f"{path} holds {len(photos)} photos, expected more than {NEIGHBOURS} for precision and recall"
+            raise DataError(message, "add photos")
 
 
 def _share_within(rows: NDArray[np.float64], references: NDArray[np.float64], neighbours: int) -> float:

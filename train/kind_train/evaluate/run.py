@@ -23,7 +23,7 @@ from kind_train.evaluate.classification import (
 from kind_train.evaluate.features import Classification
 from kind_train.evaluate.frechet import FrechetComparison, compare_frechet, real_floor
 from kind_train.evaluate.judges import Judge, OnWork, Viewing, open_judge, open_second_judges, require_independent
-from kind_train.evaluate.manifold import ManifoldCoverage, measure_coverage
+from kind_train.evaluate.manifold import ManifoldCoverage, measure_coverage, require_sets
 from kind_train.evaluate.neighbours import CopyCheck, check_copying
 from kind_train.evaluate.networks import FeatureNetwork, Figure, Observed, Observer, as_report, open_networks
 from kind_train.evaluate.pictures import NULL, BundleDrawer, CheckpointDrawer, Drawer, DrawSettings
@@ -122,6 +122,7 @@ def evaluate(
     held_out_photos, training_photos = (
         load_photos(path, drawer.size, classes=drawer.classes, tell=tell) for path in paths
     )
+    require_sets(zip(paths, (held_out_photos, training_photos), strict=True))
     if (overlap := describe_overlap(training_photos, held_out_photos)) is not None:
         tell(overlap)
     recall: Recall = recall_nothing
@@ -156,8 +157,8 @@ def evaluate(
             _evaluate_class(info.id, info.name, index, generated[i], held_out[i], training[i])
             for i, (info, index) in enumerate(zip(drawer.classes, asked, strict=True))
         ),
-        overall=compare_frechet(ours, real),
-        overall_floor=real_floor(seen, real, n=min(len(ours), len(real))),
+        overall=compare_frechet(ours, real, n=n),
+        overall_floor=real_floor(seen, real, n=n),
         coverage=measure_coverage(ours, real, n=n),
         coverage_floor=measure_coverage(seen, real, n=n),
         cross_class=_cross_classes(evaluator, drawer, asked, request, on_work, recall),
@@ -246,7 +247,7 @@ def _evaluate_class(
     held_out: Classification,
     training: Classification,
 ) -> ClassEvaluation:
-    n = min(len(generated), len(held_out))
+    n = min(len(generated), len(held_out), len(training))
     shares = (None if index is None else measure_asked_class_share(c.logits, index) for c in (generated, held_out))
     generated_share, real_share = shares
     return ClassEvaluation(
@@ -255,7 +256,7 @@ def _evaluate_class(
         generated_share=generated_share,
         real_share=real_share,
         distance=compare_frechet(generated.features, held_out.features, n=n),
-        floor=real_floor(training.features, held_out.features, n=min(n, len(training))),
+        floor=real_floor(training.features, held_out.features, n=n),
         copying=check_copying(generated.features, held_out.features, training.features),
     )
 
