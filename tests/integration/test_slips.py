@@ -122,6 +122,7 @@ SLIPS = (
     ("kind-train init --from-dit dti --preset kind-b/2 -o new", "there is no folder dti", "check the path"),
     ("kind-train init --from-dit photos -o new", "the ranks come from a preset or from both", "--preset"),
     ("kind-train classifier --data photos --output notes.txt", "notes.txt already exists", "--force"),
+    ("kind-train classifier --data photos --images 0 --output new", "images is 0, expected a whole number from 1", ""),
     ("kind-train statistics --data photos --size 8 -o notes.txt", "notes.txt already exists", "--force"),
     ("kind-train benchmark", "missing argument 'SUITE'. Choose from: class-agnostic", "kind-train benchmark [OPTIONS]"),
     ("kind-train benchmark class-agnostic --output photos", "holds other files than results", "an empty --output"),

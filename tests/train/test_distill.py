@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 from tiny_training import TINY_DIT, make_config, make_photos, write_folder
 
@@ -305,3 +306,24 @@ def test_command_and_its_resume(teacher: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     wrong = CliRunner().invoke(main, ["distill", "--output", str(output), "--resume", "--steps", "4,x"])
     assert "steps is '4,x', expected whole numbers with commas between" in wrong.output
+
+
+def test_options_of_a_file_leave_the_defaults_of_the_help_as_they_are(teacher: Path, tmp_path: Path) -> None:
+    write_folder(tmp_path / "photos", make_photos(24))
+    lines = {"data": tmp_path / "photos", "steps": "[4, 2, 1]", "batch_size": 6, "output": tmp_path / "run"}
+    text = "".join(f"{name}: {value}\n" for name, value in lines.items())
+    (tmp_path / "c.yaml").write_text(text)
+    (tmp_path / "c.yaml").write_text(f"{text}teacher: {teacher}\n")
+    result = CliRunner().invoke(main, ["distill", "--config", str(tmp_path / "c.yaml"), "--images", "12"])
+    assert result.exit_code == 0, result.output
+    options = yaml.safe_load((tmp_path / "run/options.yaml").read_text())
+    assert (options["images"], options["learning_rate"], options["label_dropout"]) == (12, 2e-4, 0.0)
+
+
+@pytest.mark.parametrize("command", ["adapt", "distill"])
+def test_a_file_of_options_without_a_checkpoint_trains_nothing_else(command: str, tmp_path: Path) -> None:
+    write_folder(tmp_path / "photos", make_photos(24))
+    (tmp_path / "c.yaml").write_text(f"data: {tmp_path / 'photos'}\noutput: {tmp_path / 'run'}\nimages: 8\n")
+    result = CliRunner().invoke(main, [command, "--config", str(tmp_path / "c.yaml")])
+    assert "no checkpoint given" in result.stderr
+    assert not (tmp_path / "run").exists()

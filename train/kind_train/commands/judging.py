@@ -33,10 +33,12 @@ def classifier(classes: tuple[str, ...], **options: Any) -> None:
       kind-train classifier --data held-out-a/ --val-data held-out-b/ --output judge.safetensors
       kind-train evaluate --checkpoint run/best --data photos/ --val-data held-out-b/ --classifier judge.safetensors
     """
+    from kind_core.config.checks import require_positive
     from kind_core.files.staging import check_free
     from kind_train.early import require_photos
 
     check_free(options["output"], force=options["force"])
+    require_positive("images", options["images"])
     require_photos(options["data"], split_names(classes))
     if options["val_data"] is not None:
         require_photos(options["val_data"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,10 @@ from kind_core.stopping import exit_code
 from kind_train.commands.options import data_options, rate_options, run_options
 from kind_train.config import ARMS, FACTORS, METHODS, TAILORS
 from kind_train.preset_options import PRESETS, RECIPES
+
+_OF_BASE = ("base", "the base that is adapted")
+_OF_TEACHER = ("teacher", "the teacher that is distilled")
+_DISTILLED = {"images": 100_000, "learning_rate": 2e-4}  # where nobody says it
 
 
 @click.command(cls=PlainCommand)
@@ -112,11 +118,9 @@ def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> 
       kind-train adapt --checkpoint dense --data novel.parquet --method svdiff --output svdiff
       kind-export --checkpoint run/best --classes "polar bear" --target coreml
     """
-    if config_file is None and not resume and flags["base"] is None:
-        raise ConfigError("no checkpoint given", "add --checkpoint, the base that is adapted")
     if flags["method"] in {*METHODS} - {TAILORS}:
         announce_loading()  # the others are asked for their defaults, with torch
-    _train(config_file, resume, force, flags)
+    _train(config_file, resume, force, flags, _OF_BASE)
 
 
 @click.command(cls=PlainCommand)
@@ -174,24 +178,41 @@ def distill(config_file: Path | None, resume: bool, force: bool, steps: str | No
       kind-train distill --checkpoint run/best --data photos/ --steps 1 --follow 0 --match-photos 1 --size 64 --output x
       kind-export --checkpoint few/best --classes panda --target all --steps 2
     """
-    is_new = config_file is None and not resume
-    for name, value in (("images", 100_000), ("learning_rate", 2e-4)):
-        flags[name] = value if flags[name] is None and is_new else flags[name]
-    if is_new and flags["teacher"] is None:
-        raise ConfigError("no checkpoint given", "add --checkpoint, the teacher that is distilled")
     flags |= {"steps": None if steps is None else parse_counts("steps", steps), "label_dropout": 0.0}
-    _train(config_file, resume, force, flags)
+    _train(config_file, resume, force, flags, _OF_TEACHER)
 
 
-def _train(config_file: Path | None, resume: bool, force: bool, flags: dict[str, object]) -> None:
-    from kind_train.early import check_run
+def _require_origin(options: Mapping[str, object], origin: tuple[str, str] | None) -> None:
+    if origin is not None and options[origin[0]] is None:
+        name, what = origin
+        raise ConfigError("no checkpoint given", f"add --checkpoint, or `{name}:` in the YAML file: {what}")
+
+
+def _imply(options: Mapping[str, object]) -> Mapping[str, object]:
+    """What options imply for those that nobody gives."""
     from kind_train.methods import adaptation_defaults
+
+    return _DISTILLED if options.get("teacher") is not None else adaptation_defaults(options)
+
+
+def _train(
+    config_file: Path | None,
+    resume: bool,
+    force: bool,
+    flags: dict[str, object],
+    origin: tuple[str, str] | None = None,
+) -> None:
+    """`origin`: the option that the command cannot do without, whoever gives it, and what that is."""
+    from kind_train.early import check_run
     from kind_train.options_file import gather_options
 
     classes = flags["classes"]
     assert isinstance(classes, tuple)
     flags["classes"] = split_names(classes)
-    config = gather_options(config_file, flags, resume=resume, defaults=adaptation_defaults)
+    if config_file is None and not resume:
+        _require_origin(flags, origin)
+    config = gather_options(config_file, flags, resume=resume, defaults=_imply)
+    _require_origin(asdict(config), origin)
     check_run(config, resume=resume, force=force)
     announce_loading()
     from kind_train.fit import fit_model

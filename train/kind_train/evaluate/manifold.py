@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kind_core.errors import DataError
-from kind_train.data.photo_set import PhotoSet
+
+if TYPE_CHECKING:  # figures are asked for before torch is loaded
+    from kind_train.data.photo_set import PhotoSet
 
 NEIGHBOURS = 3
 _CHUNK_ROWS = 512

@@ -17,6 +17,7 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from kind_core.classes import ClassInfo, read_class
+from kind_core.config.checks import require_positive
 from kind_core.errors import CheckpointError, ClassNameError, ConfigError
 from kind_core.files.hashing import hash_file
 from kind_core.files.json_files import parse_json
@@ -119,6 +120,7 @@ def train_classifier(
     progress: Progress = lambda done, total, status: None,
 ) -> tuple[nn.Module, ClassifierInfo]:
     """A network trained on `images` photos of `train`, each moved a little, and how often it is right on `test`."""
+    require_positive("images", images)
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     network = _Network(len(train.classes)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
