@@ -221,6 +221,23 @@ def test_from_photos_to_a_grown_base_on_the_command_line(base: Path, tmp_path: P
     assert "no checkpoint given" in missing.stderr
 
 
+def test_nearest_is_asked_of_photos_from_the_whole_class(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Photos come in the order of their names, side by side those that are alike."""
+    monkeypatch.setattr("kind_train.start.adaptation._NEAREST_PHOTOS", 4)
+    seen: list[list[int]] = []
+    read = PhotoSet.read
+
+    def note(photos: PhotoSet, indices: Tensor, flipped: Tensor | None = None) -> Tensor:
+        seen.append(indices.tolist())
+        return read(photos, indices, flipped)
+
+    monkeypatch.setattr(PhotoSet, "read", note)
+    adapt(base, tmp_path / "run", make_photos(48), init_from="nearest")
+    assert seen == [[0, 12, 24, 36], [1, 13, 25, 37], [2, 14, 26, 38]]
+
+
 def test_an_adapted_model_keeps_no_gradient_of_the_learngene(base: Path, tmp_path: Path) -> None:
     trainer = adapt(base, tmp_path / "run")
     trainer.stepper.take(trainer.step)

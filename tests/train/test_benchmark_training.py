@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from mean_judge import Means
 from tiny_suites import FAST, call, read_lines
-from tiny_training import TINY_DIT, make_photos, tiny_preset, write_folder
+from tiny_training import TINY_DIFFUSION, TINY_DIT, make_photos, tiny_preset, write_folder
 
 from kind_core.checkpoint import load_checkpoint, read_config
 from kind_core.classes import ClassInfo
@@ -28,6 +28,7 @@ from kind_train.benchmark.tables import compare_order
 from kind_train.benchmark.tasks import Task
 from kind_train.cli import main
 from kind_train.config import METHODS
+from kind_train.data.caching import CacheRequest, make_cache
 from kind_train.evaluate.against import Measured
 from kind_train.evaluate.frechet import compare_with_moments, frechet_distance
 from kind_train.evaluate.moments import MomentSums
@@ -35,6 +36,7 @@ from kind_train.evaluate.pictures import CheckpointDrawer
 from kind_train.evaluate.statistics import RealStatistics, SeenBy
 from kind_train.objective import Objective
 from kind_train.run.trainer import Trainer
+from tiny_autoencoder import save_autoencoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 THREE = ("--methods", "tailors,svdiff,full-ft")
@@ -231,6 +233,23 @@ def test_a_gradient_reaches_the_tailor_of_its_own_class_alone(
     assert "Without gates no component is a tailor" in table
     assert re.search(r"^\| all gates open \|.*%\) \|  \|$", table, re.MULTILINE)
     assert gates["gradient_share"]["high"] < opened["gradient_share"]["low"]
+
+
+def test_a_gradient_is_measured_on_latents_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dit = replace(TINY_DIT, in_channels=4, sample_size=8, patch_size=2)
+    monkeypatch.setattr("kind_train.start.shape.preset", lambda name: (dit, TINY_DIFFUSION))
+    write_folder(tmp_path / "photos", make_photos(12, size=16))
+    autoencoder = save_autoencoder(tmp_path / "kl", "AutoencoderKL")
+    make_cache(
+        CacheRequest(
+            data=str(tmp_path / "photos"), autoencoder=autoencoder, output=tmp_path / "cache", size=16, device="cpu"
+        )
+    )
+    small = ("--images", 8, "--batch-size", 4, "--methods", "gates")
+    told = call("gradient-sparsity", "--data", tmp_path / "cache", *small, "--output", tmp_path / "gradients")
+    assert not told.startswith("failed")
+    (gates,) = read_lines(tmp_path / "gradients")
+    assert gates["tailor_gradient_share"]["value"] == pytest.approx(1 / 3, abs=1e-3)
 
 
 def test_bases_of_fewer_classes_are_trained_as_asked(

@@ -18,6 +18,8 @@ from kind_train.evaluate.small_classifier import SmallClassifier, save_classifie
 from kind_train.evaluation_request import EvaluationRequest
 from kind_train.recipe import check_recipe
 from kind_train.run.distilling import DistillationLosses
+from kind_train.run.processes import Processes
+from kind_train.run.step import make_stepper
 from kind_train.run.terms.energy import ClassifierLevels, Lite0Levels, PhotoEnergy
 from kind_train.run.trainer import Trainer
 from kind_train.start.shape import pick_shape
@@ -65,6 +67,38 @@ def test_what_is_held_out_is_measured_as_training_measures(teacher: Path) -> Non
     assert float(shares.mean()) == pytest.approx(float(energy(drawn, photos.labels)), rel=0.15)
     alone = energy.between([drawn[:1]], known[:1], photos.labels[:1])
     assert alone.tolist() == [0.0]
+
+
+def make_days_and_nights(num_photos: int, *, seed: int = 0) -> PhotoSet:
+    """Photos in the order of their names: of each class the day, then as many of the night."""
+    photos = make_photos(num_photos, seed=seed)
+    images = photos.images.clone()
+    images[num_photos // 2 :] //= 8
+    return PhotoSet(images=images, labels=photos.labels, classes=photos.classes)
+
+
+def test_of_many_photos_those_that_are_kept_are_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are held beside the whole of a class, not beside the photos whose names come first."""
+    monkeypatch.setattr("kind_train.run.terms.energy._MOST_PHOTOS", 24)
+    photos, other = make_days_and_nights(96), make_days_and_nights(48, seed=5)
+    energy, whole = PhotoEnergy(photos, CPU), other.to_unit(torch.arange(48))
+    days = other.to_unit(torch.arange(24))
+    assert float(energy(whole, other.labels)) < 0.5 * float(energy(days, other.labels[:24]))
+    monkeypatch.setattr("kind_train.run.terms.energy._MOST_OTHERS", 12)
+    guided = PhotoEnergy(photos, CPU, 2.0)  # away from all photos, not from those of the day
+    every = torch.cat([whole, whole])
+    labels = torch.cat([other.labels, other.labels])
+    monkeypatch.setattr("kind_train.run.terms.energy._MOST_OTHERS", 10**6)
+    expected = PhotoEnergy(photos, CPU, 2.0)
+    assert float(guided(every, labels)) == pytest.approx(float(expected(every, labels)), abs=0.15)
+
+
+def test_a_share_of_one_image_is_no_set(teacher: Path, tmp_path: Path) -> None:
+    """Of a batch of two, two processes have a picture each."""
+    trainer = distil(teacher, tmp_path / "run", batch_size=2)
+    parts = (trainer.model, trainer.losses, trainer.optimizer, trainer.photos, trainer.config)
+    with pytest.raises(ConfigError, match="each of 2 processes has one image: match_photos compares sets"):
+        make_stepper(*parts, Processes(count=2), CPU, is_sharded=False)
 
 
 def test_guidance_keeps_away_from_the_photos_of_other_classes() -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from kind_core.errors import ConfigError, DataError
 from kind_core.noise import picture_seed, start_noise
 from kind_train.benchmark.suite import Row
+from kind_train.data.batches import spread
 from kind_train.data.photo_set import Tell, ignore, load_photos
 from kind_train.evaluate.against import measure_asked, measure_outputs
 from kind_train.evaluate.judges import Judge
@@ -67,7 +68,7 @@ def _draw(row: Row, request: Request, judge: Judge, tell: Tell) -> Iterator[tupl
     if row.source == "photos":
         photos = load_photos(str(request.data), size, classes=classes, tell=tell)
         for label, output in enumerate(outputs):
-            shown = photos.images[photos.labels == label][: request.count]
+            shown = photos.images[spread((photos.labels == label).nonzero()[:, 0], request.count)]
             if len(shown) < 2:
                 raise DataError(
                     f"{request.data} holds {len(shown)} photos of {classes[label].name!r}, expected 2 or more"

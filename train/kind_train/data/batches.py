@@ -47,6 +47,11 @@ def draw_batch(labels: Tensor, config: TrainConfig, step: int, generator: torch.
     return Batch(indices=indices, flipped=flipped, classes=classes, labels=chosen, is_null=is_null)
 
 
+def spread(rows: Tensor, most: int) -> Tensor:
+    """The `rows` (n, ...), or `most` of them, evenly spread: photos in order of their names are alike side by side."""
+    return rows if len(rows) <= most else rows[torch.arange(most) * len(rows) // most]
+
+
 def step_generator(config: TrainConfig, step: int, device: torch.device | str = "cpu") -> torch.Generator:
     """The random numbers of one step; step -1 is validation."""
     return torch.Generator(device).manual_seed(_mix(config.seed, step, _STEP))

@@ -99,6 +99,12 @@ def make_stepper(
 ) -> Stepper:
     """Takes steps on photos of `train`; gradients of what is not sharded are averaged as they come."""
     share = processes.share(config.batch_size)
+    if config.match_photos and share.stop - share.start < 2:
+        raise ConfigError(
+            f"batch_size is {config.batch_size}, of which each of {processes.count} processes has one image: "
+            "match_photos compares sets",
+            f"give --batch-size {2 * processes.count} or more",
+        )
     averages = processes.count > 1 and bool(optimizer.learngene) and not is_sharded
     return Stepper(
         config=config,

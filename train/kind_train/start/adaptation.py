@@ -21,6 +21,7 @@ from kind_core.growth import require_new
 from kind_core.tailors import TailorBank
 from kind_core.text.checkpoint import TextCheckpoint, load_any_checkpoint
 from kind_train.config import NEAREST, TrainConfig
+from kind_train.data.batches import spread
 from kind_train.data.captions.told import Forward, tell
 from kind_train.data.photo_set import TrainingSet
 from kind_train.methods import Method
@@ -89,7 +90,7 @@ def _losses_by_class(
     """The loss of some photos of `label`, with the same noise, under each class of the checkpoint."""
     dit, device = checkpoint.config.dit, objective.alpha.device
     model: Forward = checkpoint.model.to(device)
-    chosen = (photos.labels == label).nonzero()[:_NEAREST_PHOTOS, 0]
+    chosen = spread((photos.labels == label).nonzero()[:, 0], _NEAREST_PHOTOS)
     stored = photos.read(chosen).to(device)
     words = None if photos.captions is None else photos.captions.read(chosen)
     model = tell(model, words, device)

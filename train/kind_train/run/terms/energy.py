@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from kind_core.errors import DataError
 from kind_train.config import MATCH_SIZE
+from kind_train.data.batches import spread
 from kind_train.data.training_set import TrainingSet
 from kind_train.run.terms.perceptual import as_seen, load_stages
 
@@ -118,7 +119,8 @@ class PhotoEnergy:
         each = max(2, _MOST_PHOTOS // classes)
         self._scales: list[Tensor] = []
         self._photos: list[list[Tensor]] = []  # of each level and class, (photos, numbers), in those units
-        seen = [self._look_at(photos, torch.nonzero(labels == index)[:each, 0], device) for index in range(classes)]
+        chosen = [spread(torch.nonzero(labels == index)[:, 0], each) for index in range(classes)]
+        seen = [self._look_at(photos, indices, device) for indices in chosen]
         kinds = [(1 / (len(self._look) * len(one.is_scaled)), scaled) for one in self._look for scaled in one.is_scaled]
         for (share, is_scaled), level in zip(kinds, zip(*seen, strict=True), strict=True):
             within = torch.stack([one.std(0) for one in level]).mean(0)
@@ -128,7 +130,7 @@ class PhotoEnergy:
             self._photos.append([one * (scale / unit) for one in level])
         self._within = [torch.stack([_mean_within(one) for one in level]) for level in self._photos]
         some = max(1, _MOST_OTHERS // classes)
-        self._all = [torch.cat([one[:some] for one in level]) for level in self._photos]
+        self._all = [torch.cat([spread(one, some) for one in level]) for level in self._photos]
 
     def __call__(self, pictures: Tensor, labels: Tensor) -> Tensor:
         """pictures (batch, 3, size, size) in [-1, 1] of classes `labels` (batch,), two or more of each -> ()."""
