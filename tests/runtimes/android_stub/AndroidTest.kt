@@ -7,12 +7,16 @@ import ai.onnxruntime.OrtSession
 import android.content.Context
 import android.os.Build
 import android.os.PowerManager
+import kotlinx.coroutines.Dispatchers
+import kotlinx.coroutines.async
 import kotlinx.coroutines.runBlocking
 import org.json.JSONObject
 import java.io.File
 import java.security.MessageDigest
 import java.util.Base64
 import java.util.EnumSet
+import java.util.concurrent.CountDownLatch
+import kotlin.concurrent.thread
 import kotlin.io.path.createTempDirectory
 import kotlin.test.AfterTest
 import kotlin.test.Test
@@ -126,6 +130,41 @@ class AndroidTest {
         }
         val error = assertFailsWith<KindException> { bundle().openGenerator(unit = "TPU") }
         assertEquals("This device offers QNN, NNAPI, QNN-GPU, XNNPACK, CPU.", error.hint)
+    }
+
+    @Test
+    fun closingWaitsForTheStepUnderWay(): Unit = runBlocking {
+        ship("the NPU is right")
+        val generator = bundle().openGenerator(unit = "CPU")
+        val (begun, goOn) = CountDownLatch(1) to CountDownLatch(1)
+        val toys = OrtSession.program
+        OrtSession.program = OrtSession.Program { file, unit, inputs ->
+            begun.countDown()
+            goOn.await()
+            toys.run(file, unit, inputs)
+        }
+        val drawing = async(Dispatchers.Default) { runCatching { generator.generate("panda", seed = 7u).picture() } }
+        begun.await()
+        val closing = thread { generator.close() }
+        while (closing.state !in setOf(Thread.State.WAITING, Thread.State.TERMINATED)) Thread.sleep(1)
+        val numOpen = OrtSession.open.size
+        goOn.countDown()
+        closing.join()
+        assertEquals(2, numOpen, "sessions are closed while one runs")
+        assertEquals(0, OrtSession.open.size)
+        assertEquals("the generator is closed", drawing.await().exceptionOrNull()?.message)
+        generator.close()
+    }
+
+    @Test
+    fun whatIsMissingIsSaidInALine(): Unit = runBlocking {
+        val missing = assertFailsWith<KindException> { bundle() }
+        assertEquals("the app has no folder 'model.kind' in its assets", missing.message)
+        ship("the NPU is right")
+        bundle().openGenerator(unit = "CPU").use { generator ->
+            val error = assertFailsWith<KindException> { generator.generate(pack = null, seed = 7u) }
+            assertTrue("the bundle takes no packs: " in error.message!!, error.message)
+        }
     }
 
     @Test

@@ -43,6 +43,10 @@ public struct KindGenerator: Sendable {
     public func generate(
         pack: Pack?, seed: UInt64, guidance: Float? = nil, previewEvery interval: Int = 1
     ) throws -> Generation {
+        if pack == nil, manifest.packBase == nil {
+            let held = manifest.classes.map(\.name).joined(separator: ", ")
+            throw KindError("the bundle takes no packs: \(held) is built in", hint: "Name a class in place of a pack.")
+        }
         try pack?.check(against: manifest)
         return try generation(try Pack.inputs(pack, for: programs.spec.inputs), seed, guidance, interval)
     }

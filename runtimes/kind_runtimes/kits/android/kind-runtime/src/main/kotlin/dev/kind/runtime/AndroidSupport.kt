@@ -7,6 +7,7 @@ import android.os.Build
 import android.os.PowerManager
 import org.json.JSONObject
 import java.io.File
+import java.io.IOException
 
 /**
  * The bundle that an app ships as the folder [name] of its assets.
@@ -19,8 +20,8 @@ fun KindBundle.Companion.fromAssets(context: Context, name: String): KindBundle 
     if (!folder.exists()) {
         folder.parentFile?.listFiles { old -> old.name.startsWith("$name-") }?.forEach(File::deleteRecursively)
         val copy = File("$folder.partial").apply { deleteRecursively() }
-        copyAssets(context, name, copy)
-        check(copy.renameTo(folder)) { "cannot rename $copy" }
+        copyBundle(context, name, copy)
+        if (!copy.renameTo(folder)) throw KindException("cannot rename $copy to $folder", "Start the app again.")
     }
     return open(folder)
 }
@@ -54,6 +55,20 @@ private fun thermalState(power: PowerManager) = when (power.currentThermalStatus
     PowerManager.THERMAL_STATUS_LIGHT, PowerManager.THERMAL_STATUS_MODERATE -> "fair"
     PowerManager.THERMAL_STATUS_SEVERE -> "serious"
     else -> "critical"
+}
+
+private fun copyBundle(context: Context, name: String, target: File) {
+    if (context.assets.list(name).isNullOrEmpty()) {
+        throw KindException(
+            "the app has no folder '$name' in its assets", "Copy the bundle's android/assets into app/src/main.",
+        )
+    }
+    try {
+        copyAssets(context, name, target)
+    } catch (error: IOException) {
+        target.deleteRecursively()
+        throw KindException("cannot copy '$name' out of the app: ${error.message}", "Free some space here.", error)
+    }
 }
 
 private fun copyAssets(context: Context, path: String, target: File) {

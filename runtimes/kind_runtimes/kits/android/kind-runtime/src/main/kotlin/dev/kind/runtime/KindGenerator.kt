@@ -17,6 +17,7 @@ class Preview(val step: Int, val steps: Int, val picture: Picture)
 
 /**
  * Draws pictures with the programs of a bundle. Several coroutines may use it at once; [close] it after the last.
+ * Closing waits for the step under way; a drawing that is not done then fails with a [KindException].
  *
  * ```
  * val generator = KindBundle.open(folder).openGenerator()
@@ -66,6 +67,10 @@ class KindGenerator internal constructor(
     }
 
     internal fun attach(pack: Pack?): Map<String, Tensor> {
+        if (pack == null && manifest.packBase == null) {
+            val held = manifest.classes.joinToString { it.name }
+            throw KindException("the bundle takes no packs: $held is built in", "Name a class in place of a pack.")
+        }
         pack?.check(manifest)
         return Pack.inputs(pack, programs.spec.inputs)
     }
@@ -105,12 +110,12 @@ class KindGenerator internal constructor(
         val chosen = inputs + ("step_index" to Tensor.scalar(index))
         val unguided = programs.stepUnguided.takeUnless { manifest.isGuided(index) }
         val scaled = if (manifest.builtInGuidance == null) chosen + ("guidance" to Tensor.scalar(guidance)) else chosen
-        val outputs = unguided?.run(chosen) ?: programs.step.run(scaled)
+        val outputs = unguided?.let { programs.run(it, chosen) } ?: programs.run(programs.step, scaled)
         return outputs.mapKeys { it.key.removePrefix("next_") }
     }
 
     internal fun decode(state: Map<String, Tensor>): Picture {
-        val image = programs.decode.run(mapOf("latents" to state.getValue("latents"))).getValue("image")
+        val image = programs.run(programs.decode, mapOf("latents" to state.getValue("latents"))).getValue("image")
         val (height, width) = image.shape.takeLast(2)
         val values = image.values
         fun level(channel: Int, i: Int) =
