@@ -11,7 +11,8 @@ from pathlib import Path
 
 from kind_core.checkpoint import Checkpoint
 from kind_core.classes import resolve_classes
-from kind_core.errors import BundleError
+from kind_core.config import DiffusionConfig
+from kind_core.errors import BundleError, ConfigError
 from kind_core.files.staging import check_output, claimed, staged
 from kind_core.schedule import SamplerTable, read_sampler_table
 from kind_export.asked import require_base
@@ -29,6 +30,8 @@ from kind_runtimes.bundle import BUNDLE, open_bundle
 from kind_runtimes.generator import open_generator
 from kind_runtimes.manifest import PACK_SUFFIX, PACKS_FOLDER, Manifest
 from kind_runtimes.packs import PACK, read_pack, read_pack_info
+
+_OTHER_CHECKPOINT = "give the checkpoint that the base was exported from: the same learngene and architecture"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +64,7 @@ def _export_packs(request: ExportRequest, path: Path, folder: Path, on_stage: On
     stages.expect(list_for_packs(manifest.targets))
     stages.begin("reading the checkpoint")
     checkpoint = source.load([c.index for c in resolved])
-    sampler = read_sampler_table(config.diffusion, manifest.sampling.sampler, manifest.sampling.steps)
+    sampler = _read_sampler(request, config.diffusion, manifest)
     base, classes = _detach(request, source.path, checkpoint, sampler, manifest, require_tailors(config))
     stages.begin("running the eager model")
     reference = Reference(checkpoint=checkpoint, sampling=manifest.sampling)
@@ -91,6 +94,16 @@ def _list_held(manifest: Manifest, folder: Path) -> dict[str, str]:
     return held
 
 
+def _read_sampler(request: ExportRequest, config: DiffusionConfig, manifest: Manifest) -> SamplerTable:
+    """The sampler of the base; raises BundleError where the checkpoint does not go with it, so is another's."""
+    try:
+        return read_sampler_table(config, manifest.sampling.sampler, manifest.sampling.steps)
+    except ConfigError as error:
+        raise BundleError(
+            f"{request.base} is no base of the checkpoint {request.checkpoint}: {error.message}", _OTHER_CHECKPOINT
+        ) from error
+
+
 def _detach(
     request: ExportRequest,
     path: Path,
@@ -110,6 +123,6 @@ def _detach(
     if base != expected:
         raise BundleError(
             f"the checkpoint {request.checkpoint} gives base {base[:12]}..., {request.base} is base {expected[:12]}...",
-            "give the checkpoint that the base was exported from: the same learngene and architecture",
+            _OTHER_CHECKPOINT,
         )
     return base, classes

@@ -189,6 +189,11 @@ class ExportRequest:
             "device": self.devices or None,
             "max-size": None if self.budget.is_empty else self.budget,
             "guidance-interval": self.guidance_interval if self.guidance_interval != ALL_STEPS else None,
+            "min-ios": self.min_ios if self.min_ios != MIN_IOS[0] else None,
+            "baking": self.baking if self.baking != BAKING_MODES[0] else None,
+            "latents-only": self.latents_only or None,
+            "strict": self.strict or None,
+            "force-steps": self.force_steps or None,
         }
         name = next((name for name, value in given.items() if value is not None), None)
         if name is not None:

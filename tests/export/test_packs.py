@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from distilled import save_distilled
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.closeness import psnr_db
 from kind_core.errors import BundleError, ConfigError, VerificationError
@@ -226,6 +227,16 @@ def test_a_base_of_another_learngene_takes_no_packs_of_this_one(base: Export, tm
     assert f"is base {base.bundle.manifest.pack_base[:12]}" in done.output.replace("\n", " ")  # type: ignore[index]
 
 
+def test_a_base_takes_no_packs_of_a_checkpoint_that_draws_otherwise(base: Export, tmp_path: Path) -> None:
+    student = save_distilled(tmp_path / "student")
+    done = export("--packs", "--classes", "lemon", "--base", base.bundle.path, "--checkpoint", student, "-o", tmp_path)
+    assert done.exit_code == 1
+    output = " ".join(done.output.split())
+    assert f"is no base of the checkpoint {student}" in output
+    assert "give the checkpoint that the base was exported from" in output
+    assert "--sampler" not in output  # which a base does not take
+
+
 def test_a_wrong_pack_is_not_published(base: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from kind_export import later_packs
 
@@ -382,6 +393,19 @@ def test_settings_of_a_base_are_not_asked_again(base: Export) -> None:
         ExportRequest(
             classes=("a",), targets=(), checkpoint=base.checkpoint, base=base.bundle.path, packs=True, steps=3
         )
+    others: dict[str, Any] = {
+        "strict": True, "latents_only": True, "force_steps": True, "min_ios": 18, "baking": "on",
+    }  # fmt: skip
+    for name, value in others.items():
+        with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} goes with a new base only"):
+            ExportRequest(
+                classes=("a",),
+                targets=(),
+                checkpoint=base.checkpoint,
+                base=base.bundle.path,
+                packs=True,
+                **{name: value},
+            )
     with pytest.raises(ConfigError, match="packs hold a modulation table"):
         ExportRequest(classes=("a",), targets=("onnx",), checkpoint=base.checkpoint, packs=True, baking="off")
     with pytest.raises(ConfigError, match="no packs were asked for"):
