@@ -43,6 +43,7 @@ SAMPLE = shlex.quote(str(sample_checkpoint("photos-teacher")))
 TEACHER = f"{EXPORT} --sample photos-teacher"
 EVALUATE = f"kind-train evaluate --checkpoint {SAMPLE} --data photos --val-data photos"
 FIT = "kind-train fit --data photos --output new"
+BENCHMARK = "kind-train benchmark novel-classes --data photos --output new"
 SLIPS = (
     # what was typed, the error, the next step
     ("kind-export panda", "'panda' is no command; classes are given by --classes", "--classes panda"),
@@ -130,9 +131,17 @@ SLIPS = (
     (f"{EVALUATE} --classes zebra", "unknown class 'zebra'", "kind-export classes"),
     (f"{EVALUATE} --classes panda", "no class has the id 'n02510455'", "photos holds a (a)"),
     (f"{EVALUATE} --count 0", "count is 0", "kind-train evaluate --help"),
+    (f"{EVALUATE} --seed -3", "seed is -3, expected a whole number from 0", "kind-train evaluate --help"),
+    (f"{EVALUATE} --guidance nan", "guidance is nan, expected a number", "kind-train evaluate --help"),
     (f"{EVALUATE} --classifier judge.st", "there is no file judge.st", "kind-train classifier"),
     (f"{EVALUATE} --bundle here.kind", "expected one of --checkpoint and --bundle", "one after the other"),
     ("kind-train evaluate --checkpoint run/best", "expected --data and --val-data, or --real", "kind-train statistics"),
+    ("kind-train statistics --data photos --size 8 --seed -1 -o new", "seed is -1", "kind-train statistics --help"),
+    ("kind-train benchmark class-agnostic --count 0 --output new", "count is 0", "kind-train benchmark --help"),
+    (f"{BENCHMARK} --guidance inf", "guidance is inf, expected a number", "kind-train benchmark --help"),
+    (f"{BENCHMARK} --steps 0", "steps is 0, expected a whole number from 1", "kind-train benchmark --help"),
+    (f"{BENCHMARK} --seeds 1,-1", "seed is -1, expected a whole number from 0", "kind-train benchmark --help"),
+    (f"{BENCHMARK} --seeds 1,0,1", "seeds are 1, 0, 1, expected each of them once", "kind-train benchmark --help"),
     ("kind-train statistics --data photo --size 8 -o new", "no data at photo", "did you mean photos?"),
     ("kind-train shrink rn/best new --construction heur-lg", "no checkpoint folder at rn/best", "run/best"),
     ("kind-train benchmark table-9 --output new", "there is no suite 'table-9'", "kind-train benchmark --help"),

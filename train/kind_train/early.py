@@ -102,6 +102,7 @@ def check_evaluation(request: EvaluationRequest, real: Path | None = None) -> No
 
 def check_benchmark(options: BenchmarkOptions, suite: Suite | TrainingSuite | FewShotSuite) -> None:
     """The same for a suite: one that trains, one that only draws, or few-shot."""
+    options.require_numbers()
     if isinstance(suite, FewShotSuite):
         options.require_few_shot()
     options.choose_checkpoint()

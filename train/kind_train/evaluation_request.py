@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from kind_core.config.checks import require_number
 from kind_core.errors import ConfigError
 from kind_core.samplers import ALL_STEPS, check_interval
 
@@ -60,3 +61,13 @@ class EvaluationRequest:
             raise ConfigError(f"device is {self.device!r}, but a bundle runs in its own runtime", "leave it out")
         if self.count < 2 or self.cross_count < 0:
             raise ConfigError(f"count is {self.count} and cross_count {self.cross_count}, expected 2 and 0 or more")
+        require_drawing(self.seed, self.guidance)
+
+
+def require_drawing(seed: int, guidance: float | None) -> None:
+    """Raise ConfigError for a seed that no picture starts from, and for a guidance scale that is no number."""
+    from kind_core.noise import picture_seed
+
+    picture_seed(seed, 0)
+    if guidance is not None:
+        require_number("guidance", guidance)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeVar
 
+from kind_core.config.checks import require_positive, require_seed
 from kind_core.errors import ConfigError
+from kind_train.evaluation_request import require_drawing
 
 _T = TypeVar("_T")
 _OF_FEW_SHOT = (
@@ -61,6 +63,17 @@ class BenchmarkOptions:
         from kind_samples import sample_checkpoint
 
         return sample_checkpoint(self.sample)
+
+    def require_numbers(self) -> None:
+        """Raise ConfigError for numbers that no suite takes, before one trains."""
+        require_drawing(self.seed, self.guidance)
+        for name, value in (("count", self.count), ("steps", self.steps)):
+            if value is not None:
+                require_positive(name, value)
+        for seed in self.seeds:
+            require_seed(seed)
+        if len({*self.seeds}) < len(self.seeds):
+            raise ConfigError(f"seeds are {', '.join(map(str, self.seeds))}, expected each of them once")
 
     def require_few_shot(self) -> None:
         """Raise ConfigError for what few-shot does not take, and for photos that it lacks."""

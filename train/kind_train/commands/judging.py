@@ -77,11 +77,13 @@ def statistics(data: str, output: Path, classes: tuple[str, ...], **options: Any
       kind-train statistics --data held-out/ --size 256 --device cuda -o real.safetensors
       kind-train evaluate --checkpoint run/best --real real.safetensors
     """
+    from kind_core.config.checks import require_seed
     from kind_core.files.staging import check_free
     from kind_train.early import require_networks, require_photos
     from kind_train.places import require_device
 
     check_free(output, force=options["force"])
+    require_seed(options["seed"])
     require_photos(data, split_names(classes))
     require_device(options["device"])
     require_networks(options["classifier"], options["inception_weights"])
