@@ -11,7 +11,8 @@ from test_distill import save_teacher
 from tiny_training import make_config, make_photos
 
 from kind_core.checkpoint import read_config
-from kind_core.errors import ConfigError, DataError
+from kind_core.errors import ClassNameError, ConfigError, DataError
+from kind_train.class_guidance import scale_of_each
 from kind_train.data.photo_set import PhotoSet
 from kind_train.evaluate.run import evaluate
 from kind_train.evaluate.small_classifier import SmallClassifier, save_classifier, train_classifier
@@ -107,11 +108,32 @@ def test_guidance_keeps_away_from_the_photos_of_other_classes() -> None:
     common = (own + own.mean(0)) / 2  # halfway to what all classes have in common
 
     def cost(scale: float, pictures: torch.Tensor) -> float:
-        energy = PhotoEnergy(photos, CPU, scale)
+        energy = PhotoEnergy(photos, CPU, (scale,) * 3)
         return float(energy(pictures, drawn.labels) - energy(own, drawn.labels))
 
     assert 0 < 1.5 * cost(1.0, common) < cost(2.0, common)
     assert 1.5 * cost(1.0, own.roll(1, 0)) < cost(2.0, own.roll(1, 0))
+
+
+def test_a_class_may_have_guidance_of_its_own() -> None:
+    photos, drawn = make_photos(24), make_photos(24, seed=5)
+    pictures = drawn.to_unit(torch.arange(24))
+
+    def cost(scales: tuple[float, ...], label: int) -> float:
+        of = drawn.labels == label
+        return float(PhotoEnergy(photos, CPU, scales)(pictures[of], drawn.labels[of]))
+
+    plain, all_alike, one = (1.0,) * 3, (2.5,) * 3, (1.0, 2.5, 1.0)
+    assert [cost(one, label) for label in range(3)] == [cost(plain, 0), cost(all_alike, 1), cost(plain, 2)]
+    assert cost(one, 1) != cost(plain, 1)
+    assert scale_of_each(("Class 1=2.5",), photos.classes, 1.0) == one
+
+
+def test_a_class_whose_guidance_is_given_is_one_of_the_teachers(teacher: Path, tmp_path: Path) -> None:
+    given = {"teacher": str(teacher), "steps": (2,), "match_photos": 1.0, "label_dropout": 0.0}
+    config = make_config(tmp_path / "run", **given, class_guidance=("clas 1=2",))
+    with pytest.raises(ClassNameError, match="unknown class 'clas 1'"):
+        check_recipe(config, pick_shape(config))
 
 
 def test_a_student_learns_by_photos_alone(teacher: Path, tmp_path: Path) -> None:
@@ -236,6 +258,19 @@ def test_a_class_of_one_photo_is_no_set() -> None:
         (
             {"teacher": "run", "steps": (4,), "match_photos": 1.0, "match_size": 16},
             "match_size is 16, expected 32 to 224 pixels",
+        ),
+        (
+            {"teacher": "run", "steps": (4,), "class_guidance": ("a=2",)},
+            r"class_guidance is \('a=2',\), expected none where match_photos is 0",
+        ),
+        *(
+            ({"teacher": "run", "steps": (4,), "match_photos": 1.0, "class_guidance": given}, message)
+            for given, message in (
+                (("a",), "class_guidance is 'a', expected NAME=SCALE, for example koala=2.5"),
+                (("=2",), "class_guidance is '=2', expected NAME=SCALE"),
+                (("a=inf",), "class_guidance is 'a=inf', expected NAME=SCALE"),
+                (("a=2", "a=3"), "class_guidance names 'a' twice, expected one scale for a class"),
+            )
         ),
         (
             {"teacher": "run", "steps": (4,), "match_photos": 1.0, "batch_size": 1},

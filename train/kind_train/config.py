@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kind_core.config.checks import require_seed
 from kind_core.errors import ConfigError
+from kind_train.class_guidance import parse_class_guidance
 from kind_train.preset_options import DEFAULT_PRESET, RECIPES
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class TrainConfig:
     draws with guidance; `train` says what of the student, `start_from` an earlier student of the same teacher. `follow`
     weighs the teacher's steps, `match_photos` how unlike the photos of a class the pictures are that the student draws
     from noise, see `kind_train.run.terms.energy`: by EfficientNet-Lite0 at side `match_size` and by the classifier at
-    `match_classifier`. By photos alone it may learn to draw a larger `size`.
+    `match_classifier`, with the guidance of `class_guidance`, each `NAME=SCALE`, for the classes that it names. By
+    photos alone it may learn to draw a larger `size`.
     """
 
     data: str
@@ -123,6 +125,7 @@ class TrainConfig:
     match_photos: float = 0.0
     match_size: int = MATCH_SIZE
     match_classifier: str | None = None
+    class_guidance: tuple[str, ...] = ()
     val_data: str | None = None
     val_fraction: float = 0.05
     classes: tuple[str, ...] = ()
@@ -227,6 +230,7 @@ class TrainConfig:
         self._require("perceptual", not self.perceptual or self.follow > 0, "0 where no teacher is followed")
         self._require("match_photos", not self.match_photos or self.batch_size > 1, "0 in batches of one")
         self._require("match_size", 32 <= self.match_size <= 224, "32 to 224 pixels")
+        parse_class_guidance(self.class_guidance)
         if not self.match_photos:
             self._require_no_eyes("where match_photos is 0")
 
@@ -234,6 +238,7 @@ class TrainConfig:
         """Nobody is to look at photos that are not matched."""
         self._require("match_size", self.match_size == MATCH_SIZE, f"{MATCH_SIZE} {where}")
         self._require("match_classifier", self.match_classifier is None, f"none {where}")
+        self._require("class_guidance", not self.class_guidance, f"none {where}")
 
     def _require(self, name: str, is_right: bool, expected: str) -> None:
         if not is_right:

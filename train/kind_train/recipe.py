@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kind_core.checkpoint_config import read_config
 from kind_core.errors import ConfigError
+from kind_train.class_guidance import scale_of_each
 from kind_train.config import TrainConfig, check_timesteps
 from kind_train.evaluate.features import find_packages
 from kind_train.evaluate.networks import CLASSIFIER_HINT, require_file
@@ -37,6 +39,8 @@ def check_options(config: TrainConfig, shape: Shape) -> None:
         find_packages()
     if config.match_classifier is not None:
         require_file(Path(config.match_classifier), "--match-classifier", CLASSIFIER_HINT)
+    if config.teacher is not None and config.class_guidance:
+        scale_of_each(config.class_guidance, read_config(Path(config.teacher)).classes, 1.0)
     check_timesteps(shape.diffusion, timestep_mean=config.timestep_mean, timestep_std=config.timestep_std)
 
 

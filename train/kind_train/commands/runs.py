@@ -158,6 +158,12 @@ def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> 
     metavar="FILE",
     help="A classifier of the very classes that compares, too, not the one that judges [EfficientNet-Lite0 alone].",
 )
+@click.option(
+    "--class-guidance",
+    metavar="NAME=SCALE",
+    multiple=True,
+    help="Guidance of a class's own in that term; may be repeated [--guidance for every class].",
+)
 @click.option("--follow", type=float, help="Weight of the teacher's own steps; 0 with --match-photos alone [1].")
 @click.option("--size", type=int, help="Side of the student's pictures, where photos alone teach it [the teacher's].")
 @click.option("--start-from", metavar="CHECKPOINT", help="Go on from this earlier student of the same teacher.")

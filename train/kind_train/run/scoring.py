@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kind_core.config import ModelConfig
 from kind_core.dit import DivertedTransformer
+from kind_train.class_guidance import scale_of_each
 from kind_train.config import TrainConfig
 from kind_train.data.batches import step_generator
 from kind_train.data.captions.told import tell
@@ -59,8 +60,8 @@ def complete_losses(
             look: list[Levels] = [Lite0Levels(device, config.match_size)]
             if config.match_classifier is not None:
                 look.append(ClassifierLevels(SmallClassifier(Path(config.match_classifier), device=str(device)).stages))
-            scale = distillation.guidance_scale
-            losses.compare(PhotoEnergy(photos, device, scale, mirror=config.flip, look=look))
+            scales = scale_of_each(config.class_guidance, photos.classes, distillation.guidance_scale)
+            losses.compare(PhotoEnergy(photos, device, scales, mirror=config.flip, look=look))
         return
     if not isinstance(losses, Losses):
         return

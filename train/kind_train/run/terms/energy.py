@@ -93,21 +93,21 @@ class PhotoEnergy:
     """The energy distance between pictures and the photos of their classes, mean over levels and classes.
 
     Each of those who `look` counts alike, and each of its levels in units of the mean distance between two photos of a
-    class, each number in units of its deviation within classes. With `guidance_scale` 1 it is 0 at least, but for
-    chance. Raises DataError where a class has a single photo.
+    class, each number in units of its deviation within classes. `guidance_scales` has one for each class, by default 1,
+    with which it is 0 at least, but for chance. Raises DataError where a class has a single photo.
     """
 
     def __init__(
         self,
         photos: TrainingSet,
         device: torch.device,
-        guidance_scale: float = 1.0,
+        guidance_scales: Sequence[float] = (),
         *,
         mirror: bool = True,
         look: Sequence[Levels] = (),
     ) -> None:
         self._look, classes = tuple(look) or (Lite0Levels(device),), len(photos.classes)
-        self._guidance_scale, self._mirror = guidance_scale, mirror
+        self._guidance_scales, self._mirror = tuple(guidance_scales) or (1.0,) * classes, mirror
         labels = photos.labels
         counts = torch.bincount(labels, minlength=classes).tolist()
         few = next((one for one in zip(photos.classes, counts, strict=True) if one[1] < 2), None)
@@ -140,7 +140,7 @@ class PhotoEnergy:
             scaled = features * self._scales[level]
             for label in classes:
                 ours, photos = scaled[labels == label], self._photos[level][label]
-                across = self._guide(torch.cdist(ours, photos), ours, self._all[level]).mean()
+                across = self._guide(label, torch.cdist(ours, photos), ours, self._all[level]).mean()
                 total = total + 2 * across - _mean_within(ours) - self._within[level][label]
         return total / len(classes)
 
@@ -161,14 +161,16 @@ class PhotoEnergy:
                 ours, theirs, others = ours_of_all[of] * scale, real[of] * scale, int(of.sum()) - 1
                 if others:
                     within = torch.cdist(ours, ours).sum(1) + torch.cdist(theirs, theirs).sum(1)
-                    across = self._guide(torch.cdist(ours, theirs), ours, real * scale)
+                    across = self._guide(label, torch.cdist(ours, theirs), ours, real * scale)
                     shares[of] += 2 * across - within / others
         return shares
 
-    def _guide(self, to_class: Tensor, ours: Tensor, photos: Tensor) -> Tensor:
-        """Mean distances of pictures to the photos of their class, (n, photos), and away from `photos` of any, (n,)."""
-        away = self._guidance_scale - 1
-        nearer = self._guidance_scale * to_class.mean(1)
+    def _guide(self, label: int, to_class: Tensor, ours: Tensor, photos: Tensor) -> Tensor:
+        """Mean distances of pictures to the photos of their class `label`, (n, photos), and away from `photos` of any,
+        (n,)."""
+        scale = self._guidance_scales[label]
+        away = scale - 1
+        nearer = scale * to_class.mean(1)
         return nearer - away * torch.cdist(ours, photos).mean(1) if away else nearer
 
     @torch.no_grad()
