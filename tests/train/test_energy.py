@@ -86,11 +86,11 @@ def test_of_many_photos_those_that_are_kept_are_of_all(monkeypatch: pytest.Monke
     days = other.to_unit(torch.arange(24))
     assert float(energy(whole, other.labels)) < 0.5 * float(energy(days, other.labels[:24]))
     monkeypatch.setattr("kind_train.run.terms.energy._MOST_OTHERS", 12)
-    guided = PhotoEnergy(photos, CPU, 2.0)  # away from all photos, not from those of the day
+    guided = PhotoEnergy(photos, CPU, (2.0,) * len(photos.classes))  # away from all photos, not from those of the day
     every = torch.cat([whole, whole])
     labels = torch.cat([other.labels, other.labels])
     monkeypatch.setattr("kind_train.run.terms.energy._MOST_OTHERS", 10**6)
-    expected = PhotoEnergy(photos, CPU, 2.0)
+    expected = PhotoEnergy(photos, CPU, (2.0,) * len(photos.classes))
     assert float(guided(every, labels)) == pytest.approx(float(expected(every, labels)), abs=0.15)
 
 
