@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from mean_judge import Means
 from tiny_suites import FAST, call, read_lines
-from tiny_training import TINY_DIFFUSION, TINY_DIT, make_photos, tiny_preset, write_folder
+from tiny_training import TINY_DIFFUSION, TINY_DIT, encode, make_photos, tiny_preset, write_folder, write_parquet
 
 from kind_core.checkpoint import load_checkpoint, read_config
 from kind_core.classes import ClassInfo
@@ -275,6 +275,21 @@ def test_bases_of_fewer_classes_are_trained_as_asked(
     refused = ("novel-classes", *bases, *FAST, "--methods", "svdiff", "--output", tmp_path / "other")
     assert "--base-images is for num-classes" in call(*refused, "--base-images", 8)
     assert "--episodes is for few-shot" in call(*refused, "--episodes", 8)
+
+
+def test_a_base_is_trained_on_the_classes_that_have_photos(
+    bases: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file may name more, which neither the share of the classes nor the run counts."""
+    monkeypatch.setattr("kind_train.start.shape.preset", tiny_preset)
+    old = make_photos(16, num_classes=4, seed=2)
+    names = ["ghost", *(f"old {number}" for number in range(4))]
+    write_parquet(tmp_path / "old.parquet", [encode(one) for one in old.images], (old.labels + 1).tolist(), names)
+    given = (*bases[4:], "--base-data", tmp_path / "old.parquet", "--base-images", 8)
+    told = call("num-classes", *given, *FAST, "--methods", "half", "--output", tmp_path / "results")
+    assert not told.startswith("failed")
+    base = read_config(tmp_path / "results/runs/half--task--0/0-fit/last")
+    assert [info.name for info in base.classes] == ["old 0", "old 1"]
 
 
 def test_what_cannot_be_run_is_one_line(

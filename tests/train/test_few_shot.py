@@ -12,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from tiny_suites import call
-from tiny_training import make_photos, write_folder
+from tiny_training import encode, make_photos, write_folder, write_parquet
 from torch.nn import functional as F
 
 from kind_train.benchmark.few_shot.adapting import adapt, measure_accuracy
@@ -189,6 +189,22 @@ def test_a_killed_cell_goes_on_to_the_same_results(
     assert read_lines(tmp_path / "half") == read_lines(tmp_path / "whole")
     assert steps[:1] == ([2] if place == "save" else [0])  # of the network that was not there yet
     assert not list(tmp_path.glob("half/runs/*.jsonl")) + list(tmp_path.glob("half/runs/*/state.safetensors"))
+
+
+def test_names_without_photos_and_photos_that_cannot_be_read_end_no_suite(
+    given: tuple[Any, ...], tmp_path: Path
+) -> None:
+    photos = make_photos(24)
+    labels = (photos.labels + 1).tolist()  # no photo is of the first class that the file names
+    images = [encode(pixels) for pixels in photos.images]
+    write_parquet(tmp_path / "old.parquet", images, labels, ["ghost", "a", "b", "c"])
+    few = ("few-shot", "--base-data", tmp_path / "old.parquet", "--methods", "learngene")
+    call(*few, *given[3:], "--output", tmp_path / "results")
+    assert [line["shots"] for line in read_lines(tmp_path / "results")] == [1, 2]
+    write_folder(tmp_path / "just", make_photos(18))
+    sorted((tmp_path / "just").rglob("*.png"))[0].write_bytes(b"broken")
+    told = call(*few, "--data", tmp_path / "just", "--output", tmp_path / "other")
+    assert "just holds 5 photos of 'class 0', expected 6 or more" in told
 
 
 def test_what_cannot_be_run_is_one_line(given: tuple[Any, ...], tmp_path: Path) -> None:

@@ -93,3 +93,13 @@ def test_another_objective_is_refused(tmp_path: Path) -> None:
         _start(tmp_path, preset="tiny")
     with pytest.raises(ConfigError, match=r"noise_schedule is 'flow', but .* was trained on 'squaredcos_cap_v2'"):
         _start(tmp_path, noise_schedule="flow")
+
+
+def test_gates_that_a_checkpoint_was_not_trained_with_are_named(tmp_path: Path) -> None:
+    _save(tmp_path / "start")
+    own = TINY_DIT.learngene_rank
+    with pytest.raises(
+        ConfigError, match=f"start has learngene_rank {own}, the model that is trained {own + 6}"
+    ) as told:
+        _start(tmp_path, diversion=False)
+    assert "--no-diversion" in str(told.value.hint)

@@ -12,7 +12,7 @@ from typing import Any
 from kind_core.checkpoint_config import read_config
 from kind_train.benchmark.cells import RUNS, Cell, TrainingRequest
 from kind_train.benchmark.suite import Arm, Scale
-from kind_train.benchmark.tasks import look_into
+from kind_train.benchmark.tasks import list_held
 from kind_train.config import TAILORS, TrainConfig
 from kind_train.device import pick_device
 from kind_train.fit import fit_model
@@ -135,8 +135,8 @@ def _stage_options(
 
 
 def _first_classes(request: TrainingRequest, share: float) -> tuple[str, ...]:
-    infos, _ = look_into(str(request.base_data))
-    return tuple(info.id for info in infos[: max(2, round(share * len(infos)))])
+    ids = list_held(str(request.base_data))
+    return ids[: max(2, round(share * len(ids)))]
 
 
 def _train(config: TrainConfig, folder: Path) -> Made:

@@ -129,6 +129,12 @@ def _require_photos(
     return ids
 
 
+def list_held(path: str) -> tuple[str, ...]:
+    """The ids of the classes that `path` has photos of, in their order; it may have names of others."""
+    infos, labels = look_into(path)
+    return tuple(infos[label].id for label in sorted({*labels}))
+
+
 def look_into(path: str) -> tuple[Sequence[ClassInfo], Sequence[int]]:
     """Classes and labels of photos, or of a cache of latents; no photo is read."""
     if is_cache(path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -48,12 +48,19 @@ def load_start(model: DivertedTransformer, config: ModelConfig, path: Path) -> N
     dit = replace(source.config.dit, num_classes=config.dit.num_classes, tailor_ranks=None)
     if config.diffusion.distillation is not None:
         dit = enlarge(dit, config.dit.sample_size) or dit
-    if replace(dit, end_blocks=config.dit.end_blocks) != config.dit:  # a student has the parameters of its teacher
+    dit = replace(dit, end_blocks=config.dit.end_blocks)  # a student has the parameters of its teacher
+    if dit.sample_size != config.dit.sample_size:
         raise ConfigError(
             f"{path} works on {source.config.dit.sample_size} x {source.config.dit.sample_size}, the data are "
             f"{config.dit.sample_size} x {config.dit.sample_size}",
             "cache or give the data at the size of the checkpoint",
         )
+    for name in (one.name for one in fields(DiTConfig)):
+        if getattr(dit, name) != getattr(config.dit, name):
+            raise ConfigError(
+                f"{path} has {name} {getattr(dit, name)}, the model that is trained {getattr(config.dit, name)}",
+                "leave out --no-diversion: with all gates open a model is trained from nothing",
+            )
     ours, theirs = config.diffusion, source.config.diffusion
     if any(getattr(ours, name) != getattr(theirs, name) for name in NOISE_FIELDS):
         raise ConfigError(

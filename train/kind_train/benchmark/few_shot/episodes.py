@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from kind_core.classes import ClassInfo
 from kind_core.errors import DataError
 from kind_train.benchmark.few_shot.suite import FewShotScale
 from kind_train.benchmark.tasks import look_into
@@ -43,7 +45,11 @@ def draw_episode(labels: Tensor, scale: FewShotScale, shots: int, generator: tor
 
 def require_enough(path: str, scale: FewShotScale) -> None:
     """Raise DataError where `path` has too few classes, or photos of one, for a task; no photo is read."""
-    infos, labels = look_into(path)
+    require_enough_of_each(path, *look_into(path), scale)
+
+
+def require_enough_of_each(path: str, infos: Sequence[ClassInfo], labels: Sequence[int], scale: FewShotScale) -> None:
+    """The same of photos with these `labels` of `infos`: of those that were read, some may have been unreadable."""
     counts = Counter(labels)
     if len(counts) < scale.ways:
         raise DataError(

@@ -15,14 +15,14 @@ from kind_core.errors import ResultsError
 from kind_core.files.locking import waited_for
 from kind_train.benchmark.cells import CELLS, RUNS
 from kind_train.benchmark.few_shot.adapting import adapt, measure_accuracy
-from kind_train.benchmark.few_shot.episodes import draw_episode
+from kind_train.benchmark.few_shot.episodes import draw_episode, require_enough_of_each
 from kind_train.benchmark.few_shot.pretraining import Pretraining
 from kind_train.benchmark.few_shot.suite import FewShotArm, FewShotScale, FewShotSuite, Network
 from kind_train.benchmark.few_shot.tables import Answered, summarise
 from kind_train.benchmark.few_shot.vit import KindViT, start_task
 from kind_train.benchmark.results import write_results
 from kind_train.benchmark.runner import open_folder
-from kind_train.benchmark.tasks import look_into
+from kind_train.benchmark.tasks import list_held
 from kind_train.data.photo_set import PhotoSet, load_photos
 from kind_train.device import pick_device
 from kind_train.seen_files import opened_arrays, write_arrays
@@ -71,7 +71,7 @@ class FewShotRunner:
         self.output, self.device, self.tell = output, str(pick_device(device)), tell
         self._bases: dict[tuple[Network, int], tuple[KindViT, list[tuple[float, float]]]] = {}
         self._photos: dict[str, PhotoSet] = {}
-        self.num_classes = len(look_into(base_data)[0])
+        self.num_classes = len(list_held(base_data))
         shape = {name: value for name, value in asdict(scale).items() if name not in ("shots", "seeds")}
         open_folder(output, {"suite": suite.name, "base_data": base_data, "data": data, **shape}, resume=resume)
 
@@ -100,6 +100,7 @@ class FewShotRunner:
     def _answer(self, cell: FewShotCell, base: KindViT) -> tuple[list[float], list[float]]:
         """Accuracy and seconds of the CPU of each episode; those of a killed cell are read where they lie."""
         photos, partial = self._load(self.data), self._partial(cell)
+        require_enough_of_each(self.data, photos.classes, photos.labels.tolist(), self.scale)
         partial.parent.mkdir(parents=True, exist_ok=True)
         kept = _read_whole(partial)[: self.scale.episodes]
         with partial.open("w", encoding="utf-8") as lines:
@@ -137,7 +138,7 @@ class FewShotRunner:
 
     def _load(self, path: str) -> PhotoSet:
         if path not in self._photos:
-            self._photos[path] = load_photos(path, self.scale.size, tell=self.tell)
+            self._photos[path] = load_photos(path, self.scale.size, classes=list_held(path), tell=self.tell)
         return self._photos[path]
 
     def _partial(self, cell: FewShotCell) -> Path:
