@@ -176,7 +176,9 @@ def _find_pack(request: RunRequest, manifest: Manifest) -> tuple[Pack | None, Re
         return None, ResolvedClass(index=0, info=_LEARNGENE, note=note)
     known = {info.id: info for info in (*held.values(), *manifest.classes)}
     found = _find_class(request.class_name, tuple(known.values()))
-    file = next((file for file, info in held.items() if info.id == found.info.id), None)
+    listed = next((request.bundle / one.file for one in manifest.packs if one.info.id == found.info.id), None)
+    # the one that was verified, whatever lies beside it
+    file = listed if listed in held else next((file for file, info in held.items() if info.id == found.info.id), None)
     if file is None:
         missing = next(pack.file for pack in manifest.packs if pack.info.id == found.info.id)
         raise BundleError(f"{request.bundle} has no {missing}", "download it, or give it with --pack")
@@ -197,8 +199,9 @@ def _golden_index(bundle: Path, manifest: Manifest, pack: Pack | None, found: Re
     """The number of what is drawn in the golden data; None for the learngene alone, or a pack that came later."""
     if manifest.pack_base is None:
         return found.index
-    files = [str(bundle / one.file) for one in manifest.packs]
-    return files.index(pack.name) if pack is not None and pack.name in files else None
+    files = [(bundle / one.file).resolve() for one in manifest.packs]
+    given = None if pack is None else Path(pack.name).resolve()
+    return files.index(given) if given is not None and given in files else None
 
 
 def _find_class(name: str | None, classes: tuple[ClassInfo, ...]) -> ResolvedClass:

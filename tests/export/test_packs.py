@@ -33,6 +33,7 @@ from kind_export.targets.programs import make_step
 from kind_export.targets.target import TargetOptions, load_target
 from kind_export.verify.gates import Verifier
 from kind_export.verify.reference import Reference
+from kind_runtimes import draw
 from kind_runtimes.bundle import Bundle, open_bundle
 from kind_runtimes.cli import main as kind_run
 from kind_runtimes.generator import Generator, open_generator
@@ -364,6 +365,33 @@ def test_a_run_finds_a_class_among_the_packs_of_the_bundle(base: Export, shipped
     done = run(shipped, "--class", "lemon", "-o", tmp_path / "lemon.png")
     assert done.exit_code == 1
     assert "has no packs/lemon.pack" in done.output
+
+
+def test_a_run_draws_the_pack_that_was_verified_whatever_lies_beside_it(
+    base: Export, shipped: Path, tmp_path: Path, generator: Generator
+) -> None:
+    from PIL import Image
+    from safetensors.numpy import save_file
+
+    panda, lemon = (read_pack(pack_file(base, name)) for name in ("giant-panda", "lemon"))
+    save_file(dict(lemon.tensors), shipped / "packs" / "another.pack", encode_metadata(panda.info, panda.base))
+    done = run(shipped, "--class", "panda", "--seed", 3, "-o", tmp_path / "panda.png")
+    assert done.exit_code == 0, done.output
+    with Image.open(tmp_path / "panda.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), generator.with_pack(panda).picture(0, 3))
+
+
+def test_a_listed_pack_is_held_against_the_golden_data_however_its_path_is_written(
+    base: Export, shipped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int | None] = []
+    monkeypatch.setattr(draw, "check_golden", lambda *arguments: seen.append(arguments[-1]))
+    monkeypatch.chdir(shipped.parent)
+    pack = Path(shipped.name) / "packs" / "giant-panda.pack"
+    done = run(shipped, "--pack", pack, "-o", "panda.png")
+    assert done.exit_code == 0, done.output
+    names = [one.file for one in open_bundle(shipped).manifest.packs]
+    assert seen == [names.index("packs/giant-panda.pack")]
 
 
 def test_a_run_without_a_pack_says_that_it_draws_the_learngene(shipped: Path, tmp_path: Path) -> None:

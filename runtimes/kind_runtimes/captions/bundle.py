@@ -15,7 +15,7 @@ from kind_runtimes.bundle import CAPTIONS_NAME, check_files
 from kind_runtimes.captions.caption import Caption
 from kind_runtimes.captions.loop import CaptionLoop
 from kind_runtimes.documents.manifest import ManifestDocument
-from kind_runtimes.engine_rows import by_preference
+from kind_runtimes.engines.runtime import choose_runtime
 from kind_runtimes.loop import open_loop
 from kind_runtimes.manifest import Manifest, parse_manifest
 
@@ -36,7 +36,7 @@ class CaptionBundle:
 
         `picture(domain, seed)` of it draws; without a decode program `latents(domain, seed)`.
         """
-        name = target or next(one.name for one in by_preference() if one.name in self.manifest.targets)
+        name = target or choose_runtime(self.manifest.targets)
         inputs = caption.inputs(self.words, self.channels)
         spec = self.manifest.target(name)
         loop = open_loop(self.path, spec, describe_manifest(self.manifest), self.manifest.latents_shape)
