@@ -137,13 +137,16 @@ def test_a_class_whose_guidance_is_given_is_one_of_the_teachers(teacher: Path, t
 
 
 def test_a_student_learns_by_photos_alone(teacher: Path, tmp_path: Path) -> None:
-    trainer = distil(teacher, tmp_path / "run", follow=0.0, images=960, ema_decay=0.9, save_every=10**6)
+    own = ("class 1=1.5",)
+    trainer = distil(
+        teacher, tmp_path / "run", follow=0.0, images=960, ema_decay=0.9, save_every=10**6, class_guidance=own
+    )
     assert trainer.stepper.losses.names == ("term of likeness to photos",)
     before = trainer.measure_held_out(trainer.averaged_model())
     assert trainer.run() < 0.5 * before
-    assert (
-        "likeness to photos of weight 1 by EfficientNet-Lite0" in read_config(tmp_path / "run/best").provenance.training
-    )
+    training = read_config(tmp_path / "run/best").provenance.training
+    assert "likeness to photos of weight 1 by EfficientNet-Lite0" in training
+    assert "with a guidance scale of its own for class 1=1.5" in training
 
 
 def test_it_is_a_second_term_of_its_weight(teacher: Path, tmp_path: Path) -> None:

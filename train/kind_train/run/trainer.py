@@ -80,7 +80,8 @@ class Trainer:
         if not config.diversion:
             self.model_config = open_gates(self.model_config)
         eye = None if config.match_classifier is None else Path(config.match_classifier)
-        self.model_config = with_terms(self.model_config, classifier_terms(config), eye, list_earlier_terms(config))
+        terms, earlier = classifier_terms(config), list_earlier_terms(config)
+        self.model_config = with_terms(self.model_config, terms, eye, earlier, config.class_guidance)
         keeps_base = self.method is not None and self.method.keeps_base
         self.products = Products(
             config=config, model_config=self.model_config, photos=held_out, base=self.base if keeps_base else None

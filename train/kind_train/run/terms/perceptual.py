@@ -30,12 +30,17 @@ _EPS = 1e-6
 
 
 def with_terms(
-    config: ModelConfig, weights: Mapping[str, float], classifier: Path | None = None, earlier: Sequence[str] = ()
+    config: ModelConfig,
+    weights: Mapping[str, float],
+    classifier: Path | None = None,
+    earlier: Sequence[str] = (),
+    class_guidance: Sequence[str] = (),
 ) -> ModelConfig:
     """The config of a model that is trained with these terms, from weights that were trained with the `earlier` ones:
-    its provenance says so, and by which networks."""
+    its provenance says so, by which networks, and what guidance single classes have."""
     networks = "EfficientNet-Lite0" + ("" if classifier is None else f" and classifier {hash_file(classifier)[:12]}")
     training = [f"{TERM}{term} of weight {weight:g} by {networks}" for term, weight in weights.items()]
+    training += [f"{TERM}guidance scale of its own for {one}" for one in class_guidance]
     return replace(config, provenance=config.provenance.with_training(*earlier, *training))
 
 
