@@ -13,8 +13,7 @@ from kind_core.classes import resolve_classes
 from kind_core.dit import KindDiT
 from kind_train.benchmark.stored import OfWeights
 from kind_train.benchmark.tasks import Task
-from kind_train.data.latents import is_cache, open_cache
-from kind_train.data.photo_set import TrainingSet, load_photos
+from kind_train.data.latents import load_latents_or_photos
 from kind_train.evaluate.against import Measured
 from kind_train.objective import Objective
 
@@ -49,11 +48,7 @@ def measure_gradients(checkpoint: Path, task: Task) -> dict[OfWeights, Measured]
     """
     model = _load(checkpoint, task)
     config = model.config
-    photos: TrainingSet = (
-        open_cache(Path(task.data)).choose(task.classes)
-        if is_cache(task.data)
-        else load_photos(task.data, config.sample_size, classes=task.classes)
-    )
+    photos = load_latents_or_photos(task.data, config.sample_size, classes=task.classes)
     objective = Objective(read_config(checkpoint).diffusion, torch.device("cpu"))
     generator = torch.Generator().manual_seed(_SEED)
     found: dict[OfWeights, list[float]] = {}

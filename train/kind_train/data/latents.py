@@ -35,7 +35,7 @@ from kind_train.data.cache_files import (
 from kind_train.data.cache_files import is_cache as is_cache
 from kind_train.data.captions.store import WordStore
 from kind_train.data.captions.told import Captions
-from kind_train.data.photo_set import Draw, describe_photo
+from kind_train.data.photo_set import Draw, Tell, TrainingSet, describe_photo, ignore, load_photos
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,3 +146,12 @@ def open_cache(path: Path) -> LatentSet:
     rows, labels = read_index(path, num_latents, cache.classes)
     texts = read_captions(path, len(rows))
     return LatentSet(folder=path, settings=cache.settings, rows=rows, labels=labels, classes=cache.classes, texts=texts)
+
+
+def load_latents_or_photos(
+    path: str, size: int, *, classes: Sequence[str] | Sequence[ClassInfo] = (), tell: Tell = ignore
+) -> TrainingSet:
+    """The asked `classes`, or all, of a cache, else of photos brought to `size`; raises what reading either does."""
+    if is_cache(path):
+        return open_cache(Path(path)).choose(classes)
+    return load_photos(path, size, classes=classes, tell=tell)

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +23,8 @@ from kind_core.config import DiTConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import ConfigError
 from kind_core.files.staging import check_output
-from kind_train.data.latents import is_cache, open_cache
-from kind_train.data.photo_set import Tell, TrainingSet, ignore, load_photos
+from kind_train.data.latents import load_latents_or_photos
+from kind_train.data.photo_set import Tell, TrainingSet, ignore
 from kind_train.device import pick_device
 from kind_train.methods import open_method
 from kind_train.methods.shared.inherited_blocks import InheritedBlocks
@@ -135,11 +134,7 @@ def _inherit(construction: str, whole: int, depth: int) -> tuple[int | None, ...
 
 def _open_data(request: ShrinkRequest, dit: DiTConfig, tell: Tell) -> TrainingSet:
     assert request.data is not None
-    photos: TrainingSet = (
-        open_cache(Path(request.data))
-        if is_cache(request.data)
-        else load_photos(request.data, dit.sample_size, tell=tell)
-    )
+    photos = load_latents_or_photos(request.data, dit.sample_size, tell=tell)
     expected = (dit.in_channels, dit.sample_size, dit.sample_size)
     if photos.input_shape != expected:
         raise ConfigError(
