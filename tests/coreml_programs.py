@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,6 +65,13 @@ def save_model(source: Any, path: Path, target: str, precision: str, **how: Any)
     )
     model.save(str(path))
     return model
+
+
+def count_ops(package: CoreMLPackage) -> Counter[str]:
+    """How often each op type occurs in the package's function; constants are not counted."""
+    function = package.spec.mlProgram.functions[package.function]
+    operations = function.block_specializations[function.opset].operations
+    return Counter(op.type for op in operations if op.type != "const")
 
 
 def run_one(evaluator: Evaluator, **inputs: np.ndarray) -> np.ndarray:

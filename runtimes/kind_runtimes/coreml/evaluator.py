@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from kind_core.errors import TargetError
-from kind_runtimes.coreml.images import read_image, write_image
 from kind_runtimes.coreml.package import CoreMLPackage, TensorSpec
-from kind_runtimes.coreml.steps import Step, Value, bind_function
+from kind_runtimes.coreml.steps import RULE_ERRORS, Step, Value, bind_function
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Arithmetic = Literal["saved", "fp32"]
@@ -57,7 +56,7 @@ class Evaluator:
             layout = self.package.outputs[name].image
             # A copy: the value may be a view of a constant.
             array = self._to_numpy(value, self._program.output_dtypes[name]).copy()
-            outputs[name] = write_image(array, layout) if layout and not raw_images else array
+            outputs[name] = _write_image(array, layout) if layout and not raw_images else array
         return outputs
 
     def values(self, inputs: Mapping[str, Array]) -> Iterator[OpValue]:
@@ -93,7 +92,7 @@ class Evaluator:
             result = step.rule.function(**arguments)
             results = [result] if isinstance(result, Tensor) else list(result)
             settled = [_settle(one, to) for one, to in zip(results, step.outputs, strict=True)]
-        except (RuntimeError, ValueError, LookupError, TypeError) as error:  # torch raises all of these
+        except RULE_ERRORS as error:
             raise TargetError(
                 f"{self.package.path}: op {step.name!r} of type {step.op_type} failed: {error}",
                 "report it with the package, or mend its rule in runtimes/kind_runtimes/coreml/ops",
@@ -139,7 +138,7 @@ def _settle(result: Tensor, target: Value) -> Tensor:
 def _read_input(name: str, array: Array, spec: TensorSpec, target: Value) -> Tensor:
     """The tensor of an input; a TargetError where its shape or kind of number is not the program's."""
     if spec.image and array.shape == spec.shape and array.dtype == np.uint8:
-        array = read_image(array, spec.image)
+        array = _read_image(array, spec.image)
     if not target.fits(array.shape):
         raise TargetError(
             f"input {name!r} has shape {array.shape}, expected {spec.shape}", "reshape it before the call"
@@ -154,3 +153,23 @@ def _read_input(name: str, array: Array, spec: TensorSpec, target: Value) -> Ten
 
 def _to_plain(value: Any) -> Any:
     return [one.tolist() for one in value] if isinstance(value, list) else value.tolist()
+
+
+def _write_image(value: Array, layout: str) -> Array:
+    """Pixels (height, width, 3), or (height, width) if grey, of a value (1, channels, height, width) in 0..255."""
+    # A pixel has no NaN: it becomes black
+    rounded = np.rint(np.nan_to_num(value[0].astype(np.float32), nan=0.0))
+    planes: Array = np.clip(rounded, 0, 255).astype(np.uint8)
+    if layout == "GRAYSCALE":
+        return planes.reshape(planes.shape[1:])
+    return np.ascontiguousarray(_order_channels(planes, layout).transpose(1, 2, 0))
+
+
+def _read_image(pixels: Array, layout: str) -> Array:
+    """The program's value (1, channels, height, width) of an RGB or grey picture; the program itself scales it."""
+    planes = pixels[None] if layout == "GRAYSCALE" else pixels.transpose(2, 0, 1)
+    return np.ascontiguousarray(_order_channels(planes, layout)[None], dtype=np.float32)
+
+
+def _order_channels(planes: Array, layout: str) -> Array:
+    return planes[::-1] if layout == "BGR" else planes

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,8 @@ class CoreMLPackage:
         if name not in spec.mlProgram.functions:
             known = ", ".join(sorted(spec.mlProgram.functions))
             raise BundleError(f"{path} has no function {name!r}", f"its functions are: {known}")
-        description = _find_description(spec, name)
+        # multifunction packages have one description for each
+        description = next((one for one in spec.description.functions if one.name == name), spec.description)
         return cls(
             path=path,
             function=name,
@@ -56,32 +56,21 @@ class CoreMLPackage:
             spec=spec,
         )
 
-    def count_ops(self) -> Counter[str]:
-        """How often each op type occurs in the function; constants are not counted."""
-        function = self.spec.mlProgram.functions[self.function]
-        operations = function.block_specializations[function.opset].operations
-        return Counter(op.type for op in operations if op.type != "const")
-
     def load_function(self) -> Any:
         """The MIL function (`coremltools.converters.mil.mil.Function`) with its weights, read anew from disk."""
         import_coremltools()
         from coremltools.converters.mil.frontend.milproto.load import load
 
         weights = self.path / "Data" / "com.apple.CoreML" / "weights"
-        spec = self._copy_spec()
+        spec = type(self.spec)()
+        spec.CopyFrom(self.spec)
+        for name in set(spec.mlProgram.functions) - {self.function}:
+            del spec.mlProgram.functions[name]  # its weights would be read as well
         try:
             program = load(spec, spec.specificationVersion, file_weights_dir=str(weights))
         except (RuntimeError, OSError, ValueError) as error:  # a weight file that is missing, empty or short
             raise BundleError(f"the program of {self.path} cannot be loaded: {error}", _REWRITE_HINT) from error
         return program.functions[self.function]
-
-    def _copy_spec(self) -> Any:
-        """The spec without the other functions, whose weights would be read as well."""
-        spec = type(self.spec)()
-        spec.CopyFrom(self.spec)
-        for name in set(spec.mlProgram.functions) - {self.function}:
-            del spec.mlProgram.functions[name]
-        return spec
 
 
 def _find_model_file(path: Path) -> Path:
@@ -113,12 +102,6 @@ def _parse_spec(path: Path, model_file: Path) -> Any:
     if kind != "mlProgram":
         raise BundleError(f"{path} holds a model of type {kind}, not an mlProgram", _REWRITE_HINT)
     return spec
-
-
-def _find_description(spec: Any, function: str) -> Any:
-    """Where the inputs and outputs of `function` stand: multifunction packages have one description for each."""
-    descriptions: Iterable[Any] = spec.description.functions
-    return next((one for one in descriptions if one.name == function), spec.description)
 
 
 def _read_feature(path: Path, feature: Any) -> TensorSpec:

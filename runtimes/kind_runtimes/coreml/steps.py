@@ -26,6 +26,7 @@ _TORCH_DTYPES = {
     "uint16": torch.int32,
     "uint32": torch.int64,
 }
+RULE_ERRORS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError)  # what torch raises in a rule
 Source = int | list[int | Tensor]
 
 
@@ -133,7 +134,7 @@ class _Binder:
         sources: dict[str, Source] = {}
         for parameter, argument in arguments.items():
             if isinstance(argument, list | tuple):
-                sources[parameter] = [self._locate(var) for var in argument]
+                sources[parameter] = [self._slots[x] if x in self._slots else self._find_tensor(x) for x in argument]
             elif argument in self._slots:
                 sources[parameter] = self._slots[argument]
             elif parameter in rule.tensor_parameters:
@@ -155,9 +156,6 @@ class _Binder:
         shape = tuple(int(size) if isinstance(size, int | np.integer) else None for size in var.shape)
         return Value(slot=slot, name=var.name, shape=shape, mil_dtype=_name_dtype(var))
 
-    def _locate(self, var: Any) -> int | Tensor:
-        return self._slots[var] if var in self._slots else self._find_tensor(var)
-
     def _find_tensor(self, var: Any) -> Tensor:
         if var not in self._tensors:
             self._tensors[var] = _to_tensor(self._constants[var])
@@ -171,7 +169,7 @@ class _Binder:
         (var,) = op.outputs
         try:
             result = rule.function(**values)
-        except (RuntimeError, ValueError, LookupError, TypeError) as error:
+        except RULE_ERRORS as error:
             raise TargetError(
                 f"constant {var.name!r} of type {op.op_type} cannot be expanded: {error}", _REPORT_HINT
             ) from error

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from coreml_programs import save_program
+from coreml_programs import count_ops, save_program
 from kind_runtimes.coreml.evaluator import Evaluator
 
 Case = tuple[str, Callable[..., Any], Callable[..., Any]]
@@ -87,4 +87,4 @@ def _run_cases(
     placeholders = {name: (one.shape, dtypes[one.dtype.kind]) for name, one in INPUTS.items()}
     package = save_program(build, placeholders, folder / "ops.mlpackage", target, precision)
     values = iter(Evaluator(package).run(INPUTS).values())
-    return package.count_ops(), [[next(values) for _ in range(size)] for size in sizes]
+    return count_ops(package), [[next(values) for _ in range(size)] for size in sizes]

@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 from kind_runtimes.coreml.ops import (
-    activation,
     compression,
     convolution,
     elementwise,
-    generation,
-    indexing,
-    linear,
+    layers,
     movement,
-    normalization,
-    pooling,
     reduction,
     resizing,
     slicing,
 )
 from kind_runtimes.coreml.ops.registry import Rule, find_rule
 
-__all__ = [
-    "Rule",
-    "activation",
-    "compression",
-    "convolution",
-    "elementwise",
-    "find_rule",
-    "generation",
-    "indexing",
-    "linear",
-    "movement",
-    "normalization",
-    "pooling",
-    "reduction",
-    "resizing",
-    "slicing",
-]
+FAMILIES = (compression, convolution, elementwise, layers, movement, reduction, resizing, slicing)
+
+__all__ = ["FAMILIES", "Rule", "find_rule"]

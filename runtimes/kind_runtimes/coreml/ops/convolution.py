@@ -1,7 +1,8 @@
-"""Convolutions of one to three spatial axes, and the padding that they share with pooling."""
+"""Convolutions and pooling of one to three spatial axes, and the padding that they share."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,16 +11,11 @@ from torch.nn import functional
 
 from kind_runtimes.coreml.ops.registry import rule
 
-_CONV: dict[int, Callable[..., Tensor]] = {
-    1: functional.conv1d,
-    2: functional.conv2d,
-    3: functional.conv3d,
-}
-_CONV_TRANSPOSE: dict[int, Callable[..., Tensor]] = {
-    1: functional.conv_transpose1d,
-    2: functional.conv_transpose2d,
-    3: functional.conv_transpose3d,
-}
+
+def _by_axes(name: str, x: Tensor) -> Callable[..., Tensor]:
+    """torch's function for as many spatial axes as `x` (n, channels, *sizes) has; an AttributeError beyond three."""
+    function: Callable[..., Tensor] = getattr(functional, f"{name}{x.dim() - 2}d")
+    return function
 
 
 def solve_padding(
@@ -44,6 +40,13 @@ def flatten_padding(padding: Sequence[tuple[int, int]]) -> list[int]:
     return [amount for pair in reversed(padding) for amount in pair]
 
 
+def _split_padding(x: Tensor, padding: list[tuple[int, int]], value: float = 0.0) -> tuple[Tensor, list[int]]:
+    """What torch's functions pad themselves, the same on both sides; of any other padding `x` padded here, and none."""
+    if all(before == after for before, after in padding):
+        return x, [before for before, _ in padding]
+    return functional.pad(x, flatten_padding(padding), value=value), [0] * len(padding)
+
+
 @rule("conv")
 def conv(
     x: Tensor,
@@ -56,13 +59,9 @@ def conv(
     bias: Tensor | None = None,
 ) -> Tensor:
     """x (n, in, *sizes) with weight (out, in / groups, *kernel)."""
-    kernel = _dilate(weight.shape[2:], dilations)
-    padding = solve_padding(pad_type, pad, x.shape[2:], kernel, strides)
-    function = _CONV[x.dim() - 2]
-    if all(before == after for before, after in padding):
-        symmetric = [before for before, _ in padding]
-        return function(x, weight, bias, strides, symmetric, dilations, groups)
-    return function(functional.pad(x, flatten_padding(padding)), weight, bias, strides, 0, dilations, groups)
+    kernel = [(width - 1) * dilation + 1 for width, dilation in zip(weight.shape[2:], dilations, strict=True)]
+    padded, padding = _split_padding(x, solve_padding(pad_type, pad, x.shape[2:], kernel, strides))
+    return _by_axes("conv", x)(padded, weight, bias, strides, padding, dilations, groups)
 
 
 @rule("conv_transpose")
@@ -78,20 +77,14 @@ def conv_transpose(
     output_shape: list[int] | None = None,
 ) -> Tensor:
     """The unpadded transposed convolution, cropped by the padding; weight (in, out / groups, *kernel)."""
-    full = _CONV_TRANSPOSE[x.dim() - 2](
-        x, weight, stride=strides, groups=groups, dilation=dilations, padding=0, output_padding=0
-    )
-    crops = _solve_crops(pad_type, pad, full.shape[2:], x.shape[2:], strides)
-    wanted = (
-        output_shape[2:]
-        if output_shape
-        else [size - before - after for size, (before, after) in zip(full.shape[2:], crops, strict=True)]
-    )
+    full = _by_axes("conv_transpose", x)(x, weight, stride=strides, groups=groups, dilation=dilations)
+    sizes = full.shape[2:]
+    crops = _solve_crops(pad_type, pad, sizes, x.shape[2:], strides)
     # Negative padding crops; positive padding adds the rows that no kernel reaches.
-    padding = [
-        (-before, before + size - length)
-        for (before, _), size, length in zip(crops, wanted, full.shape[2:], strict=True)
-    ]
+    padding = [(-before, -after) for before, after in crops]
+    if output_shape:
+        wanted = zip(crops, output_shape[2:], sizes, strict=True)
+        padding = [(-before, before + size - length) for (before, _), size, length in wanted]
     cropped = functional.pad(full, flatten_padding(padding))
     return cropped if bias is None else cropped + bias.reshape(-1, *[1] * (x.dim() - 2))
 
@@ -106,11 +99,40 @@ def _solve_crops(
     return [_halve(total, lower=False) if total > 0 else (0, total) for total in totals]
 
 
-def _dilate(kernel: torch.Size, dilations: Sequence[int]) -> list[int]:
-    return [(width - 1) * dilation + 1 for width, dilation in zip(kernel, dilations, strict=True)]
-
-
 def _halve(total: int, *, lower: bool) -> tuple[int, int]:
     """An odd element goes after, or before if `lower`."""
     small, large = total // 2, total - total // 2
     return (large, small) if lower else (small, large)
+
+
+@rule("avg_pool")
+def avg_pool(
+    x: Tensor,
+    kernel_sizes: list[int],
+    strides: list[int],
+    pad_type: str,
+    pad: list[int],
+    ceil_mode: bool,
+    exclude_padding_from_average: bool,
+) -> Tensor:
+    """Means of windows; padding counts as zeros, or not at all if excluded."""
+    padding = solve_padding(pad_type, pad, x.shape[2:], kernel_sizes, strides)
+    pool = _by_axes("avg_pool", x)
+    padded, symmetric = _split_padding(x, padding)
+    if padded is x:
+        return pool(x, kernel_sizes, strides, symmetric, ceil_mode, not exclude_padding_from_average)
+    pooled = pool(padded, kernel_sizes, strides)
+    if not exclude_padding_from_average:
+        return pooled
+    ones, _ = _split_padding(torch.ones(1, 1, *x.shape[2:]), padding)
+    return pooled / pool(ones, kernel_sizes, strides)
+
+
+@rule("max_pool")
+def max_pool(
+    x: Tensor, kernel_sizes: list[int], strides: list[int], pad_type: str, pad: list[int], ceil_mode: bool
+) -> Tensor:
+    """The largest value of each window; padding never wins."""
+    padding = solve_padding(pad_type, pad, x.shape[2:], kernel_sizes, strides)
+    padded, symmetric = _split_padding(x, padding, -math.inf)
+    return _by_axes("max_pool", x)(padded, kernel_sizes, strides, symmetric, ceil_mode=ceil_mode and padded is x)

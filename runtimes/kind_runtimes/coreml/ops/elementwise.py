@@ -1,55 +1,25 @@
-"""Elementwise arithmetic, comparison, logic and type conversion."""
+"""Elementwise arithmetic, activations, comparison, logic and conversion of types."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from kind_runtimes.coreml.ops.registry import RuleFunction, rule
+from kind_runtimes.coreml.ops.registry import RuleFunction, add_formulas, rule
 
-_UNARY: dict[str, Callable[[Tensor], Tensor]] = {
-    "abs": torch.abs,
-    "acos": torch.acos,
-    "asin": torch.asin,
-    "atan": torch.atan,
-    "atanh": torch.atanh,
-    "ceil": torch.ceil,
-    "cos": torch.cos,
-    "cosh": torch.cosh,
-    "erf": torch.erf,
-    "exp": torch.exp,
-    "exp2": torch.exp2,
-    "floor": torch.floor,
-    "logical_not": torch.logical_not,
-    "round": torch.round,
-    "sign": torch.sign,
-    "sin": torch.sin,
-    "sinh": torch.sinh,
-    "sqrt": torch.sqrt,
-    "square": torch.square,
-    "tan": torch.tan,
-    "tanh": torch.tanh,
-}
-_BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "add": torch.add,
-    "equal": torch.eq,
-    "floor_div": torch.floor_divide,
-    "greater": torch.gt,
-    "greater_equal": torch.ge,
-    "less": torch.lt,
-    "less_equal": torch.le,
-    "logical_and": torch.logical_and,
-    "logical_or": torch.logical_or,
-    "logical_xor": torch.logical_xor,
-    "maximum": torch.maximum,
-    "minimum": torch.minimum,
-    "mod": torch.remainder,  # the sign of the divisor, as numpy's
-    "mul": torch.mul,
-    "not_equal": torch.ne,
-    "pow": torch.pow,
-    "sub": torch.sub,
+# torch calls these as MIL does.
+_UNARY = """
+    abs acos asin atan atanh ceil cos cosh erf exp exp2 floor logical_not round sigmoid sign sin sinh sqrt square
+    tan tanh
+"""
+_BINARY = """
+    add greater greater_equal less less_equal logical_and logical_or logical_xor maximum minimum mul not_equal pow sub
+"""
+_GELUS: dict[str, RuleFunction] = {
+    "EXACT": functional.gelu,
+    "TANH_APPROXIMATION": lambda x: functional.gelu(x, approximate="tanh"),
+    "SIGMOID_APPROXIMATION": lambda x: x * torch.sigmoid(1.702 * x),
 }
 _CASTS = {
     "bool": torch.bool,
@@ -62,24 +32,49 @@ _CASTS = {
 }
 
 
-def _make_unary(function: Callable[[Tensor], Tensor]) -> RuleFunction:
-    def apply(x: Tensor) -> Tensor:
-        return function(x)
-
-    return apply
+def _unary(function: RuleFunction) -> RuleFunction:
+    return lambda x: function(x)
 
 
-def _make_binary(function: Callable[[Tensor, Tensor], Tensor]) -> RuleFunction:
-    def apply(x: Tensor, y: Tensor) -> Tensor:
-        return function(x, y)
-
-    return apply
+def _binary(function: RuleFunction) -> RuleFunction:
+    return lambda x, y: function(x, y)
 
 
-for _op_type, _unary in _UNARY.items():
-    rule(_op_type)(_make_unary(_unary))
-for _op_type, _binary in _BINARY.items():
-    rule(_op_type)(_make_binary(_binary))
+add_formulas({name: _unary(getattr(torch, name)) for name in _UNARY.split()})
+add_formulas({name: _binary(getattr(torch, name)) for name in _BINARY.split()})
+add_formulas(
+    {
+        "clamped_relu": lambda x, alpha, beta: functional.leaky_relu(x, alpha).clamp(max=beta),
+        "clip": lambda x, alpha, beta: x.clamp(alpha, beta),
+        "elu": lambda x, alpha: functional.elu(x, alpha),
+        "equal": lambda x, y: torch.eq(x, y),
+        "floor_div": lambda x, y: torch.floor_divide(x, y),
+        "gelu": lambda x, mode: _GELUS[mode](x),
+        "identity": lambda x: x,
+        "inverse": lambda x, epsilon: torch.reciprocal(x + epsilon),
+        "leaky_relu": lambda x, alpha: functional.leaky_relu(x, alpha),
+        "linear_activation": lambda x, alpha, beta: alpha * x + beta,
+        "log": lambda x, epsilon: torch.log(x + epsilon),
+        "mod": lambda x, y: torch.remainder(x, y),  # the sign of the divisor, as numpy's
+        "relu": lambda x: functional.relu(x),
+        "relu6": lambda x: functional.relu6(x),
+        "rsqrt": lambda x, epsilon: torch.rsqrt(x + epsilon),
+        "scaled_tanh": lambda x, alpha, beta: alpha * torch.tanh(beta * x),
+        "sigmoid_hard": lambda x, alpha, beta: (alpha * x + beta).clamp(0, 1),
+        "silu": lambda x: functional.silu(x),
+        "softmax": lambda x, axis: functional.softmax(x, axis),
+        "softplus": lambda x: functional.softplus(x),
+        "softsign": lambda x: functional.softsign(x),
+        "threshold": lambda x, alpha: x.clamp(min=alpha),
+        "thresholded_relu": lambda x, alpha: torch.where(x >= alpha, x, torch.zeros_like(x)),
+    }
+)
+
+
+@rule("prelu")
+def prelu(x: Tensor, alpha: Tensor) -> Tensor:
+    """x where x > 0, else alpha * x with one alpha per channel (axis 1)."""
+    return functional.prelu(x, alpha)
 
 
 @rule("real_div")
@@ -88,36 +83,6 @@ def real_div(x: Tensor, y: Tensor) -> Tensor:
     if not (x.is_floating_point() and y.is_floating_point()):
         raise ValueError("the quotient of two integers is not defined")
     return x / y
-
-
-@rule("inverse")
-def inverse(x: Tensor, epsilon: float) -> Tensor:
-    """1 / (x + epsilon)."""
-    return torch.reciprocal(x + epsilon)
-
-
-@rule("log")
-def log(x: Tensor, epsilon: float) -> Tensor:
-    """log(x + epsilon)."""
-    return torch.log(x + epsilon)
-
-
-@rule("rsqrt")
-def rsqrt(x: Tensor, epsilon: float) -> Tensor:
-    """1 / sqrt(x + epsilon)."""
-    return torch.rsqrt(x + epsilon)
-
-
-@rule("clip")
-def clip(x: Tensor, alpha: float, beta: float) -> Tensor:
-    """x limited to [alpha, beta]."""
-    return torch.clamp(x, alpha, beta)
-
-
-@rule("threshold")
-def threshold(x: Tensor, alpha: float) -> Tensor:
-    """max(x, alpha)."""
-    return torch.clamp(x, min=alpha)
 
 
 @rule("select")
@@ -134,9 +99,3 @@ def cast(x: Tensor, dtype: str) -> Tensor:
     if dtype not in _CASTS:
         raise ValueError(f"no conversion to {dtype}")
     return x.to(_CASTS[dtype])
-
-
-@rule("identity")
-def identity(x: Tensor) -> Tensor:
-    """x."""
-    return x

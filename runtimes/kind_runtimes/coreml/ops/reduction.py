@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kind_runtimes.coreml.ops.registry import RuleFunction, rule
+from kind_runtimes.coreml.ops.registry import RuleFunction, add_formulas, rule
 
-Reduction = Callable[[Tensor, list[int], bool], Tensor]
+_Reduction = Callable[[Tensor, list[int], bool], Tensor]
 
 
 def _reduce_product(x: Tensor, axes: list[int], keep_dims: bool) -> Tensor:
@@ -18,7 +18,7 @@ def _reduce_product(x: Tensor, axes: list[int], keep_dims: bool) -> Tensor:
     return x
 
 
-_REDUCTIONS: dict[str, Reduction] = {
+_REDUCTIONS: dict[str, _Reduction] = {
     "reduce_l1_norm": lambda x, axes, keep: x.abs().sum(axes, keepdim=keep),
     "reduce_l2_norm": lambda x, axes, keep: x.square().sum(axes, keepdim=keep).sqrt(),
     "reduce_log_sum": lambda x, axes, keep: x.sum(axes, keepdim=keep).log(),
@@ -32,27 +32,17 @@ _REDUCTIONS: dict[str, Reduction] = {
 }
 
 
-def _make_rule(reduction: Reduction) -> RuleFunction:
-    def reduce(x: Tensor, keep_dims: bool, axes: list[int] | None = None) -> Tensor:
-        return reduction(x, list(range(x.dim())) if axes is None else axes, keep_dims)
-
-    return reduce
+def _over_axes(reduction: _Reduction) -> RuleFunction:
+    return lambda x, keep_dims, axes=None: reduction(x, list(range(x.dim())) if axes is None else axes, keep_dims)
 
 
-for _op_type, _reduction in _REDUCTIONS.items():
-    rule(_op_type)(_make_rule(_reduction))
-
-
-@rule("reduce_argmax")
-def reduce_argmax(x: Tensor, axis: int, keep_dims: bool, output_dtype: str = "int32") -> Tensor:
-    """The index of the largest value along `axis`."""
-    return torch.argmax(x, axis, keepdim=keep_dims)
-
-
-@rule("reduce_argmin")
-def reduce_argmin(x: Tensor, axis: int, keep_dims: bool, output_dtype: str = "int32") -> Tensor:
-    """The index of the smallest value along `axis`."""
-    return torch.argmin(x, axis, keepdim=keep_dims)
+add_formulas({op_type: _over_axes(reduction) for op_type, reduction in _REDUCTIONS.items()})
+add_formulas(
+    {
+        "reduce_argmax": lambda x, axis, keep_dims, output_dtype="int32": torch.argmax(x, axis, keepdim=keep_dims),
+        "reduce_argmin": lambda x, axis, keep_dims, output_dtype="int32": torch.argmin(x, axis, keepdim=keep_dims),
+    }
+)
 
 
 @rule("cumsum")

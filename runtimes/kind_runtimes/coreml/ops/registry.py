@@ -8,7 +8,7 @@ bool, str or nested lists). Floats come as fp32 whatever the program's precision
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 RuleFunction = Callable[..., Tensor | Sequence[Tensor]]
 _F = TypeVar("_F", bound=RuleFunction)
+_OPERANDS = ("x", "y")  # of a formula, which has no annotations: what gets tensors
 _RULES: dict[str, Rule] = {}
 
 
@@ -32,19 +33,24 @@ class Rule:
     moves: bool
 
 
-def rule(*op_types: str, moves: bool = False) -> Callable[[_F], _F]:
-    """Register the decorated function for `op_types`; a second rule for one of them is a ValueError."""
+def rule(op_type: str, *, moves: bool = False) -> Callable[[_F], _F]:
+    """Register the decorated function for `op_type`; a second rule for it is a ValueError."""
 
     def register(function: _F) -> _F:
+        if op_type in _RULES:
+            raise ValueError(f"two rules for {op_type}")
         parameters = inspect.signature(function).parameters
-        tensors = {name for name, one in parameters.items() if "Tensor" in str(one.annotation)}
-        for op_type in op_types:
-            if op_type in _RULES:
-                raise ValueError(f"two rules for {op_type}")
-            _RULES[op_type] = Rule(function, frozenset(parameters), frozenset(tensors), moves)
+        tensors = {name for name, one in parameters.items() if "Tensor" in str(one.annotation) or name in _OPERANDS}
+        _RULES[op_type] = Rule(function, frozenset(parameters), frozenset(tensors), moves)
         return function
 
     return register
+
+
+def add_formulas(formulas: Mapping[str, RuleFunction], *, moves: bool = False) -> None:
+    """Register formulas of one line by op type: of their parameters `x` and `y` get tensors."""
+    for op_type, formula in formulas.items():
+        rule(op_type, moves=moves)(formula)
 
 
 def find_rule(op_type: str) -> Rule | None:
