@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,10 @@ from kind_core.checkpoint import save_checkpoint
 from kind_core.classes import ClassInfo
 from kind_core.config import ModelConfig
 from kind_core.errors import ConfigError, ResultsError
-from kind_train.benchmark import class_agnostic
-from kind_train.benchmark.class_agnostic import Request, run_row
 from kind_train.benchmark.curve import draw_curves
-from kind_train.benchmark.runner import open_folder, run_suite
+from kind_train.benchmark.drawing import run_row, run_suite
+from kind_train.benchmark.options import BenchmarkOptions
+from kind_train.benchmark.results import open_folder
 from kind_train.benchmark.suite import read_suite
 from kind_train.cli import main
 from kind_train.evaluate.features import Classification
@@ -69,8 +70,8 @@ def checkpoint(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def painted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(class_agnostic, "CheckpointDrawer", Painter)
-    monkeypatch.setattr("kind_train.benchmark.runner.open_judge", lambda classifier, device: GateReader())
+    monkeypatch.setattr("kind_train.benchmark.drawing.CheckpointDrawer", Painter)
+    monkeypatch.setattr("kind_train.benchmark.drawing.open_judge", lambda classifier, device: GateReader())
 
 
 @pytest.mark.usefixtures("painted")
@@ -85,7 +86,9 @@ def test_rows_draw_with_the_label_and_gate_that_they_name(
     name: str, label: list[int], gate: list[int], checkpoint: Path
 ) -> None:
     (row,) = SUITE.choose((name,))
-    figures, pictures, logits = run_row(row, Request(checkpoint=checkpoint, count=3), GateReader())
+    figures, pictures, logits = run_row(
+        row, BenchmarkOptions(output=Path(), checkpoint=checkpoint, count=3), GateReader()
+    )
     assert [int(one[0, 0, 0]) - 1 for one in pictures] == label
     assert [int(one[0, 1, 0]) - 1 for one in pictures] == gate
     assert len(logits) == 9
@@ -102,11 +105,11 @@ def test_rows_draw_with_the_label_and_gate_that_they_name(
 
 @pytest.mark.usefixtures("painted")
 def test_rows_may_be_made_one_by_one_and_resumed(checkpoint: Path, tmp_path: Path) -> None:
-    request, told = Request(checkpoint=checkpoint, count=3), []
-    output = tmp_path / "results"
-    run_suite(SUITE, request, SUITE.choose(("learngene",)), output, scale="small")
+    told, output = list[str](), tmp_path / "results"
+    options = BenchmarkOptions(output=output, checkpoint=checkpoint, count=3)
+    run_suite(SUITE, options, SUITE.choose(("learngene",)))
     before = (output / "cells" / "learngene.npz").read_bytes()
-    results = run_suite(SUITE, request, SUITE.rows, output, scale="small", resume=True, tell=told.append)
+    results = run_suite(SUITE, replace(options, resume=True), SUITE.arms, told.append)
     assert [one["method"] for one in results] == [
         "label-and-tailor", "tailor-with-null-label", "wrong-tailor", "label-without-tailor", "learngene", "noise",
     ]  # fmt: skip
@@ -119,25 +122,23 @@ def test_rows_may_be_made_one_by_one_and_resumed(checkpoint: Path, tmp_path: Pat
     assert "4.046, 1.495e-04, 544.9 |" in table
     assert (output / "pictures.png").stat().st_size > 0
     with pytest.raises(ConfigError, match="already holds results of this suite"):
-        run_suite(SUITE, request, SUITE.rows, output, scale="small")
+        run_suite(SUITE, options, SUITE.arms)
     with pytest.raises(ResultsError, match="holds results of seed 0, not 1"):
-        run_suite(
-            SUITE, Request(checkpoint=checkpoint, count=3, seed=1), SUITE.rows, output, scale="small", resume=True
-        )
+        run_suite(SUITE, replace(options, seed=1, resume=True), SUITE.arms)
     assert (output / "cells" / "learngene.npz").read_bytes() == before
 
 
 @pytest.mark.usefixtures("painted")
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\x00" * len(b)])
 def test_a_damaged_cell_is_one_line(damage: Callable[[bytes], bytes], checkpoint: Path, tmp_path: Path) -> None:
-    request, rows = Request(checkpoint=checkpoint, count=3), SUITE.choose(("learngene",))
-    run_suite(SUITE, request, rows, tmp_path / "results", scale="small")
+    options, rows = BenchmarkOptions(output=tmp_path / "results", checkpoint=checkpoint, count=3), ("learngene",)
+    run_suite(SUITE, options, SUITE.choose(rows))
     cell = tmp_path / "results" / "cells" / "learngene.npz"
     cell.write_bytes(damage(cell.read_bytes()))
     with pytest.raises(ResultsError, match=r"learngene\.npz is damaged: "):
-        run_suite(SUITE, request, rows, tmp_path / "results", scale="small", resume=True)
+        run_suite(SUITE, replace(options, resume=True), SUITE.choose(rows))
     cell.unlink()
-    assert run_suite(SUITE, request, rows, tmp_path / "results", scale="small", resume=True)
+    assert run_suite(SUITE, replace(options, resume=True), SUITE.choose(rows))
 
 
 def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
@@ -151,9 +152,9 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
 def test_photos_stand_beside_what_is_drawn(checkpoint: Path, tmp_path: Path) -> None:
     write_folder(tmp_path / "photos", make_photos(12))
     (tmp_path / "photos" / "class_0" / "broken.png").write_bytes(b"no image")
-    request, told = Request(checkpoint=checkpoint, count=3, data=str(tmp_path / "photos")), list[str]()
-    rows = SUITE.choose(("photos",))
-    (result,) = run_suite(SUITE, request, rows, tmp_path / "results", scale="small", tell=told.append)
+    told, data = list[str](), str(tmp_path / "photos")
+    options = BenchmarkOptions(output=tmp_path / "results", checkpoint=checkpoint, count=3, data=data)
+    (result,) = run_suite(SUITE, options, SUITE.choose(("photos",)), told.append)
     assert any("broken.png" in line for line in told)
     assert result["num_images"] == 9
 

@@ -18,12 +18,10 @@ from tiny_training import TINY_DIFFUSION, TINY_DIT, encode, make_photos, tiny_pr
 
 from kind_core.checkpoint import load_checkpoint, read_config
 from kind_core.classes import ClassInfo
-from kind_train.benchmark.cells import Cell
-from kind_train.benchmark.photos_row import part_photos
+from kind_train.benchmark.cells import Cell, Stored
 from kind_train.benchmark.results import to_markdown
-from kind_train.benchmark.stored import Stored
 from kind_train.benchmark.suite import SUITES, TRAINING_SUITES, Arm, TrainingSuite, read_suite
-from kind_train.benchmark.summary import summarise
+from kind_train.benchmark.summary import part_photos, summarise
 from kind_train.benchmark.tables import compare_order
 from kind_train.benchmark.tasks import Task
 from kind_train.cli import main

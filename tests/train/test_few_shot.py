@@ -15,12 +15,10 @@ from tiny_suites import call
 from tiny_training import encode, make_photos, write_folder, write_parquet
 from torch.nn import functional as F
 
-from kind_train.benchmark.few_shot.adapting import adapt, measure_accuracy
-from kind_train.benchmark.few_shot.episodes import draw_episode
+from kind_train.benchmark.few_shot.episodes import adapt, draw_episode, measure_accuracy
 from kind_train.benchmark.few_shot.pretraining import Pretraining, shape_network
-from kind_train.benchmark.few_shot.suite import FewShotScale, FewShotSuite, Network
 from kind_train.benchmark.few_shot.vit import KindViT, merge, start_task
-from kind_train.benchmark.suite import read_suite
+from kind_train.benchmark.suite import FewShotScale, FewShotSuite, Network, read_suite
 from kind_train.cli import main
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -104,15 +104,15 @@ def test_what_is_kept_is_an_even_sample() -> None:
 def test_statistics_of_others_are_refused(folder: Path, tmp_path: Path) -> None:
     found = collect_statistics(stream_photos(folder, 8), [Means()])
     with pytest.raises(DataError, match="holds statistics of other photos: 3 classes, 'class_2' among those they have"):
-        found.require_classes(found.classes[:2], "real")
+        found.require_photos(found.classes[:2], found.size, "real")
     with pytest.raises(DataError, match="'apple' among those they lack but are asked for"):
-        found.require_classes((*found.classes, ClassInfo(id="apple", names=("apple",))), "real")
+        found.require_photos((*found.classes, ClassInfo(id="apple", names=("apple",))), found.size, "real")
     with pytest.raises(DataError, match="statistics of photos at 8 x 8, the pictures are 16 x 16"):
-        found.require_size(16, "real")
+        found.require_photos(found.classes, 16, "real")
     other = Means()
     other.sha256 = "1" * 64
     with pytest.raises(DataError, match=r"seen by means \(00000000\), not by means \(11111111\)"):
-        found.require_network(other, "real")
+        found.require_networks((other,), "real")
     (tmp_path / "no.safetensors").write_bytes(b"{}")
     with pytest.raises(ResultsError, match="holds no statistics of photos that can be read"):
         read_statistics(tmp_path / "no.safetensors")

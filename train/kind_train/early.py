@@ -10,10 +10,9 @@ from kind_core.checkpoint_config import read_any_config, read_config
 from kind_core.classes import ClassInfo, resolve_class, resolve_classes
 from kind_core.console import announce_loading
 from kind_core.errors import ConfigError
-from kind_train.benchmark.few_shot.suite import FewShotSuite
 from kind_train.benchmark.options import BenchmarkOptions
 from kind_train.benchmark.results import require_results_folder
-from kind_train.benchmark.suite import Suite, TrainingSuite
+from kind_train.benchmark.suite import FewShotSuite, Suite, TrainingSuite
 from kind_train.benchmark.tasks import read_task_file
 from kind_train.config import NEAREST, TrainConfig
 from kind_train.data.photo_source import Source
@@ -102,6 +101,7 @@ def check_evaluation(request: EvaluationRequest, real: Path | None = None) -> No
 
 def check_benchmark(options: BenchmarkOptions, suite: Suite | TrainingSuite | FewShotSuite) -> None:
     """The same for a suite: one that trains, one that only draws, or few-shot."""
+    suite.choose(options.methods)
     options.require_numbers()
     if isinstance(suite, FewShotSuite):
         options.require_few_shot()

@@ -1,51 +1,34 @@
-"""The cells of a training suite: arms x tasks x seeds, each of which anyone can make by itself, in any order."""
+"""The cells of a suite, each of which anyone can make by itself, in any order, and what lies in their files.
+
+Those of a training suite are arms x tasks x seeds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Literal, NotRequired, TypedDict, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kind_core.errors import ConfigError
-from kind_train.benchmark.suite import Arm, Scale
+from kind_train.benchmark.suite import Arm, Named, Scale
 from kind_train.benchmark.tasks import Task
+from kind_train.evaluate.against import FigureEntry
+from kind_train.seen_files import opened_arrays
 
 CELLS, RUNS, REAL = "cells", "runs", "real"  # in the folder of the results
+# what is measured of the weights themselves
+OfWeights = Literal["tailor_norm", "gradient_share", "component_gradient_share", "tailor_gradient_share"]
+
+_T = TypeVar("_T", bound=Named)
 
 
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
-_T = TypeVar("_T", bound=_Named)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingRequest:
-    """What a training suite is run on: a decomposed and a dense base, where they are given, and `tasks`.
-
-    `base_data` are the photos of stages before the last one, `size` is the side of those of models that a suite begins
-    (the preset's). `real`: statistics of the photos of each task, a folder of
-    `TASK.safetensors`, or one file for one task. `steps` and `guidance` of drawing are else the checkpoints' own.
-    `seed` is that of the first picture of each class.
-    """
-
-    tasks: tuple[Task, ...]
-    checkpoint: Path | None = None
-    dense: Path | None = None
-    base_data: str | None = None
-    preset: str | None = None
-    size: int | None = None
-    real: Path | None = None
-    classifier: Path | None = None
-    inception_weights: str | None = None
-    dinov2: str | None = None
-    steps: int | None = None
-    guidance: float | None = None
-    seed: int = 0
-    device: str = "cpu"
+def cell_file(output: Path, name: str) -> Path:
+    """The result of a cell, whole or not there."""
+    return output / CELLS / f"{name}.npz"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,10 +43,6 @@ class Cell:
     def name(self) -> str:
         """As its file and its run are called."""
         return f"{self.arm.name}--{self.task.name}--{self.seed}"
-
-    def file(self, output: Path) -> Path:
-        """Its result, whole or not there."""
-        return output / CELLS / f"{self.name}.npz"
 
 
 def list_cells_of(arms: Sequence[Arm], tasks: Sequence[Task], scale: Scale) -> list[Cell]:
@@ -80,3 +59,71 @@ def choose_cell(cells: Sequence[_T], asked: str) -> _T:
         message = f"there is no cell {asked!r}, expected a name or 0 to {len(cells) - 1}"
         raise ConfigError(message, "see them with --list-cells")
     return cells[int(asked)]
+
+
+class RowFigures(TypedDict):
+    """A row of a suite that only draws: which judge saw how many pictures, and what it made of them."""
+
+    method: str
+    title: str
+    num_images: int
+    judge: str
+    entropy: FigureEntry
+    variance: FigureEntry
+    kurtosis: FigureEntry
+    called_as_asked: NotRequired[FigureEntry]
+    called_as_tailor: NotRequired[FigureEntry]
+
+
+class PointFigures(TypedDict):
+    """A trained checkpoint after `images`; `curve` is (images, held-out loss), `overall` of what was drawn.
+
+    `processor_seconds` is not there in cells of older versions.
+    """
+
+    images: int
+    curve: Sequence[tuple[float, float]]
+    seconds_per_step: float | None
+    processor_seconds: NotRequired[float | None]
+    held_out_loss: NotRequired[float]
+    num_images: NotRequired[int]
+    overall: NotRequired[dict[str, FigureEntry]]
+    tailor_norm: NotRequired[FigureEntry]
+    gradient_share: NotRequired[FigureEntry]
+    component_gradient_share: NotRequired[FigureEntry]
+    tailor_gradient_share: NotRequired[FigureEntry]
+
+
+class CellFigures(PointFigures):
+    """A cell of a suite that trains: the last of its points."""
+
+    arm: str
+    title: str
+    task: str
+    seed: int
+    classes: list[str]
+    trained: NotRequired[int]
+    flops: NotRequired[int]
+    points: NotRequired[list[PointFigures]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stored:
+    """A cell as it lies in its file."""
+
+    cell: Cell
+    figures: CellFigures
+    pictures: NDArray[np.uint8] | None
+    seen: Mapping[tuple[str, str], NDArray[np.float32]]
+
+
+def read_cell(cell: Cell, output: Path) -> Stored:
+    """What `TrainingRunner.make` wrote."""
+    with opened_arrays(cell_file(output, cell.name)) as (figures, arrays):
+        pairs = {name: name.rpartition("/") for name in arrays if "/" in name}
+        return Stored(
+            cell=cell,
+            figures=figures,
+            pictures=arrays.get("pictures"),
+            seen={(pair[0], pair[2]): arrays[name] for name, pair in pairs.items()},
+        )

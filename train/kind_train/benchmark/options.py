@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeVar
 
 from kind_core.config.checks import require_positive, require_seed
 from kind_core.errors import ConfigError
 from kind_train.evaluation_request import require_drawing
 
-_T = TypeVar("_T")
 _OF_FEW_SHOT = (
-    *("output", "scale", "data", "base_data", "size", "images", "batch_size"),
+    *("output", "scale", "methods", "data", "base_data", "size", "images", "batch_size"),
     *("episodes", "seeds", "device", "cell", "resume"),
 )
 
@@ -27,6 +24,7 @@ class BenchmarkOptions:
 
     output: Path
     scale: str = "small"
+    methods: tuple[str, ...] = ()
     checkpoint: Path | None = None
     sample: str | None = None
     dense: Path | None = None
@@ -64,6 +62,11 @@ class BenchmarkOptions:
 
         return sample_checkpoint(self.sample)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the folder may be there: cells are made by many commands at a time, none of which is the first."""
+        return self.resume or self.cell is not None
+
     def require_numbers(self) -> None:
         """Raise ConfigError for numbers that no suite takes, before one trains."""
         require_drawing(self.seed, self.guidance)
@@ -87,14 +90,3 @@ class BenchmarkOptions:
             if getattr(self, name) is None:
                 option = f"--{name.replace('_', '-')}"
                 raise ConfigError(f"expected {option}: photos {what}", f"give {option} photos/")
-
-
-def choose_named(suite: str, known: Mapping[str, _T], names: tuple[str, ...]) -> tuple[_T, ...]:
-    """What of a suite is called so, all of it by default; raises ConfigError for a name that is unknown."""
-    for name in names:
-        if name not in known:
-            raise ConfigError(
-                f"suite {suite!r} has no method {name!r}, expected one of {', '.join(known)}",
-                f"see them with kind-train benchmark {suite} --list-cells",
-            )
-    return tuple(one for name, one in known.items() if name in names or not names)

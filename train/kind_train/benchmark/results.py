@@ -1,26 +1,37 @@
-"""What the folder of a suite shows: results.jsonl, results.md, pictures.png, curve.png and index.html."""
+"""What the folder of a suite shows: results.jsonl, results.md, pictures.png, curve.png and index.html.
+
+The page is one HTML file, without scripts and without anything to load.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from kind_core.classes import ClassInfo
-from kind_core.errors import ResultsError
+from kind_core.errors import ConfigError, ResultsError
+from kind_core.files.json_files import read_object
 from kind_core.files.litter import is_hidden
 from kind_core.files.locking import waited_for
 from kind_core.files.staging import PART, staged
 from kind_core.pictures import make_class_grid
-from kind_train.benchmark.page import render_page
+from kind_train.benchmark.options import BenchmarkOptions
+from kind_train.benchmark.suite import Arm, Row
+from kind_train.seen_files import find_change
 
 _PICTURE_HEIGHT = 64
 SUITE_NAME = "suite.json"  # which suite a folder is of, and on what it was run
 PICTURES, CURVE = "pictures.png", "curve.png"
 Strip = tuple[str, str, Sequence[np.ndarray]]  # name, title, pictures
+_WITH_BRACKETS = re.compile(r"(\S+) \((.+)\)")
+_M = TypeVar("_M", Row, Arm)
 
 
 def require_results_folder(output: Path) -> None:
@@ -31,6 +42,42 @@ def require_results_folder(output: Path) -> None:
         and any(not is_hidden(one.name) for one in output.iterdir())
     ):
         raise ResultsError(f"{output} holds other files than results of a suite", "choose an empty --output")
+
+
+def open_folder(output: Path, identity: Mapping[str, object], *, resume: bool) -> None:
+    """Begin or continue the folder of a suite; raises ResultsError where it holds another one's results."""
+    file = output / SUITE_NAME
+    require_results_folder(output)
+    if not file.exists():
+        output.mkdir(parents=True, exist_ok=True)
+        with waited_for(file):
+            if not file.exists():
+                with staged(file, PART, force=True) as temporary:
+                    temporary.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+                return
+    then = read_object(file, ResultsError, "choose another --output")
+    if (change := find_change(then, identity)) is not None:
+        raise ResultsError(f"{output} holds results of {change}", "choose another --output")
+    if not resume:
+        raise ConfigError(f"{output} already holds results of this suite", "continue it with --resume")
+
+
+def leave_out(
+    methods: Sequence[_M], need: Callable[[_M], str | None], options: BenchmarkOptions, tell: Callable[[str], None]
+) -> list[_M]:
+    """Those whose option, which `need` names, was given; the others are told. Raises ConfigError where none is left."""
+    missing = {}
+    for one in methods:
+        option = need(one)
+        if option is not None and getattr(options, option.removeprefix("--").replace("-", "_")) is None:
+            missing[one.name] = option
+    if len(missing) == len(methods):
+        name, option = next(iter(missing.items()))
+        raise ConfigError(f"method {name!r} needs {option}", "add it, or choose others with --methods")
+    for one in methods:
+        if one.name in missing:
+            tell(f"{one.title}: left out, it needs {missing[one.name]}")
+    return [one for one in methods if one.name not in missing]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,30 +109,57 @@ class Results:
 def write_results(output: Path, results: Results) -> None:
     """Write everything anew; each file is whole or as it was."""
     with waited_for(output / "results.md"):  # others may make cells of the folder at the same time
-        _write_all(output, results)
+        if results.strips:
+            rows = [(ClassInfo(id=name, names=(title,)), pictures) for name, title, pictures in results.strips]
+            with staged(output / PICTURES, PART, force=True) as temporary:
+                make_class_grid(rows, _PICTURE_HEIGHT).save(temporary, format="PNG")
+        if any(len(points) > 1 for points in results.curves.values()):
+            from kind_train.benchmark.curve import draw_curves
+
+            draw_curves(results.curves, results.curve_of, output / CURVE)
+        texts = {
+            "results.jsonl": "".join(json.dumps(line) + "\n" for line in results.lines),
+            "results.md": to_markdown(results),
+            "index.html": _render_page(results, output),
+        }
+        for name, text in texts.items():
+            with staged(output / name, PART, force=True) as temporary:
+                temporary.write_text(text, encoding="utf-8")
 
 
-def _write_all(output: Path, results: Results) -> None:
-    texts = {
-        "results.jsonl": "".join(json.dumps(line) + "\n" for line in results.lines),
-        "results.md": to_markdown(results),
+def _render_page(results: Results, output: Path) -> str:
+    """The page, with the pictures that lie in `output`; texts are escaped."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader("kind_train"), PackageLoader("kind_core")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["parted"] = _part
+    captions = {
+        PICTURES: f"One row a method, the same start noise in every row.{_describe_columns(results)}",
+        CURVE: "Over the training images seen.",
     }
-    if results.strips:
-        rows = [(ClassInfo(id=name, names=(title,)), pictures) for name, title, pictures in results.strips]
-        with staged(output / PICTURES, PART, force=True) as temporary:
-            make_class_grid(rows, _PICTURE_HEIGHT).save(temporary, format="PNG")
-    if any(len(points) > 1 for points in results.curves.values()):
-        from kind_train.benchmark.curve import draw_curves
-
-        draw_curves(results.curves, results.curve_of, output / CURVE)
-    shown = {name: (output / name).read_bytes() for name in (PICTURES, CURVE) if (output / name).exists()}
-    texts["index.html"] = render_page(results.title, results.notes, results.tables, shown, _describe(results))
-    for name, text in texts.items():
-        with staged(output / name, PART, force=True) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    pictures = [
+        {"source": f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}", "caption": caption,
+         "name": name}
+        for name, caption in captions.items()
+        if (file := output / name).exists()
+    ]  # fmt: skip
+    page = environment.get_template("results.html")
+    return page.render(title=results.title, notes=results.notes, tables=results.tables, pictures=pictures)
 
 
-def _describe(results: Results) -> str:
+def _part(cell: str) -> tuple[str, str]:
+    """A figure and what stands behind it in brackets, its interval or the paper's order."""
+    found = _WITH_BRACKETS.fullmatch(cell)
+    return (cell, "") if found is None else (found[1], found[2])
+
+
+def _describe_columns(results: Results) -> str:
     """What stands in the columns of the pictures."""
     each = len(results.strips[0][2]) // len(results.columns) if results.strips and results.columns else 0
     if not each:
@@ -101,10 +175,7 @@ def to_markdown(results: Results) -> str:
     for table in results.tables:
         lines += [f"## {table.title}", ""] if table.title else []
         lines += [f"| {' | '.join(table.headings)} |", "|" + "---|" * len(table.headings)]
-        lines += [f"| {' | '.join(map(_escape, row))} |" for row in table.rows]
+        for row in table.rows:
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _escape(cell: str) -> str:
-    return cell.replace("|", "\\|")

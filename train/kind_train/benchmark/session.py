@@ -5,28 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from kind_core.console import echo, echo_lines
 from kind_core.console.tables import open_console, say
 from kind_core.errors import ConfigError
 from kind_train.benchmark.cell_scripts import SCRIPTS, CellCommands
-from kind_train.benchmark.cells import CELLS, choose_cell
-from kind_train.benchmark.few_shot.suite import FewShotArm, FewShotScale, FewShotSuite
+from kind_train.benchmark.cells import cell_file, choose_cell
 from kind_train.benchmark.options import BenchmarkOptions
-from kind_train.benchmark.suite import Arm, Row, Scale, Suite, TrainingSuite
+from kind_train.benchmark.suite import FewShotScale, FewShotSuite, Named, Scale, Suite, TrainingSuite
 
 Tell = Callable[[str], None]
 Show = Callable[[Sequence[str]], None]  # the names of all cells
+_C = TypeVar("_C", bound=Named)
+_T = TypeVar("_T", bound=Named, contravariant=True)
 _OF_TRAINING = ("tasks", "task_size", "val_data", "base_data", "preset", "size", "real", "images", "base_images",
                 "batch_size", "seeds", "episodes", "dinov2", "steps", "guidance")  # fmt: skip
 
 
+class _Runner(Protocol[_T]):
+    """Makes the cells of a suite that trains."""
+
+    def make(self, cell: _T, place: str) -> None: ...
+
+    def write(self) -> None: ...
+
+
 def run_benchmark(
-    suite: Suite | TrainingSuite | FewShotSuite,
-    chosen: Sequence[Row | Arm | FewShotArm],
-    options: BenchmarkOptions,
-    *,
-    show: Show | None = None,
+    suite: Suite | TrainingSuite | FewShotSuite, options: BenchmarkOptions, *, show: Show | None = None
 ) -> None:
     """Make the cells that are missing, or the one of `cell`, and print the table of all; or only `show` them."""
     console = open_console(stderr=True)
@@ -35,43 +41,41 @@ def run_benchmark(
         say(console, line)
 
     if isinstance(suite, FewShotSuite):
-        _run_few_shot(suite, [one for one in chosen if isinstance(one, FewShotArm)], options, tell, show)
-        return
-    options = replace(options, checkpoint=options.choose_checkpoint(), sample=None)
-    if isinstance(suite, TrainingSuite):
-        _run_training(suite, [one for one in chosen if isinstance(one, Arm)], options, tell, show)
+        _run_few_shot(suite, options, tell, show)
     else:
-        _run_drawing(suite, [one for one in chosen if isinstance(one, Row)], options, tell, show)
+        options = replace(options, checkpoint=options.choose_checkpoint(), sample=None)
+        if isinstance(suite, TrainingSuite):
+            _run_training(suite, options, tell, show)
+        else:
+            _run_drawing(suite, options, tell, show)
+    if show is None:
+        echo_lines((options.output / "results.md").read_text(encoding="utf-8"))
+        echo(str(options.output / "index.html"))
 
 
-def _run_few_shot(
-    suite: FewShotSuite, arms: Sequence[FewShotArm], options: BenchmarkOptions, tell: Tell, show: Show | None
-) -> None:
+def _run_few_shot(suite: FewShotSuite, options: BenchmarkOptions, tell: Tell, show: Show | None) -> None:
     from kind_train.benchmark.few_shot.episodes import require_enough
     from kind_train.benchmark.few_shot.runner import FewShotRunner, list_few_shot
+    from kind_train.benchmark.tasks import look_into
 
     scale = _fit_few_shot(suite.scales[options.scale], options)
-    cells = list_few_shot(arms, scale)
+    cells = list_few_shot(suite.choose(options.methods), scale)
     if show is not None:
         show([cell.name for cell in cells])
         return
-    data = str(options.data)
-    require_enough(data, scale)
-    wanted = cells if options.cell is None else [choose_cell(cells, options.cell)]
-    runner = FewShotRunner(
-        suite,
-        scale,
-        str(options.base_data),
-        data,
-        options.output,
-        device=options.device,
-        resume=options.resume or options.cell is not None,
-        tell=tell,
-    )
-    for place, cell in enumerate(wanted, 1):
-        runner.make(cell, place=f"{place} of {len(wanted)}: ")
+    require_enough(str(options.data), *look_into(str(options.data)), scale)
+    wanted = _choose_wanted(cells, options)
+    _make_all(FewShotRunner(suite, scale, options, tell), wanted)
+
+
+def _choose_wanted(cells: Sequence[_C], options: BenchmarkOptions) -> Sequence[_C]:
+    return cells if options.cell is None else [choose_cell(cells, options.cell)]
+
+
+def _make_all(runner: _Runner[_C], cells: Sequence[_C]) -> None:
+    for place, cell in enumerate(cells, 1):
+        runner.make(cell, f"{place} of {len(cells)}: ")
     runner.write()
-    _print_results(options.output)
 
 
 def _fit_few_shot(scale: FewShotScale, options: BenchmarkOptions) -> FewShotScale:
@@ -85,89 +89,41 @@ def _fit_few_shot(scale: FewShotScale, options: BenchmarkOptions) -> FewShotScal
     return replace(scale, **given, seeds=options.seeds or scale.seeds)
 
 
-def _run_drawing(suite: Suite, rows: Sequence[Row], options: BenchmarkOptions, tell: Tell, show: Show | None) -> None:
-    from kind_train.benchmark.class_agnostic import Request
-    from kind_train.benchmark.runner import run_suite
+def _run_drawing(suite: Suite, options: BenchmarkOptions, tell: Tell, show: Show | None) -> None:
+    from kind_samples import SAMPLES, sample_checkpoint
+    from kind_train.benchmark.drawing import run_suite
 
     for name in _OF_TRAINING:
         if getattr(options, name) not in (None, ()):
             raise ConfigError(
                 f"--{name.replace('_', '-')} is for suites that train, {suite.name!r} draws", "leave it out"
             )
+    rows = suite.choose(options.methods)
     if show is not None:
         show([row.name for row in rows])
         return
-    checkpoint = options.checkpoint
-    if checkpoint is None:
-        from kind_samples import SAMPLES, sample_checkpoint
-
-        checkpoint = sample_checkpoint(SAMPLES[0])
-    rows = rows if options.cell is None else [choose_cell(rows, options.cell)]
-    request = Request(
-        checkpoint=checkpoint,
-        dense=options.dense,
-        data=options.data,
+    options = replace(
+        options,
+        checkpoint=options.checkpoint or sample_checkpoint(SAMPLES[0]),
         count=suite.counts[options.scale] if options.count is None else options.count,
-        seed=options.seed,
-        device=options.device,
     )
-    run_suite(
-        suite,
-        request,
-        rows,
-        options.output,
-        scale=options.scale,
-        classifier=options.classifier,
-        inception_weights=options.inception_weights,
-        resume=options.resume or options.cell is not None,
-        tell=tell,
-    )
-    _print_results(options.output)
+    run_suite(suite, options, _choose_wanted(rows, options), tell)
 
 
-def _run_training(
-    suite: TrainingSuite,
-    arms: Sequence[Arm],
-    options: BenchmarkOptions,
-    tell: Tell,
-    show: Show | None,
-) -> None:
-    from kind_train.benchmark.cells import TrainingRequest, list_cells_of
+def _run_training(suite: TrainingSuite, options: BenchmarkOptions, tell: Tell, show: Show | None) -> None:
+    from kind_train.benchmark.cells import list_cells_of
     from kind_train.benchmark.tasks import read_tasks
-    from kind_train.benchmark.training import TrainingRunner, choose_arms, write_training
+    from kind_train.benchmark.training import TrainingRunner, choose_arms
 
     tasks = read_tasks(options.tasks, options.data, options.val_data, options.task_size, tell)
-    request = TrainingRequest(
-        tasks=tasks,
-        checkpoint=options.checkpoint,
-        dense=options.dense,
-        base_data=options.base_data,
-        preset=options.preset,
-        size=options.size,
-        real=options.real,
-        classifier=options.classifier,
-        inception_weights=options.inception_weights,
-        dinov2=options.dinov2,
-        steps=options.steps,
-        guidance=options.guidance,
-        seed=options.seed,
-        device=options.device,
-    )
-    scale, output = _fit_scale(suite.scales[options.scale], options), options.output
-    arms = choose_arms(arms, request, tell)
+    scale = _fit_scale(suite.scales[options.scale], options)
+    arms = choose_arms(suite.choose(options.methods), options, tell)
     cells = list_cells_of(arms, tasks, scale)
     if show is not None:
         show([cell.name for cell in cells])
         return
-    wanted = cells if options.cell is None else [choose_cell(cells, options.cell)]
-    # cells are made by many commands at a time, none of which is the first
-    runner = TrainingRunner(
-        suite, arms, request, scale, output, resume=options.resume or options.cell is not None, tell=tell
-    )
-    for place, cell in enumerate(wanted, 1):
-        runner.make(cell, place=f"{place} of {len(wanted)}: ")
-    write_training(runner, list_cells_of(suite.arms, tasks, scale))
-    _print_results(output)
+    wanted = _choose_wanted(cells, options)
+    _make_all(TrainingRunner(suite, arms, tasks, options, scale, tell), wanted)
 
 
 def _fit_scale(scale: Scale, options: BenchmarkOptions) -> Scale:
@@ -184,10 +140,10 @@ def _fit_scale(scale: Scale, options: BenchmarkOptions) -> Scale:
         raise ConfigError(f"count is {options.count}, expected 2 or more")
     changed = replace(
         scale,
-        images=scale.images if options.images is None else options.images,
-        base_images=scale.base_images if options.base_images is None else options.base_images,
-        batch_size=scale.batch_size if options.batch_size is None else options.batch_size,
-        count=scale.count if options.count is None else options.count,
+        images=options.images or scale.images,
+        base_images=options.base_images or scale.base_images,
+        batch_size=options.batch_size or scale.batch_size,
+        count=options.count or scale.count,
         seeds=options.seeds or scale.seeds,
     )
     points = tuple(point for point in scale.points if point < changed.images)
@@ -197,12 +153,12 @@ def _fit_scale(scale: Scale, options: BenchmarkOptions) -> Scale:
 def print_cells(output: Path, names: Sequence[str]) -> None:
     """Number and name of each, and whether it is there."""
     for number, name in enumerate(names):
-        echo(f"{number}  {name}  {'done' if _is_done(output, name) else 'open'}")
+        echo(f"{number}  {name}  {'done' if cell_file(output, name).exists() else 'open'}")
 
 
 def print_script(engine: str, command: Sequence[str], options: BenchmarkOptions, names: Sequence[str]) -> None:
     """A script that makes by `engine` the cells that are not there; `command` is what it adds `--cell NAME` to."""
-    cells = [name for name in names if not _is_done(options.output, name)]
+    cells = [name for name in names if not cell_file(options.output, name).exists()]
     if not cells:
         raise ConfigError(f"all {len(names)} cells are in {options.output}", "write their table with --resume")
     asked = CellCommands(
@@ -213,12 +169,3 @@ def print_script(engine: str, command: Sequence[str], options: BenchmarkOptions,
         wants_gpu=options.device.startswith("cuda"),
     )
     echo_lines(SCRIPTS[engine](asked))
-
-
-def _is_done(output: Path, name: str) -> bool:
-    return (output / CELLS / f"{name}.npz").exists()
-
-
-def _print_results(output: Path) -> None:
-    echo_lines((output / "results.md").read_text(encoding="utf-8"))
-    echo(str(output / "index.html"))

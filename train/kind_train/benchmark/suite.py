@@ -1,7 +1,7 @@
 """A suite as its YAML file in `suites/` says: what is compared, the paper's figures, and how much at each scale.
 
-A suite either draws with one model (`Row`s: what carries the class) or trains (`Arm`s: methods, shapes, starts).
-few-shot trains classifiers, and is described in a folder of its own.
+A suite draws with one model (`Row`s: what carries the class), trains (`Arm`s: methods, shapes, starts), or is few-shot,
+which trains classifiers. No torch is loaded.
 """
 
 from __future__ import annotations
@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import NotRequired, TypedDict, cast
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from kind_core.errors import ConfigError
-from kind_train.benchmark.few_shot.suite import FewShotSuite, read_few_shot
-from kind_train.benchmark.options import choose_named
 
 DRAWING_SUITES = ("class-agnostic", "cross-class")
 TRAINING_SUITES = (
@@ -34,61 +32,18 @@ SUITES = (*DRAWING_SUITES, *TRAINING_SUITES, FEW_SHOT)
 STAGES = ("fit", "shrink", "adapt")
 _STEPS = {"own": 0, "next": 1, "none": None}
 
-
-class _RowEntry(TypedDict):
-    """A `Row` as its file writes it: steps are `own`, `next`, `none` or a number."""
-
-    title: str
-    source: NotRequired[str]
-    label: NotRequired[str | int]
-    gate: NotRequired[str | int]
+Network = Literal["kind", "vit"]
+Train = Literal["tailors", "everything", "nothing"]
 
 
-class _DrawingScale(TypedDict):
-    count: int
+class Named(Protocol):
+    """What a table has a row of, or a folder a file."""
+
+    @property
+    def name(self) -> str: ...
 
 
-class _DrawingDocument(TypedDict):
-    """The file of a suite that draws."""
-
-    title: str
-    rows: dict[str, _RowEntry]
-    paper: NotRequired[dict[str, tuple[float, float, float]]]
-    scales: dict[str, _DrawingScale]
-
-
-class _ArmEntry(TypedDict):
-    """An `Arm` as its file writes it: the stages in the order in which they are there."""
-
-    title: str
-    start: NotRequired[str]
-    fit: NotRequired[dict[str, object]]
-    shrink: NotRequired[dict[str, object]]
-    adapt: NotRequired[dict[str, object]]
-
-
-class _ScaleEntry(TypedDict):
-    """A `Scale` as its file writes it."""
-
-    images: int
-    batch_size: int
-    count: int
-    seeds: list[int]
-    base_images: NotRequired[int]
-    points: NotRequired[list[int]]
-    saves: NotRequired[int]
-    options: NotRequired[dict[str, object]]
-
-
-class _TrainingDocument(TypedDict):
-    """The file of a suite that trains; `paper` has the names of its `columns`, and the figures of each arm."""
-
-    title: str
-    arms: dict[str, _ArmEntry]
-    paper: NotRequired[dict[str, list[str | float | None]]]
-    options: NotRequired[dict[str, object]]
-    scales: dict[str, _ScaleEntry]
-    measures: NotRequired[list[str]]
+_M = TypeVar("_M", bound=Named)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,21 +61,6 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Suite:
-    """`counts`: pictures a class at each scale. `paper`: entropy, variance and kurtosis of the rows that it prints."""
-
-    name: str
-    title: str
-    rows: tuple[Row, ...]
-    paper: Mapping[str, tuple[float, float, float]]
-    counts: Mapping[str, int]
-
-    def choose(self, names: tuple[str, ...]) -> tuple[Row, ...]:
-        """The rows called so, all of them by default; raises ConfigError for one that is unknown."""
-        return choose_named(self.name, {row.name: row for row in self.rows}, names)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Arm:
     """One thing that is compared: the stages that make its checkpoint, each of `STAGES` with the options of a run.
 
@@ -131,6 +71,17 @@ class Arm:
     title: str
     stages: tuple[tuple[str, Mapping[str, object]], ...]
     start: str = "checkpoint"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FewShotArm:
+    """A way to learn a task: which pre-trained network it starts from, what of it is trained, and how fast."""
+
+    name: str
+    title: str
+    network: Network
+    train: Train
+    learning_rate: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,23 +103,81 @@ class Scale:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingSuite:
+class FewShotScale:
+    """The shape of the networks, their pre-training on `images`, and the tasks: `episodes` for each of `shots`.
+
+    A task has `ways` classes with so many photos each to learn from, in `steps` of `task_batch` photos, and `queries`
+    each to be asked about. `gate_dropout`: the share of images of pre-training that the learngene sees alone.
+    """
+
+    size: int
+    patch_size: int
+    hidden_size: int
+    depth: int
+    num_heads: int
+    learngene_rank: int
+    tailor_rank: int
+    task_rank: int
+    images: int
+    batch_size: int
+    learning_rate: float
+    gate_dropout: float
+    ways: int
+    shots: tuple[int, ...]
+    queries: int
+    episodes: int
+    steps: int
+    task_batch: int
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Compared(Generic[_M]):
+    """What every suite is: `arms`, which are compared."""
+
+    name: str
+    title: str
+    arms: tuple[_M, ...]
+
+    def choose(self, names: tuple[str, ...]) -> tuple[_M, ...]:
+        """What is called so, all of it by default; raises ConfigError for a name that is unknown."""
+        known = [one.name for one in self.arms]
+        for name in names:
+            if name not in known:
+                raise ConfigError(
+                    f"suite {self.name!r} has no method {name!r}, expected one of {', '.join(known)}",
+                    f"see them with kind-train benchmark {self.name} --list-cells",
+                )
+        return tuple(one for one in self.arms if one.name in names or not names)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Suite(_Compared[Row]):
+    """`counts`: pictures a class at each scale. `paper`: entropy, variance and kurtosis of the rows that it prints."""
+
+    paper: Mapping[str, tuple[float, float, float]]
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingSuite(_Compared[Arm]):
     """`paper` has the figures that it prints of an arm, by `columns`; lower is better, the first arm is KIND's.
 
     `measures` are taken of the weights beside what is drawn: see `kind_train.benchmark.weights`.
     """
 
-    name: str
-    title: str
-    arms: tuple[Arm, ...]
     columns: tuple[str, ...]
     paper: Mapping[str, tuple[float | None, ...]]
     scales: Mapping[str, Scale]
     measures: tuple[str, ...] = ()
 
-    def choose(self, names: tuple[str, ...]) -> tuple[Arm, ...]:
-        """The arms called so, all of them by default; raises ConfigError for one that is unknown."""
-        return choose_named(self.name, {arm.name: arm for arm in self.arms}, names)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FewShotSuite(_Compared[FewShotArm]):
+    """`paper` has the accuracy that it prints of an arm, in percent; the first arm is KIND's."""
+
+    paper: Mapping[str, float]
+    scales: Mapping[str, FewShotScale]
 
 
 def read_suite(name: str) -> Suite | TrainingSuite | FewShotSuite:
@@ -178,69 +187,41 @@ def read_suite(name: str) -> Suite | TrainingSuite | FewShotSuite:
     if name not in SUITES:
         raise ConfigError(f"there is no suite {name!r}, expected {', '.join(SUITES[:-1])} or {SUITES[-1]}")
     text = (files("kind_train.benchmark") / "suites" / f"{name}.yaml").read_text(encoding="utf-8")
-    data = yaml.safe_load(text)
+    data = yaml.safe_load(text)  # as `Suite` and the others say; a file of this package, which tests read
+    if name in TRAINING_SUITES:
+        return _read_training(name, data)
     if name == FEW_SHOT:
-        return read_few_shot(name, data)
-    return _read_drawing(name, data) if name in DRAWING_SUITES else _read_training(name, data)
-
-
-def _read_drawing(name: str, data: _DrawingDocument) -> Suite:
-    rows = tuple(
-        Row(
-            name=key,
-            title=row["title"],
-            source=row.get("source", "model"),
-            label=_find_step(row.get("label", "none")),
-            gate=_find_step(row.get("gate", "none")),
-        )
-        for key, row in data["rows"].items()
-    )
-    paper = {key: (float(e), float(v), float(k)) for key, (e, v, k) in data.get("paper", {}).items()}
+        arms = tuple(FewShotArm(name=key, **entry) for key, entry in data["arms"].items())
+        scales = {key: FewShotScale(**_as_tuples(entry)) for key, entry in data["scales"].items()}
+        return FewShotSuite(name=name, title=data["title"], arms=arms, paper=data["paper"], scales=scales)
+    rows = []
+    for key, entry in data["rows"].items():
+        steps = {one: _STEPS.get(step, step) for one, step in entry.items() if one in ("label", "gate")}
+        rows.append(Row(name=key, **entry | steps))
     counts = {key: scale["count"] for key, scale in data["scales"].items()}
-    return Suite(name=name, title=data["title"], rows=rows, paper=paper, counts=counts)
+    return Suite(name=name, title=data["title"], arms=tuple(rows), paper=data.get("paper", {}), counts=counts)
 
 
-def _find_step(value: str | int) -> int | None:
-    return value if isinstance(value, int) else _STEPS[value]
-
-
-def _read_training(name: str, data: _TrainingDocument) -> TrainingSuite:
-    arms = tuple(
-        Arm(
-            name=key,
-            title=arm["title"],
-            stages=tuple(
-                (stage, cast(Mapping[str, object], options)) for stage, options in arm.items() if stage in STAGES
-            ),
-            start=arm.get("start", "checkpoint"),
-        )
-        for key, arm in data["arms"].items()
-    )
-    paper = data.get("paper", {})
-    common = data.get("options", {})
-    scales = {
-        key: Scale(
-            images=int(scale["images"]),
-            batch_size=int(scale["batch_size"]),
-            count=int(scale["count"]),
-            seeds=tuple(scale["seeds"]),
-            base_images=int(scale.get("base_images", 0)),
-            points=tuple(scale.get("points", ())),
-            saves=int(scale.get("saves", 10)),
-            options={**common, **scale.get("options", {})},
-        )
-        for key, scale in data["scales"].items()
-    }
+def _read_training(name: str, data: Any) -> TrainingSuite:
+    arms = []
+    for key, entry in data["arms"].items():
+        stages = tuple((stage, options) for stage, options in entry.items() if stage in STAGES)  # in their order
+        arms.append(Arm(name=key, title=entry["title"], stages=stages, start=entry.get("start", "checkpoint")))
+    common, paper = data.get("options", {}), _as_tuples(data.get("paper", {}))
     return TrainingSuite(
         name=name,
         title=data["title"],
-        arms=arms,
-        columns=tuple(map(str, paper.get("columns", ()))),
-        paper={
-            key: tuple(None if value is None else float(value) for value in values)
-            for key, values in paper.items()
-            if key != "columns"
+        arms=tuple(arms),
+        columns=paper.pop("columns", ()),
+        paper=paper,
+        scales={
+            key: Scale(**_as_tuples(entry) | {"options": common | entry.get("options", {})})
+            for key, entry in data["scales"].items()
         },
-        scales=scales,
         measures=tuple(data.get("measures", ())),
     )
+
+
+def _as_tuples(entry: Any) -> Any:
+    """The same names and values with tuples for the lists that YAML makes."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Literal
 
+from kind_train.benchmark.cells import OfWeights, Stored
 from kind_train.benchmark.results import Table
-from kind_train.benchmark.stored import OfWeights, PointFigures, Stored
 from kind_train.benchmark.suite import Arm, TrainingSuite
 from kind_train.benchmark.tasks import Task
-from kind_train.evaluate.against import FigureEntry, Measured
+from kind_train.evaluate.against import Measured
 
 # Figures in the order of the table; lower is better for those that tell which of two is ahead.
 HEADINGS = {
@@ -69,7 +70,7 @@ def _make_main_table(
         row = [arm.title, *(_show(pooled[arm.name].get(name), name) for name in shown)]
         row += [] if ahead_by is None else [compare_order(suite, arm, pooled)]
         paper = suite.paper.get(arm.name, ())
-        row += [_number(paper[i]) if i < len(paper) else "" for i in range(len(suite.columns))]
+        row += ["" if value is None else f"{value:g}" for _, value in zip_longest(suite.columns, paper)]
         rows.append(tuple(row))
     return Table(title="", headings=tuple(headings), rows=rows)
 
@@ -95,10 +96,10 @@ def _make_cost_table(arms: Sequence[Arm], stored: Sequence[Stored]) -> Table:
     rows = []
     for arm in arms:
         own = [one.figures for one in stored if one.cell.arm.name == arm.name]
-        cells = [
-            _show_mean([value for one in own if (value := one.get(name)) is not None], form)
-            for name, (_, form) in _COSTS.items()
-        ]
+        cells = []
+        for name, (_, form) in _COSTS.items():
+            values = [value for one in own if (value := one.get(name)) is not None]
+            cells.append(form(sum(values) / len(values)) if values else "")
         rows.append((arm.title, *cells))
     kept = [i for i in range(len(_COSTS)) if any(row[1 + i] for row in rows)]
     headings = [heading for heading, _ in _COSTS.values()]
@@ -107,10 +108,6 @@ def _make_cost_table(arms: Sequence[Arm], stored: Sequence[Stored]) -> Table:
         headings=("method", *(headings[i] for i in kept)),
         rows=[(row[0], *(row[1 + i] for i in kept)) for row in rows],
     )
-
-
-def _show_mean(values: Sequence[float], form: Callable[[float], str]) -> str:
-    return form(sum(values) / len(values)) if values else ""
 
 
 def show_count(value: float) -> str:
@@ -147,13 +144,9 @@ def _make_task_table(arms: Sequence[Arm], tasks: Sequence[Task], stored: Sequenc
 
 def figures_of(stored: Stored) -> dict[str, Measured]:
     """All figures of a cell that tables show."""
-    own = {**stored.figures.get("overall", {}), **_of_weights(stored.figures)}
+    figures = stored.figures
+    own = figures.get("overall", {}) | {name: figures[name] for name in _WEIGHTS if name in figures}
     return {name: Measured(**own[name]) for name in HEADINGS if name in own}
-
-
-def _of_weights(figures: PointFigures) -> dict[str, FigureEntry]:
-    """What was measured of a checkpoint's weights, whether it drew or not."""
-    return {name: figures[name] for name in _WEIGHTS if name in figures}
 
 
 def join(figures: Sequence[Measured]) -> Measured:
@@ -173,7 +166,3 @@ def _show(figure: Measured | None, name: str) -> str:
     digits = ".0%" if name in _SHARES else ".2f" if name.endswith(("precision", "recall")) else ".3g"
     value, low, high = (format(number, digits) for number in (figure.value, figure.low, figure.high))
     return f"{value} ({low} to {high})"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:g}"

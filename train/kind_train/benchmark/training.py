@@ -14,12 +14,11 @@ from kind_core.files.hashing import hash_file
 from kind_core.files.litter import is_hidden
 from kind_core.files.locking import waited_for
 from kind_core.files.staging import staged
-from kind_train.benchmark.cells import REAL, RUNS, Cell, TrainingRequest
+from kind_train.benchmark.cells import RUNS, Cell, PointFigures, cell_file, list_cells_of, read_cell
+from kind_train.benchmark.options import BenchmarkOptions
 from kind_train.benchmark.readiness import require_judge, require_statistics, statistics_file
-from kind_train.benchmark.results import write_results
-from kind_train.benchmark.runner import leave_out, open_folder
-from kind_train.benchmark.stages import Made, find_method, find_need, find_rank, make_checkpoint
-from kind_train.benchmark.stored import PointFigures, read_cell
+from kind_train.benchmark.results import leave_out, open_folder, write_results
+from kind_train.benchmark.stages import Made, find_adapted, find_need, find_rank, make_checkpoint
 from kind_train.benchmark.suite import Arm, Scale, TrainingSuite
 from kind_train.benchmark.summary import summarise
 from kind_train.benchmark.tasks import Task
@@ -50,21 +49,15 @@ _SHOWN = 12  # pictures that a cell keeps, of as many classes as there are
 Tell = Callable[[str], None]
 
 
-def choose_arms(arms: Sequence[Arm], request: TrainingRequest, tell: Tell) -> list[Arm]:
+def choose_arms(arms: Sequence[Arm], options: BenchmarkOptions, tell: Tell) -> list[Arm]:
     """Those that can be made, the others told; raises KindError before anything is trained.
 
     Where none can, where a base is of the other kind, or where peft is missing.
     """
-    given = {"--checkpoint": request.checkpoint, "--dense": request.dense, "--base-data": request.base_data}
-    kept = leave_out(arms, find_need, given, tell)
-    for arm in kept:
-        method = find_method(arm)
-        if method is None or arm.stages[0][0] != "adapt":
-            continue
+    kept = leave_out(arms, find_need, options, tell)
+    for method, base in filter(None, (find_adapted(arm, options) for arm in kept)):
         if isinstance(method, PeftMethod):
             import_peft(method.name)
-        base = request.dense if method.needs_dense else request.checkpoint
-        assert base is not None
         method.require_base(read_config(base).dit, str(base))
     return kept
 
@@ -76,34 +69,32 @@ class TrainingRunner:
         self,
         suite: TrainingSuite,
         arms: Sequence[Arm],
-        request: TrainingRequest,
+        tasks: Sequence[Task],
+        options: BenchmarkOptions,
         scale: Scale,
-        output: Path,
-        *,
-        resume: bool,
         tell: Tell,
     ) -> None:
-        self.suite, self.request, self.scale, self.output, self.tell = suite, request, scale, output, tell
-        device = str(pick_device(request.device))
+        self.suite, self.tasks, self.options, self.scale, self.tell = suite, tasks, options, scale, tell
+        device = str(pick_device(options.device))
         self.networks: tuple[FeatureNetwork, ...] = ()
         self.judge: Judge | None = None
         if scale.count:
-            require_judge(arms, request, scale)
-            self.judge = open_judge(request.classifier, device)
-            self.networks = open_observers(self.judge, request.inception_weights, request.dinov2, device)
-            require_statistics(arms, request, scale, self.networks)
-        open_folder(output, self._identity(), resume=resume)
+            require_judge(arms, options, scale)
+            self.judge = open_judge(options.classifier, device)
+            self.networks = open_observers(self.judge, options.inception_weights, options.dinov2, device)
+            require_statistics(arms, tasks, options, scale, self.networks)
+        open_folder(options.output, self._identity(), resume=options.goes_on)
 
-    def make(self, cell: Cell, *, place: str = "") -> None:
+    def make(self, cell: Cell, place: str) -> None:
         """Train, draw, measure and write a cell that is not there yet; `place` is told before its name."""
-        file = cell.file(self.output)
+        file = cell_file(self.options.output, cell.name)
         if file.exists():
             return
         self.tell(f"{place}{cell.name} ...")
         points: list[PointFigures] = []
         arrays: dict[str, np.ndarray] = {}
         for images in self.scale.points or (self.scale.images,):
-            made = make_checkpoint(cell, self.request, self.scale, images, self.output)
+            made = make_checkpoint(cell, self.options, self.scale, images)
             figures, arrays = self._measure(cell, made, images)
             points.append(figures)
         about: dict[str, object] = {
@@ -112,13 +103,13 @@ class TrainingRunner:
             "task": cell.task.name,
             "seed": cell.seed,
             "classes": list(cell.task.classes),
-            **_count(cell, self.request),
+            **_count(cell, self.options),
             **points[-1],
         }
         if len(points) > 1:
             about["points"] = points
         write_arrays(file, about, arrays)
-        run = self.output / RUNS / cell.name
+        run = self.options.output / RUNS / cell.name
         for folder in (*run.glob(f"*/{STATE_NAME}"), *run.glob(_SEEN)):
             shutil.rmtree(folder)  # the cell is whole: what its runs would go on with is not needed
 
@@ -137,13 +128,13 @@ class TrainingRunner:
         if not self.scale.count:
             return figures, {}
         assert self.judge is not None
-        request = self.request
+        options = self.options
         settings = DrawSettings(
-            seed=request.seed, device=request.device, steps=request.steps, guidance=request.guidance
+            seed=options.seed, device=options.device, steps=options.steps, guidance=options.guidance
         )
         drawer = CheckpointDrawer(made.checkpoint, cell.task.classes, settings)
-        real = self.real(cell.task, drawer)
-        kept = SeenFiles(self.output / RUNS / cell.name / _SEEN / str(images))
+        real = self._real(cell.task, drawer)
+        kept = SeenFiles(options.output / RUNS / cell.name / _SEEN / str(images))
         seen, labels = draw_and_observe(drawer, self.networks, self.scale.count, lambda what, done, total: None, kept)
         overall: dict[str, FigureEntry] = {}
         for network, observed in zip(self.networks, seen, strict=True):
@@ -160,19 +151,17 @@ class TrainingRunner:
         figures |= {"num_images": len(labels), "overall": overall}
         return figures, arrays
 
-    def real(self, task: Task, drawer: CheckpointDrawer) -> RealStatistics:
+    def _real(self, task: Task, drawer: CheckpointDrawer) -> RealStatistics:
         """Statistics of the real photos of a task: given, or seen once for all cells."""
-        file = self.real_file(task)
-        if self.request.real is None and not file.exists():
+        file = statistics_file(self.options, task)
+        if self.options.real is None and not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             with waited_for(file):  # somebody else may see them now
                 if not file.exists():
                     self._see_photos(task, drawer, file)
         statistics = read_statistics(file)
-        statistics.require_classes(drawer.classes, file)
-        statistics.require_size(drawer.size, file)
-        for network in self.networks:
-            statistics.require_network(network, file)
+        statistics.require_photos(drawer.classes, drawer.size, file)
+        statistics.require_networks(self.networks, file)
         return statistics
 
     def _see_photos(self, task: Task, drawer: CheckpointDrawer, file: Path) -> None:
@@ -187,38 +176,41 @@ class TrainingRunner:
         with staged(file, STATISTICS, force=True) as temporary:
             save_statistics(temporary, found)
 
-    def real_file(self, task: Task) -> Path:
-        """Where the statistics of a task lie."""
-        given = self.request.real
-        return self.output / REAL / f"{task.name}.safetensors" if given is None else statistics_file(given, task)
-
     def _identity(self) -> Mapping[str, object]:
         """What all cells of the folder share, whichever of them are made."""
-        request, scale = self.request, self.scale
+        options, scale = self.options, self.scale
         bases = {name: "" if path is None else hash_checkpoint(path)
-                 for name, path in (("checkpoint", request.checkpoint), ("dense", request.dense))}  # fmt: skip
-        given = {} if request.real is None else {"real": _hash_real(request.real)}
-        tasks = {task.name: [task.data, task.val_data, list(task.classes)] for task in request.tasks}
-        options = {key: str(value) for key, value in scale.options.items()}
+                 for name, path in (("checkpoint", options.checkpoint), ("dense", options.dense))}  # fmt: skip
+        given = {} if options.real is None else {"real": _hash_real(options.real)}
+        tasks = {task.name: [task.data, task.val_data, list(task.classes)] for task in self.tasks}
         return {
             "suite": self.suite.name,
             **bases,
             **given,
             "tasks": tasks,
-            "base_data": request.base_data,
-            "preset": request.preset,
-            "size": request.size,
+            "base_data": options.base_data,
+            "preset": options.preset,
+            "size": options.size,
             "images": scale.images,
             "base_images": scale.base_images,
             "points": list(scale.points),
             "batch_size": scale.batch_size,
             "count": scale.count,
-            "options": options,
+            "options": {key: str(value) for key, value in scale.options.items()},
             "networks": {network.name: network.sha256 for network in self.networks},
-            "steps": request.steps,
-            "guidance": request.guidance,
-            "seed": request.seed,
+            "steps": options.steps,
+            "guidance": options.guidance,
+            "seed": options.seed,
         }
+
+    def write(self) -> None:
+        """Write what the folder shows, of the cells that are there, of whatever arms."""
+        output = self.options.output
+        cells = list_cells_of(self.suite.arms, self.tasks, self.scale)
+        stored = [read_cell(cell, output) for cell in cells if cell_file(output, cell.name).exists()]
+        tasks = {one.cell.task.name: one.cell.task for one in stored if one.seen}
+        real = {name: read_statistics(statistics_file(self.options, task)) for name, task in tasks.items()}
+        write_results(output, summarise(self.suite, self.scale, stored, real, self.judge))
 
 
 def _hash_real(real: Path) -> dict[str, str]:
@@ -231,20 +223,11 @@ def _hash_real(real: Path) -> dict[str, str]:
     return {file.name: hash_file(file) for file in files}
 
 
-def _count(cell: Cell, request: TrainingRequest) -> dict[str, object]:
+def _count(cell: Cell, options: BenchmarkOptions) -> dict[str, object]:
     """Trained parameters and FLOPs of a pass, as the paper counts them; nothing of what adapts no base."""
-    method = find_method(cell.arm)
-    if method is None or cell.arm.stages[0][0] != "adapt":
+    if (found := find_adapted(cell.arm, options)) is None:
         return {}
-    base = request.dense if method.needs_dense else request.checkpoint
-    assert base is not None
-    rank = next(find_rank(options, request) for stage, options in cell.arm.stages if stage == "adapt")
+    method, base = found
+    rank = find_rank(cell.arm.stages[0][1], options)
     plan, classes = method.plan(read_config(base).dit, rank), len(cell.task.classes)
     return {"trained": method.count_trained(plan, classes), "flops": method.count_flops(plan, classes)}
-
-
-def write_training(runner: TrainingRunner, cells: Sequence[Cell]) -> None:
-    """Write what the folder shows, of the cells that are there."""
-    stored = [read_cell(cell, runner.output) for cell in cells if cell.file(runner.output).exists()]
-    real = {one.cell.task.name: read_statistics(runner.real_file(one.cell.task)) for one in stored if one.seen}
-    write_results(runner.output, summarise(runner.suite, runner.scale, stored, real, runner.judge))

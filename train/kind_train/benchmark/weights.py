@@ -11,7 +11,7 @@ import torch
 from kind_core.checkpoint import load_checkpoint, read_config
 from kind_core.classes import resolve_classes
 from kind_core.dit import KindDiT
-from kind_train.benchmark.stored import OfWeights
+from kind_train.benchmark.cells import OfWeights
 from kind_train.benchmark.tasks import Task
 from kind_train.data.latents import load_latents_or_photos
 from kind_train.evaluate.against import Measured

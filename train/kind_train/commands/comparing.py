@@ -94,8 +94,9 @@ def benchmark(
     if script is not None and script not in SCRIPTS:
         raise ConfigError(f"script is {script!r}, expected one of {', '.join(SCRIPTS)}")
     found = read_suite(suite)
-    chosen = found.choose(split_names(methods))
-    asked = BenchmarkOptions(seeds=() if seeds is None else parse_counts("seeds", seeds), **options)
+    asked = BenchmarkOptions(
+        methods=split_names(methods), seeds=() if seeds is None else parse_counts("seeds", seeds), **options
+    )
     check_benchmark(asked, found)
     announce_loading()
     from kind_train.benchmark.session import print_cells, print_script, run_benchmark
@@ -103,7 +104,7 @@ def benchmark(
     show = partial(print_cells, asked.output) if list_cells else None
     if script is not None:
         show = partial(print_script, script, _repeat_command(click.get_current_context()), asked)
-    run_benchmark(found, chosen, asked, show=show)
+    run_benchmark(found, asked, show=show)
 
 
 def _repeat_command(context: click.Context) -> list[str]:

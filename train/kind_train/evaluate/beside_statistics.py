@@ -57,13 +57,11 @@ def evaluate_against(
     What was seen of each class is `kept`, if at all, and not seen again.
     """
     statistics, drawer = read_statistics(real), open_drawer(request)
-    statistics.require_classes(drawer.classes, real)
-    statistics.require_size(drawer.size, real)
+    statistics.require_photos(drawer.classes, drawer.size, real)
     device = str(pick_device(request.device))
     judge = open_judge(request.classifier, device)
     networks = open_observers(judge, request.inception_weights, request.dinov2, device)
-    for network in networks:
-        statistics.require_network(network, real)
+    statistics.require_networks(networks, real)
     recall: Recall = recall_nothing
     if kept is not None:
         recall = kept.begin(identify(request, drawer, networks, {"--real": hash_file(real)}))

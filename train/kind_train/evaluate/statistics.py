@@ -65,36 +65,32 @@ class RealStatistics:
     moments: Mapping[tuple[str, str], Moments]
     rows: Mapping[tuple[str, str], NDArray[np.float32]]
 
-    def require_classes(self, classes: Sequence[ClassInfo], where: object) -> None:
-        """Raise DataError where these are statistics of other classes."""
+    def require_photos(self, classes: Sequence[ClassInfo], size: int, where: object) -> None:
+        """Raise DataError where these are statistics of other classes, or of photos of another size."""
         ours, theirs = {info.id for info in self.classes}, {info.id for info in classes}
         if ours != theirs:
             odd = sorted(ours ^ theirs)[0]
-            side = "but are asked for" if odd in theirs else "that are not asked for"
+            side = "they lack but are asked for" if odd in theirs else "they have that are not asked for"
             raise DataError(
-                f"{where} holds statistics of other photos: {len(self.classes)} classes, {odd!r} among those "
-                + (f"they lack {side}" if odd in theirs else f"they have {side}"),
+                f"{where} holds statistics of other photos: {len(self.classes)} classes, {odd!r} among those {side}",
                 f"write those of these classes: kind-train statistics --classes {','.join(sorted(theirs))[:200]}",
             )
-
-    def require_size(self, size: int, where: object) -> None:
-        """Raise DataError where the photos had another size than the pictures."""
         if size != self.size:
             raise DataError(
                 f"{where} holds statistics of photos at {self.size} x {self.size}, the pictures are {size} x {size}",
                 f"write them again with --size {size}",
             )
 
-    def require_network(self, network: FeatureNetwork, where: object) -> SeenBy:
-        """What `network` saw; raises DataError where another network of its name saw the photos, or none."""
-        known = {one.name: one for one in self.networks}
-        if network.name not in known or known[network.name].sha256 != network.sha256:
-            seen = ", ".join(f"{one.name} ({one.sha256[:8]})" for one in self.networks)
-            raise DataError(
-                f"{where} was seen by {seen}, not by {network.name} ({network.sha256[:8]})",
-                "write it with the same --classifier, --inception-weights and --dinov2",
-            )
-        return known[network.name]
+    def require_networks(self, networks: Sequence[FeatureNetwork], where: object) -> None:
+        """Raise DataError where one of the networks did not see the photos, or another one of its name did."""
+        known = {one.name: one.sha256 for one in self.networks}
+        for network in networks:
+            if known.get(network.name) != network.sha256:
+                seen = ", ".join(f"{one.name} ({one.sha256[:8]})" for one in self.networks)
+                raise DataError(
+                    f"{where} was seen by {seen}, not by {network.name} ({network.sha256[:8]})",
+                    "write it with the same --classifier, --inception-weights and --dinov2",
+                )
 
 
 def collect_statistics(

@@ -16,8 +16,8 @@ from kind_core.config import DiTConfig
 from kind_core.errors import ResultsError
 from kind_core.files.staging import PART, staged
 from kind_core.files.tensor_files import write_tensors
-from kind_train.benchmark.few_shot.suite import FewShotScale, Network
 from kind_train.benchmark.few_shot.vit import KindViT
+from kind_train.benchmark.suite import FewShotScale, Network
 from kind_train.config import TrainConfig
 from kind_train.data.batches import draw_batch, step_generator
 from kind_train.data.photo_set import PhotoSet

@@ -13,15 +13,14 @@ import torch
 
 from kind_core.errors import ResultsError
 from kind_core.files.locking import waited_for
-from kind_train.benchmark.cells import CELLS, RUNS
-from kind_train.benchmark.few_shot.adapting import adapt, measure_accuracy
-from kind_train.benchmark.few_shot.episodes import draw_episode, require_enough_of_each
+from kind_train.benchmark.cells import RUNS, cell_file
+from kind_train.benchmark.few_shot.episodes import adapt, draw_episode, measure_accuracy, require_enough
 from kind_train.benchmark.few_shot.pretraining import Pretraining
-from kind_train.benchmark.few_shot.suite import FewShotArm, FewShotScale, FewShotSuite, Network
 from kind_train.benchmark.few_shot.tables import Answered, summarise
 from kind_train.benchmark.few_shot.vit import KindViT, start_task
-from kind_train.benchmark.results import write_results
-from kind_train.benchmark.runner import open_folder
+from kind_train.benchmark.options import BenchmarkOptions
+from kind_train.benchmark.results import open_folder, write_results
+from kind_train.benchmark.suite import FewShotArm, FewShotScale, FewShotSuite, Network
 from kind_train.benchmark.tasks import list_held
 from kind_train.data.photo_set import PhotoSet, load_photos
 from kind_train.device import pick_device
@@ -55,29 +54,20 @@ def list_few_shot(arms: Sequence[FewShotArm], scale: FewShotScale) -> list[FewSh
 class FewShotRunner:
     """Makes the cells of one folder: networks learn from `base_data`, tasks are of the classes of `data`."""
 
-    def __init__(
-        self,
-        suite: FewShotSuite,
-        scale: FewShotScale,
-        base_data: str,
-        data: str,
-        output: Path,
-        *,
-        device: str = "cpu",
-        resume: bool = False,
-        tell: Tell = lambda line: None,
-    ) -> None:
-        self.suite, self.scale, self.base_data, self.data = suite, scale, base_data, data
-        self.output, self.device, self.tell = output, str(pick_device(device)), tell
+    def __init__(self, suite: FewShotSuite, scale: FewShotScale, options: BenchmarkOptions, tell: Tell) -> None:
+        self.suite, self.scale, self.output, self.tell = suite, scale, options.output, tell
+        self.base_data, self.data = str(options.base_data), str(options.data)
+        self.device = str(pick_device(options.device))
         self._bases: dict[tuple[Network, int], tuple[KindViT, list[tuple[float, float]]]] = {}
         self._photos: dict[str, PhotoSet] = {}
-        self.num_classes = len(list_held(base_data))
+        self.num_classes = len(list_held(self.base_data))
         shape = {name: value for name, value in asdict(scale).items() if name not in ("shots", "seeds")}
-        open_folder(output, {"suite": suite.name, "base_data": base_data, "data": data, **shape}, resume=resume)
+        identity = {"suite": suite.name, "base_data": self.base_data, "data": self.data, **shape}
+        open_folder(self.output, identity, resume=options.goes_on)
 
-    def make(self, cell: FewShotCell, *, place: str = "") -> None:
+    def make(self, cell: FewShotCell, place: str) -> None:
         """Learn and answer the episodes of a cell that is not there yet; `place` is told before its name."""
-        file = self.output / CELLS / f"{cell.name}.npz"
+        file = cell_file(self.output, cell.name)
         if file.exists():
             return
         self.tell(f"{place}{cell.name} ...")
@@ -100,7 +90,7 @@ class FewShotRunner:
     def _answer(self, cell: FewShotCell, base: KindViT) -> tuple[list[float], list[float]]:
         """Accuracy and seconds of the CPU of each episode; those of a killed cell are read where they lie."""
         photos, partial = self._load(self.data), self._partial(cell)
-        require_enough_of_each(self.data, photos.classes, photos.labels.tolist(), self.scale)
+        require_enough(self.data, photos.classes, photos.labels.tolist(), self.scale)
         partial.parent.mkdir(parents=True, exist_ok=True)
         kept = _read_whole(partial)[: self.scale.episodes]
         with partial.open("w", encoding="utf-8") as lines:
@@ -148,7 +138,7 @@ class FewShotRunner:
         """Write what the folder shows, of the cells that are there."""
         found = []
         for cell in list_few_shot(self.suite.arms, self.scale):
-            file = self.output / CELLS / f"{cell.name}.npz"
+            file = cell_file(self.output, cell.name)
             if file.exists():
                 with opened_arrays(file) as (figures, arrays):
                     found.append(Answered(figures=figures, accuracies=arrays["accuracies"]))

@@ -10,8 +10,8 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from kind_train.benchmark.few_shot.suite import FewShotArm, FewShotScale, FewShotSuite
 from kind_train.benchmark.results import Results, Table
+from kind_train.benchmark.suite import FewShotArm, FewShotScale, FewShotSuite
 from kind_train.benchmark.tables import show_count
 
 _Z = NormalDist().inv_cdf(0.975)
