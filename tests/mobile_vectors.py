@@ -55,6 +55,41 @@ _ALIKE: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("panda", "giant panda", "giant panda bear"), ("bear", "Bear", "GIANT PANDA")),
     (("tench, Tinca tinca", "tench"), ("Tinca tinca", "TENCH", "tinca", "tench,tinca tinca")),
     (("tench, Tinca tinca", "goldfish"), ("tench, tinca TINCA",)),
+    (
+        ("n02510455_giant panda, panda, panda bear", "n02509815_lesser panda, red panda, panda, bear cat"),
+        (
+            "panda",
+            "Panda",
+            "pandas",
+            "n02510455",
+            "N02509815",
+            "giant pandas",
+            "red_panda",
+            "red pandas",
+            "bear",
+            "cats",
+        ),
+    ),
+    (("giant panda", "lesser panda"), ("panda", "PANDAS", "pandas ")),
+    (("n02510455_big panda", "red panda"), ("panda", "pandas")),  # by its id alone
+    (("giant panda", "n02510455_great panda", "red panda"), ("panda", "pandas")),  # two that are meant
+    (("panda", "red panda"), ("pandas", "Panda")),
+    (
+        ("shoe", "bus", "berry", "wolf", "knife", "glass", "gas", "sheep"),
+        ("shoes", "Buses", "BERRIES", "wolves", "knives", "glasses", "glas", "gases", "sheeps", "ga", "busses", "s"),
+    ),
+    (
+        ("shoes", "buses", "berries", "wolves", "knives", "glasses"),
+        ("shoe", "bus", "berry", "Wolf", "knife", "glass", "sse"),
+    ),
+    (
+        ("running shoe", "school bus", "dress shoe"),
+        ("shoes", "buses", "school_buses", "running-shoes", "dresses", "dress"),
+    ),
+    (("cat", "cats", "tabby cat"), ("CATS", "Cat", "tabby cats", "cates")),
+    (("wolf", "wolfe"), ("wolves", "wolfes")),
+    (("😀", "ox"), ("😀s", "😀es", "oxs", "os", "es")),
+    (("\u0131l\u0131k", "weiß"), ("ILIK", "ilik", "IL\u0131k", "WEIẞ", "weiss")),  # a dotless i is a letter of its own
 ]
 _TEXTS = (
     "Giant Panda", "Ærø!", "???", "", "con", "COM1", "Con.tent", ".hidden", "mug [blue]", "../x", "a" * 250, "猫" * 90,

@@ -132,42 +132,6 @@ public struct Manifest: Decodable, Sendable {
         guidedSteps?.contains(step) ?? true
     }
 
-    /// Place of a class by id, by one of its names or by all of them with commas between, to the letter; then by any of
-    /// these or the last words of a name, whatever case and separators.
-    func index(ofClass query: String) throws -> Int {
-        // strings are equal however their accents are written
-        let exact: [(ClassInfo) -> [String]] = [{ [$0.id] }, { $0.names }, { [$0.fullName] }]
-        for called in exact {
-            let found = classes.indices.filter { called(classes[$0]).contains(query) }
-            if found.count == 1 { return found[0] }
-        }
-        let wanted = Self.normalize(query)
-        let rules: [(ClassInfo) -> Bool] = [
-            { info in ([info.id, info.fullName] + info.names).contains { Self.normalize($0) == wanted } },
-            { info in !wanted.isEmpty && info.names.contains { Self.normalize($0).hasSuffix(" \(wanted)") } }
-        ]
-        for fits in rules {
-            let found = classes.indices.filter { fits(classes[$0]) }
-            guard found.count < 2 else {
-                throw KindError("class '\(query)' fits several: \(list(found))", hint: "Name one of them in full.")
-            }
-            if let index = found.first { return index }
-        }
-        throw KindError("unknown class '\(query)'", hint: "The bundle holds \(list(Array(classes.indices))).")
-    }
-
-    /// Without case, separators and ways to write the same letter.
-    private static func normalize(_ text: String) -> String {
-        // upper case first: it makes SS of ß
-        let folded = text.precomposedStringWithCompatibilityMapping.uppercased().lowercased()
-        let words = folded.split(whereSeparator: { $0.isWhitespace || "_-/,".contains($0) })
-        return words.joined(separator: " ")
-    }
-
-    private func list(_ indices: [Int]) -> String {
-        indices.map { classes[$0].name }.joined(separator: ", ")
-    }
-
     func target(_ name: String) throws -> TargetSpec {
         guard let target = targets[name] else {
             let held = targets.keys.sorted().joined(separator: ", ")

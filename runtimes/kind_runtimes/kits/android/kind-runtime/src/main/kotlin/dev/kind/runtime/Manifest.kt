@@ -3,7 +3,6 @@ package dev.kind.runtime
 import org.json.JSONArray
 import org.json.JSONException
 import org.json.JSONObject
-import java.text.Normalizer
 
 /** A class that a bundle draws: a stable id and its names, the best one first. */
 data class ClassInfo(val id: String, val names: List<String>) {
@@ -46,35 +45,6 @@ class Manifest private constructor(
 
     /** Whether guidance is on in a step; without it the class is predicted alone. */
     internal fun isGuided(step: Int) = guidedSteps == null || step in guidedSteps
-
-    /**
-     * Place of a class by id, by one of its names or by all of them with commas between, to the letter; then by any of
-     * these or the last words of a name, whatever case and separators.
-     */
-    internal fun indexOfClass(query: String): Int {
-        val text = query.composed()
-        val exact = listOf<(ClassInfo) -> List<String>>({ listOf(it.id) }, { it.names }, { listOf(it.fullName) })
-        for (called in exact) {
-            val found = classes.indices.filter { index -> called(classes[index]).any { it.composed() == text } }
-            if (found.size == 1) return found.single()
-        }
-        val wanted = normalize(query)
-        val rules = listOf<(ClassInfo) -> Boolean>(
-            { info -> (info.names + info.id + info.fullName).any { normalize(it) == wanted } },
-            { info -> wanted.isNotEmpty() && info.names.any { normalize(it).endsWith(" $wanted") } },
-        )
-        for (fits in rules) {
-            val found = classes.indices.filter { fits(classes[it]) }
-            if (found.size > 1) {
-                val names = found.map(classes::get).list()
-                throw KindException("class '$query' fits several: $names", "Name one of them in full.")
-            }
-            if (found.isNotEmpty()) return found.single()
-        }
-        throw KindException("unknown class '$query'", "The bundle holds ${classes.list()}.")
-    }
-
-    private fun List<ClassInfo>.list() = joinToString { it.name }
 
     internal fun target(name: String): TargetSpec = targets[name] ?: throw KindException(
         "the bundle holds no $name programs, only ${targets.keys.sorted().joinToString()}",
@@ -158,13 +128,3 @@ private fun JSONArray.objects() = List(length(), ::getJSONObject)
 
 private fun <T> JSONObject.map(parse: (JSONObject) -> T): Map<String, T> =
     keys().asSequence().associateWith { parse(getJSONObject(it)) }
-
-/** One sequence of letters for one spelling: an accent may be part of its letter or follow it. */
-private fun String.composed() = Normalizer.normalize(this, Normalizer.Form.NFC)
-
-private val SEPARATORS = Regex("[\\s_\\-/,]+")
-
-/** Without case, separators and ways to write the same letter. Upper case first: it makes SS of ß. */
-private fun normalize(text: String) =
-    Normalizer.normalize(text, Normalizer.Form.NFKC).uppercase().lowercase().split(SEPARATORS)
-        .filter(String::isNotEmpty).joinToString(" ")
