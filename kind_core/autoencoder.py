@@ -25,7 +25,6 @@ from kind_core.files.staging import link_file
 from kind_core.files.tensor_files import read_pickled, write_tensors
 
 _PICKLE_NAME = "diffusion_pytorch_model.bin"  # of older folders; it is loaded as weights only
-_KINDS = ("AutoencoderTiny", "AutoencoderKL")
 _WIDTHS = {"AutoencoderTiny": "encoder_block_out_channels", "AutoencoderKL": "block_out_channels"}
 _PER_BLOCK = {
     "AutoencoderTiny": ("decoder_block_out_channels", "num_encoder_blocks", "num_decoder_blocks"),
@@ -66,8 +65,7 @@ def _describe(component: Component, folder: Path, *, with_weights: bool) -> Auto
 
 
 def _read_settings(folder: Path) -> Component:
-    file = require_settings(folder)
-    return read_component(file, {kind: kind for kind in _KINDS}, ConfigError)
+    return read_component(require_settings(folder), {kind: kind for kind in _WIDTHS}, ConfigError)
 
 
 def _require_even(component: Component) -> None:
@@ -108,10 +106,10 @@ def load_autoencoder(folder: Path, config: AutoencoderConfig) -> Any:
     found = _describe(component, folder, with_weights=True)
     for name in ("kind", "downscale"):
         if getattr(found, name) != getattr(config, name):
-            message = (
-                f"{folder} holds an autoencoder of {name} {getattr(found, name)}, expected {getattr(config, name)}"
+            raise CheckpointError(
+                f"{folder} holds an autoencoder of {name} {getattr(found, name)}, expected {getattr(config, name)}",
+                "put the autoencoder there that the model was trained with",
             )
-            raise CheckpointError(message, "put the autoencoder there that the model was trained with")
     model = load_component(component, "autoencoder").requires_grad_(False)
     with loading(component, "autoencoder"):
         _try_both_ways(model, config)

@@ -175,13 +175,17 @@ def save_checkpoint(
     require_distinct(config.classes)
     with staged(path, CHECKPOINT, force=force) as folder:
         (folder / TAILORS_NAME).mkdir(parents=True)
-        text = json.dumps(config.to_dict(), indent=2, ensure_ascii=False)
-        (folder / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+        write_config(folder / CONFIG_NAME, config)
         write_tensors(folder / LEARNGENE_NAME, _cast(model.learngene_state(), dtype))
         for index, info in enumerate(config.classes):
             write_tensors(tailor_path(folder, info.id), _cast(model.tailors.state_of(index), dtype))
         if autoencoder is not None:
             copy_autoencoder(autoencoder, folder / AUTOENCODER_NAME)
+
+
+def write_config(file: Path, config: ModelConfig) -> None:
+    """Write the `config.json` of a checkpoint."""
+    file.write_text(json.dumps(config.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 CHECKPOINT = folder_kind("a checkpoint", read_any_config, is_checkpoint_file, heart=CONFIG_NAME)
@@ -217,10 +221,8 @@ def _require_own_files(path: Path, classes: Sequence[ClassInfo]) -> None:
 
 def hash_checkpoint(path: Path) -> str:
     """sha256 of a whole checkpoint, as `load_checkpoint` has it for all classes of a model of pixels."""
-    files = [path / CONFIG_NAME, path / LEARNGENE_NAME]
-    files += [tailor_path(path, info.id) for info in read_config(path).classes]
     try:
-        return hash_files(files)
+        return hash_loaded(path, read_config(path), None)
     except OSError as error:
         raise CheckpointError(f"cannot read {error.filename}: {error.strerror}", "copy the checkpoint again") from error
 
@@ -254,8 +256,7 @@ def _reading(file: Path) -> Iterator[None]:
     except OSError as error:
         raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from error
     except SafetensorError as error:
-        message = f"{file} is not a whole safetensors file: {error}"
-        raise CheckpointError(message, "download it again") from error
+        raise CheckpointError(f"{file} is not a whole safetensors file: {error}", "download it again") from error
 
 
 def _read_tensors(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:

@@ -96,19 +96,22 @@ class Block(nn.Module):
 
 
 class TimestepEmbedder(nn.Module):
-    """Sinusoids of the timestep through a two-layer MLP."""
+    """Sinusoids of a number (a timestep, a length in pixels, a ratio) through a two-layer MLP.
 
-    def __init__(self, hidden_size: int) -> None:
+    `frequency_shift` is diffusers' `downscale_freq_shift`: with 1 the lowest frequency is 1/10000, with 0 just above.
+    """
+
+    def __init__(self, hidden_size: int, frequency_shift: int = 1) -> None:
         super().__init__()
+        self.frequency_shift = frequency_shift
         self.fc1 = nn.Linear(TIMESTEP_FREQUENCIES, hidden_size)
         self.fc2 = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, timesteps: Tensor) -> Tensor:
-        """timesteps (batch,) in train timesteps, 0 to 1000, fractions allowed -> (batch, hidden)."""
-        # diffusers' downscale_freq_shift=1: frequencies from 1 down to 1/10000, both ends included
+    def forward(self, numbers: Tensor) -> Tensor:
+        """numbers (batch,), fractions allowed; timesteps are train timesteps, 0 to 1000 -> (batch, hidden)."""
         half = TIMESTEP_FREQUENCIES // 2
-        exponent = torch.arange(half, dtype=torch.float32, device=timesteps.device) / (half - 1)
-        angles = timesteps.float()[:, None] * torch.exp(-math.log(10000) * exponent)
+        exponent = torch.arange(half, dtype=torch.float32, device=numbers.device) / (half - self.frequency_shift)
+        angles = numbers.float()[:, None] * torch.exp(-math.log(10000) * exponent)
         sinusoids = torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.fc1.weight.dtype)
         result: Tensor = self.fc2(F.silu(self.fc1(sinusoids)))
         return result

@@ -80,7 +80,8 @@ def project(layers: Sequence[DivertedLinear], x: Tensor, tailors: Sequence[Tailo
     assert len(opened) in (0, len(layers)), "either every layer has a tailor or none"
     weights = _learngene_factors(layers)
     if not opened or opened[0].s.shape[1] == 0:  # no gate is open
-        return _project_learngene(x, weights, [layer.bias for layer in layers])
+        inputs, weights = _inputs_of_weights(x, weights, len(layers))
+        return [F.linear(one, weight, layer.bias) for one, weight, layer in zip(inputs, weights, layers, strict=True)]
     V = torch.cat([tailor.V * tailor.s[..., None] for tailor in opened], dim=1)  # (batch, layers * rank, in)
     tensors = [x, V, *(tailor.U for tailor in opened), *(layer.bias for layer in layers), *weights]
     if torch.is_autocast_enabled(x.device.type):
@@ -88,17 +89,12 @@ def project(layers: Sequence[DivertedLinear], x: Tensor, tailors: Sequence[Tailo
     return list(_Project.apply(len(layers), *tensors))  # type: ignore[no-untyped-call]
 
 
-def _learngene_factors(layers: Sequence[DivertedLinear]) -> list[Tensor]:
+def _learngene_factors(layers: Sequence[DivertedLinear]) -> Sequence[Tensor]:
     """W_G of each layer, (out, in); thin, one joined V, (in, layers * rank), and U of each layer, (out, rank)."""
     if not layers[0].is_thin:
         return [layer.learngene_weight() for layer in layers]
     V = torch.cat([_pad(layer.V * layer.s) for layer in layers], dim=1)
     return [V, *(_pad(layer.U) for layer in layers)]
-
-
-def _project_learngene(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> list[Tensor]:
-    inputs, weights = _inputs_of_weights(x, weights, len(biases))
-    return [F.linear(one, weight, bias) for one, weight, bias in zip(inputs, weights, biases, strict=True)]
 
 
 def _inputs_of_weights(x: Tensor, weights: Sequence[Tensor], count: int) -> tuple[Sequence[Tensor], Sequence[Tensor]]:

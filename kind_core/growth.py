@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from kind_core.checkpoint import (
     hash_learngene,
     read_config,
     tailor_path,
+    write_config,
 )
 from kind_core.checkpoint_config import read_any_config
 from kind_core.classes import ClassInfo, resolve_classes
@@ -68,7 +68,7 @@ def save_grown(
             write_tensors(tailor_path(folder, info.id), model.tailors.state_of(index))
         if config.autoencoder is not None:
             copy_autoencoder(find_autoencoder(base), folder / AUTOENCODER_NAME)
-        _write_config(folder / CONFIG_NAME, config)
+        write_config(folder / CONFIG_NAME, config)
 
 
 def add_classes(base: Path, source: Path, classes: Sequence[str] = ()) -> tuple[ClassInfo, ...]:
@@ -105,7 +105,7 @@ def _add_classes(base: Path, source: Path, classes: Sequence[str]) -> tuple[Clas
         with staged(tailor_path(base, info.id), PART, force=True) as file:
             shutil.copyfile(tailor_path(source, info.id), file)
     with staged(base / CONFIG_NAME, PART, force=True) as file:
-        _write_config(file, grown)
+        write_config(file, grown)
     return infos
 
 
@@ -115,7 +115,3 @@ def _with_training(config: ModelConfig, addition: ModelConfig) -> ModelConfig:
     if addition.training is None:
         return config
     return replace(config, training=addition.training.weaker(config.training))
-
-
-def _write_config(file: Path, config: ModelConfig) -> None:
-    file.write_text(json.dumps(config.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

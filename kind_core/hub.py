@@ -70,17 +70,9 @@ def find_diffusers(path: Path, *, is_whole: bool = True) -> Path:
         return path
     from huggingface_hub import snapshot_download
 
-    return Path(
-        _call(
-            name["repo"],
-            "",
-            lambda: snapshot_download(
-                name["repo"],
-                revision=name["revision"],
-                allow_patterns=list(_DIFFUSERS_FILES if is_whole else _DIFFUSERS_SETTINGS),
-            ),
-        )
-    )
+    repo, revision = name["repo"], name["revision"]
+    patterns = list(_DIFFUSERS_FILES if is_whole else _DIFFUSERS_SETTINGS)
+    return Path(_call(repo, "", lambda: snapshot_download(repo, revision=revision, allow_patterns=patterns)))
 
 
 def parse_name(path: Path) -> re.Match[str] | None:
@@ -132,14 +124,12 @@ def push_to_hub(
     """
     from huggingface_hub import HfApi
 
-    from kind_core.checkpoint import save_checkpoint
     from kind_core.model_card import render_card
 
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as holder:
         folder = Path(holder) / "checkpoint"
-        autoencoder = None if checkpoint.decoder is None else checkpoint.decoder.folder
-        save_checkpoint(folder, checkpoint.config, checkpoint.model, autoencoder=autoencoder)
+        checkpoint.save_pretrained(folder)
         (folder / CARD_NAME).write_text(render_card(checkpoint, repo_id, evaluation), encoding="utf-8")
 
         def upload() -> str:

@@ -52,12 +52,11 @@ def make_grid(
     pictures: Sequence[np.ndarray], columns: int, gap: int = 2, *, scale: int = 1, sharp: bool = False
 ) -> Image.Image:
     """Pictures, uint8 (height, width, 3) of one size, as one picture with `columns` a row, each enlarged."""
-    height, width = pictures[0].shape[0] * scale + gap, pictures[0].shape[1] * scale + gap
-    columns = min(columns, len(pictures))
     size = measure_grid(pictures[0].shape[:2], len(pictures), columns, gap, scale=scale)
     canvas = Image.new("RGB", size, "white")
     for i, picture in enumerate(pictures):
-        canvas.paste(enlarge(picture, scale, sharp=sharp), (i % columns * width, i // columns * height))
+        tile = enlarge(picture, scale, sharp=sharp)
+        canvas.paste(tile, (i % columns * (tile.width + gap), i // columns * (tile.height + gap)))
     return canvas
 
 

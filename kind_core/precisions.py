@@ -23,7 +23,7 @@ class Precision:
     trajectory_db: float
     step_db: float
     update_db: float
-    table_error_db: float
+    table_error_db: float = 66.0
 
     @property
     def is_float(self) -> bool:
@@ -48,30 +48,10 @@ PRECISIONS = _table(
     Precision(
         name="fp16", kind="float", weight_bits=16, trajectory_db=35.0, step_db=40.0, update_db=25.0, table_error_db=73.0
     ),
-    Precision(
-        name="int8", kind="linear", weight_bits=8, trajectory_db=30.0, step_db=30.0, update_db=15.0, table_error_db=66.0
-    ),
-    Precision(
-        name="int4", kind="linear", weight_bits=4, trajectory_db=25.0, step_db=25.0, update_db=10.0, table_error_db=66.0
-    ),
-    Precision(
-        name="palette6",
-        kind="palette",
-        weight_bits=6,
-        trajectory_db=25.0,
-        step_db=25.0,
-        update_db=10.0,
-        table_error_db=66.0,
-    ),
-    Precision(
-        name="palette4",
-        kind="palette",
-        weight_bits=4,
-        trajectory_db=25.0,
-        step_db=25.0,
-        update_db=10.0,
-        table_error_db=66.0,
-    ),
+    Precision(name="int8", kind="linear", weight_bits=8, trajectory_db=30.0, step_db=30.0, update_db=15.0),
+    Precision(name="int4", kind="linear", weight_bits=4, trajectory_db=25.0, step_db=25.0, update_db=10.0),
+    Precision(name="palette6", kind="palette", weight_bits=6, trajectory_db=25.0, step_db=25.0, update_db=10.0),
+    Precision(name="palette4", kind="palette", weight_bits=4, trajectory_db=25.0, step_db=25.0, update_db=10.0),
 )
 EXACT = "fp32"
 APPROXIMATE = "int4"  # whose gates hold what is not exact by request: ranks were cut

@@ -1,4 +1,8 @@
-"""Which samplers there are, the settings of one trajectory, and what a few-step model was distilled for. No torch."""
+"""Which samplers there are, the settings of one trajectory, and what a few-step model was distilled for. No torch.
+
+A program holds a sampler as a table of coefficients (see `kind_core.schedule`), so a checkpoint may give it those
+settings of diffusers' schedulers that leave a step linear: none that clips, thresholds or draws noise within it.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,12 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from kind_core.errors import ConfigError
-from kind_core.sampler_settings import SAMPLER_SETTINGS, Allowed
 
 MAX_GUIDANCE = 100.0  # either way; pictures are gone long before
+Setting = bool | int | float | str
+Allowed = type | tuple[Setting, ...]
+_SPACINGS = ("leading", "linspace", "trailing")
+_SIGMAS: dict[str, type] = dict.fromkeys(("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"), bool)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,7 +25,7 @@ class Sampler:
     """A scheduler of diffusers by its class's name, and what it is built with for the schedules that it knows.
 
     `diffusion` and `flow`: the arguments for a noise schedule of betas and for `flow`; None where it knows none.
-    `settings` are those that a checkpoint may have otherwise.
+    `settings` are those that a checkpoint may have otherwise, with the values that each may have or their type.
     `velocity_only`: it takes what a `flow_prediction` network predicts, and no other, so it is told nothing of either.
     """
 
@@ -28,6 +35,14 @@ class Sampler:
     flow: Mapping[str, object] | None = None
     velocity_only: bool = False
     settings: Mapping[str, Allowed] = field(default_factory=dict)
+
+    def check_settings(self, settings: Mapping[str, object]) -> None:
+        """Raise ConfigError for the first of `settings` that the sampler does not have, or not with that value."""
+        for name, value in settings.items():
+            if name not in self.settings:
+                known = ", ".join(self.settings)
+                raise ConfigError(f"sampler {self.name!r} has no setting {name!r}, expected one of {known}")
+            check_setting(name, value, self.settings[name])
 
 
 # A step of it along a straight path is the straight line to where the network's picture lies: an Euler step.
@@ -41,19 +56,31 @@ SAMPLERS = {
             name="ddim",
             scheduler="DDIMScheduler",
             diffusion={"clip_sample": False},
-            settings=SAMPLER_SETTINGS["ddim"],
+            settings={"timestep_spacing": _SPACINGS, "steps_offset": int, "set_alpha_to_one": bool},
         ),
         Sampler(
             name="dpmpp",
             scheduler="DPMSolverMultistepScheduler",
             diffusion=_SECOND_ORDER,
             flow={"use_flow_sigmas": True, **_LAST_SIGMA},
-            settings=SAMPLER_SETTINGS["dpmpp"],
+            settings={
+                "timestep_spacing": _SPACINGS,
+                "steps_offset": int,
+                "solver_order": (1, 2),
+                "solver_type": ("midpoint", "heun"),
+                "algorithm_type": ("dpmsolver", "dpmsolver++"),
+                "lower_order_final": bool,
+                "euler_at_final": bool,
+                "use_lu_lambdas": bool,
+                "flow_shift": float,
+                "final_sigmas_type": ("zero", "sigma_min"),
+                "lambda_min_clipped": float,
+                **_SIGMAS,
+            },
         ),
         Sampler(
             name=FIRST_ORDER,
             scheduler="DPMSolverMultistepScheduler",
-            diffusion=None,
             flow={**_SECOND_ORDER, "solver_order": 1, "use_flow_sigmas": True},
         ),
         Sampler(
@@ -61,10 +88,23 @@ SAMPLERS = {
             scheduler="FlowMatchEulerDiscreteScheduler",
             flow={},
             velocity_only=True,
-            settings=SAMPLER_SETTINGS["euler"],
+            settings={"shift": float, "shift_terminal": float, **_SIGMAS},
         ),
     )
 }
+
+
+def check_setting(name: str, value: object, expected: Allowed, source: str = "") -> None:
+    """Raise ConfigError, naming `source`, unless `value` is one of `expected` or of that type and finite."""
+    if isinstance(expected, tuple):
+        is_right = any(type(value) is type(one) and value == one for one in expected)
+        words = f"one of {', '.join(map(str, expected))}"
+    else:
+        is_right = isinstance(value, bool) if expected is bool else _is_number(value)
+        is_right = is_right and (expected is not int or isinstance(value, int))
+        words = {bool: "true or false", int: "a whole number"}.get(expected, "a finite number")
+    if not is_right:
+        raise ConfigError(f"{source}{name} is {value!r}, expected {words}")
 
 
 def list_samplers() -> str:

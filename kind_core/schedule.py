@@ -71,20 +71,15 @@ def choose_sampling(
     check_choice(config, sampler, steps, guidance=given, force_steps=force_steps)
     sampler = config.sampler if sampler is None else sampler
     steps = config.steps if steps is None else steps
+    scale = config.guidance_scale if guidance_scale is None else guidance_scale
     return Sampling(
         sampler=sampler,
         steps=steps,
-        guidance_scale=_guidance_scale(config, guidance_scale),
+        guidance_scale=scale if config.distillation is None else 1.0,  # the class alone: the scale is in the network
         guidance_interval=guidance_interval,
         initial_noise_scale=_initial_noise_scale(make_scheduler(config, sampler, steps)),
         takes_guidance=config.distillation is None,
     )
-
-
-def _guidance_scale(config: DiffusionConfig, asked: float | None) -> float:
-    if config.distillation is not None:
-        return 1.0  # the class alone: the scale is in the network
-    return config.guidance_scale if asked is None else asked
 
 
 def _refuse(sampler: str, config: DiffusionConfig, reason: str) -> ConfigError:
@@ -181,7 +176,7 @@ def read_sampler_table(config: DiffusionConfig, sampler: str, steps: int) -> Sam
     for i in range(steps):
         table[0, i], table[1, i] = response[i, :, i]
         if i + 1 < steps:
-            table[2:, i] = _history_of(response[i + 1, :, i], config, scheduler, i)
+            table[2:, i] = _history_of(response[i + 1, :, i], scheduler, i)
     table[2] = np.roll(table[2], 1)  # found at step i for its use at step i + 1
     if any(np.abs(response[i, :, : i - 1]).max(initial=0) > 0 for i in range(2, steps)):
         raise ConfigError(f"sampler {sampler!r} remembers more than one step", f"use one of {', '.join(SAMPLERS)}")
@@ -200,18 +195,14 @@ def read_sampler_table(config: DiffusionConfig, sampler: str, steps: int) -> Sam
     )
 
 
-def _history_of(later: np.ndarray, config: DiffusionConfig, scheduler: Any, step: int) -> tuple[float, float, float]:
-    """(C of the next step, P, Q of this step) from what this step's inputs contribute to the next step's result."""
+def _history_of(later: np.ndarray, scheduler: Any, step: int) -> tuple[float, float, float]:
+    """(C of the next step, P, Q of this step) from what this step's inputs contribute to the next step's result.
+
+    `latents * P + output * Q` is the denoised image, as diffusers' `convert_model_output` has it.
+    """
     if not later.any():
         return 0.0, 0.0, 0.0
-    denoised_from = _denoised_weights(config, scheduler, step)
-    weight = float(later @ denoised_from / (denoised_from @ denoised_from))
-    return weight, *denoised_from
-
-
-def _denoised_weights(config: DiffusionConfig, scheduler: Any, step: int) -> np.ndarray:
-    """(P, Q): the denoised image as `latents * P + output * Q`, as diffusers' `convert_model_output` has it."""
     unit = torch.eye(2)
     scheduler._step_index = step  # the solver converts at the step it stands on; every step has been taken by now
-    result: np.ndarray = scheduler.convert_model_output(unit[1], sample=unit[0]).double().numpy()
-    return result
+    denoised_from: np.ndarray = scheduler.convert_model_output(unit[1], sample=unit[0]).double().numpy()
+    return float(later @ denoised_from / (denoised_from @ denoised_from)), *denoised_from

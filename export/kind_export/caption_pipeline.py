@@ -19,8 +19,7 @@ from kind_core.checkpoint_config import read_text_config
 from kind_core.config import TextConfig
 from kind_core.dit import KindDiT
 from kind_core.errors import ConfigError, VerificationError
-from kind_core.files.staging import check_output, staged
-from kind_core.files.temporaries import temporaries_beside
+from kind_core.files.staging import check_output, staged, temporaries_beside
 from kind_core.schedule import read_sampler_table
 from kind_core.text.checkpoint import TextCheckpoint, load_text_checkpoint
 from kind_core.text.pixart import KindPixArt

@@ -14,8 +14,7 @@ from kind_bench.counting import count_targets
 from kind_bench.measure.quick import time_bundle
 from kind_core.checkpoint import Checkpoint
 from kind_core.errors import BudgetError, KindError
-from kind_core.files.staging import staged
-from kind_core.files.temporaries import temporaries_beside
+from kind_core.files.staging import staged, temporaries_beside
 from kind_core.schedule import SamplerTable, read_sampler_table
 from kind_export.bundle.golden import write_golden, write_preview
 from kind_export.bundle.kits import write_app_folders, write_kits

@@ -8,10 +8,15 @@ from kind_core.config.diffusion import (
     on_schedule,
 )
 from kind_core.config.dit import NORM_EPS, TIMESTEP_FREQUENCIES, DiTConfig
-from kind_core.config.model import FORMAT_VERSION, AutoencoderConfig, ModelConfig, Provenance
+from kind_core.config.model import (
+    FORMAT_VERSION,
+    AutoencoderConfig,
+    ModelConfig,
+    Provenance,
+    TextConfig,
+    TrainingRecord,
+)
 from kind_core.config.presets import preset
-from kind_core.config.text import TextConfig
-from kind_core.config.training import TrainingRecord
 
 __all__ = [
     "FLOW_PREDICTIONS",

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from kind_core.config.checks import require_choice, require_number, require_positive
 from kind_core.errors import ConfigError
-from kind_core.sampler_settings import Setting, check_settings
-from kind_core.samplers import FIRST_ORDER, MAX_GUIDANCE, SAMPLERS, Distillation
+from kind_core.samplers import FIRST_ORDER, MAX_GUIDANCE, SAMPLERS, Distillation, Setting
 
 NOISE_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "flow")
 FLOW_PREDICTIONS = ("flow_prediction", "sample")
@@ -24,7 +23,7 @@ class DiffusionConfig:
     Schedules are diffusers': the names of `beta_schedule`, or `flow` for a straight path from noise to image, along
     which the network predicts the velocity (`flow_prediction`) or the image (`sample`).
     `sampler`, `steps` and `guidance_scale` are the defaults of export. `sampler_settings` are those that `sampler`,
-    and no other, has otherwise than ours (see `kind_core.sampler_settings`). `distillation` is there where the network
+    and no other, has otherwise than ours (see `kind_core.samplers`). `distillation` is there where the network
     was taught to draw in few steps, which `guidance_scale` then says nothing of.
     """
 
@@ -52,7 +51,7 @@ class DiffusionConfig:
         require_choice("sampler", self.sampler, tuple(SAMPLERS))
         if not isinstance(self.sampler_settings, Mapping):
             raise ConfigError(f"sampler_settings is {self.sampler_settings!r}, expected an object")
-        check_settings(self.sampler, SAMPLERS[self.sampler].settings, self.sampler_settings)
+        SAMPLERS[self.sampler].check_settings(self.sampler_settings)
         is_flow = self.noise_schedule == "flow"
         if self.prediction_type not in (FLOW_PREDICTIONS if is_flow else PREDICTION_TYPES[:3]):
             raise ConfigError(

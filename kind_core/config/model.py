@@ -10,14 +10,17 @@ from kind_core.classes import ClassInfo
 from kind_core.config.checks import is_whole, require_choice, require_known, require_number, require_positive
 from kind_core.config.diffusion import DiffusionConfig
 from kind_core.config.dit import DiTConfig
-from kind_core.config.text import TextConfig
-from kind_core.config.training import TrainingRecord
 from kind_core.errors import CheckpointError, ConfigError
 from kind_core.samplers import Distillation
 
 # Of a model of captions; a distilled one is written as 2 and the others as 1, which older programs read.
 FORMAT_VERSION = 3
 _FIELDS = {"format_version", "architecture", "text", "diffusion", "autoencoder", "classes", "provenance", "training"}
+_MOST_CHANNELS = 65_536
+_MOST_TOKENS = 4096
+_LARGEST_SIDE = 65_536
+# A network that leaves more than this of the error of a guess without shapes draws none.
+_BARELY = 0.5
 _T = TypeVar("_T")
 
 
@@ -73,6 +76,80 @@ class Provenance:
             value = getattr(self, item.name)
             if not isinstance(value, str):
                 raise ConfigError(f"provenance {item.name} is {value!r}, expected a text")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextConfig:
+    """What makes a DiT a PixArt: in every block it attends to the embedded words of a caption.
+
+    `channels` are those of the text encoder, `tokens` how many it gives of a caption. With `is_projected` they go
+    through two layers first. `interpolation_scale` is that of the position embedding. `picture_side`, in pixels, is
+    there where the model is also told how large the picture is that it draws.
+    """
+
+    channels: int
+    tokens: int
+    is_projected: bool = True
+    interpolation_scale: int = 1
+    picture_side: int | None = None
+
+    def __post_init__(self) -> None:
+        require_positive("text channels", self.channels, _MOST_CHANNELS)
+        require_positive("text tokens", self.tokens, _MOST_TOKENS)
+        require_positive("interpolation_scale", self.interpolation_scale, _LARGEST_SIDE)
+        if self.picture_side is not None:
+            require_positive("picture_side", self.picture_side, _LARGEST_SIDE)
+        if not isinstance(self.is_projected, bool):
+            raise ConfigError(f"is_projected is {self.is_projected!r}, expected true or false")
+
+    def require_trunk(self, dit: DiTConfig) -> None:
+        """Raise ConfigError where the transformer around the captions has what a PixArt has not."""
+        for name in ("block_embedders", "end_blocks"):
+            if getattr(dit, name):
+                raise ConfigError(f"{name} is {getattr(dit, name)}, which a model of captions does not have")
+        if self.picture_side is not None and dit.hidden_size % 3:
+            raise ConfigError(
+                f"hidden_size is {dit.hidden_size}, expected a multiple of 3 where the size of the picture is told"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingRecord:
+    """`images` seen, the loss of held-out photos, and what that of the mean image is at the same noise.
+
+    The mean image's is the loss of the best guess, pixel by pixel, that knows the mean of the photos and how far they
+    lie from it, but no shapes: see `kind_train.run.mean_image`. None where nothing was held out.
+    """
+
+    images: int
+    held_out_loss: float | None = None
+    mean_image_loss: float | None = None
+
+    def __post_init__(self) -> None:
+        require_positive("training images", self.images)
+        if self.held_out_loss is not None:  # below 0 where pictures keep away from photos of other classes
+            require_number("training held_out_loss", self.held_out_loss)
+        if self.mean_image_loss is not None:
+            require_number("training mean_image_loss", self.mean_image_loss, above=0)
+
+    @property
+    def share(self) -> float | None:
+        """The held-out loss as a share of the mean image's."""
+        if self.held_out_loss is None or self.mean_image_loss is None:
+            return None
+        return self.held_out_loss / self.mean_image_loss
+
+    @property
+    def is_barely_trained(self) -> bool:
+        return self.share is not None and self.share > _BARELY
+
+    def weaker(self, other: TrainingRecord | None) -> TrainingRecord:
+        """Of two the one that was trained less far, as both say."""
+        return other if other is not None and (other.share or 0) > (self.share or 0) else self
+
+    def to_dict(self) -> dict[str, object]:
+        """As `config.json` and a bundle's manifest hold it."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,16 +29,8 @@ _SAMPLE = DiTConfig(
     tailor_rank=4,
 )
 # For a GPU: forty classes and every tailor are 19 MB in fp16.
-_SAMPLE_64 = DiTConfig(
-    sample_size=64,
-    patch_size=4,
-    in_channels=3,
-    hidden_size=256,
-    depth=6,
-    num_heads=8,
-    num_classes=40,
-    learngene_rank=128,
-    tailor_rank=3,
+_SAMPLE_64 = replace(
+    _SAMPLE, sample_size=64, hidden_size=256, num_heads=8, num_classes=40, learngene_rank=128, tailor_rank=3
 )
 # Patches of 8: 64 x 64 pixels at the tokens, and so nearly at the cost, of `sample`.
 _SAMPLE_64_CPU = replace(_SAMPLE, sample_size=64, patch_size=8)

@@ -55,7 +55,8 @@ def report_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
             if verbosity() > 0:
                 echo_lines("".join(format_exception(error)), err=True)
             tell(f"error: {error.message}")
-            tell(f"hint: {error.hint or _next_step(error)}")
+            step = next((step for kind, step in _NEXT_STEPS.items() if isinstance(error, kind)), None)
+            tell(f"hint: {error.hint or step or _say_where(click.get_current_context(silent=True))}")
             sys.exit(1)
         except BrokenPipeError:
             raise  # nobody reads any more, which click ends quietly
@@ -85,11 +86,6 @@ _NEXT_STEPS: dict[type[KindError], str] = {
     OutputError: "choose another --output",
     DeviceError: "kind-bench devices lists those that are known",
 }
-
-
-def _next_step(error: KindError) -> str:
-    known = next((step for kind, step in _NEXT_STEPS.items() if isinstance(error, kind)), None)
-    return known or _say_where(click.get_current_context(silent=True))
 
 
 def _say_where(context: click.Context | None) -> str:

@@ -41,9 +41,9 @@ def describe_checkpoint(config: ModelConfig) -> str:
 def render_checkpoint(checkpoint: Checkpoint) -> str:
     """HTML: what it is, and a picture of the first classes where they are quick to draw."""
     config = checkpoint.config
-    dit, diffusion = config.dit, config.diffusion
+    dit, diffusion, names = config.dit, config.diffusion, [info.name for info in config.classes]
     rows = {
-        "classes": name_classes([info.name for info in config.classes]),
+        "classes": name_classes(names),
         "architecture": f"hidden {dit.hidden_size}, depth {dit.depth}, {dit.num_heads} heads, patch {dit.patch_size}",
         "ranks": "dense" if dit.is_dense else f"learngene {dit.learngene_rank}, tailors {max(dit.ranks)}",
         "parameters": f"{count_parameters(dit).total / 1e6:.2f} M",
@@ -51,10 +51,8 @@ def render_checkpoint(checkpoint: Checkpoint) -> str:
         "licence": config.provenance.licence or "not stated",
         "sha256": checkpoint.sha256[:12],
     }
-    pictures = _draw(checkpoint)
-    names = [info.name for info in config.classes]
     return render_table("Checkpoint", rows) + "".join(
-        render_picture(encode_png(pixels), name) for pixels, name in zip(pictures, names, strict=False)
+        render_picture(encode_png(pixels), name) for pixels, name in zip(_draw(checkpoint), names, strict=False)
     )
 
 

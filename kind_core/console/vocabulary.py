@@ -99,14 +99,7 @@ def _set_verbosity(context: click.Context, option: click.Parameter, is_given: bo
 
 
 def _verbosity_option(*names: str, help: str) -> click.Option:
-    return click.Option(
-        names,
-        is_flag=True,
-        expose_value=False,
-        is_eager=True,
-        callback=_set_verbosity,
-        help=help,
-    )
+    return click.Option(names, is_flag=True, expose_value=False, is_eager=True, callback=_set_verbosity, help=help)
 
 
 VERBOSITY_OPTIONS = (

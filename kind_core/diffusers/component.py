@@ -158,7 +158,10 @@ def _read_weights(folder: Path) -> dict[str, tuple[int, ...]]:
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for file in _list_weights(folder):
-        shapes |= _read_old_shapes(file) if file.suffix == ".bin" else _read_shapes(file)
+        if file.suffix == ".bin":
+            shapes |= {name: tuple(tensor.shape) for name, tensor in read_pickled(file).items()}
+        else:
+            shapes |= _read_shapes(file)
     if not shapes:
         raise CheckpointError(f"{folder} has no weights", "save it with diffusers' save_pretrained")
     return shapes
@@ -184,10 +187,6 @@ def _read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     if misfit is not None:
         raise CheckpointError(f"{file} {misfit}", "download it again")
     return found
-
-
-def _read_old_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in read_pickled(file).items()}
 
 
 def _signature(kind: str) -> tuple[dict[str, Any], dict[str, Any]]:

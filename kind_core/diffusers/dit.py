@@ -6,7 +6,7 @@ copies of one, which is held once here; one that was trained in diffusers has an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -47,19 +47,9 @@ def to_diffusers(config: DiTConfig, state: Mapping[str, Tensor], labels: Tensor)
     if config.mlp_ratio != _MLP_RATIO:
         raise ConfigError(f"mlp_ratio is {config.mlp_ratio:g}, diffusers' DiT has {_MLP_RATIO:g} only")
     transformer = DiTTransformer2DModel(
-        num_attention_heads=config.num_heads,
-        attention_head_dim=config.hidden_size // config.num_heads,
-        in_channels=config.in_channels,
-        out_channels=config.out_channels,
-        num_layers=config.depth,
-        sample_size=config.sample_size,
-        patch_size=config.patch_size,
-        num_embeds_ada_norm=len(labels) - 1,
-        norm_eps=config.mlp_norm_eps,
+        **trunk_settings(config), num_embeds_ada_norm=len(labels) - 1, norm_eps=config.mlp_norm_eps
     )
-    tensors = {
-        f"{theirs}.{part}": state[f"{ours}.{part}"] for ours, theirs in _layers(config) for part in ("weight", "bias")
-    }
+    tensors = rename_layers(state, _layers(config))
     by_block = labels.unbind(1) if config.block_embedders else (labels,) * config.depth
     tensors |= {f"transformer_blocks.{i}.{_LABELS}": table for i, table in enumerate(by_block)}
     transformer.load_state_dict(tensors)
@@ -74,12 +64,7 @@ def from_diffusers(transformer: DiTTransformer2DModel, classes: Sequence[int]) -
     config = read_architecture(transformer.config, len(classes))
     theirs = transformer.state_dict()
     config = replace(config, block_embedders=not _is_shared(theirs, config.depth))
-    zeros = torch.zeros(0)
-    state: dict[str, Tensor] = {}
-    for ours, name in _layers(config):
-        weight = theirs[f"{name}.weight"]
-        state[f"{ours}.weight"] = weight
-        state[f"{ours}.bias"] = theirs.get(f"{name}.bias", zeros.new_zeros(len(weight)))  # attention_bias false
+    state = rename_layers(theirs, ((name, ours) for ours, name in _layers(config)))
     if transformer.config.norm_elementwise_affine:
         for i in range(config.depth):
             norm = f"transformer_blocks.{i}.norm3"
@@ -98,27 +83,27 @@ def read_architecture(config: Settings, num_classes: int) -> DiTConfig:
 
     Whether the blocks share their embedders is in the weights alone; here it is taken that they do.
     """
-    config = {**default_settings("DiTTransformer2DModel"), **config}
-    require_values(config, _EXPECTED, "only DiT with adaLN-Zero is read")
-    channels = config["in_channels"]
-    out_channels = channels if config["out_channels"] is None else config["out_channels"]
-    if out_channels not in (channels, 2 * channels):
-        raise CheckpointError(
-            f"the transformer has {out_channels} output channels, "
-            f"expected {channels}, or {2 * channels} with a variance"
-        )
-    return make_trunk(config, num_classes, learn_sigma=out_channels != channels)
+    return make_trunk(
+        {**default_settings("DiTTransformer2DModel"), **config},
+        num_classes,
+        _EXPECTED,
+        "only DiT with adaLN-Zero is read",
+    )
 
 
-def require_values(config: Settings, expected: Settings, hint: str) -> None:
-    """Raise CheckpointError for a transformer with another value than one of `expected`."""
+def make_trunk(config: Settings, num_classes: int, expected: Settings, hint: str) -> DiTConfig:
+    """The sizes of the dense blocks that a transformer's whole `config.json` describes.
+
+    Raises CheckpointError, with `hint`, for another value than one of `expected`.
+    """
     for name, value in expected.items():
         if config[name] != value:
             raise CheckpointError(f"the transformer has {name} {shorten(config[name])}, expected {value!r}", hint)
-
-
-def make_trunk(config: Settings, num_classes: int, *, learn_sigma: bool) -> DiTConfig:
-    """The sizes of the dense blocks that a transformer's whole `config.json` describes."""
+    channels = config["in_channels"]
+    out_channels = channels if config["out_channels"] is None else config["out_channels"]
+    if out_channels not in (channels, 2 * channels):
+        expected_channels = f"{channels}, or {2 * channels} with a variance"
+        raise CheckpointError(f"the transformer has {out_channels} output channels, expected {expected_channels}", hint)
     return DiTConfig(
         sample_size=config["sample_size"],
         patch_size=config["patch_size"],
@@ -129,9 +114,31 @@ def make_trunk(config: Settings, num_classes: int, *, learn_sigma: bool) -> DiTC
         num_classes=num_classes,
         learngene_rank=None,
         mlp_ratio=_MLP_RATIO,
-        learn_sigma=learn_sigma,
+        learn_sigma=out_channels != channels,
         mlp_norm_eps=config["norm_eps"],
     )
+
+
+def trunk_settings(config: DiTConfig) -> dict[str, int]:
+    """The same sizes as a transformer of diffusers is built with."""
+    return {
+        "num_attention_heads": config.num_heads,
+        "attention_head_dim": config.hidden_size // config.num_heads,
+        "in_channels": config.in_channels,
+        "out_channels": config.out_channels,
+        "num_layers": config.depth,
+        "sample_size": config.sample_size,
+        "patch_size": config.patch_size,
+    }
+
+
+def rename_layers(tensors: Mapping[str, Tensor], names: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
+    """Weight and bias of layers by other names, (now, then) each; zeros for a bias that is not there."""
+    renamed: dict[str, Tensor] = {}
+    for old, new in names:
+        weight = renamed[f"{new}.weight"] = tensors[f"{old}.weight"]
+        renamed[f"{new}.bias"] = tensors.get(f"{old}.bias", weight.new_zeros(len(weight)))  # attention_bias false
+    return renamed
 
 
 def _layers(config: DiTConfig) -> list[tuple[str, str]]:

@@ -42,22 +42,24 @@ _MAX_DIFFERENCE = 1e-4  # of the range of the output: what two orders of summati
 
 def read_diffusers_config(path: Path) -> ModelConfig:
     """The config of a folder: every label a class, by its number and by the names of `id2label`."""
-    index = read_object(path / INDEX_NAME, CheckpointError) if (path / INDEX_NAME).exists() else {}
+    index = read_index(path)
     transformer = _read_transformer(path)
     require_named(index, path, "transformer", _TRANSFORMERS)
     num_labels = transformer.values["num_embeds_ada_norm"]
     if num_labels is None or not 1 <= num_labels <= _MAX_LABELS:
         message = f"{transformer.file} has num_embeds_ada_norm {num_labels}, expected 1 to {_MAX_LABELS} labels"
         raise CheckpointError(message, _ONLY_DIT)
-    autoencoder = read_folder_autoencoder(path / AUTOENCODER_FOLDER, index)
-    if autoencoder is not None:
-        require_named(index, path, AUTOENCODER_FOLDER, (autoencoder.kind,))
     return ModelConfig(
         dit=_read_architecture(transformer, num_labels),
         diffusion=read_folder_diffusion(path, index),
         classes=_read_classes(index, path, num_labels),
-        autoencoder=autoencoder,
+        autoencoder=read_folder_autoencoder(path / AUTOENCODER_FOLDER, index),
     )
+
+
+def read_index(path: Path) -> dict[str, object]:
+    """What a pipeline's folder says of its parts; nothing of a transformer alone."""
+    return read_object(path / INDEX_NAME, CheckpointError) if (path / INDEX_NAME).exists() else {}
 
 
 def load_diffusers(path: Path, classes: Sequence[int] | None = None) -> Checkpoint:
@@ -154,6 +156,7 @@ def read_folder_autoencoder(
     if config.shift_factor:
         message = f"{folder / 'config.json'} has shift_factor {config.shift_factor:g}, which DiTPipeline leaves out"
         raise ConfigError(message, "set it to 0 where the model was trained without it")
+    require_named(index, folder.parent, AUTOENCODER_FOLDER, (config.kind,))
     return config
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from kind_core.config import FLOW_PREDICTIONS, NOISE_SCHEDULES, DiffusionConfig
 from kind_core.diffusers.component import Component, read_component, shorten
 from kind_core.errors import CheckpointError
-from kind_core.sampler_settings import Setting, check_setting
-from kind_core.samplers import SAMPLERS
+from kind_core.samplers import SAMPLERS, Setting, check_setting
 from kind_core.schedule import build_scheduler
 
 GUIDANCE_SCALE = 4.0  # the default of diffusers' DiTPipeline

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from kind_core.files import temporaries
 from kind_core.files.locking import is_alive, remove_stale_locks, try_lock
 from kind_core.stopping import hold_interrupts
 
 REPLACED = "replaced"
+_TEMPORARIES = ("temporary", "temporary-")  # the second beside an output of the first name
 _HOLDER = re.compile(r"\..+\.((?P<pid>\d+)-)?((?P<host>[0-9a-f]{6})-)?[a-z0-9_]{8}\.partial")
 _MAX_SHOWN = 200  # bytes of a name that its holder shows: with the rest of its own name it must be one
 _YOUNG_S = 60.0
@@ -44,6 +44,26 @@ def holder_of(path: Path) -> Iterator[Path]:
                 shutil.rmtree(holder, ignore_errors=True)
                 if descriptor is not None:
                     os.close(descriptor)
+
+
+@contextmanager
+def temporaries_beside(draft: Path) -> Iterator[None]:
+    """Have this process and those that it starts put their temporaries beside what `staged` yields, for the body.
+
+    In the system's own folder of temporaries a killed process leaves what libraries write for a moment for good.
+    """
+    place = draft.with_name(next(name for name in _TEMPORARIES if name != draft.name))
+    before = tempfile.tempdir, os.environ.get("TMPDIR")
+    place.mkdir()
+    tempfile.tempdir = os.environ["TMPDIR"] = str(place.absolute())
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before[0]
+        if before[1] is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before[1]
 
 
 def is_holder(name: str) -> bool:
@@ -88,7 +108,7 @@ def _clear(holder: Path, is_dead: bool) -> None:
             return
         old = holder / REPLACED
         drafts = [one for one in holder.iterdir() if one != old]
-        for new in [one for one in drafts if len(drafts) == 1 or one.name not in temporaries.NAMES]:
+        for new in [one for one in drafts if len(drafts) == 1 or one.name not in _TEMPORARIES]:
             path = holder.parent / new.name
             if os.path.lexists(old) and not os.path.lexists(path):
                 new.rename(path)  # the old one is moved only when the new one is whole

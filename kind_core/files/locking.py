@@ -140,7 +140,8 @@ def _sign(descriptor: int, file: Path) -> None:
     """Name this process in the lock file that it holds; where the disk is full, the file goes."""
     try:
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, "\n".join(map(str, _describe_self())).encode())
+        owner = _Owner(os.getpid(), socket.gethostname(), Path(sys.argv[0]).name, _read_start(os.getpid()))
+        os.write(descriptor, "\n".join(map(str, owner)).encode())
     except BaseException:
         file.unlink(missing_ok=True)
         raise
@@ -169,10 +170,6 @@ def _is_dead(owner: _Owner | None, file: Path) -> bool:
         return False
     started = _read_start(owner.pid)
     return not is_alive(owner.pid) or (bool(owner.started and started) and owner.started != started)
-
-
-def _describe_self() -> _Owner:
-    return _Owner(os.getpid(), socket.gethostname(), Path(sys.argv[0]).name, _read_start(os.getpid()))
 
 
 def _read_owner(descriptor: int) -> _Owner | None:

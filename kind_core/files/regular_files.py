@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import stat
 from pathlib import Path
 
-from kind_core.files.plain_text import decode_text
-
 POINTER_START = b"version https://git-lfs"  # of the few lines of text that Git LFS leaves in a file's place
+_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _MAX_BYTES = 64 << 20  # settings, manifests and lists of classes are kilobytes
 
 
@@ -20,6 +20,15 @@ def read_text(file: Path) -> str:
     if data.startswith(POINTER_START):
         raise OSError("it is a Git LFS pointer: git lfs pull brings the file")
     return decode_text(data)
+
+
+def decode_text(data: bytes) -> str:
+    """The text that `data` holds, its line ends as `\\n`; raises ValueError where it is none."""
+    mark, encoding = next(((mark, name) for mark, name in _MARKS if data.startswith(mark)), (b"", "utf-8"))
+    text = data.removeprefix(mark).decode(encoding)
+    if "\0" in text:
+        raise ValueError("it holds NUL characters, expected UTF-8 or a byte order mark")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def require_regular(file: Path) -> None:

@@ -17,13 +17,9 @@ from pathlib import Path
 from kind_core.errors import KindError, OutputError
 from kind_core.files.holders import REPLACED, holder_of, is_holder
 from kind_core.files.holders import recover as recover
+from kind_core.files.holders import temporaries_beside as temporaries_beside
 from kind_core.files.litter import is_bare, is_litter
-from kind_core.files.locking import (
-    LOCK_SUFFIX,
-    MAX_NAME,
-    check_unlocked,
-    locked,
-)
+from kind_core.files.locking import LOCK_SUFFIX, MAX_NAME, check_unlocked, locked
 from kind_core.files.publishing import publish, sync
 
 
@@ -152,13 +148,10 @@ def find_foreign(folder: Path, is_own: Callable[[str], bool]) -> str | None:
         folders[:] = sorted(name for name in folders if not is_holder(name))
         for name in sorted([*files, *links]):
             relative = (here / name).relative_to(folder).as_posix()
-            if not (is_own(relative) or _is_nobodys(name)):
+            is_lock = name.startswith(".") and name.endswith(LOCK_SUFFIX)
+            if not (is_own(relative) or is_litter(name) or is_lock):
                 return relative
     return None
-
-
-def _is_nobodys(name: str) -> bool:
-    return is_litter(name) or (name[0] == "." and name.endswith(LOCK_SUFFIX))
 
 
 def folder_kind(

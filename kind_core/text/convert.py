@@ -10,7 +10,7 @@ from torch import Tensor
 from kind_core.config import NORM_EPS, DiTConfig, TextConfig
 from kind_core.console.quiet import without_import_noise
 from kind_core.diffusers.component import Settings, default_settings
-from kind_core.diffusers.dit import make_trunk, require_values
+from kind_core.diffusers.dit import make_trunk, rename_layers, trunk_settings
 from kind_core.dit import dense_state
 from kind_core.errors import CheckpointError
 from kind_core.text.pixart import KindPixArt
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 PIXART = "PixArtTransformer2DModel"
 HINT = "only PixArt-alpha and PixArt-sigma are read"
-_MLP_RATIO = 4.0  # the only one that diffusers builds
 # What the PixArt of this project is; a transformer with another value is another network.
 _EXPECTED = {
     "norm_type": "ada_norm_single",
@@ -58,12 +57,8 @@ def from_pixart(transformer: PixArtTransformer2DModel, text: TextConfig, num_dom
     """
     model = KindPixArt(read_trunk(transformer.config, num_domains), text)
     theirs = transformer.state_dict()
-    zeros = torch.zeros(0)
     state: dict[str, Tensor] = dict(model.tailors.state_dict(prefix="tailors."))
-    for ours, name in _layers(model.config, text):
-        weight = theirs[f"{name}.weight"]
-        state[f"{ours}.weight"] = weight
-        state[f"{ours}.bias"] = theirs.get(f"{name}.bias", zeros.new_zeros(len(weight)))  # attention_bias false
+    state |= rename_layers(theirs, ((name, ours) for ours, name in _layers(model.config, text)))
     state |= {ours: theirs[name] for ours, name in _tables(model.config)}
     model.load_state_dict(state, assign=True)
     return model.eval()
@@ -79,14 +74,8 @@ def to_pixart(model: KindPixArt, domain: int | None = None) -> PixArtTransformer
 
     config, text = model.config, model.text
     transformer = PixArtTransformer2DModel(
-        num_attention_heads=config.num_heads,
-        attention_head_dim=config.hidden_size // config.num_heads,
-        in_channels=config.in_channels,
-        out_channels=config.out_channels,
-        num_layers=config.depth,
+        **trunk_settings(config),
         cross_attention_dim=config.hidden_size if text.is_projected else text.channels,
-        sample_size=config.sample_size,
-        patch_size=config.patch_size,
         interpolation_scale=text.interpolation_scale,
         use_additional_conditions=text.picture_side is not None,
         caption_channels=text.channels if text.is_projected else None,
@@ -96,11 +85,7 @@ def to_pixart(model: KindPixArt, domain: int | None = None) -> PixArtTransformer
         state["timestep_embedder.fc2.bias"] = (
             state["timestep_embedder.fc2.bias"] + model.tailors.label_embeddings()[domain]
         )
-    tensors = {
-        f"{theirs}.{part}": state[f"{ours}.{part}"]
-        for ours, theirs in _layers(config, text)
-        for part in ("weight", "bias")
-    }
+    tensors = rename_layers(state, _layers(config, text))
     transformer.load_state_dict(tensors | {theirs: state[ours] for ours, theirs in _tables(config)})
     return transformer.eval()
 
@@ -110,19 +95,12 @@ def read_trunk(config: Settings, num_domains: int) -> DiTConfig:
 
     Raises CheckpointError for another network.
     """
-    config = _filled(config)
-    require_values(config, _EXPECTED, HINT)
-    channels = config["in_channels"]
-    out_channels = channels if config["out_channels"] is None else config["out_channels"]
-    if out_channels not in (channels, 2 * channels):
-        message = f"the transformer has {out_channels} output channels, expected {channels} or {2 * channels}"
-        raise CheckpointError(message, HINT)
-    return make_trunk(config, num_domains, learn_sigma=out_channels != channels)
+    return make_trunk({**default_settings(PIXART), **config}, num_domains, _EXPECTED, HINT)
 
 
 def read_text(config: Settings, tokens: int, downscale: int) -> TextConfig:
     """How the transformer of a `config.json` reads captions of `tokens` words; `downscale` is the autoencoder's."""
-    config = _filled(config)
+    config = {**default_settings(PIXART), **config}
     hidden = config["num_attention_heads"] * config["attention_head_dim"]
     into, channels = config["cross_attention_dim"], config["caption_channels"]
     if into is None or (channels is not None and into != hidden):
@@ -136,10 +114,6 @@ def read_text(config: Settings, tokens: int, downscale: int) -> TextConfig:
         interpolation_scale=config["interpolation_scale"] or max(size // 64, 1),  # both as diffusers fills them in
         picture_side=size * downscale if (size == 128 if is_told is None else is_told) else None,
     )
-
-
-def _filled(config: Settings) -> Settings:
-    return {**default_settings(PIXART), **config}
 
 
 def _layers(config: DiTConfig, text: TextConfig) -> list[tuple[str, str]]:

@@ -21,12 +21,11 @@ from kind_core.diffusers.folder import (
     AUTOENCODER_FOLDER,
     read_folder_autoencoder,
     read_folder_diffusion,
+    read_index,
     require_close,
     require_named,
 )
-from kind_core.diffusers.layout import INDEX_NAME, find_transformer
-from kind_core.errors import CheckpointError
-from kind_core.files.json_files import read_object
+from kind_core.diffusers.layout import find_transformer
 from kind_core.text.convert import HINT, PIXART, from_pixart, read_text, read_trunk
 from kind_core.text.pixart import KindPixArt
 
@@ -41,12 +40,10 @@ _DOWNSCALE = 8  # of the autoencoder that every PixArt was trained with, where t
 
 def read_pixart_config(path: Path, domains: tuple[ClassInfo, ...]) -> ModelConfig:
     """The config of the dense model in a folder, with these domains as its classes."""
-    index = read_object(path / INDEX_NAME, CheckpointError) if (path / INDEX_NAME).exists() else {}
+    index = read_index(path)
     transformer = _read_transformer(path)
     require_named(index, path, "transformer", (PIXART,))
     autoencoder = read_folder_autoencoder(path / AUTOENCODER_FOLDER, index)
-    if autoencoder is not None:
-        require_named(index, path, AUTOENCODER_FOLDER, (autoencoder.kind,))
     downscale = _DOWNSCALE if autoencoder is None else autoencoder.downscale
     return ModelConfig(
         dit=read_trunk(transformer.values, len(domains)),

@@ -7,39 +7,26 @@ up and down of the MLP); what reads the caption serves every domain, so it belon
 
 from __future__ import annotations
 
-import math
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kind_core.config import NORM_EPS, TIMESTEP_FREQUENCIES, DiTConfig, TextConfig
-from kind_core.dit import Attention, DivertedTransformer, Mlp, make_position_embedding, modulate
+from kind_core.config import NORM_EPS, DiTConfig, TextConfig
+from kind_core.dit import (
+    Attention,
+    DivertedTransformer,
+    Mlp,
+    TimestepEmbedder,
+    make_position_embedding,
+    modulate,
+)
 from kind_core.diverted import Tailor
 from kind_core.tailors import TailorBank
 
 # What diffusers adds to the score of a word that a mask leaves out.
 MASKED = -10000.0
-
-
-class NumberEmbedder(nn.Module):
-    """Sinusoids of a number (a timestep, a length in pixels, a ratio) through a two-layer MLP."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(TIMESTEP_FREQUENCIES, width)
-        self.fc2 = nn.Linear(width, width)
-
-    def forward(self, numbers: Tensor) -> Tensor:
-        """numbers (batch,), fractions allowed -> (batch, width)."""
-        # diffusers' downscale_freq_shift=0: the lowest frequency is just above 1/10000
-        half = TIMESTEP_FREQUENCIES // 2
-        exponent = torch.arange(half, dtype=torch.float32, device=numbers.device) / half
-        angles = numbers.float()[:, None] * torch.exp(-math.log(10000) * exponent)
-        sinusoids = torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.fc1.weight.dtype)
-        result: Tensor = self.fc2(F.silu(self.fc1(sinusoids)))
-        return result
 
 
 class TextProjection(nn.Module):
@@ -132,10 +119,10 @@ class KindPixArt(DivertedTransformer):
         d, p = config.hidden_size, config.patch_size
         text_channels = d if text.is_projected else text.channels
         self.patch_embedding = nn.Conv2d(config.in_channels, d, kernel_size=p, stride=p)
-        self.timestep_embedder = NumberEmbedder(d)
+        self.timestep_embedder = TimestepEmbedder(d, 0)
         self.side_embedder = self.ratio_embedder = None
         if text.picture_side is not None:
-            self.side_embedder, self.ratio_embedder = NumberEmbedder(d // 3), NumberEmbedder(d // 3)
+            self.side_embedder, self.ratio_embedder = TimestepEmbedder(d // 3, 0), TimestepEmbedder(d // 3, 0)
         self.adaln = nn.Linear(d, 6 * d)
         self.text_projection = TextProjection(text.channels, d) if text.is_projected else nn.Identity()
         self.blocks = nn.ModuleList(PixArtBlock(config, text_channels) for _ in range(config.depth))

@@ -133,7 +133,7 @@ def test_the_folder_says_how_captions_are_read(folder: Path) -> None:
     [
         ({"norm_elementwise_affine": True}, "norm_elementwise_affine True, expected False"),
         ({"activation_fn": "gelu"}, "activation_fn 'gelu', expected 'gelu-approximate'"),
-        ({"out_channels": 5}, "5 output channels, expected 4 or 8"),
+        ({"out_channels": 5}, "5 output channels, expected 4, or 8 with a variance"),
         ({"cross_attention_dim": CHANNELS}, f"cross_attention_dim {CHANNELS}, expected its width {HIDDEN}"),
     ],
 )

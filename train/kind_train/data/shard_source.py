@@ -15,8 +15,7 @@ from typing import Literal, Self
 
 from kind_core.errors import DataError
 from kind_core.files.litter import is_hidden
-from kind_core.files.plain_text import decode_text
-from kind_core.files.regular_files import read_text
+from kind_core.files.regular_files import decode_text, read_text
 from kind_core.files.weight_files import is_pointer
 from kind_train.data.decoding import photo_suffixes
 from kind_train.data.photo_source import Entry, Source, check_label, count_classes, make_classes
