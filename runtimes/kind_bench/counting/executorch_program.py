@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kind_bench.counting.ledger import Ledger, Node, TensorSize
-from kind_bench.counting.work import ComputePrecision, OpClass, ProgramWork
+from kind_bench.counting.op_classes import OpClasses
+from kind_bench.counting.work import OpClass, ProgramWork
 from kind_bench.counting.xnnpack_graph import XnnpackGraph
 from kind_core.errors import BundleError, TargetError
 from kind_runtimes.engines.executorch import DEFAULT_METHOD
@@ -23,78 +24,31 @@ with without_import_noise():
 
 BACKEND = "portable"
 _MAGIC = b"ET"  # after the flatbuffer's first offset; then the version of the format
-_CLASSES: dict[OpClass, tuple[str, ...]] = {
-    "linear": ("bmm", "linear", "mm"),
-    "norm": ("native_layer_norm", "native_group_norm"),
-    "softmax": ("_softmax",),
-    "elementwise": (
-        "abs",
-        "add",
-        "clamp",
-        "cos",
-        "div",
-        "eq",
-        "exp",
-        "gelu",
-        "ge",
-        "gt",
-        "le",
-        "log",
-        "lt",
-        "maximum",
-        "minimum",
-        "mul",
-        "ne",
-        "neg",
-        "pow",
-        "reciprocal",
-        "relu",
-        "remainder",
-        "rsqrt",
-        "sigmoid",
-        "sin",
-        "sqrt",
-        "sub",
-        "tanh",
-        "where",
-    ),
-    "lookup": ("embedding", "gather", "index", "index_select"),
-    "layout": (
-        "cat",
-        "clone",
-        "_clone_dim_order",
-        "constant_pad_nd",
-        "expand_copy",
-        "full",
-        "permute_copy",
-        "repeat",
-        "select_copy",
-        "slice_copy",
-        "split_with_sizes_copy",
-        "squeeze_copy",
-        "stack",
-        "t_copy",
-        "transpose_copy",
-        "unsqueeze_copy",
-        "view_copy",
-        "et_view",
-    ),
-    "quantize": ("_to_copy", "_to_dim_order_copy"),
-    "other": ("amax", "amin", "arange", "avg_pool2d", "max_pool2d", "mean", "sum", "upsample_nearest2d"),
-}
-_CLASS_OF = {op_type: op_class for op_class, op_types in _CLASSES.items() for op_type in op_types}
+_CLASSES = OpClasses(
+    {
+        "linear": "bmm linear mm",
+        "norm": "native_layer_norm native_group_norm",
+        "softmax": "_softmax",
+        "elementwise": (
+            "abs add clamp cos div eq exp gelu ge gt le log lt maximum minimum mul ne neg pow reciprocal relu "
+            "remainder rsqrt sigmoid sin sqrt sub tanh where"
+        ),
+        "lookup": "embedding gather index index_select",
+        "layout": (
+            "cat clone _clone_dim_order constant_pad_nd expand_copy full permute_copy repeat select_copy slice_copy "
+            "split_with_sizes_copy squeeze_copy stack t_copy transpose_copy unsqueeze_copy view_copy et_view"
+        ),
+        "quantize": "_to_copy _to_dim_order_copy",
+        "other": "amax amin arange avg_pool2d max_pool2d mean sum upsample_nearest2d",
+    },
+    __name__,
+)
 _VIEWS = ("et_view",)
 _BITS = {
-    ScalarType.BYTE: 8,
-    ScalarType.CHAR: 8,
-    ScalarType.BOOL: 8,
-    ScalarType.SHORT: 16,
-    ScalarType.HALF: 16,
-    ScalarType.BFLOAT16: 16,
-    ScalarType.INT: 32,
-    ScalarType.FLOAT: 32,
-    ScalarType.LONG: 64,
-    ScalarType.DOUBLE: 64,
+    **dict.fromkeys((ScalarType.BYTE, ScalarType.CHAR, ScalarType.BOOL), 8),
+    **dict.fromkeys((ScalarType.SHORT, ScalarType.HALF, ScalarType.BFLOAT16), 16),
+    **dict.fromkeys((ScalarType.INT, ScalarType.FLOAT), 32),
+    **dict.fromkeys((ScalarType.LONG, ScalarType.DOUBLE), 64),
 }
 _FLOATS = (ScalarType.FLOAT, ScalarType.HALF)
 _OBSTACLES = {
@@ -123,36 +77,17 @@ def count(file: Path, spec: ProgramSpec) -> ProgramWork:
     return walk.ledger.finish("executorch", spec.name, outputs, num_delegates=walk.num_delegate_calls)
 
 
-class _Segments:
-    """The parts of a file after its flatbuffer, cut out when they are asked for."""
-
-    def __init__(self, content: bytes, base: int, table: Sequence[Any]) -> None:
-        self._content, self._base, self._table = content, base, table
-
-    def __getitem__(self, index: int) -> bytes:
-        entry = self._table[index]
-        start = self._base + entry.offset
-        return self._content[start : start + entry.size]
-
-
-class _NamedData(dict[str, bytes]):
-    """The program's constants by key."""
-
-    def __init__(self, program: Any, segments: _Segments) -> None:
-        super().__init__({one.key: segments[one.segment_index] for one in program.named_data or ()})
-
-
 @dataclass(kw_only=True, slots=True)
 class _Walk:
     program: Any
     plan: Any
-    segments: _Segments
+    segments: Sequence[memoryview]  # the parts of the file after its flatbuffer
     ledger: Ledger = field(default_factory=Ledger)
     num_delegate_calls: int = 0
-    named_data: _NamedData = field(init=False)
+    named_data: dict[str, memoryview] = field(init=False)  # constants by key
 
     def __post_init__(self) -> None:
-        self.named_data = _NamedData(self.program, self.segments)
+        self.named_data = {one.key: self.segments[one.segment_index] for one in self.program.named_data or ()}
         for index, value in enumerate(self.plan.values):
             tensor = value.val
             # buffer 0 is that of tensors which memory is planned for
@@ -184,17 +119,12 @@ class _Walk:
     def _add_kernel(self, call: Any) -> None:
         operator = self.plan.operators[call.op_index]
         op_type = operator.name.rpartition("::")[2]
-        op_class = _CLASS_OF.get(op_type)
-        if op_class is None:
-            raise TargetError(
-                f"portable kernel {operator.name!r} has no rule to count it by",
-                "report it, or add it in runtimes/kind_bench/counting/executorch_program.py",
-            )
+        op_class = kind = _CLASSES.find(op_type, f"portable kernel {operator.name!r}")
         operands = list(dict.fromkeys(name for index in call.args for name in self.tensors(index)))
         writes = [name for name in operands if name not in self.ledger]  # an output is given as an argument too
         reads = [name for name in operands if name in self.ledger]
         sizes = [_size_of(self._tensor(name)) for name in writes]
-        if op_class == "linear":
+        if kind == "linear":
             op_class = self.ledger.product_class(*reads[:2])
         elements = sizes[0].elements if sizes else 0
         self.ledger.add(
@@ -205,8 +135,8 @@ class _Walk:
                 reads=reads,
                 writes=writes,
                 backend=BACKEND,
-                precision=self._precision(writes),
-                flops=2 * elements * self.ledger[reads[0]].shape[-1] if op_type in _CLASSES["linear"] else 0,
+                precision="fp16" if any(self._tensor(x).scalar_type == ScalarType.HALF for x in writes) else "fp32",
+                flops=2 * elements * self.ledger[reads[0]].shape[-1] if kind == "linear" else 0,
                 has_bias=op_type == "linear" and len(reads) > 2,
                 is_view=op_type in _VIEWS,
                 obstacle=self._find_obstacle(op_type, op_class, writes),
@@ -219,22 +149,15 @@ class _Walk:
         if delegate.id != "XnnpackBackend":
             raise TargetError(f"the program has a delegate {delegate.id!r}, expected XnnpackBackend", "report it")
         externals = [name for index in call.args for name in self.tensors(index)]
-        graph = XnnpackGraph(self._payload(delegate), f"delegate {call.delegate_index}", self.named_data)
+        where = delegate.processed
+        is_apart = where.location == schema.DataLocation.SEGMENT
+        payload = self.segments[where.index] if is_apart else self.program.backend_delegate_data[where.index].data
+        graph = XnnpackGraph(bytes(payload), f"delegate {call.delegate_index}", self.named_data)
         graph.enter(self.ledger, externals)
         self.num_delegate_calls += 1
 
-    def _payload(self, delegate: Any) -> bytes:
-        where = delegate.processed
-        if where.location == schema.DataLocation.SEGMENT:
-            return self.segments[where.index]
-        return bytes(self.program.backend_delegate_data[where.index].data)
-
     def _tensor(self, name: str) -> Any:
         return self.plan.values[int(name.removeprefix("value "))].val
-
-    def _precision(self, writes: Sequence[str]) -> ComputePrecision:
-        kinds = {self._tensor(name).scalar_type for name in writes}
-        return "fp16" if ScalarType.HALF in kinds else "fp32"
 
     def _find_obstacle(self, op_type: str, op_class: OpClass, writes: Sequence[str]) -> str:
         """Why XNNPACK's partitioner left an operator to the portable kernels."""
@@ -245,7 +168,7 @@ class _Walk:
         return _OBSTACLES.get(op_class, "XNNPACK's partitioner left it out")
 
 
-def _parse(content: bytes, file: Path) -> tuple[Any, _Segments]:
+def _parse(content: bytes, file: Path) -> tuple[Any, list[memoryview]]:
     if content[4:6] != _MAGIC:
         raise BundleError(f"{file} is not an ExecuTorch program: it does not begin like one", "export the bundle again")
     header = _get_extended_header(content)
@@ -255,7 +178,8 @@ def _parse(content: bytes, file: Path) -> tuple[Any, _Segments]:
     except Exception as error:  # flatbuffers checks nothing: what a broken file raises is anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BundleError(f"{file} is not an ExecuTorch program: {reason}", "export the bundle again") from error
-    return program, _Segments(content, base, program.segments)
+    rest = memoryview(content)[base:]
+    return program, [rest[one.offset : one.offset + one.size] for one in program.segments]
 
 
 def _name(index: int) -> str:

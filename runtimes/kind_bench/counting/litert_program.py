@@ -12,76 +12,35 @@ from ai_edge_litert import schema_py_generated as schema
 
 from kind_bench.counting.ledger import Ledger, Node, TensorSize
 from kind_bench.counting.litert_gpu import Operand, find_obstacle
+from kind_bench.counting.op_classes import OpClasses
 from kind_bench.counting.work import ComputePrecision, OpClass, ProgramWork
 from kind_core.errors import BundleError, TargetError
 from kind_runtimes.engines.litert import read_model
 from kind_runtimes.manifest import MAX_ELEMENTS, ProgramSpec
 
 _GPU, _CPU = "GPU", "CPU"
-_CLASSES: dict[OpClass, tuple[str, ...]] = {
-    "linear": ("FULLY_CONNECTED", "BATCH_MATMUL"),
-    "convolution": ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"),
-    "softmax": ("SOFTMAX",),
-    "elementwise": (
-        "ABS",
-        "ADD",
-        "COS",
-        "DIV",
-        "EQUAL",
-        "EXP",
-        "GELU",
-        "GREATER_EQUAL",
-        "LESS",
-        "LESS_EQUAL",
-        "LOGICAL_AND",
-        "LOGISTIC",
-        "MAXIMUM",
-        "MINIMUM",
-        "MUL",
-        "NEG",
-        "POW",
-        "RELU",
-        "RELU_0_TO_1",
-        "RSQRT",
-        "SELECT",
-        "SELECT_V2",
-        "SIN",
-        "SQRT",
-        "SQUARE",
-        "SQUARED_DIFFERENCE",
-        "SUB",
-        "TANH",
-    ),
-    "lookup": ("EMBEDDING_LOOKUP", "GATHER", "GATHER_ND"),
-    "layout": (
-        "BROADCAST_TO",
-        "CONCATENATION",
-        "EXPAND_DIMS",
-        "PACK",
-        "PAD",
-        "RESHAPE",
-        "SLICE",
-        "SPLIT",
-        "SQUEEZE",
-        "STRIDED_SLICE",
-        "TILE",
-        "TRANSPOSE",
-        "UNPACK",
-    ),
-    "quantize": ("CAST", "DEQUANTIZE", "QUANTIZE"),
-    "other": (
-        "AVERAGE_POOL_2D",
-        "MAX_POOL_2D",
-        "MEAN",
-        "REDUCE_ALL",
-        "REDUCE_MAX",
-        "REDUCE_MIN",
-        "RESIZE_BILINEAR",
-        "RESIZE_NEAREST_NEIGHBOR",
-        "SUM",
-    ),
-}
-_CLASS_OF = {op_type: op_class for op_class, op_types in _CLASSES.items() for op_type in op_types}
+_CLASSES = OpClasses(
+    {
+        "linear": "FULLY_CONNECTED BATCH_MATMUL",
+        "convolution": "CONV_2D DEPTHWISE_CONV_2D TRANSPOSE_CONV",
+        "softmax": "SOFTMAX",
+        "elementwise": (
+            "ABS ADD COS DIV EQUAL EXP GELU GREATER_EQUAL LESS LESS_EQUAL LOGICAL_AND LOGISTIC MAXIMUM MINIMUM MUL "
+            "NEG POW RELU RELU_0_TO_1 RSQRT SELECT SELECT_V2 SIN SQRT SQUARE SQUARED_DIFFERENCE SUB TANH"
+        ),
+        "lookup": "EMBEDDING_LOOKUP GATHER GATHER_ND",
+        "layout": (
+            "BROADCAST_TO CONCATENATION EXPAND_DIMS PACK PAD RESHAPE SLICE SPLIT SQUEEZE STRIDED_SLICE TILE TRANSPOSE "
+            "UNPACK"
+        ),
+        "quantize": "CAST DEQUANTIZE QUANTIZE",
+        "other": (
+            "AVERAGE_POOL_2D MAX_POOL_2D MEAN REDUCE_ALL REDUCE_MAX REDUCE_MIN RESIZE_BILINEAR "
+            "RESIZE_NEAREST_NEIGHBOR SUM"
+        ),
+    },
+    __name__,
+)
 _VIEWS = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 # what comes after the first operand says a shape, axes or places: no weights
 _MOVERS = ("MEAN", "PAD", "REDUCE_MAX", "REDUCE_MIN", "RESHAPE", "SLICE", "STRIDED_SLICE", "SUM", "TILE", "TRANSPOSE")
@@ -156,7 +115,7 @@ class _Walk:
         )
         if op_class in ("elementwise", "layout", "quantize") and any(one in self.places for one in reads):
             self.places |= {*writes} if all(map(self._is_known, reads)) else set()
-        is_table = op_class == "lookup" and op_type in _CLASSES["linear"]
+        is_table = op_class == "lookup" and _CLASSES[op_type] == "linear"
         self.ledger.add(
             Node(
                 name=writes[0],
@@ -179,15 +138,11 @@ class _Walk:
     def _op_type(self, operator: Any) -> str:
         code = self.model.operatorCodes[operator.opcodeIndex]
         name = _OP_NAMES.get(int(max(code.builtinCode, code.deprecatedBuiltinCode)), "an unknown one")
-        if name not in _CLASS_OF:
-            raise TargetError(
-                f"LiteRT operator {name} has no rule to count it by",
-                "report it, or add it in runtimes/kind_bench/counting/litert_program.py",
-            )
+        _CLASSES.find(name, f"LiteRT operator {name}")
         return name
 
     def _classify(self, op_type: str, reads: Sequence[str], indices: Sequence[int]) -> OpClass:
-        op_class = _CLASS_OF[op_type]
+        op_class = _CLASSES[op_type]
         if op_class != "linear":
             return op_class
         if any(one in self.places for one in reads):
@@ -210,7 +165,7 @@ class _Walk:
 
     def _precision(self, op_type: str, indices: Sequence[int]) -> ComputePrecision:
         kinds = {_TYPE_NAMES[self.graph.tensors[i].type] for i in indices}
-        return "int8" if op_type in _CLASSES["linear"] and "INT8" in kinds else "fp32"
+        return "int8" if _CLASSES[op_type] == "linear" and "INT8" in kinds else "fp32"
 
     def _count_flops(self, op_type: str, operator: Any, indices: Sequence[int], result: TensorSize) -> int:
         first = self.ledger[self.name(indices[0])] if indices else result
@@ -219,7 +174,7 @@ class _Walk:
         if op_type == "BATCH_MATMUL":
             options = operator.builtinOptions
             return 2 * result.elements * first.shape[-2 if options is not None and options.adjX else -1]
-        if op_type in _CLASSES["convolution"]:
+        if _CLASSES[op_type] == "convolution":
             # filters are (out, height, width, in), or (1, height, width, out) a channel each
             _, height, width, channels = self.ledger[self.name(indices[1])].shape
             return 2 * result.elements * height * width * (1 if op_type == "DEPTHWISE_CONV_2D" else channels)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from kind_bench.counting.ledger import Ledger, Node, TensorSize
-from kind_bench.counting.work import ComputePrecision, OpClass, ProgramWork
-from kind_core.errors import TargetError
+from kind_bench.counting.op_classes import OpClasses
+from kind_bench.counting.work import OpClass, ProgramWork
 from kind_runtimes.coreml.package import CoreMLPackage
 from kind_runtimes.manifest import ProgramSpec
 from kind_runtimes.quiet import import_coremltools
@@ -26,85 +26,31 @@ OTHER_UNIT = "CPU or GPU (by rule)"
 _MAX_AXES = 5
 _PARAMETERS = ("axis", "indices", "transpose_x", "transpose_y")  # how an op works, not what on
 _VIEWS = ("reshape", "expand_dims", "squeeze", "identity")
-_CLASSES: dict[OpClass, tuple[str, ...]] = {
-    "linear": ("linear", "matmul"),
-    "convolution": ("conv",),
-    "attention": ("scaled_dot_product_attention",),
-    "norm": ("layer_norm", "batch_norm", "instance_norm", "l2_norm"),
-    "softmax": ("softmax",),
-    "elementwise": (
-        "abs",
-        "add",
-        "ceil",
-        "clip",
-        "cos",
-        "equal",
-        "erf",
-        "exp",
-        "floor",
-        "floor_div",
-        "gelu",
-        "greater",
-        "greater_equal",
-        "inverse",
-        "less",
-        "less_equal",
-        "log",
-        "logical_and",
-        "logical_not",
-        "logical_or",
-        "maximum",
-        "minimum",
-        "mod",
-        "mul",
-        "not_equal",
-        "pow",
-        "real_div",
-        "relu",
-        "round",
-        "rsqrt",
-        "select",
-        "sigmoid",
-        "silu",
-        "sin",
-        "softplus",
-        "sqrt",
-        "square",
-        "sub",
-        "tanh",
-    ),
-    "lookup": ("gather", "gather_along_axis", "gather_nd"),
-    "layout": (
-        "concat",
-        "pad",
-        "pixel_shuffle",
-        "slice_by_index",
-        "slice_by_size",
-        "split",
-        "stack",
-        "tile",
-        "transpose",
-        *_VIEWS,
-    ),
-    "quantize": ("cast", "quantize", "dequantize"),
-    "other": (
-        "avg_pool",
-        "fill",
-        "max_pool",
-        "range_1d",
-        "reduce_max",
-        "reduce_mean",
-        "reduce_min",
-        "reduce_sum",
-        "resize",
-        "resize_bilinear",
-        "resize_nearest_neighbor",
-        "shape",
-        "upsample_bilinear",
-        "upsample_nearest_neighbor",
-    ),
-}
-_CLASS_OF = {op_type: op_class for op_class, op_types in _CLASSES.items() for op_type in op_types}
+_CLASSES = OpClasses(
+    {
+        "linear": "linear matmul",
+        "convolution": "conv",
+        "attention": "scaled_dot_product_attention",
+        "norm": "layer_norm batch_norm instance_norm l2_norm",
+        "softmax": "softmax",
+        "elementwise": (
+            "abs add ceil clip cos equal erf exp floor floor_div gelu greater greater_equal inverse less less_equal "
+            "log logical_and logical_not logical_or maximum minimum mod mul not_equal pow real_div relu round rsqrt "
+            "select sigmoid silu sin softplus sqrt square sub tanh"
+        ),
+        "lookup": "gather gather_along_axis gather_nd",
+        "layout": (
+            "concat pad pixel_shuffle slice_by_index slice_by_size split stack tile transpose reshape expand_dims "
+            "squeeze identity"
+        ),
+        "quantize": "cast quantize dequantize",
+        "other": (
+            "avg_pool fill max_pool range_1d reduce_max reduce_mean reduce_min reduce_sum resize resize_bilinear "
+            "resize_nearest_neighbor shape upsample_bilinear upsample_nearest_neighbor"
+        ),
+    },
+    __name__,
+)
 
 
 def count(file: Path, spec: ProgramSpec) -> ProgramWork:
@@ -114,7 +60,7 @@ def count(file: Path, spec: ProgramSpec) -> ProgramWork:
     function = package.spec.mlProgram.functions[package.function]
     walk = _Walk(block=function.block_specializations[function.opset])
     for value in function.inputs:
-        walk.add_input(value)
+        walk.ledger.add_input(value.name, walk.read_type(value))
     for op in walk.block.operations:
         walk.add_op(op)
     return walk.ledger.finish("coreml", spec.name, walk.block.outputs)
@@ -127,9 +73,6 @@ class _Walk:
     types: dict[str, str] = field(default_factory=dict)  # FLOAT16, INT32, ...
     flags: dict[str, bool] = field(default_factory=dict)  # constants that are one truth value
 
-    def add_input(self, value: Any) -> None:
-        self.ledger.add_input(value.name, self._read_type(value))
-
     def add_op(self, op: Any) -> None:
         if op.type == "const":
             return self._add_constant(op.outputs[0], op.attributes["val"])
@@ -137,8 +80,8 @@ class _Walk:
         reads = [name for names in operands.values() for name in names]
         if op.type.startswith("constexpr_"):
             parts = [self._add_part(op, name, value) for name, value in op.attributes.items() if _is_stored(value)]
-            return self.ledger.fold(op.outputs[0].name, self._read_type(op.outputs[0]), [*reads, *parts])
-        sizes = [self._read_type(value) for value in op.outputs]
+            return self.ledger.fold(op.outputs[0].name, self.read_type(op.outputs[0]), [*reads, *parts])
+        sizes = [self.read_type(value) for value in op.outputs]
         writes = [value.name for value in op.outputs]
         obstacle = self._find_obstacle(op, operands, writes)
         self.ledger.add(
@@ -149,7 +92,7 @@ class _Walk:
                 reads=_tensor_operands(operands),
                 writes=writes,
                 backend=OTHER_UNIT if obstacle else NEURAL_ENGINE,
-                precision=self._precision(writes),
+                precision="fp16" if self.types[writes[0]] == "FLOAT16" else "fp32",
                 flops=self._count_flops(op, operands, sizes[0].elements),
                 has_bias=bool(operands.get("bias")),
                 is_view=op.type in _VIEWS,
@@ -164,7 +107,7 @@ class _Walk:
         if value.type.tensorType.dataType == _data_types().STRING:
             self.ledger.add_constant(output.name, TensorSize(shape=(), bits=0))
             return
-        size = self._read_type(output)
+        size = self.read_type(output)
         is_stored = _is_stored(value)
         if not is_stored and value.immediateValue.tensor.bools.values:
             self.flags[output.name] = bool(value.immediateValue.tensor.bools.values[0])
@@ -187,12 +130,8 @@ class _Walk:
         return name
 
     def _classify(self, op: Any, operands: dict[str, list[str]]) -> OpClass:
-        op_class = _CLASS_OF.get(op.type)
-        if op_class is None or op.blocks:
-            raise TargetError(
-                f"Core ML op {op.outputs[0].name!r} has type {op.type}, which has no rule to count it by",
-                "report it, or add it in runtimes/kind_bench/counting/mil_program.py",
-            )
+        described = f"Core ML op {op.outputs[0].name!r} has type {op.type}, which"
+        op_class = _CLASSES.find("nested blocks" if op.blocks else op.type, described)
         if op.type == "matmul":
             return self.ledger.product_class(*operands["x"], *operands["y"])
         return op_class
@@ -211,12 +150,9 @@ class _Walk:
             return 2 * keys * (shapes["query"][-1] + shapes["value"][-1])
         return 0
 
-    def _precision(self, writes: Sequence[str]) -> ComputePrecision:
-        return "fp16" if self.types[writes[0]] == "FLOAT16" else "fp32"
-
     def _find_obstacle(self, op: Any, operands: dict[str, list[str]], writes: Sequence[str]) -> str:
         """Which rule keeps an op from the Neural Engine."""
-        if op.type in _CLASSES["lookup"] and not all(map(self.ledger.is_constant, operands.get("indices", ()))):
+        if _CLASSES.get(op.type) == "lookup" and not all(map(self.ledger.is_constant, operands.get("indices", ()))):
             return "a look-up by an index that is known at run time only"
         kinds = {self.types[name] for name in writes}
         if "INT32" in kinds:
@@ -227,7 +163,7 @@ class _Walk:
         axes = max(len(self.ledger[name].shape) for name in tensors if name in self.ledger)
         return f"{axes} axes, more than {_MAX_AXES}" if axes > _MAX_AXES else ""
 
-    def _read_type(self, value: Any) -> TensorSize:
+    def read_type(self, value: Any) -> TensorSize:
         tensor = value.type.tensorType
         self.types[value.name] = _data_types().Name(tensor.dataType)
         return _size_of(tensor)

@@ -12,91 +12,45 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from kind_bench.counting.ledger import Ledger, Node, TensorSize
-from kind_bench.counting.onnx_types import infer_types, read_attribute
+from kind_bench.counting.op_classes import OpClasses
 from kind_bench.counting.work import ComputePrecision, OpClass, ProgramWork
 from kind_core.errors import BundleError, TargetError
 from kind_runtimes.manifest import MAX_ELEMENTS, ProgramSpec
 
 BACKEND = "CPU"
 _VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
-_CLASSES: dict[OpClass, tuple[str, ...]] = {
-    "linear": ("MatMul", "Gemm", "MatMulInteger", "MatMulNBits"),
-    "convolution": ("Conv", "ConvInteger"),
-    "attention": ("MultiHeadAttention",),
-    "norm": ("LayerNormalization", "GroupNormalization", "InstanceNormalization", "RMSNormalization"),
-    "softmax": ("Softmax",),
-    "elementwise": (
-        "Abs",
-        "Add",
-        "And",
-        "Ceil",
-        "Clip",
-        "Cos",
-        "Div",
-        "Equal",
-        "Erf",
-        "Exp",
-        "Floor",
-        "Gelu",
-        "Greater",
-        "Less",
-        "Log",
-        "Max",
-        "Min",
-        "Mod",
-        "Mul",
-        "Neg",
-        "Not",
-        "Or",
-        "Pow",
-        "Reciprocal",
-        "Relu",
-        "Round",
-        "Sigmoid",
-        "Sin",
-        "Sqrt",
-        "Sub",
-        "Tanh",
-        "Where",
-    ),
-    "lookup": ("Gather",),
-    "layout": ("Concat", "Expand", "Pad", "Slice", "Split", "Tile", "Transpose", *_VIEWS),
-    "quantize": ("Cast", "DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"),
-    "other": (
-        "AveragePool",
-        "ConstantOfShape",
-        "GlobalAveragePool",
-        "Range",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceMin",
-        "ReduceSum",
-        "Resize",
-        "Shape",
-    ),
-}
-_CLASS_OF = {op_type: op_class for op_class, op_types in _CLASSES.items() for op_type in op_types}
+_CLASSES = OpClasses(
+    {
+        "linear": "MatMul Gemm MatMulInteger MatMulNBits",
+        "convolution": "Conv ConvInteger",
+        "attention": "MultiHeadAttention",
+        "norm": "LayerNormalization GroupNormalization InstanceNormalization RMSNormalization",
+        "softmax": "Softmax",
+        "elementwise": (
+            "Abs Add And Ceil Clip Cos Div Equal Erf Exp Floor Gelu Greater Less Log Max Min Mod Mul Neg Not Or Pow "
+            "Reciprocal Relu Round Sigmoid Sin Sqrt Sub Tanh Where"
+        ),
+        "lookup": "Gather",
+        "layout": "Concat Expand Pad Slice Split Tile Transpose Reshape Squeeze Unsqueeze Flatten Identity",
+        "quantize": "Cast DequantizeLinear DynamicQuantizeLinear QuantizeLinear",
+        "other": (
+            "AveragePool ConstantOfShape GlobalAveragePool Range ReduceMax ReduceMean ReduceMin ReduceSum Resize Shape"
+        ),
+    },
+    __name__,
+)
 _BITS = {
-    TensorProto.FLOAT: 32,
-    TensorProto.FLOAT16: 16,
-    TensorProto.BFLOAT16: 16,
-    TensorProto.DOUBLE: 64,
-    TensorProto.INT8: 8,
-    TensorProto.UINT8: 8,
-    TensorProto.BOOL: 8,
-    TensorProto.INT16: 16,
-    TensorProto.UINT16: 16,
-    TensorProto.INT32: 32,
-    TensorProto.UINT32: 32,
-    TensorProto.INT64: 64,
-    TensorProto.UINT64: 64,
-    TensorProto.INT4: 4,
-    TensorProto.UINT4: 4,
+    **dict.fromkeys((TensorProto.INT4, TensorProto.UINT4), 4),
+    **dict.fromkeys((TensorProto.BOOL, TensorProto.INT8, TensorProto.UINT8), 8),
+    **dict.fromkeys((TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT16, TensorProto.UINT16), 16),
+    **dict.fromkeys((TensorProto.FLOAT, TensorProto.INT32, TensorProto.UINT32), 32),
+    **dict.fromkeys((TensorProto.DOUBLE, TensorProto.INT64, TensorProto.UINT64), 64),
 }
 _INTEGER_PRODUCTS = ("MatMulInteger", "ConvInteger")
+_MAX_SHAPE_ELEMENTS = 64  # constants up to here may say a shape; larger ones are numbers that inference need not see
 
 
 def count(file: Path, spec: ProgramSpec, *, is_guided: bool = True) -> ProgramWork:
@@ -114,7 +68,7 @@ def count(file: Path, spec: ProgramSpec, *, is_guided: bool = True) -> ProgramWo
         if math.prod(shape) > MAX_ELEMENTS:  # inference counts through them, one by one
             raise BundleError(f"{file} has a tensor of shape {shape}, beyond any program's", "export the bundle again")
     nodes = list(_flatten(model.graph, is_guided))
-    walk = _Walk(types=infer_types(model, nodes))
+    walk = _Walk(types=_infer_types(model, nodes))
     walk.add_graph(model.graph, nodes)
     return walk.ledger.finish("onnx", spec.name, [value.name for value in model.graph.output])
 
@@ -186,12 +140,7 @@ class _Walk:
         self.ledger.add_constant(node.output[0], size)
 
     def _classify(self, node: Any, reads: Sequence[str]) -> OpClass:
-        op_class = _CLASS_OF.get(node.op_type)
-        if op_class is None:
-            raise TargetError(
-                f"ONNX node {node.name!r} has type {node.op_type}, which has no rule to count it by",
-                "report it, or add it in runtimes/kind_bench/counting/onnx_graph.py",
-            )
+        op_class = _CLASSES.find(node.op_type, f"ONNX node {node.name!r} has type {node.op_type}, which")
         # the scales and zero points of integer products are no factors
         return self.ledger.product_class(*reads[:2]) if op_class == "linear" else op_class
 
@@ -204,10 +153,10 @@ class _Walk:
         if node.op_type in ("MatMul", "MatMulInteger"):
             return 2 * elements * self.ledger[node.input[0]].shape[-1]
         if node.op_type == "MatMulNBits":
-            return 2 * elements * int(read_attribute(node, "K"))
+            return 2 * elements * int(_read_attribute(node, "K"))
         if node.op_type == "Gemm":
-            return 2 * elements * self.ledger[node.input[0]].shape[0 if read_attribute(node, "transA", 0) else -1]
-        if node.op_type in _CLASSES["convolution"]:
+            return 2 * elements * self.ledger[node.input[0]].shape[0 if _read_attribute(node, "transA", 0) else -1]
+        if _CLASSES[node.op_type] == "convolution":
             return 2 * elements * math.prod(self.ledger[node.input[1]].shape[1:])
         if node.op_type == "MultiHeadAttention":
             query, key, value = (self.ledger[name] for name in node.input[:3])
@@ -225,7 +174,7 @@ class _Walk:
         maker = self.makers.get(others[0])
         while maker is not None and maker.op_type in ("Cast", "Mul"):
             maker = self.makers.get(maker.input[0])
-        if maker is not None and _CLASS_OF[maker.op_type] == "linear":
+        if maker is not None and _CLASSES[maker.op_type] == "linear":
             self.ledger.mark_bias(maker.output[0])
 
     def _size(self, name: str) -> TensorSize:
@@ -262,3 +211,40 @@ def _bits(kind: int, name: str) -> int:
     if kind not in _BITS:
         raise TargetError(f"ONNX tensor {name!r} is of type {kind}, which is not counted", "report it")
     return _BITS[kind]
+
+
+def _infer_types(model: Any, nodes: Sequence[Any]) -> dict[str, object]:
+    """The tensor types of all names, inferred on a copy of the nodes without the large constants."""
+    stripped = onnx.ModelProto()
+    kept = [one for one in model.graph.initializer if math.prod(one.dims) <= _MAX_SHAPE_ELEMENTS]
+    large = [one for one in model.graph.initializer if math.prod(one.dims) > _MAX_SHAPE_ELEMENTS]
+    stripped.ir_version = model.ir_version
+    stripped.opset_import.extend(model.opset_import)
+    stripped.graph.name = "shapes"
+    stripped.graph.node.extend(nodes)
+    stripped.graph.input.extend(model.graph.input)
+    stripped.graph.output.extend(model.graph.output)
+    stripped.graph.initializer.extend(kept)
+    stripped.graph.input.extend(helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in large)
+    stripped.graph.input.extend(made for node in stripped.graph.node for made in _stand_in(node))
+    graph = onnx.shape_inference.infer_shapes(stripped, data_prop=True).graph
+    return {value.name: value.type.tensor_type for value in (*graph.input, *graph.output, *graph.value_info)}
+
+
+def _stand_in(node: Any) -> list[Any]:
+    """Make an operator of onnxruntime's own one that ONNX can infer the same output shape of; returns new inputs."""
+    if node.op_type == "MultiHeadAttention":
+        node.op_type, node.domain = "Identity", ""
+        del node.input[1:], node.attribute[:]
+    elif node.op_type == "MatMulNBits":
+        shape = [_read_attribute(node, "K"), _read_attribute(node, "N")]
+        weight = helper.make_tensor_value_info(f"{node.output[0]}/weight", TensorProto.FLOAT, shape)
+        node.op_type, node.domain = "MatMul", ""
+        node.input[:] = [node.input[0], weight.name]
+        del node.attribute[:]
+        return [weight]
+    return []
+
+
+def _read_attribute(node: Any, name: str, default: object = None) -> Any:
+    return next((helper.get_attribute_value(one) for one in node.attribute if one.name == name), default)

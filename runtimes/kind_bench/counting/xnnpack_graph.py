@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from kind_bench.counting.ledger import Ledger, Node, TensorSize
-from kind_bench.counting.work import ComputePrecision, OpClass
+from kind_bench.counting.op_classes import OpClasses
+from kind_bench.counting.work import ComputePrecision
 from kind_core.errors import BundleError, TargetError
 from kind_runtimes.quiet import without_import_noise
 
@@ -25,84 +26,36 @@ with without_import_noise():
 
 BACKEND = "XNNPACK"
 _NONE = 0xFFFFFFFF  # XNNPACK's id of no value
-_CLASSES: dict[OpClass, tuple[str, ...]] = {
-    "linear": ("XNNFullyConnected", "XNNBatchMatrixMultiply"),
-    "convolution": ("XNNConv2d", "XNNDepthwiseConv2d"),
-    "attention": ("XNNScaledDotProductAttention",),
-    "softmax": ("XNNSoftmax",),
-    "elementwise": (
-        "XNNAbs",
-        "XNNAdd",
-        "XNNCeiling",
-        "XNNClamp",
-        "XNNCos",
-        "XNNDiv",
-        "XNNELU",
-        "XNNExp",
-        "XNNFloor",
-        "XNNGelu",
-        "XNNHardswish",
-        "XNNLeakyReLU",
-        "XNNLog",
-        "XNNMaximum",
-        "XNNMinimum",
-        "XNNMultiply",
-        "XNNNegate",
-        "XNNPReLU",
-        "XNNReciprocalSquareRoot",
-        "XNNSigmoid",
-        "XNNSin",
-        "XNNSquare",
-        "XNNSquareRoot",
-        "XNNSubtract",
-        "XNNTanh",
-    ),
-    "layout": (
-        "XNNConcatenate2",
-        "XNNConcatenate3",
-        "XNNConcatenate4",
-        "XNNConcatenate5",
-        "XNNCopy",
-        "XNNStaticConstantPad",
-        "XNNStaticReshape",
-        "XNNStaticSlice",
-        "XNNStaticTranspose",
-    ),
-    "quantize": ("XNNConvert",),
-    "other": ("XNNAvgPooling2d", "XNNGlobalAvgPooling2d", "XNNMaxPooling2d", "XNNStaticResizeBilinear2D"),
-}
-_CLASS_OF = {op_type: op_class for op_class, op_types in _CLASSES.items() for op_type in op_types}
-_NUM_READS = {f"XNNConcatenate{n}": n for n in (2, 3, 4, 5)}  # fields after these are not set
-_READS = (
-    "input_id",
-    "input1_id",
-    "input2_id",
-    "input3_id",
-    "input4_id",
-    "input5_id",
-    "filter_id",
-    "bias_id",
-    "query_id",
-    "key_id",
-    "value_id",
-    "scale_id",
-    "mask_id",
+_CLASSES = OpClasses(
+    {
+        "linear": "XNNFullyConnected XNNBatchMatrixMultiply",
+        "convolution": "XNNConv2d XNNDepthwiseConv2d",
+        "attention": "XNNScaledDotProductAttention",
+        "softmax": "XNNSoftmax",
+        "elementwise": (
+            "XNNAbs XNNAdd XNNCeiling XNNClamp XNNCos XNNDiv XNNELU XNNExp XNNFloor XNNGelu XNNHardswish XNNLeakyReLU "
+            "XNNLog XNNMaximum XNNMinimum XNNMultiply XNNNegate XNNPReLU XNNReciprocalSquareRoot XNNSigmoid XNNSin "
+            "XNNSquare XNNSquareRoot XNNSubtract XNNTanh"
+        ),
+        "layout": (
+            "XNNConcatenate2 XNNConcatenate3 XNNConcatenate4 XNNConcatenate5 XNNCopy XNNStaticConstantPad "
+            "XNNStaticReshape XNNStaticSlice XNNStaticTranspose"
+        ),
+        "quantize": "XNNConvert",
+        "other": "XNNAvgPooling2d XNNGlobalAvgPooling2d XNNMaxPooling2d XNNStaticResizeBilinear2D",
+    },
+    __name__,
 )
+_NUM_READS = {f"XNNConcatenate{n}": n for n in (2, 3, 4, 5)}  # fields after these are not set
+_READS = """
+    input_id input1_id input2_id input3_id input4_id input5_id filter_id bias_id query_id key_id value_id scale_id
+    mask_id
+"""
 _BITS = {
-    "fp32": 32,
-    "pfp32": 32,
-    "qint32": 32,
-    "qcint32": 32,
-    "int32": 32,
-    "fp16": 16,
-    "bf16": 16,
-    "qint8": 8,
-    "quint8": 8,
-    "qcint8": 8,
-    "qdint8": 8,
-    "qpint8": 8,
-    "qcint4": 4,
-    "qbint4": 4,
+    **dict.fromkeys(("fp32", "pfp32", "qint32", "qcint32", "int32"), 32),
+    **dict.fromkeys(("fp16", "bf16"), 16),
+    **dict.fromkeys(("qint8", "quint8", "qcint8", "qdint8", "qpint8"), 8),
+    **dict.fromkeys(("qcint4", "qbint4"), 4),
 }
 
 
@@ -111,16 +64,17 @@ class _Value:
     name: str
     kind: str  # fp32, qdint8, ...
     size: TensorSize
+    buffer: int  # of a constant; 0 is none
 
 
 class XnnpackGraph:
     """One delegate of a program. `named_data` are the program's constants by key."""
 
-    def __init__(self, payload: bytes, label: str, named_data: Mapping[str, bytes]) -> None:
+    def __init__(self, payload: bytes, label: str, named_data: Mapping[str, memoryview]) -> None:
         header, self._graph = _parse(payload)
         self._label = label
         self._named_data = named_data
-        self._inline = payload[header.constant_data_offset :]
+        self._inline = memoryview(payload)[header.constant_data_offset :]
         self._values: dict[int, _Value] = {}
 
     def enter(self, ledger: Ledger, externals: Sequence[str]) -> None:
@@ -139,27 +93,18 @@ class XnnpackGraph:
         is_external = external != _NONE and external < len(externals)
         name = externals[external] if is_external else f"{self._label}/{ident}"
         size = TensorSize(shape=tuple(tensor.get("dims", ())), bits=_BITS[kind])
-        self._values[ident] = _Value(name=name, kind=kind, size=size)
-        if tensor["constant_buffer_idx"]:
-            scales = value.get("quant_params", {}).get("scale_buffer_idx", 0)
-            buffers = [tensor["constant_buffer_idx"], *([scales] if scales else [])]
-            stored = sum(self._graph["constant_data"][index]["size"] for index in buffers)
-            ledger.add_constant(name, size, identity=self._identify(buffers[0]), stored=stored)
-
-    def _identify(self, index: int) -> str:
-        entry = self._graph["constant_data"][index]
-        return entry.get("named_key") or f"{self._label} constant {index}"
+        buffer, scales = tensor["constant_buffer_idx"], value.get("quant_params", {}).get("scale_buffer_idx", 0)
+        self._values[ident] = _Value(name=name, kind=kind, size=size, buffer=buffer)
+        if buffer:
+            entries = [self._graph["constant_data"][index] for index in (buffer, scales) if index]
+            identity = entries[0].get("named_key") or f"{self._label} constant {buffer}"
+            ledger.add_constant(name, size, identity=identity, stored=sum(one["size"] for one in entries))
 
     def _add_node(self, ledger: Ledger, index: int, op_type: str, fields: dict[str, Any]) -> None:
-        if op_type not in _CLASS_OF:
-            raise TargetError(
-                f"XNNPACK node {index} has type {op_type}, which has no rule to count it by",
-                "report it, or add it in runtimes/kind_bench/counting/xnnpack_graph.py",
-            )
-        idents = [fields[key] for key in _READS if fields.get(key, _NONE) != _NONE][: _NUM_READS.get(op_type)]
+        op_class = _CLASSES.find(op_type, f"XNNPACK node {index} has type {op_type}, which")
+        idents = [fields[key] for key in _READS.split() if fields.get(key, _NONE) != _NONE][: _NUM_READS.get(op_type)]
         reads, result = [self._values[ident] for ident in idents], self._values[fields["output_id"]]
-        op_class = _CLASS_OF[op_type]
-        if op_type == "XNNFullyConnected" and self._is_mean(reads[1], fields["filter_id"]):
+        if op_type == "XNNFullyConnected" and self._is_mean(reads[1]):
             op_class = "norm"
         elif op_class == "linear":
             op_class = ledger.product_class(*(one.name for one in reads[:2]))
@@ -179,23 +124,16 @@ class XnnpackGraph:
             [result.size],
         )
 
-    def _is_mean(self, filter_value: _Value, ident: int) -> bool:
+    def _is_mean(self, factor: _Value) -> bool:
         """Whether a product takes the mean: a constant vector of equal numbers, as a LayerNorm is written."""
-        if filter_value.kind not in ("fp32", "fp16") or 1 not in filter_value.size.shape:
+        if factor.kind not in ("fp32", "fp16") or 1 not in factor.size.shape:
             return False
-        content, width = self._read_constant(ident), filter_value.size.bits // 8
-        return content == content[:width] * (len(content) // width)
-
-    def _read_constant(self, ident: int) -> bytes:
-        (tensor,) = (
-            value.get("tensor_value", value)
-            for value in (one["xvalue_union"] for one in self._graph["xvalues"])
-            if value.get("tensor_value", value)["id_out"] == ident
+        entry = self._graph["constant_data"][factor.buffer]
+        held, start = (
+            (self._named_data[entry["named_key"]], 0) if entry.get("named_key") else (self._inline, entry["offset"])
         )
-        entry = self._graph["constant_data"][tensor["constant_buffer_idx"]]
-        if entry.get("named_key"):
-            return self._named_data[entry["named_key"]][: entry["size"]]
-        return self._inline[entry["offset"] : entry["offset"] + entry["size"]]
+        content, width = bytes(held[start : start + entry["size"]]), factor.size.bits // 8
+        return content == content[:width] * (len(content) // width)
 
 
 def _precision(reads: Sequence[_Value], result: _Value) -> ComputePrecision:
