@@ -77,6 +77,17 @@ def test_a_core_ml_program_runs_on_the_neural_engine_and_nowhere_but_at_apple() 
     assert elsewhere.floor_ms is not None
 
 
+@pytest.mark.parametrize(("main", "other"), [("fp32", "int8"), ("int8", "fp32")])
+def test_what_multiplies_nothing_is_timed_at_the_main_precision(main: str, other: str) -> None:
+    device = load_device("apple-a15")
+    add = make_op(op_type="Add", op_class="elementwise", precision="fp16", flops=0, activation_bytes=2**22)
+    products = [make_op(precision=main)] * 3
+    alone, mixed = (
+        replace(make_work(target="onnx"), ops=(*products, *others, add)) for others in ((), (make_op(precision=other),))
+    )
+    assert forecast(mixed, device).ms_by_class["elementwise"] == forecast(alone, device).ms_by_class["elementwise"]
+
+
 def test_without_bandwidth_there_is_the_floor_and_a_reason() -> None:
     result = forecast(make_work(target="onnx", precision="fp32"), load_device("kirin-9020"), unit="gpu")
     assert (result.method, result.low_ms, result.likely_ms, result.high_ms) == ("floor only", None, None, None)

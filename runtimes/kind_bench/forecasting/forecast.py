@@ -192,7 +192,9 @@ def _by_roofline(base: Forecast, work: ProgramWork, ops: tuple[OpWork, ...], dev
     if engine.vendor not in (None, device.vendor):
         maker = engine.vendor.title()
         return replace(base, reason=f"{engine.title} programs run on {maker}'s devices, not on {device.name}")
-    speeds = {p: unit_speed(device, base.unit, p) for p in {op.precision for op in ops if op.flops} or {base.precision}}
+    # the main precision first: what multiplies nothing is timed by its line
+    precisions = dict.fromkeys((base.precision, *(op.precision for op in ops if op.flops)))
+    speeds = {p: unit_speed(device, base.unit, p) for p in precisions}
     reason = next((speed for speed in speeds.values() if isinstance(speed, str)), "")
     if reason:
         return replace(base, reason=f"{reason}: {_FLOOR_ONLY}")
@@ -202,8 +204,7 @@ def _by_roofline(base: Forecast, work: ProgramWork, ops: tuple[OpWork, ...], dev
     spent = _Spent()
     for corner in CORNERS:
         lines = {p: roofline(device, base.unit, speed, corner) for p, speed in known.items()}
-        other = next(iter(lines.values()))  # what multiplies nothing knows no precision
-        times = [(op, *lines.get(op.precision, other).time_op(op)) for op in ops]
+        times = [(op, *lines.get(op.precision, lines[base.precision]).time_op(op)) for op in ops]
         totals[corner] = getattr(start, corner) + sum(ms for _, ms, _ in times)
         if corner == "value":
             for op, ms, limit in times:
