@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NotRequired, TypedDict
+from typing import Annotated, Literal, NotRequired, Required, TypedDict
 
 from kind_runtimes.documents.parts import Milliseconds, PlainNatural, PlainPositive, Precision, TargetName, Text
 from kind_runtimes.documents.schema import Def
 
 
-class SpreadEntry(TypedDict):
+class SpreadEntry(TypedDict, total=False):
     """Samples, and what follows from them."""
 
-    samples: Annotated[list[Annotated[float, {"exclusiveMinimum": 0}]], {"minItems": 1}]
-    median: NotRequired[Milliseconds]
-    q1: NotRequired[Milliseconds]
-    q3: NotRequired[Milliseconds]
-    min: NotRequired[Milliseconds]
-    max: NotRequired[Milliseconds]
+    samples: Required[Annotated[list[Annotated[float, {"exclusiveMinimum": 0}]], {"minItems": 1}]]
+    median: Milliseconds
+    q1: Milliseconds
+    q3: Milliseconds
+    min: Milliseconds
+    max: Milliseconds
 
 
 Spread = Annotated[
     SpreadEntry,
-    {
-        "description": "Samples in the order of measuring, warm-up left out. The other figures follow from them and "
-        "are filled in by import; quartiles interpolate linearly."
-    },
+    "Samples in the order of measuring, warm-up left out. The other figures follow from them and are filled in by "
+    "import; quartiles interpolate linearly.",
     Def("spread"),
 ]
 
 
+Bytes = Annotated[PlainNatural, Def("bytes")]
 FileCache = Literal["cold", "warm", "unknown"]
 
 
@@ -37,18 +36,13 @@ class Load(TypedDict):
 
     first: Milliseconds
     again: NotRequired[Milliseconds]
-    file_cache: NotRequired[
-        Annotated[
-            FileCache,
-            {"description": "Whether the files were in memory before `first`."},
-        ]
-    ]
+    file_cache: NotRequired[Annotated[FileCache, "Whether the files were in memory before `first`."]]
 
 
 class Sustained(TypedDict):
     """The same step on a warm device."""
 
-    after_s: Annotated[float, {"description": "Seconds of uninterrupted work before the first sample.", "minimum": 0}]
+    after_s: Annotated[float, "Seconds of uninterrupted work before the first sample.", {"minimum": 0}]
     thermal_state: NotRequired[str | None]
     step_ms: Spread
 
@@ -58,15 +52,13 @@ class OpEntry(TypedDict):
 
     op_type: str
     backend: str
-    count: Annotated[PlainPositive, {"description": "Operators of this type in one run."}]
-    ms: NotRequired[Annotated[float | None, {"description": "All of them together in one run.", "minimum": 0}]]
+    count: Annotated[PlainPositive, "Operators of this type in one run."]
+    ms: NotRequired[Annotated[float | None, "All of them together in one run.", {"minimum": 0}]]
     share: NotRequired[
         Annotated[
             float | None,
-            {
-                "description": "Of the run's time, 0 to 1, by the tool's own estimate where it measures none.",
-                "minimum": 0,
-            },
+            "Of the run's time, 0 to 1, by the tool's own estimate where it measures none.",
+            {"minimum": 0},
         ]
     ]
 
@@ -74,119 +66,59 @@ class OpEntry(TypedDict):
 class ProfileEntry(TypedDict):
     """Where the time of a step goes."""
 
-    tool: Annotated[str, {"description": "ETDump, onnxruntime profiler or MLComputePlan."}]
-    run_ms: Annotated[
-        float | None,
-        {"description": "One traced step; null where the tool estimates shares only.", "minimum": 0},
-    ]
+    tool: Annotated[str, "ETDump, onnxruntime profiler or MLComputePlan."]
+    run_ms: Annotated[float | None, "One traced step; null where the tool estimates shares only.", {"minimum": 0}]
     delegate_share: NotRequired[
-        Annotated[
-            float | None,
-            {
-                "description": "Part of the time inside accelerated backends, 0 to 1.",
-                "minimum": 0,
-                "maximum": 1,
-            },
-        ]
+        Annotated[float | None, "Part of the time inside accelerated backends, 0 to 1.", {"minimum": 0, "maximum": 1}]
     ]
-    ops: Annotated[list[OpEntry], {"description": "By operator type and backend, the slowest first."}]
+    ops: Annotated[list[OpEntry], "By operator type and backend, the slowest first."]
 
 
-class CaseEntry(TypedDict):
+class CaseEntry(TypedDict, total=False):
     """One way of running a bundle."""
 
-    runtime: Annotated[TargetName, {"description": "The bundle's target that was run."}]
-    engine: Annotated[Text, {"description": "What really ran it, in words, with its version."}]
-    threads: NotRequired[
-        Annotated[
-            int | None,
-            {
-                "description": "Threads asked for; null or absent: the runtime's own choice.",
-                "minimum": 1,
-            },
-        ]
+    runtime: Required[Annotated[TargetName, "The bundle's target that was run."]]
+    engine: Required[Annotated[Text, "What really ran it, in words, with its version."]]
+    threads: Annotated[int | None, "Threads asked for; null or absent: the runtime's own choice.", {"minimum": 1}]
+    provider: Annotated[
+        str | None,
+        "Hardware asked for: of ONNX an execution provider without its ending (CPU, CoreML, NNAPI, XNNPACK), of "
+        "Core ML all, cpu-only, cpu-and-gpu or cpu-and-neural-engine; null or absent: the runtime's default.",
     ]
-    provider: NotRequired[
-        Annotated[
-            str | None,
-            {
-                "description": "Hardware asked for: of ONNX an execution provider without its ending (CPU, CoreML, "
-                "NNAPI, XNNPACK), of Core ML all, cpu-only, cpu-and-gpu or cpu-and-neural-engine; null or absent: the "
-                "runtime's default."
-            },
-        ]
+    precision: Annotated[Precision, "Of the target, as in the manifest."]
+    process: Annotated[
+        Literal["fresh", "shared"],
+        "fresh: nothing else ran in the process before; shared: something did, so load and memory say little.",
     ]
-    precision: NotRequired[Annotated[Precision, {"description": "Of the target, as in the manifest."}]]
-    process: NotRequired[
-        Annotated[
-            Literal["fresh", "shared"],
-            {
-                "description": "fresh: nothing else ran in the process before; shared: something did, so load and "
-                "memory say little."
-            },
-        ]
+    rounds: Annotated[PlainPositive, "Processes that the samples come from."]
+    warmup: Annotated[PlainNatural, "Calls before the first sample, in each process."]
+    step_ms: Required[Annotated[Spread, "One call of `step` with guidance on."]]
+    step_unguided_ms: Annotated[Spread, "One step without guidance, where the bundle has such steps."]
+    decode_ms: Spread
+    image_ms: Annotated[Milliseconds, "Medians of all steps and one decode added up."]
+    whole_image_ms: Annotated[Spread, "Whole pictures, made in one go with the loop around them."]
+    load_ms: Annotated[
+        Load,
+        "Opening all programs of the target, the runtime's library already loaded. first: in a new process, for "
+        "Core ML the first after installing, which compiles for the chip; again: once more in the same process.",
     ]
-    rounds: NotRequired[Annotated[PlainPositive, {"description": "Processes that the samples come from."}]]
-    warmup: NotRequired[Annotated[PlainNatural, {"description": "Calls before the first sample, in each process."}]]
-    step_ms: Annotated[Spread, {"description": "One call of `step` with guidance on."}]
-    step_unguided_ms: NotRequired[
-        Annotated[Spread, {"description": "One step without guidance, where the bundle has such steps."}]
+    peak_memory_bytes: Annotated[
+        Bytes,
+        "Most resident memory of the process. The program's own share is this less the baseline.",
     ]
-    decode_ms: NotRequired[Spread]
-    image_ms: NotRequired[Annotated[Milliseconds, {"description": "Medians of all steps and one decode added up."}]]
-    whole_image_ms: NotRequired[
-        Annotated[Spread, {"description": "Whole pictures, made in one go with the loop around them."}]
+    baseline_memory_bytes: Annotated[
+        Bytes,
+        "Resident memory with the runtime's library loaded, before any program is opened.",
     ]
-    load_ms: NotRequired[
-        Annotated[
-            Load,
-            {
-                "description": "Opening all programs of the target, the runtime's library already loaded. first: in a "
-                "new process, for Core ML the first after installing, which compiles for the chip; again: once more in "
-                "the same process."
-            },
-        ]
+    memory_measure: Annotated[str, "What the two are: VmHWM (Linux, Android), ru_maxrss, phys_footprint (iOS, macOS)."]
+    download_bytes: Annotated[
+        Bytes,
+        "What an app ships to run the case: the programs' files; filled in by import.",
     ]
-    peak_memory_bytes: NotRequired[
-        Annotated[
-            Annotated[PlainNatural, Def("bytes")],
-            {"description": "Most resident memory of the process. The program's own share is this less the baseline."},
-        ]
+    first_picture_ms: Annotated[
+        Milliseconds, "From opening the programs to the first picture, in a new process, before anything is warm."
     ]
-    baseline_memory_bytes: NotRequired[
-        Annotated[
-            Annotated[PlainNatural, Def("bytes")],
-            {"description": "Resident memory with the runtime's library loaded, before any program is opened."},
-        ]
-    ]
-    memory_measure: NotRequired[
-        Annotated[
-            str,
-            {"description": "What the two are: VmHWM (Linux, Android), ru_maxrss, phys_footprint (iOS, macOS)."},
-        ]
-    ]
-    download_bytes: NotRequired[
-        Annotated[
-            Annotated[PlainNatural, Def("bytes")],
-            {"description": "What an app ships to run the case: the programs' files; filled in by import."},
-        ]
-    ]
-    first_picture_ms: NotRequired[
-        Annotated[
-            Milliseconds,
-            {
-                "description": "From opening the programs to the first picture, in a new process, before anything is "
-                "warm."
-            },
-        ]
-    ]
-    sustained: NotRequired[Annotated[Sustained, {"description": "The same step on a warm device."}]]
-    profile: NotRequired[
-        Annotated[
-            ProfileEntry,
-            {
-                "description": "Where the time of a step goes, by the runtime's own trace, which slows the step down a "
-                "little."
-            },
-        ]
+    sustained: Annotated[Sustained, "The same step on a warm device."]
+    profile: Annotated[
+        ProfileEntry, "Where the time of a step goes, by the runtime's own trace, which slows the step down a little."
     ]

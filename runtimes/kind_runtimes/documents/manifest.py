@@ -20,10 +20,8 @@ from kind_runtimes.documents.schema import Alike, Def, Free, NamesOnly, Unsaid
 
 ClassId = Annotated[
     str,
-    {
-        "description": "Letters of any alphabet, digits, `_`, `.` and `-`: an id is a file name.",
-        "pattern": r"^[^\u0000-/:-@\[-`{-\u007f][^\u0000-,/:-@\[-\^`{-\u007f]*$",
-    },
+    "Letters of any alphabet, digits, `_`, `.` and `-`: an id is a file name.",
+    {"pattern": r"^[^\u0000-/:-@\[-`{-\u007f][^\u0000-,/:-@\[-\^`{-\u007f]*$"},
     Def("id"),
 ]
 Names = Annotated[Texts, Def("names")]
@@ -46,10 +44,8 @@ class PackEntry(TypedDict):
     file: str
     sha256: Sha256
     size_bytes: PlainNatural
-    modulations_error_db: NotRequired[Annotated[float, {"description": "rms, below the range of the table."}]]
-    trajectory_psnr_db: NotRequired[
-        Annotated[dict[str, object], {"description": "Against the eager model, by target."}]
-    ]
+    modulations_error_db: NotRequired[Annotated[float, "rms, below the range of the table."]]
+    trajectory_psnr_db: NotRequired[Annotated[dict[str, object], "Against the eager model, by target."]]
 
 
 class TensorEntry(TypedDict):
@@ -67,17 +63,13 @@ class ProgramEntry(TypedDict):
     """One program of a target: where it lies and how it is called."""
 
     file: str
-    function: NotRequired[
-        Annotated[str, {"description": "Which function or method of the file, where it holds several."}]
-    ]
+    function: NotRequired[Annotated[str, "Which function or method of the file, where it holds several."]]
     class_functions: NotRequired[
         Annotated[
             dict[str, Text],
-            {
-                "description": "The function of each class by id, where the file holds one for each: call that of the "
-                "class that is drawn, in place of an input class_index.",
-                "minProperties": 2,
-            },
+            "The function of each class by id, where the file holds one for each: call that of the class that is "
+            "drawn, in place of an input class_index.",
+            {"minProperties": 2},
         ]
     ]
     inputs: list[Tensor]
@@ -115,10 +107,7 @@ class TargetEntry(TypedDict):
         Annotated[
             EngineVersions,
             Alike(str),
-            {
-                "description": "what runs the programs: `gate`, the version that ran the gates; `oldest`, the oldest "
-                "tried"
-            },
+            "what runs the programs: `gate`, the version that ran the gates; `oldest`, the oldest tried",
         ]
     ]
 
@@ -134,79 +123,53 @@ class Source(TypedDict):
     """What was exported."""
 
     checkpoint_sha256: Sha256
-    training: NotRequired[Annotated[Training, {"description": TRAINING_DESCRIPTION}]]
+    training: NotRequired[Annotated[Training, TRAINING_DESCRIPTION]]
 
 
 class StudentDistillation(Distillation):
     """The same of a student whose learngene is its teacher's."""
 
     learngene: NotRequired[
-        Annotated[
-            Sha256,
-            {"description": "sha256 of the learngene that the student's holds unchanged, beside an accelerator."},
-        ]
+        Annotated[Sha256, "sha256 of the learngene that the student's holds unchanged, beside an accelerator."]
     ]
 
 
 class ManifestDocument(TypedDict):
     """The whole document."""
 
-    format_version: Annotated[Literal[1, 2], {"description": "2 where no program takes a guidance scale."}]
+    format_version: Annotated[Literal[1, 2], "2 where no program takes a guidance scale."]
     name: Text
-    classes: Annotated[
-        list[ClassEntry], {"description": "In the order of class_index; of a base, those of its packs.", "minItems": 1}
-    ]
-    pack_base: NotRequired[Annotated[Sha256, {"description": "Of a base: the hash that the packs which fit it carry."}]]
+    classes: Annotated[list[ClassEntry], "In the order of class_index; of a base, those of its packs.", {"minItems": 1}]
+    pack_base: NotRequired[Annotated[Sha256, "Of a base: the hash that the packs which fit it carry."]]
     packs: NotRequired[
-        Annotated[
-            list[PackEntry],
-            {"description": "The classes exported with a base. The bundle may be shipped without their files."},
-        ]
+        Annotated[list[PackEntry], "The classes exported with a base. The bundle may be shipped without their files."]
     ]
-    steps: Annotated[PlainPositive, {"description": "step_index runs from 0 to steps - 1."}]
+    steps: Annotated[PlainPositive, "step_index runs from 0 to steps - 1."]
     sampler: str
     guidance_interval: NotRequired[
-        Annotated[
-            list[float],
-            {
-                "description": "Guidance is on in steps i with lo <= i / steps < hi.",
-                "minItems": 2,
-                "maxItems": 2,
-            },
-        ]
+        Annotated[list[float], "Guidance is on in steps i with lo <= i / steps < hi.", {"minItems": 2, "maxItems": 2}]
     ]
     guided_steps: NotRequired[
         Annotated[
             list[PlainNatural],
-            {
-                "description": "The steps with guidance, where it is not all of them. In the others call "
-                "step_unguided, without guidance, where the target has it; where it has not, step chooses by itself."
-            },
+            "The steps with guidance, where it is not all of them. In the others call step_unguided, without "
+            "guidance, where the target has it; where it has not, step chooses by itself.",
         ]
     ]
-    guidance_scale: Annotated[float, {"description": "The default; any value may be given at run time."}]
+    guidance_scale: Annotated[float, "The default; any value may be given at run time."]
     distillation: NotRequired[
         Annotated[
             StudentDistillation,
-            {
-                "description": "There where the model was taught to draw in few steps: guidance is built in, and no "
-                "program has an input for it.",
-                "additionalProperties": False,
-            },
+            "There where the model was taught to draw in few steps: guidance is built in, and no program has an "
+            "input for it.",
+            {"additionalProperties": False},
         ]
     ]
-    initial_noise_scale: Annotated[
-        float, {"description": "Factor of the unit normals before step 0.", "exclusiveMinimum": 0}
-    ]
+    initial_noise_scale: Annotated[float, "Factor of the unit normals before step 0.", {"exclusiveMinimum": 0}]
     latents_shape: Shape
     noise_generator: Literal["philox4x32-10+box-muller/1"]
     source: Source
     tools: dict[str, str]
     rewrites: NotRequired[dict[str, object]]
-    targets: Annotated[
-        dict[str, TargetEntry],
-        {"minProperties": 1, "propertyNames": {"enum": list(TARGETS)}},
-    ]
-    files: Annotated[
-        dict[str, FileEntry], {"description": "Every file of the bundle but this one and those with timings."}
-    ]
+    targets: Annotated[dict[str, TargetEntry], {"minProperties": 1, "propertyNames": {"enum": list(TARGETS)}}]
+    files: Annotated[dict[str, FileEntry], "Every file of the bundle but this one and those with timings."]

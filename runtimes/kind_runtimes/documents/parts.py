@@ -48,11 +48,8 @@ class Distillation(TypedDict):
 
     steps: Annotated[
         list[PlainPositive],
-        {
-            "description": "The numbers of steps that were trained, most first; another number in steps is "
-            "approximate.",
-            "minItems": 1,
-        },
+        "The numbers of steps that were trained, most first; another number in steps is approximate.",
+        {"minItems": 1},
     ]
-    guidance_scale: Annotated[float, {"description": "What is built in."}]
+    guidance_scale: Annotated[float, "What is built in."]
     guidance_interval: Annotated[list[float], {"minItems": 2, "maxItems": 2}]

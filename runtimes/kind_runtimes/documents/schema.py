@@ -1,7 +1,7 @@
 """JSON Schemas of documents from their types.
 
-A `TypedDict` is an object; `Annotated[type, {...}]` adds keywords of JSON Schema, and the markers below what a type
-does not say. What is in no type stays free: unknown fields are kept and ignored.
+A `TypedDict` is an object; a text in `Annotated` describes it, a dictionary adds keywords of JSON Schema, and the
+markers below what a type does not say. What is in no type stays free: unknown fields are kept and ignored.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Unsaid:
 
 
 @dataclass(frozen=True, slots=True)
-class Also:
-    """What else holds, where a part with a name of its own says the most."""
+class OfValue:
+    """What else holds of the value of a figure, which has a name of its own in the schema."""
 
     keywords: Mapping[str, object]
 
@@ -109,14 +109,14 @@ def _annotate(kind: Any, marks: tuple[object, ...], defs: dict[str, Schema]) -> 
             schema = {name: value for name, value in schema.items() if name != "properties"}
         elif isinstance(mark, Free):
             schema = {"type": schema["type"]}
-        elif isinstance(mark, Also):
-            schema = {"allOf": [schema, dict(mark.keywords)]}
+        elif isinstance(mark, OfValue):
+            schema = {"allOf": [schema, {"properties": {"value": dict(mark.keywords)}}]}
         elif isinstance(mark, Alike):
             schema = {name: value for name, value in schema.items() if name != "properties"}
             schema |= {"additionalProperties": _describe(mark.of, defs)}
         else:
-            assert isinstance(mark, Mapping), f"{mark!r} is no keyword of a schema"
-            schema |= mark
+            assert isinstance(mark, str | Mapping), f"{mark!r} is no keyword of a schema"
+            schema |= {"description": mark} if isinstance(mark, str) else mark
     return schema
 
 
@@ -129,7 +129,8 @@ def _or_null(kinds: tuple[Any, ...], defs: dict[str, Schema]) -> Schema:
 def _describe_object(kind: Any, defs: dict[str, Schema]) -> Schema:
     hints = get_type_hints(kind, include_extras=True)
     properties = {name: _describe(hint, defs) for name, hint in hints.items() if not _is_unsaid(hint)}
-    required = [name for name, hint in hints.items() if kind.__total__ and get_origin(hint) is not NotRequired]
+    origins = {name: get_origin(hint) for name, hint in hints.items()}
+    required = [name for name, one in origins.items() if one is Required or (kind.__total__ and one is not NotRequired)]
     return {"type": "object", **({"required": required} if required else {}), "properties": properties}
 
 

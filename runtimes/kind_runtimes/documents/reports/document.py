@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NotRequired, TypedDict
+from typing import Annotated, Literal, NotRequired, Required, TypedDict
 
 from kind_runtimes.documents.parts import (
     TARGETS,
@@ -38,17 +38,13 @@ class ReportSampling(TypedDict):
     sampler: str
     steps: Positive
     guidance_scale: float
-    guided_steps: Annotated[list[int], {"description": "Steps with guidance; the others run the class alone."}]
+    guided_steps: Annotated[list[int], "Steps with guidance; the others run the class alone."]
     guidance_interval: NotRequired[list[float]]
-    passes_per_step: Annotated[Positive, {"description": "Network passes of a guided step."}]
+    passes_per_step: Annotated[Positive, "Network passes of a guided step."]
     distillation: NotRequired[
-        Annotated[
-            Distillation | None,
-            Free(),
-            {"description": "As in the manifest; null where guidance is given at run time."},
-        ]
+        Annotated[Distillation | None, Free(), "As in the manifest; null where guidance is given at run time."]
     ]
-    is_approximate: NotRequired[Annotated[bool, {"description": "The model was distilled for other numbers of steps."}]]
+    is_approximate: NotRequired[Annotated[bool, "The model was distilled for other numbers of steps."]]
     initial_noise_scale: Annotated[float, {"exclusiveMinimum": 0}]
 
 
@@ -76,22 +72,22 @@ class MeasuredMachine(TypedDict):
     device: NotRequired[str]
 
 
-class MeasuredCase(TypedDict):
+class MeasuredCase(TypedDict, total=False):
     """One way of running the bundle on another machine."""
 
-    name: str
-    runtime: str
-    engine: str
-    precision: str
-    threads: NotRequired[int | None]
-    provider: NotRequired[str | None]
-    step_ms: dict[str, float]
-    image_ms: NotRequired[float | None]
-    load_ms: NotRequired[float | None]
-    load_again_ms: NotRequired[float | None]
-    first_picture_ms: NotRequired[float | None]
-    download_bytes: NotRequired[int | None]
-    peak_memory_bytes: NotRequired[int | None]
+    name: Required[str]
+    runtime: Required[str]
+    engine: Required[str]
+    precision: Required[str]
+    threads: int | None
+    provider: str | None
+    step_ms: Required[dict[str, float]]
+    image_ms: float | None
+    load_ms: float | None
+    load_again_ms: float | None
+    first_picture_ms: float | None
+    download_bytes: int | None
+    peak_memory_bytes: int | None
 
 
 class MeasuredElsewhere(TypedDict):
@@ -101,10 +97,7 @@ class MeasuredElsewhere(TypedDict):
     machine: Annotated[MeasuredMachine, NamesOnly()]
     partial: bool
     units: NotRequired[
-        Annotated[
-            list[Annotated[UnitEntry, NamesOnly()]],
-            {"description": "The compute units of the device, as in the results."},
-        ]
+        Annotated[list[Annotated[UnitEntry, NamesOnly()]], "The compute units of the device, as in the results."]
     ]
     cases: list[Annotated[MeasuredCase, NamesOnly()]]
 
@@ -122,7 +115,7 @@ class ReportSource(TypedDict):
     """What was exported."""
 
     checkpoint_sha256: PlainSha256
-    training: NotRequired[Annotated[Training, {"description": TRAINING_DESCRIPTION, "additionalProperties": False}]]
+    training: NotRequired[Annotated[Training, TRAINING_DESCRIPTION, {"additionalProperties": False}]]
 
 
 class ReportDocument(TypedDict):
@@ -130,13 +123,11 @@ class ReportDocument(TypedDict):
 
     format_version: Literal[2]
     name: Text
-    classes: Annotated[list[ReportClass], {"description": "In the order of class_index.", "minItems": 1}]
+    classes: Annotated[list[ReportClass], "In the order of class_index.", {"minItems": 1}]
     latents_shape: Shape
     sampling: ReportSampling
     model: ModelEntry
-    packs: Annotated[
-        list[Annotated[ReportPack, NamesOnly()]], {"description": "Of a base: its classes, one file each."}
-    ]
+    packs: Annotated[list[Annotated[ReportPack, NamesOnly()]], "Of a base: its classes, one file each."]
     rewrites: Annotated[Rewrites, NamesOnly()]
     targets: Annotated[
         dict[str, Annotated[ReportTarget, Def("target")]],
@@ -144,19 +135,16 @@ class ReportDocument(TypedDict):
     ]
     work: Annotated[
         dict[str, Annotated[dict[str, Work], {"required": ["step"]}]],
-        {
-            "description": "What each program does, counted from its file: by target, then by program. A diffusers "
-            "folder is not counted."
-        },
+        "What each program does, counted from its file: by target, then by program. A diffusers folder is not counted.",
     ]
     forecasts: Annotated[
         list[Annotated[ForecastEntry, Def("forecast")]],
-        {"description": "Calculated times on devices that are not here; never measured."},
+        "Calculated times on devices that are not here; never measured.",
     ]
     measured_elsewhere: Annotated[
-        list[MeasuredElsewhere], {"description": "Results of other machines that were imported into the bundle."}
+        list[MeasuredElsewhere], "Results of other machines that were imported into the bundle."
     ]
-    plan: Annotated[PlanEntry | None, {"description": "How a budget was met; null where none was asked for."}]
+    plan: Annotated[PlanEntry | None, "How a budget was met; null where none was asked for."]
     host: Host
     source: ReportSource
     tools: dict[str, str]

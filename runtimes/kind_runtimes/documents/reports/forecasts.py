@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NotRequired, TypedDict
 
-from kind_runtimes.documents.parts import (
-    ProgramTarget,
-)
+from kind_runtimes.documents.parts import ProgramTarget
 from kind_runtimes.documents.schema import Alike, Def, Free, NamesOnly, Unsaid
 
 
@@ -24,10 +22,8 @@ class TimesEntry(TypedDict):
 Times = Annotated[
     TimesEntry,
     Alike(Annotated[float | None, {"minimum": 0}]),
-    {
-        "description": "Milliseconds, cool and run before; null where nothing is known. floor: FLOPs over sustained "
-        "GFLOPS, the paper's way."
-    },
+    "Milliseconds, cool and run before; null where nothing is known. floor: FLOPs over sustained GFLOPS, the "
+    "paper's way.",
     Def("times"),
 ]
 
@@ -64,13 +60,10 @@ class ForecastEntry(TypedDict):
     unit_name: NotRequired[Annotated[str, Unsaid()]]
     precision: str
     method: Literal["roofline", "calibrated", "floor only"]
-    reason: Annotated[str, {"description": "Why there is no more than the floor; empty otherwise."}]
+    reason: Annotated[str, "Why there is no more than the floor; empty otherwise."]
     step: Times
     picture: Times
     limited_by: Annotated[dict[str, str], Free()]
     notes: list[str]
-    unsure: Annotated[
-        Annotated[dict[str, str], Free()],
-        {"description": "Figures of the device that are derived or unconfirmed."},
-    ]
+    unsure: Annotated[Annotated[dict[str, str], Free()], "Figures of the device that are derived or unconfirmed."]
     roofline: Annotated[Roofline | None, NamesOnly()]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypedDict
 
-from kind_runtimes.documents.parts import (
-    Positive,
-    Shape,
-)
+from kind_runtimes.documents.parts import Positive, Shape
 from kind_runtimes.documents.schema import Alike, Def
 
 
@@ -52,13 +49,13 @@ class MatrixEntry(TypedDict):
     """One matrix of a block."""
 
     form: Literal["dense", "factored"]
-    joined: Annotated[Positive, {"description": "Matrices of this shape that became one."}]
-    shape: Annotated[Shape, {"description": "(out, in) of each."}]
+    joined: Annotated[Positive, "Matrices of this shape that became one."]
+    shape: Annotated[Shape, "(out, in) of each."]
     live_rank: int | None
     products_per_token: Annotated[
         Products | None,
         Alike(Positive),
-        {"description": "Multiplications of either form, the padded rank counted; null for a dense model."},
+        "Multiplications of either form, the padded rank counted; null for a dense model.",
     ]
 
 
@@ -66,30 +63,23 @@ class ModelEntry(TypedDict):
     """The model that was exported."""
 
     num_tokens: Positive
-    live_rank: Annotated[int | None, {"description": "Components of a matrix for one class; null for a dense model."}]
+    live_rank: Annotated[int | None, "Components of a matrix for one class; null for a dense model."]
     parameters: Annotated[
         Parameters,
         Alike(Positive),
-        {
-            "description": "dense_twin: the same DiT, not decomposed. composed: learngene and the tailors of these "
-            "classes. stored_in_step: numbers in the step program, its tables among them."
-        },
+        "dense_twin: the same DiT, not decomposed. composed: learngene and the tailors of these classes. "
+        "stored_in_step: numbers in the step program, its tables among them.",
     ]
     conditioning: Annotated[
         Conditioning,
         Alike(Positive),
-        {
-            "description": "Numbers that condition the network on step and class, as stored, and the parameters that "
-            "they replace."
-        },
+        "Numbers that condition the network on step and class, as stored, and the parameters that they replace.",
     ]
     matrices_of_a_block: Annotated[dict[str, Annotated[MatrixEntry, Def("matrix")]], {"minProperties": 1}]
     flops_per_pass: Annotated[
         FlopsPerPass,
         Alike(Annotated[Twins, Alike(Positive)]),
-        {
-            "description": "One pass of one sample. paper: 2 x MAC of linear and convolution layers, bias, norm and "
-            "scaling terms. full: 2 x MAC of those layers and of attention."
-        },
+        "One pass of one sample. paper: 2 x MAC of linear and convolution layers, bias, norm and scaling terms. "
+        "full: 2 x MAC of those layers and of attention.",
     ]
-    flops_per_step_executed: Annotated[Positive, {"description": "Full count of the exported step, all its passes."}]
+    flops_per_step_executed: Annotated[Positive, "Full count of the exported step, all its passes."]

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypedDict
 
-from kind_runtimes.documents.parts import (
-    Milliseconds,
-    Positive,
-    Precision,
-    Shape,
-)
+from kind_runtimes.documents.parts import Milliseconds, Positive, Precision, Shape
 from kind_runtimes.documents.schema import Def, NamesOnly, Unsaid
 
 
@@ -75,10 +70,6 @@ class ReportTarget(TypedDict):
     parity: Annotated[ReportParity, NamesOnly()]
     lowering: dict[str, dict[str, object]]
     delegation: Annotated[
-        Delegation | None,
-        {"description": "Where a step's time went by the runtime's own trace; null where there is none."},
+        Delegation | None, "Where a step's time went by the runtime's own trace; null where there is none."
     ]
-    measured: Annotated[
-        MeasuredHere | None,
-        {"description": "Milliseconds on this host; null where the program cannot run on it."},
-    ]
+    measured: Annotated[MeasuredHere | None, "Milliseconds on this host; null where the program cannot run on it."]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypedDict
 
-from kind_runtimes.documents.parts import (
-    Natural,
-    Positive,
-)
+from kind_runtimes.documents.parts import Natural, Positive
 from kind_runtimes.documents.schema import Alike, Def, NamesOnly
 
 
@@ -21,7 +18,7 @@ class SumEntry(TypedDict):
     weight_bytes: Natural
 
 
-Sum = Annotated[SumEntry, {"description": "Operators of one class or layer together."}, Def("sum")]
+Sum = Annotated[SumEntry, "Operators of one class or layer together.", Def("sum")]
 
 
 class ProgramFlops(TypedDict):
@@ -46,20 +43,16 @@ class WorkEntry(TypedDict):
     flops: Annotated[
         ProgramFlops,
         Alike(Natural),
-        {
-            "description": "Of one run, both guidance halves. full: 2 x multiply-adds of layers and attention. paper: "
-            "without attention, with bias and norm terms."
-        },
+        "Of one run, both guidance halves. full: 2 x multiply-adds of layers and attention. paper: without "
+        "attention, with bias and norm terms.",
     ]
-    bytes_moved: Annotated[Natural, {"description": "Memory traffic of one run if nothing stays in a cache."}]
-    weight_bytes: Annotated[Natural, {"description": "Constants, each once, as stored."}]
-    peak_activation_bytes: Annotated[
-        Natural, {"description": "Most that is alive at a time, inputs and outputs among it."}
-    ]
+    bytes_moved: Annotated[Natural, "Memory traffic of one run if nothing stays in a cache."]
+    weight_bytes: Annotated[Natural, "Constants, each once, as stored."]
+    peak_activation_bytes: Annotated[Natural, "Most that is alive at a time, inputs and outputs among it."]
     num_ops: Positive
-    num_delegates: Annotated[Natural, {"description": "Parts handed to an accelerated backend."}]
+    num_delegates: Annotated[Natural, "Parts handed to an accelerated backend."]
     by_class: Annotated[list[Sum], {"minItems": 1}]
-    by_layer: Annotated[list[Sum], {"description": "Empty where the file names no layers."}]
+    by_layer: Annotated[list[Sum], "Empty where the file names no layers."]
     delegation: Annotated[LintEntry, NamesOnly()]
 
 
