@@ -8,6 +8,7 @@ A unit is the toy with a fault, written again in the tests of each kit:
     picture     the picture is mirrored, left and right; the latents are right
     rounded     the latents of a step are multiplied by 1 + 2 ** -11
     stall       a step does not end
+    hang        opening the programs does not end
     load        opening the programs fails
     step        a step fails
 """
@@ -104,7 +105,7 @@ def few_steps(manifest: Manifest) -> int:
 
 def _try(generator: Generator, kind: str, fault: str) -> dict[str, Any]:
     """The worst of the first steps on a unit with a fault, where they end."""
-    if fault in ("stall", "load", "step"):
+    if fault in ("stall", "hang", "load", "step"):
         return {"kind": kind, "psnr_db": None}
     steps = few_steps(generator.manifest)
     spoilt = replace(
@@ -115,6 +116,27 @@ def _try(generator: Generator, kind: str, fault: str) -> dict[str, Any]:
     noise = start_noise(3, generator.manifest.latents_shape)
     pairs = list(zip(generator.trajectory(noise, 0), spoilt.trajectory(noise, 0), strict=True))[:steps]
     return {"kind": kind, "psnr_db": round(min(psnr_db(right, wrong) for right, wrong in pairs), 2)}
+
+
+def list_late() -> list[dict[str, Any]]:
+    """Starts of an app whose NPU gave nothing in time: the hour of each, the NPU's fault then, whether it is tried, and
+    what draws. The ladder is the one that begins with a stall.
+    """
+    return [
+        _starts("a busy phone", (0, "stall", True, _CPU), (23, "none", False, _CPU), (24, "none", True, _NPU)),
+        _starts("late again", (0, "stall", True, _CPU), (24, "hang", True, _CPU), (9999, "none", False, _CPU)),
+        _starts("wrong later", (0, "stall", True, _CPU), (24, "nan", True, _CPU), (9999, "none", False, _CPU)),
+        _starts(
+            "right in between", (0, "hang", True, _CPU), (24, "none", True, _NPU), (25, "hang", True, _CPU),
+            (48, "none", False, _CPU), (49, "none", True, _NPU),
+        ),
+        _starts("a clock that was set back", (99, "stall", True, _CPU), (98, "none", True, _NPU)),
+    ]  # fmt: skip
+
+
+def _starts(what: str, *starts: tuple[int, str, bool, str]) -> dict[str, Any]:
+    names = ("hour", "npu", "is_tried", "takes")
+    return {"what": what, "starts": [dict(zip(names, start, strict=True)) for start in starts]}
 
 
 def list_ladders(toy: Any) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@ package dev.kind.runtime
 
 import ai.onnxruntime.OnnxTensor
 import ai.onnxruntime.OrtEnvironment
+import ai.onnxruntime.OrtException
 import ai.onnxruntime.OrtProvider
 import ai.onnxruntime.OrtSession
 import android.content.Context
@@ -14,6 +15,7 @@ import org.json.JSONObject
 import java.io.File
 import java.security.MessageDigest
 import java.util.Base64
+import java.util.Collections
 import java.util.EnumSet
 import java.util.concurrent.CountDownLatch
 import kotlin.concurrent.thread
@@ -154,6 +156,46 @@ class AndroidTest {
         assertEquals(0, OrtSession.open.size)
         assertEquals("the generator is closed", drawing.await().exceptionOrNull()?.message)
         generator.close()
+    }
+
+    @Test
+    fun whatACancelledCallerOpenedIsClosed(): Unit = runBlocking {
+        ship("the NPU is right")
+        val (begun, goOn) = CountDownLatch(1) to CountDownLatch(1)
+        val toys = OrtSession.program
+        OrtSession.program = OrtSession.Program { file, unit, inputs ->
+            begun.countDown()
+            goOn.await()
+            toys.run(file, unit, inputs)
+        }
+        val opening = async(Dispatchers.Default) { bundle().openGenerator() }
+        begun.await()
+        opening.cancel()
+        goOn.countDown()
+        opening.join()
+        assertEquals(0, OrtSession.open.size)
+    }
+
+    @Test
+    fun stepThatFailsIsSaidInALine(): Unit = runBlocking {
+        ship("the NPU is right")
+        bundle().openGenerator(unit = "CPU").use { generator ->
+            OrtSession.program = OrtSession.Program { _, _, _ -> throw OrtException("the device was lost") }
+            val error = assertFailsWith<KindException> { generator.generate("panda", seed = 7u).picture() }
+            assertEquals("onnxruntime cannot run onnx/step: the device was lost", error.message)
+            assertEquals(0, OnnxTensor.numOpen)
+        }
+    }
+
+    @Test
+    fun bundlesAreCopiedApartAndAtOnce() {
+        ship("the NPU is right")
+        folder.resolve("assets/model.kind").copyRecursively(folder.resolve("assets/model.kind-2"))
+        val second = KindBundle.fromAssets(context, "model.kind-2").folder
+        val opened = Collections.synchronizedList(mutableListOf<KindBundle>())
+        List(8) { thread { opened += bundle() } }.forEach(Thread::join)
+        assertEquals(8, opened.size)
+        assertTrue(second.isDirectory, "another bundle's files are gone")
     }
 
     @Test

@@ -44,9 +44,13 @@ class CompiledModel private constructor(val path: String, val options: Options) 
 
     fun createInputBuffer(inputName: String, signature: String? = null) = TensorBuffer().also { check(inputName != "") }
 
-    fun createOutputBuffer(outputName: String, signature: String? = null) = TensorBuffer().also { check(outputName != "") }
+    fun createOutputBuffer(outputName: String, signature: String? = null): TensorBuffer {
+        if (outputName == outOfMemoryAt) throw OutOfMemoryError()
+        return TensorBuffer().also { check(outputName != "") }
+    }
 
     fun run(inputs: Map<String, TensorBuffer>, outputs: Map<String, TensorBuffer>, signature: String? = null) {
+        fault?.let { throw LiteRtException(it) }
         calls += signature.orEmpty() to inputs.mapValues { it.value.integers.toList() + it.value.floats.toList() }
         for ((name, buffer) in outputs) {
             val source = inputs.getValue(name.removePrefix("next_").takeIf { it in inputs } ?: "latents").floats
@@ -61,6 +65,9 @@ class CompiledModel private constructor(val path: String, val options: Options) 
 
     companion object {
         val models = mutableListOf<CompiledModel>()
+        /** Why no program can be run, and the output that there is no memory for; null where all is well. */
+        var fault: String? = null
+        var outOfMemoryAt: String? = null
         val calls = mutableListOf<Pair<String, Map<String, List<Number>>>>()
 
         fun create(filePath: String, options: Options): CompiledModel {

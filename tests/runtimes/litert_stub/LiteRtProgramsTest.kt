@@ -22,6 +22,8 @@ class LiteRtProgramsTest {
         folder.deleteRecursively()
         CompiledModel.models.clear()
         CompiledModel.calls.clear()
+        CompiledModel.fault = null
+        CompiledModel.outOfMemoryAt = null
         TensorBuffer.open.clear()
     }
 
@@ -96,6 +98,22 @@ class LiteRtProgramsTest {
         val error = assertFailsWith<KindException> { openLiteRtPrograms(bundle(), Accelerator.NPU, threads = null) }
         assertTrue("on NPU: no such unit" in error.message!!, error.message)
         assertTrue(CompiledModel.models.isEmpty() && TensorBuffer.open.isEmpty())
+    }
+
+    @Test
+    fun nothingStaysOpenWhereMemoryRunsOut() {
+        CompiledModel.outOfMemoryAt = "image" // of decode, after step
+        assertFailsWith<OutOfMemoryError> { openLiteRtPrograms(bundle(), Accelerator.GPU, threads = null) }
+        assertTrue(CompiledModel.models.isEmpty() && TensorBuffer.open.isEmpty())
+    }
+
+    @Test
+    fun stepThatFailsIsSaidInALine(): Unit = runBlocking {
+        bundle().openLiteRtGenerator(Accelerator.GPU).use { generator ->
+            CompiledModel.fault = "the device was lost"
+            val error = assertFailsWith<KindException> { generator.generate("panda", seed = 7u).picture() }
+            assertEquals("LiteRT cannot run litert/step.tflite: the device was lost", error.message)
+        }
     }
 
     @Test

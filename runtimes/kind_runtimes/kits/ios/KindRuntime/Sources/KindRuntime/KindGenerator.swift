@@ -1,3 +1,5 @@
+import Foundation
+
 /// Draws pictures with the programs of a bundle. It may be used from several tasks at once.
 ///
 ///     let generator = try await KindGenerator(bundle: KindBundle(contentsOf: url))
@@ -5,6 +7,8 @@
 ///         show(preview.picture)
 ///     }
 public struct KindGenerator: Sendable {
+    private static let maxGuidance: Float = 100
+
     public let manifest: Manifest
     /// What computes, and how it was found right.
     public let unit: ComputeUnit
@@ -24,7 +28,7 @@ public struct KindGenerator: Sendable {
     /// Draws one picture of a class, by id or name. The same seed gives the same picture in every runtime.
     ///
     /// - Parameters:
-    ///   - guidance: nil for the bundle's own; the only choice where it is built in.
+    ///   - guidance: nil for the bundle's own, the only choice where it is built in; up to 100.
     ///   - interval: Steps between previews. Each costs a decode, which is next to nothing where latents are pixels;
     ///     0 for none but the last.
     public func generate(
@@ -58,9 +62,13 @@ public struct KindGenerator: Sendable {
             throw KindError(
                 "guidance \(distillation.guidanceScale) is built in; another does not apply", hint: "Leave it out.")
         }
+        let scale = guidance ?? manifest.guidanceScale
+        guard abs(scale) <= Self.maxGuidance else {  // also of NaN
+            let most = String(format: "%.0f", Self.maxGuidance)
+            throw KindError("guidance is \(scale), expected a finite number up to \(most)", hint: "Leave it out.")
+        }
         return Generation(
-            manifest: manifest, programs: programs, choice: choice, seed: seed,
-            guidance: guidance ?? manifest.guidanceScale, interval: interval)
+            manifest: manifest, programs: programs, choice: choice, seed: seed, guidance: scale, interval: interval)
     }
 }
 

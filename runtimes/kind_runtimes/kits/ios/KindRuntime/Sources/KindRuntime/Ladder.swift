@@ -26,10 +26,17 @@ struct Ladder: Sendable {
     var notes = UnitNotes()
     /// Of a unit, first load included.
     var timeLimit = Duration.seconds(120)
+    /// A unit that was late once is tried again after a day.
+    var now: @Sendable () -> Date = { Date() }
     /// The most memory that this process held, where the system says it.
     var peakMemoryBytes: @Sendable () -> UInt64? = { nil }
 
-    private typealias Rung = (unit: ComputeUnit, programs: Programs?)
+    /// A unit and, where it passes, its opened programs.
+    private struct Rung: Sendable {
+        let unit: ComputeUnit
+        var programs: Programs?
+        var isLate = false
+    }
 
     /// The generator on the first unit that passes; with `forced`, that kind of unit is the only one to try.
     func open(_ providers: [any Provider], forced: UnitKind? = nil) async throws -> KindGenerator {
@@ -45,11 +52,12 @@ struct Ladder: Sendable {
         }
         var refused: [ComputeUnit] = []
         for provider in rungs {
-            let (unit, programs) = await check(provider, golden)
-            if let programs {
-                return KindGenerator(manifest: manifest, programs: programs, unit: unit, refusedUnits: refused)
+            try Task.checkCancellation()
+            let rung = await check(provider, golden)
+            if let programs = rung.programs {
+                return KindGenerator(manifest: manifest, programs: programs, unit: rung.unit, refusedUnits: refused)
             }
-            refused.append(unit)
+            refused.append(rung.unit)
         }
         // a full disk or a damaged file is no property of a unit: the next start tries again what did not end the app
         await notes.forget(refused.filter { $0.reason != Self.ended }.map(\.name))
@@ -75,21 +83,21 @@ struct Ladder: Sendable {
     }
 
     private func check(_ provider: any Provider, _ golden: Golden) async -> Rung {
-        let known = await notes.unit(provider.name)
-        if let known, !known.isTaken { return (known, nil) }
+        let (known, start) = (await notes.unit(provider.name), now())
+        if let known, !known.isTaken, await !notes.isDue(provider.name, at: start) { return Rung(unit: known) }
         let rung: Rung
         if await notes.attempts(provider.name) < Self.maxAttempts {
             await notes.begin(provider.name)
             rung =
-                if let known {
-                    await attempt(provider) { (known, try await provider.open()) }
+                if let known, known.isTaken {
+                    await attempt(provider) { Rung(unit: known, programs: try await provider.open()) }
                 } else {
                     await climb(provider, golden, Golden.fewSteps(of: manifest))
                 }
         } else {
-            rung = (entry(of: provider, isTaken: false, reason: Self.ended), nil)
+            rung = Rung(unit: entry(of: provider, isTaken: false, reason: Self.ended))
         }
-        await notes.put(rung.unit)
+        await notes.put(rung.unit, lateAt: rung.isLate ? start : nil)
         return rung
     }
 
@@ -101,7 +109,8 @@ struct Ladder: Sendable {
         do {
             return try await limited(timeLimit, work)
         } catch {
-            return (entry(of: provider, isTaken: false, reason: Self.describe(error)), nil)
+            let unit = entry(of: provider, isTaken: false, reason: Self.describe(error))
+            return Rung(unit: unit, isLate: error is LateError)
         }
     }
 
@@ -118,7 +127,7 @@ struct Ladder: Sendable {
         unit.stepMs = agreement.stepsMs.sorted()[agreement.stepsMs.count / 2]
         unit.firstLoadMs = loadMs
         unit.peakMemoryBytes = peakMemoryBytes()
-        return (unit, reason == nil ? programs : nil)
+        return Rung(unit: unit, programs: reason == nil ? programs : nil)
     }
 
     private func findFault(_ agreement: Golden.Agreement, _ provider: any Provider) throws -> String? {
@@ -137,8 +146,15 @@ struct Ladder: Sendable {
     }
 
     private static func describe(_ error: any Error) -> String {
-        (error as? KindError)?.message ?? error.localizedDescription
+        (error as? KindError)?.message ?? (error as? LateError)?.message ?? error.localizedDescription
     }
+}
+
+/// Why a unit that gave nothing in time is refused.
+struct LateError: Error {
+    let limit: Duration
+
+    var message: String { "it gave nothing in \(limit / .seconds(1)) s" }
 }
 
 /// What `work` gives, or an error when it does not end in time: it is left behind then, and what it gives is dropped.
@@ -147,9 +163,7 @@ func limited<T: Sendable>(_ limit: Duration, _ work: @escaping @Sendable () asyn
         let race = Race(continuation)
         let timer = Task.detached {
             try await Task.sleep(for: limit)
-            let seconds = limit / .seconds(1)
-            race.finish(
-                .failure(KindError("it gave nothing in \(seconds) s", hint: "Use another compute unit.")))
+            race.finish(.failure(LateError(limit: limit)))
         }
         Task.detached {
             do {

@@ -46,7 +46,7 @@ struct Safetensors {
         }
         guard let shape = entry["shape"] as? [Int], let offsets = entry["data_offsets"] as? [Int],
             offsets.count == 2, 0 <= offsets[0], offsets[0] <= offsets[1], offsets[1] <= body.count,
-            offsets[1] - offsets[0] == number.width * shape.reduce(1, *)
+            let size = Self.product(of: [number.width] + shape), offsets[1] - offsets[0] == size
         else { throw damaged }
         let bytes = [UInt8](body.dropFirst(offsets[0]).prefix(offsets[1] - offsets[0]))
         let values = stride(from: 0, to: bytes.count, by: number.width).map { start -> Float in
@@ -55,6 +55,17 @@ struct Safetensors {
         }
         guard values.allSatisfy(\.isFinite) else { throw damaged }
         return Tensor(values, shape: shape)
+    }
+
+    /// nil where lengths are negative, or more than an integer holds: a file may say anything.
+    private static func product(of lengths: [Int]) -> Int? {
+        var product = 1
+        for length in lengths {
+            let (next, isTooLarge) = product.multipliedReportingOverflow(by: length)
+            guard length >= 0, !isTooLarge else { return nil }
+            product = next
+        }
+        return product
     }
 }
 

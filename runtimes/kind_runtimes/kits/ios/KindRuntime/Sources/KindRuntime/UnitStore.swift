@@ -38,17 +38,28 @@ public struct UnitStore: Sendable {
 
 /// What is known of a bundle's units here. A file that cannot be read or written costs a check, nothing else.
 actor UnitNotes {
+    /// How many times in a row a unit gave nothing in time, and when the last was.
+    struct Late: Codable {
+        let times: Int
+        let last: Date
+    }
+
     struct Kept: Codable {
         let appVersion: String
         let systemVersion: String
         let bundleSha256: String
         var units: [String: ComputeUnit] = [:]
         var attempts: [String: Int] = [:]
+        /// Earlier versions write none, and pass it over.
+        var late: [String: Late]?
 
         func isFor(_ other: Kept) -> Bool {
             (appVersion, systemVersion, bundleSha256) == (other.appVersion, other.systemVersion, other.bundleSha256)
         }
     }
+
+    private static let maxLate = 2
+    private static let patience: TimeInterval = 24 * 3600
 
     private let file: URL?
     private var kept: Kept
@@ -75,13 +86,26 @@ actor UnitNotes {
         write()
     }
 
-    func put(_ unit: ComputeUnit) {
+    /// Whether a unit that is refused is tried again: the phone may have been busy when it gave nothing in time. A day
+    /// later it no longer is; of a unit that is late again then, the phone is not the reason.
+    func isDue(_ name: String, at now: Date) -> Bool {
+        guard let late = kept.late?[name], late.times < Self.maxLate else { return false }
+        // of a clock that was set back nothing is known
+        return !(0..<Self.patience).contains(now.timeIntervalSince(late.last))
+    }
+
+    /// `lateAt` is the time where the unit is refused because it gave nothing in time.
+    func put(_ unit: ComputeUnit, lateAt: Date? = nil) {
         kept.units[unit.name] = unit
         kept.attempts[unit.name] = nil
+        var late = kept.late ?? [:]
+        let times = late[unit.name]?.times ?? 0
+        late[unit.name] = lateAt.map { Late(times: times + 1, last: $0) }
+        kept.late = late
         write()
     }
 
-    /// They are checked anew at the next start.
+    /// They are checked anew at the next start; what was late stays known.
     func forget(_ names: [String]) {
         for name in names { kept.units[name] = nil }
         write()

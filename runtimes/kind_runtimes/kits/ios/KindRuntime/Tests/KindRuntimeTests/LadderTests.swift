@@ -21,10 +21,11 @@ final class LadderTests: XCTestCase {
         UnitStore(folder: folder, appVersion: app, systemVersion: system)
     }
 
-    private func ladder(_ vector: Vectors.Ladder, _ store: UnitStore? = nil) throws -> Ladder {
+    private func ladder(_ vector: Vectors.Ladder, _ store: UnitStore? = nil, hour: Int = 0) throws -> Ladder {
         Ladder(
             manifest: vector.manifest, golden: try Golden(vector.golden, for: vector.manifest),
-            notes: store?.notes(of: "abcd") ?? UnitNotes(), timeLimit: .milliseconds(300))
+            notes: store?.notes(of: "abcd") ?? UnitNotes(), timeLimit: .milliseconds(300),
+            now: { Date(timeIntervalSince1970: Double(hour) * 3600) })
     }
 
     /// With `changed` in place of the faults of the vectors.
@@ -160,6 +161,64 @@ final class LadderTests: XCTestCase {
             let generator = try await ladder(vector, store()).open(units(vector))
             XCTAssertEqual(generator.unit.kind, .npu)
         }
+    }
+
+    func testLateUnitIsTriedAgainADayLaterAndOnceMore() async throws {
+        let vector = try vectors.ladder("a stall, then a crash at load")
+        for late in vectors.late {
+            for start in late.starts {
+                let units = units(vector, [.npu: start.fault])
+                let generator = try await ladder(vector, store(), hour: start.hour).open(units)
+                XCTAssertEqual(generator.unit.kind, start.takes, "\(late.what), hour \(start.hour)")
+                let opened = await units[0].opened.value
+                XCTAssertEqual(opened > 0, start.isTried, "\(late.what), hour \(start.hour)")
+            }
+            try FileManager.default.removeItem(at: folder)
+        }
+    }
+
+    func testNotesOfAnEarlierVersionAreReadAndItReadsTheseOnes() async throws {
+        let vector = try vectors.ladder("a stall, then a crash at load")
+        _ = try await ladder(vector, store()).open(units(vector))
+        let names = try FileManager.default.contentsOfDirectory(atPath: folder.path)
+        let file = folder.appendingPathComponent(names[0])
+        let json = try JSONSerialization.jsonObject(with: Data(contentsOf: file))
+        var notes = try XCTUnwrap(json as? [String: Any])
+        XCTAssertEqual((notes["units"] as? [String: Any])?.count, 3)
+        XCTAssertEqual((notes["attempts"] as? [String: Any])?.count, 0)
+        XCTAssertNotNil(notes.removeValue(forKey: "late"))  // as they were, and as it writes them
+        try JSONSerialization.data(withJSONObject: notes).write(to: file)
+        let units = units(vector, [.npu: "none"])
+        let generator = try await ladder(vector, store(), hour: 99).open(units)
+        XCTAssertEqual(generator.unit.kind, .cpu)
+        let opened = await units[0].opened.value
+        XCTAssertEqual(opened, 0)
+    }
+
+    func testLateUnitStaysKnownWhereNothingPassed() async throws {
+        let vector = try vectors.ladder("a stall, then a crash at load")
+        do {
+            _ = try await ladder(vector, store()).open(units(vector, [.cpu: "load"]))
+            XCTFail("nothing could be opened")
+        } catch is KindError {}
+        _ = try await ladder(vector, store()).open(units(vector))
+        let generator = try await ladder(vector, store(), hour: 99).open(units(vector, [.npu: "none"]))
+        XCTAssertEqual(generator.unit.kind, .cpu)
+    }
+
+    func testCancellingEndsTheClimb() async throws {
+        let vector = try vectors.ladder("NaN, then a mirrored trajectory")
+        let (ladder, units) = (try ladder(vector), units(vector))
+        let opening = Task {
+            withUnsafeCurrentTask { $0?.cancel() }
+            return try await ladder.open(units)
+        }
+        do {
+            _ = try await opening.value
+            XCTFail("a cancelled task opened a generator")
+        } catch is CancellationError {}
+        let opened = await units[2].opened.value
+        XCTAssertEqual(opened, 0)
     }
 
     func testWhereNothingPassedAllIsTriedAgainAtTheNextStart() async throws {

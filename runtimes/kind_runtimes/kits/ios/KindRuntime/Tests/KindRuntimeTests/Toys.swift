@@ -90,6 +90,7 @@ struct ToyUnit: Provider {
 
     func open() async throws -> Programs {
         await opened.count()
+        if fault == "hang" { try await Task.sleep(for: .seconds(3)) }
         if fault == "load" { throw KindError("the driver is missing", hint: "") }
         let specs = try manifest.target(target).programs
         guard let spec = specs["step"] else { throw KindError("no step", hint: "Look at the vectors.") }

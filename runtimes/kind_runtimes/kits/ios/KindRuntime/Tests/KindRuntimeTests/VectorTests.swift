@@ -121,12 +121,38 @@ final class VectorTests: XCTestCase {
     }
 
     func testNumbersThatAreNotFiniteAreRefused() async throws {
-        let generator = try ToyGenerator(vectors.manifest()).generator
+        let manifest = try vectors.manifest()
+        let programs = try await ToyUnit(manifest: manifest, kind: .cpu, fault: "nan").open()
         do {
-            _ = try await generator.generate(class: "koala", seed: 1, guidance: .infinity).picture()
-            XCTFail("infinite numbers made a picture")
+            let generator = KindGenerator(manifest: manifest, programs: programs)
+            _ = try await generator.generate(class: "koala", seed: 1).picture()
+            XCTFail("no numbers made a picture")
         } catch let error as KindError {
-            XCTAssertTrue(error.message.contains("seed 1"), error.message)
+            XCTAssertEqual(error.message, "seed 1 gives numbers that are not finite at guidance 1.5")
+        }
+    }
+
+    func testGuidanceIsBoundedAsInPython() async throws {
+        let generator = try ToyGenerator(vectors.manifest()).generator
+        for wrong: Float in [.nan, .infinity, -.infinity, 100.5, -101] {
+            XCTAssertThrowsError(try generator.generate(class: "koala", seed: 1, guidance: wrong)) {
+                let message = "guidance is \(wrong), expected a finite number up to 100"
+                XCTAssertEqual(($0 as? KindError)?.message, message)
+            }
+        }
+        for right: Float in [100, -100, 0] {
+            _ = try await generator.generate(class: "koala", seed: 1, guidance: right).picture()
+        }
+    }
+
+    func testPackOfImpossibleSizesIsRefused() throws {
+        for shape in ["[4611686018427387904, 4]", "[-1, -3]", "[9223372036854775807, 9223372036854775807, 0]"] {
+            let entry = "{\"dtype\": \"F16\", \"shape\": \(shape), \"data_offsets\": [0, 6]}"
+            let header = Data("{\"tailor\": \(entry)}".utf8)
+            let data = Data([UInt8(header.count)] + [UInt8](repeating: 0, count: 7)) + header + Data(count: 6)
+            let damaged = KindError("the file is not a whole pack", hint: "")
+            let file = try Safetensors(data, subject: "the pack", damaged: damaged)
+            XCTAssertThrowsError(try file.read("tailor", as: .half), shape) { XCTAssertTrue($0 is KindError, "\($0)") }
         }
     }
 

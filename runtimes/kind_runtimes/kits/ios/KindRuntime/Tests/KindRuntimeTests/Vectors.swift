@@ -50,6 +50,19 @@ struct Vectors {
         let expected: [Found]
     }
 
+    /// Starts of an app whose NPU gave nothing in time.
+    struct Late {
+        struct Start {
+            let hour: Int
+            let fault: String
+            let isTried: Bool
+            let takes: UnitKind
+        }
+
+        let what: String
+        let starts: [Start]
+    }
+
     let noise: [Noise]
     let manifests: [Document]
     let classes: [(query: String, index: Int?)]
@@ -57,6 +70,7 @@ struct Vectors {
     let packs: [File]
     let loops: [Loop]
     let ladders: [Ladder]
+    let late: [Late]
 
     init(contentsOf url: URL) throws {
         let json = try JSONSerialization.jsonObject(with: Data(contentsOf: url)) as! [String: [[String: Any]]]
@@ -92,6 +106,15 @@ struct Vectors {
                 seed: UInt64($0["seed"] as! String)!, guidance: ($0["guidance"] as? NSNumber)?.floatValue,
                 latents: ($0["latents"] as! [Any]).map(floats),
                 rgb: ($0["rgb"] as! [NSNumber]).map(\.uint8Value))
+        }
+        late = json["late"]!.map { entry in
+            Late(
+                what: entry["what"] as! String,
+                starts: (entry["starts"] as! [[String: Any]]).map {
+                    Late.Start(
+                        hour: $0["hour"] as! Int, fault: $0["npu"] as! String, isTried: $0["is_tried"] as! Bool,
+                        takes: UnitKind(rawValue: $0["takes"] as! String)!)
+                })
         }
         ladders = try json["ladders"]!.map { entry in
             let faults = (entry["units"] as! [String: String]).map { (UnitKind(rawValue: $0.key)!, $0.value) }

@@ -17,13 +17,20 @@ import java.io.IOException
 fun KindBundle.Companion.fromAssets(context: Context, name: String): KindBundle {
     val installed = context.packageManager.getPackageInfo(context.packageName, 0).lastUpdateTime
     val folder = context.noBackupFilesDir.resolve("kind/$name-$installed")
-    if (!folder.exists()) {
-        folder.parentFile?.listFiles { old -> old.name.startsWith("$name-") }?.forEach(File::deleteRecursively)
-        val copy = File("$folder.partial").apply { deleteRecursively() }
-        copyBundle(context, name, copy)
-        if (!copy.renameTo(folder)) throw KindException("cannot rename $copy to $folder", "Start the app again.")
-    }
+    synchronized(COPYING) { if (!folder.exists()) install(context, name, folder) }
     return open(folder)
+}
+
+/** Two threads that open a bundle at once copy it once. */
+private val COPYING = Any()
+
+private fun install(context: Context, name: String, folder: File) {
+    // of this bundle alone: another's name may begin with its name
+    val earlier = Regex(Regex.escape("$name-") + "\\d+(\\.partial)?")
+    folder.parentFile?.listFiles { old -> earlier.matches(old.name) }?.forEach(File::deleteRecursively)
+    val copy = File("$folder.partial")
+    copyBundle(context, name, copy)
+    if (!copy.renameTo(folder)) throw KindException("cannot rename $copy to $folder", "Start the app again.")
 }
 
 /** Where this app keeps which compute units draw right: until it, or the system with its drivers, is updated. */

@@ -10,6 +10,7 @@ import kotlinx.coroutines.flow.buffer
 import kotlinx.coroutines.flow.flow
 import kotlinx.coroutines.flow.flowOn
 import kotlinx.coroutines.flow.last
+import kotlin.math.abs
 import kotlin.math.round
 
 /** What a picture looks like after [step] of [steps] steps; the last one is the picture. */
@@ -39,7 +40,7 @@ class KindGenerator internal constructor(
      * Draws one picture of a class, by id or name, when it is collected; the same seed gives the same picture in every
      * runtime. Cancelling the collector stops before the next step.
      *
-     * @param guidance null for the bundle's own; the only choice where it is built in.
+     * @param guidance null for the bundle's own, the only choice where it is built in; up to 100.
      * @param previewEvery steps between previews. Each costs a decode, which is next to nothing where latents are
      *   pixels; 0 for none but the last.
      */
@@ -55,7 +56,11 @@ class KindGenerator internal constructor(
         if (guidance != null && builtIn != null) {
             throw KindException("guidance $builtIn is built in; another does not apply", "Leave it out.")
         }
-        return guidance ?: manifest.guidanceScale
+        val scale = guidance ?: manifest.guidanceScale
+        if (!(abs(scale) <= MAX_GUIDANCE)) { // also of NaN
+            throw KindException("guidance is $scale, expected a finite number up to $MAX_GUIDANCE", "Leave it out.")
+        }
+        return scale
     }
 
     /** The inputs of `step` that say which class is drawn. */
@@ -124,6 +129,10 @@ class KindGenerator internal constructor(
             0xFF shl 24 or (level(0, i) shl 16) or (level(1, i) shl 8) or level(2, i)
         }
         return Picture(width, height, argb)
+    }
+
+    private companion object {
+        const val MAX_GUIDANCE = 100
     }
 }
 

@@ -1,5 +1,9 @@
 package dev.kind.runtime
 
+import kotlinx.coroutines.CancellationException
+import kotlinx.coroutines.CoroutineScope
+import kotlinx.coroutines.Dispatchers
+import kotlinx.coroutines.withContext
 import java.util.concurrent.CompletableFuture
 import java.util.concurrent.ExecutionException
 import java.util.concurrent.TimeUnit
@@ -28,19 +32,28 @@ internal interface Provider {
  *
  * @param golden null where the bundle brings none: nothing can be checked, and the CPU draws.
  * @param timeLimitMs of a unit, first load included.
+ * @param clock milliseconds since 1970: a unit that was late once is tried again after a day.
  */
 internal class Ladder(
     private val manifest: Manifest,
     private val golden: Golden?,
     private val notes: UnitStore.Notes = UnitStore.Notes(null),
     private val timeLimitMs: Long = 120_000,
+    private val clock: () -> Long = System::currentTimeMillis,
 ) {
+    /** A unit and, where it passes, its opened programs. */
+    private class Rung(val unit: ComputeUnit, val programs: Programs? = null, val isLate: Boolean = false)
+
+    /** Why a unit that gave nothing in time is refused. */
+    private class LateException(message: String) : Exception(message)
+
     /**
      * The generator on the first unit that passes.
      *
      * @param forced the name of the only unit to try.
+     * @param onRung called before each unit; what it throws ends the climb.
      */
-    fun open(providers: List<Provider>, forced: String? = null): KindGenerator {
+    fun open(providers: List<Provider>, forced: String? = null, onRung: () -> Unit = {}): KindGenerator {
         val rungs = providers.filter { forced == null || it.name.equals(forced, ignoreCase = true) }.sortedBy { it.kind }
         if (rungs.isEmpty()) {
             val held = providers.joinToString { it.name }
@@ -49,9 +62,10 @@ internal class Ladder(
         if (golden == null) return openUnchecked(rungs.last())
         val refused = mutableListOf<ComputeUnit>()
         for (provider in rungs) {
-            val (unit, programs) = check(provider)
-            if (programs != null) return KindGenerator(manifest, programs, unit, refused)
-            refused += unit
+            onRung()
+            val rung = check(provider)
+            if (rung.programs != null) return KindGenerator(manifest, rung.programs, rung.unit, refused)
+            refused += rung.unit
         }
         // a full disk or a damaged file is no property of a unit: the next start tries again what did not end the app
         notes.forget(refused.filter { it.reason != ENDED }.map { it.name })
@@ -63,9 +77,9 @@ internal class Ladder(
 
     /** Holds a unit against [steps] steps, whatever is known of it; closed again. */
     fun measure(provider: Provider, steps: Int): ComputeUnit {
-        val (unit, programs) = if (golden == null) unchecked(provider) to null else climb(provider, golden, steps)
-        programs?.close()
-        return unit
+        val rung = if (golden == null) Rung(unchecked(provider)) else climb(provider, golden, steps)
+        rung.programs?.close()
+        return rung.unit
     }
 
     private fun openUnchecked(provider: Provider): KindGenerator =
@@ -76,31 +90,31 @@ internal class Ladder(
         reason = "not checked: the bundle came without ${Golden.FILE}",
     )
 
-    /** The unit and, where it passes, its opened programs. */
-    private fun check(provider: Provider): Pair<ComputeUnit, Programs?> {
+    private fun check(provider: Provider): Rung {
+        val now = clock()
         val known = notes[provider.name]
-        if (known != null && !known.isTaken) return known to null
+        if (known != null && !known.isTaken && !notes.isDue(provider.name, now)) return Rung(known)
         val rung = when {
-            notes.attempts(provider.name) >= MAX_ATTEMPTS -> refused(provider, ENDED) to null
+            notes.attempts(provider.name) >= MAX_ATTEMPTS -> Rung(refused(provider, ENDED))
             else -> {
                 notes.begin(provider.name)
-                if (known != null) attempt(provider) { known to provider.open() }
+                if (known != null && known.isTaken) attempt(provider) { Rung(known, provider.open()) }
                 else climb(provider, checkNotNull(golden), Golden.fewSteps(manifest))
             }
         }
-        return rung.also { notes.put(it.first) }
+        return rung.also { notes.put(it.unit, lateAtMs = now.takeIf { rung.isLate }) }
     }
 
     private fun climb(provider: Provider, golden: Golden, steps: Int) =
         attempt(provider) { hold(provider, golden, steps) }
 
-    private fun attempt(provider: Provider, work: () -> Pair<ComputeUnit, Programs?>): Pair<ComputeUnit, Programs?> = try {
-        limit(work) { it.second?.close() }
+    private fun attempt(provider: Provider, work: () -> Rung): Rung = try {
+        limit(work) { it.programs?.close() }
     } catch (error: Throwable) { // a driver's library that is not there is an Error
-        refused(provider, describe(error)) to null
+        Rung(refused(provider, describe(error)), isLate = error is LateException)
     }
 
-    private fun hold(provider: Provider, golden: Golden, steps: Int): Pair<ComputeUnit, Programs?> {
+    private fun hold(provider: Provider, golden: Golden, steps: Int): Rung {
         val start = System.nanoTime()
         val programs = provider.open()
         try {
@@ -112,7 +126,7 @@ internal class Ladder(
                 agreement.stepsMs.sorted()[agreement.stepsMs.size / 2], loadMs, memoryBytes("VmHWM"), reason,
             )
             if (reason != null) programs.close()
-            return unit to programs.takeIf { reason == null }
+            return Rung(unit, programs.takeIf { reason == null })
         } catch (error: Throwable) {
             programs.close()
             throw error
@@ -150,7 +164,7 @@ internal class Ladder(
         } catch (error: ExecutionException) {
             throw error.cause ?: error
         } catch (_: TimeoutException) {
-            val late = KindException("it gave nothing in ${timeLimitMs / 1000.0} s", "Use another compute unit.")
+            val late = LateException("it gave nothing in ${timeLimitMs / 1000.0} s")
             if (done.completeExceptionally(late)) throw late
             return done.get() // it ended just now
         }
@@ -161,5 +175,18 @@ internal class Ladder(
         const val HALF_DB = 35.0
         const val MAX_ATTEMPTS = 2
         const val ENDED = "the app ended $MAX_ATTEMPTS times while it was tried"
+    }
+}
+
+/**
+ * What [open] opens, away from the caller's thread. Where the caller is cancelled meanwhile nobody takes it: it is closed.
+ */
+internal suspend fun opening(open: CoroutineScope.() -> KindGenerator): KindGenerator {
+    var opened: KindGenerator? = null
+    try {
+        return withContext(Dispatchers.IO) { open().also { opened = it } }
+    } catch (error: CancellationException) {
+        opened?.close()
+        throw error
     }
 }

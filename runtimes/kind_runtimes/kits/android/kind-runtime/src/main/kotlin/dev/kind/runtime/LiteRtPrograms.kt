@@ -4,8 +4,7 @@ import com.google.ai.edge.litert.Accelerator
 import com.google.ai.edge.litert.CompiledModel
 import com.google.ai.edge.litert.LiteRtException
 import com.google.ai.edge.litert.TensorBuffer
-import kotlinx.coroutines.Dispatchers
-import kotlinx.coroutines.withContext
+import kotlinx.coroutines.ensureActive
 
 /**
  * Opens the LiteRT programs of a bundle on the first unit that draws what the eager model does, from the NPU down, after
@@ -18,10 +17,11 @@ import kotlinx.coroutines.withContext
  */
 suspend fun KindBundle.openLiteRtGenerator(
     unit: Accelerator? = null, threads: Int? = null, store: UnitStore? = null,
-): KindGenerator = withContext(Dispatchers.IO) {
+): KindGenerator = opening {
     val bundle = this@openLiteRtGenerator
     val notes = store?.open(manifestSha256) ?: UnitStore.Notes(null)
-    Ladder(manifest, Golden.of(bundle), notes).open(liteRtProviders(bundle, threads), unit?.let(::nameOf))
+    val providers = liteRtProviders(bundle, threads)
+    Ladder(manifest, Golden.of(bundle), notes).open(providers, unit?.let(::nameOf)) { ensureActive() }
 }
 
 /** [Benchmark] of the LiteRT programs of a bundle, on every unit. */
@@ -57,7 +57,7 @@ internal fun openLiteRtPrograms(bundle: KindBundle, unit: Accelerator, threads: 
             val model = models.getOrPut(spec.file) { compile(bundle, spec, unit, threads) }
             opened[name] = LiteRtProgram(model, spec, signature = name)
         }
-    } catch (error: Exception) {
+    } catch (error: Throwable) { // a driver's library that is not there is an Error
         opened.values.forEach(Program::close)
         models.values.forEach(CompiledModel::close)
         throw error
@@ -92,20 +92,30 @@ private fun compile(
 private class LiteRtProgram(
     private val model: CompiledModel, private val spec: Manifest.ProgramSpec, private val signature: String,
 ) : Program {
-    private val inputs: Map<String, TensorBuffer> =
-        spec.inputs.associate { it.name to model.createInputBuffer(it.name, signature) }
-    private val outputs: Map<String, TensorBuffer> =
-        spec.outputs.associate { it.name to model.createOutputBuffer(it.name, signature) }
+    private val buffers = mutableListOf<TensorBuffer>()
+    private val inputs = createAll(spec.inputs) { model.createInputBuffer(it, signature) }
+    private val outputs = createAll(spec.outputs) { model.createOutputBuffer(it, signature) }
 
     // several coroutines may draw at once, but the buffers are one program's
     @Synchronized
     override fun run(inputs: Map<String, Tensor>): Map<String, Tensor> {
-        for (input in spec.inputs) write(inputs.getValue(input.name), input)
-        model.run(this.inputs, outputs, signature)
+        try {
+            for (input in spec.inputs) write(inputs.getValue(input.name), input)
+            model.run(this.inputs, outputs, signature)
+        } catch (error: LiteRtException) {
+            throw KindException("LiteRT cannot run ${spec.file}: ${error.message}", "Open the generator again.", error)
+        }
         return spec.outputs.associate { it.name to Tensor(outputs.getValue(it.name).readFloat(), it.shape) }
     }
 
-    override fun close() = (inputs.values + outputs.values).forEach(TensorBuffer::close)
+    override fun close() = buffers.forEach(TensorBuffer::close)
+
+    private fun createAll(specs: List<Manifest.TensorSpec>, create: (String) -> TensorBuffer) = try {
+        specs.associate { it.name to create(it.name).also(buffers::add) }
+    } catch (error: Throwable) {
+        close()
+        throw error
+    }
 
     private fun write(tensor: Tensor, spec: Manifest.TensorSpec) {
         require(tensor.shape == spec.shape) { "${spec.name} takes ${spec.shape}, was given ${tensor.shape}" }

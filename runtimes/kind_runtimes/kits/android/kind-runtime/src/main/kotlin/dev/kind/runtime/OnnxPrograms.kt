@@ -7,8 +7,7 @@ import ai.onnxruntime.OrtProvider
 import ai.onnxruntime.OrtSession
 import ai.onnxruntime.OrtSession.SessionOptions
 import ai.onnxruntime.providers.NNAPIFlags
-import kotlinx.coroutines.Dispatchers
-import kotlinx.coroutines.withContext
+import kotlinx.coroutines.ensureActive
 import java.nio.IntBuffer
 import java.util.EnumSet
 
@@ -22,10 +21,10 @@ import java.util.EnumSet
  */
 suspend fun KindBundle.openGenerator(
     threads: Int? = null, unit: String? = null, store: UnitStore? = null,
-): KindGenerator = withContext(Dispatchers.IO) {
+): KindGenerator = opening {
     val bundle = this@openGenerator
     val notes = store?.open(manifestSha256) ?: UnitStore.Notes(null)
-    Ladder(manifest, Golden.of(bundle), notes).open(onnxProviders(bundle, threads), unit)
+    Ladder(manifest, Golden.of(bundle), notes).open(onnxProviders(bundle, threads), unit) { ensureActive() }
 }
 
 /** [Benchmark] of the ONNX programs of a bundle, on every unit that onnxruntime offers here. */
@@ -120,6 +119,8 @@ private class OnnxProgram(
                     output.name to Tensor(FloatArray(values.remaining()).also { values.get(it) }, output.shape)
                 }
             }
+        } catch (error: OrtException) {
+            throw KindException("onnxruntime cannot run ${spec.file}: ${error.message}", "Open the generator again.", error)
         } finally {
             tensors.values.forEach(OnnxTensor::close)
         }

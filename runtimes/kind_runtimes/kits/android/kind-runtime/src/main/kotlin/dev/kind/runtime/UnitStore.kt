@@ -24,6 +24,7 @@ class UnitStore(private val folder: File, private val appVersion: String, privat
     internal class Notes(private val file: File?, private val key: Map<String, String> = emptyMap()) {
         private val units = mutableMapOf<String, ComputeUnit>()
         private val attempts = mutableMapOf<String, Int>()
+        private val late = mutableMapOf<String, Late>()
 
         init {
             try {
@@ -45,13 +46,26 @@ class UnitStore(private val folder: File, private val appVersion: String, privat
             write()
         }
 
-        fun put(unit: ComputeUnit) {
+        /**
+         * Whether a unit that is refused is tried again: the phone may have been busy when it gave nothing in time. A day
+         * later it no longer is; of a unit that is late again then, the phone is not the reason.
+         */
+        fun isDue(name: String, nowMs: Long): Boolean {
+            val last = late[name] ?: return false
+            // of a clock that was set back nothing is known
+            return last.times < MAX_LATE && nowMs - last.atMs !in 0 until PATIENCE_MS
+        }
+
+        /** @param lateAtMs the time where it is refused because it gave nothing in time, milliseconds since 1970. */
+        fun put(unit: ComputeUnit, lateAtMs: Long? = null) {
             units[unit.name] = unit
             attempts -= unit.name
+            val times = late.remove(unit.name)?.times ?: 0
+            if (lateAtMs != null) late[unit.name] = Late(times + 1, lateAtMs)
             write()
         }
 
-        /** They are checked anew at the next start. */
+        /** They are checked anew at the next start; what was late stays known. */
         fun forget(names: List<String>) {
             units -= names.toSet()
             write()
@@ -61,6 +75,8 @@ class UnitStore(private val folder: File, private val appVersion: String, privat
             if (key.any { (name, value) -> json.optString(name) != value }) return
             val entries = json.getJSONArray("units")
             val known = List(entries.length()) { ComputeUnit.parse(entries.getJSONObject(it)) }
+            // of earlier versions it is not there, and they pass it over
+            json.optJSONObject("late")?.let { all -> all.keys().forEach { late[it] = Late.parse(all.getJSONObject(it)) } }
             json.getJSONObject("attempts").let { begun -> begun.keys().forEach { attempts[it] = begun.getInt(it) } }
             known.associateByTo(units, ComputeUnit::name)
         }
@@ -69,6 +85,7 @@ class UnitStore(private val folder: File, private val appVersion: String, privat
             val json = JSONObject(key)
                 .put("units", JSONArray(units.values.map(ComputeUnit::toJson)))
                 .put("attempts", JSONObject(attempts.toMap()))
+                .put("late", JSONObject(late.mapValues { (_, last) -> last.toJson() }))
             try {
                 file?.parentFile?.mkdirs()
                 val partial = File("${file ?: return}.partial")
@@ -79,5 +96,17 @@ class UnitStore(private val folder: File, private val appVersion: String, privat
         }
     }
 
-    companion object // at the end: before a modifier it would take that for its name
+    /** How many times in a row a unit gave nothing in time, and when the last was. */
+    private class Late(val times: Int, val atMs: Long) {
+        fun toJson(): JSONObject = JSONObject().put("times", times).put("at_ms", atMs)
+
+        companion object {
+            fun parse(json: JSONObject) = Late(json.getInt("times"), json.getLong("at_ms"))
+        }
+    }
+
+    companion object {
+        private const val MAX_LATE = 2
+        private const val PATIENCE_MS = 24 * 3_600_000L
+    }
 }

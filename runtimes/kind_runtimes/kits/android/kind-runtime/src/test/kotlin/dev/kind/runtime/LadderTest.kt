@@ -35,6 +35,7 @@ class LadderTest {
 
         override fun open(): Programs {
             numOpened++
+            if (fault == "hang") ended.await()
             if (fault == "load") throw UnsatisfiedLinkError("libDriver.so is missing")
             val mirror = { picture: Tensor -> if (fault == "picture") picture.mirrored() else picture }
             return toyPrograms(manifest, spoilPicture = mirror) { latents ->
@@ -62,8 +63,10 @@ class LadderTest {
         fun units(vararg changed: Pair<String, String>) =
             faults.keys().asSequence().map { Unit(manifest, changed.toMap()[it] ?: faults.getString(it), it) }.toList()
 
-        fun ladder(store: UnitStore? = null) =
-            Ladder(manifest, golden, store?.open("ab".repeat(32)) ?: UnitStore.Notes(null), timeLimitMs = 300)
+        fun ladder(store: UnitStore? = null, hour: Int = 0) = Ladder(
+            manifest, golden, store?.open("ab".repeat(32)) ?: UnitStore.Notes(null), timeLimitMs = 300,
+            clock = { hour * 3_600_000L },
+        )
     }
 
     private fun cases() = vectors.getJSONArray("ladders").let { all -> List(all.length()) { Case(all.getJSONObject(it)) } }
@@ -178,6 +181,56 @@ class LadderTest {
             store().open("ab".repeat(32)).begin("toy-npu")
             assertEquals(UnitKind.NPU, case.ladder(store()).open(case.units()).unit.kind)
         }
+    }
+
+    @Test
+    fun lateUnitIsTriedAgainADayLaterAndOnceMore() {
+        val case = case("a stall, then a crash at load")
+        val cases = vectors.getJSONArray("late").let { List(it.length(), it::getJSONObject) }
+        for (late in cases) {
+            val starts = late.getJSONArray("starts").let { List(it.length(), it::getJSONObject) }
+            for (start in starts) {
+                val units = case.units("npu" to start.getString("npu"))
+                val what = "${late.getString("what")}, hour ${start.getInt("hour")}"
+                val generator = case.ladder(store(), start.getInt("hour")).open(units)
+                assertEquals(start.getString("takes"), generator.unit.kind.name.lowercase(), what)
+                assertEquals(start.getBoolean("is_tried"), units.first().numOpened > 0, what)
+            }
+            folder.deleteRecursively()
+        }
+    }
+
+    @Test
+    fun notesOfAnEarlierVersionAreReadAndItReadsTheseOnes() {
+        val case = case("a stall, then a crash at load")
+        case.ladder(store()).open(case.units())
+        val file = folder.listFiles()!!.single()
+        val notes = JSONObject(file.readText())
+        assertEquals(1, notes.getJSONObject("late").getJSONObject("toy-npu").getInt("times"))
+        assertEquals(0, notes.getJSONObject("attempts").length())
+        assertEquals(3, notes.getJSONArray("units").length())
+        notes.remove("late") // as they were, and as it writes them
+        file.writeText(notes.toString())
+        val units = case.units("npu" to "none")
+        assertEquals(UnitKind.CPU, case.ladder(store(), hour = 99).open(units).unit.kind)
+        assertEquals(0, units.first().numOpened)
+    }
+
+    @Test
+    fun lateUnitStaysKnownWhereNothingPassed() {
+        val case = case("a stall, then a crash at load")
+        assertFailsWith<KindException> { case.ladder(store()).open(case.units("cpu" to "load")) }
+        assertEquals(UnitKind.CPU, case.ladder(store()).open(case.units()).unit.kind)
+        assertEquals(UnitKind.CPU, case.ladder(store(), hour = 99).open(case.units("npu" to "none")).unit.kind)
+    }
+
+    @Test
+    fun climbEndsWhereItsCallerSaysSo() {
+        val case = case("NaN, then a mirrored trajectory")
+        val units = case.units()
+        var rungs = 0
+        assertFailsWith<IllegalStateException> { case.ladder().open(units) { check(rungs++ == 0) } }
+        assertEquals(listOf(1, 0, 0), units.map { it.numOpened })
     }
 
     @Test

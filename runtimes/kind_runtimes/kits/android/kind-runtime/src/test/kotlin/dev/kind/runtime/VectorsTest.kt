@@ -118,9 +118,20 @@ class VectorsTest {
 
     @Test
     fun numbersThatAreNotFiniteAreRefused() = runBlocking {
+        val manifest = Manifest.parse(cases("manifests").first().getString("text"))
+        val generator = KindGenerator(manifest, toyPrograms(manifest) { latents -> latents.map { Float.NaN } })
+        val error = assertFailsWith<KindException> { generator.generate("koala", 1u, previewEvery = 0).picture() }
+        assertEquals("seed 1 gives numbers that are not finite at guidance 1.5", error.message)
+    }
+
+    @Test
+    fun guidanceIsBoundedAsInPython() = runBlocking {
         val generator = toy(Manifest.parse(cases("manifests").first().getString("text")))
-        val error = assertFailsWith<KindException> { generator.generate("koala", 1u, Float.POSITIVE_INFINITY, 0).picture() }
-        assertTrue("seed 1" in error.message!!, error.message)
+        for (wrong in listOf(Float.NaN, Float.POSITIVE_INFINITY, Float.NEGATIVE_INFINITY, 100.5f, -101f)) {
+            val error = assertFailsWith<KindException> { generator.generate("koala", 1u, guidance = wrong) }
+            assertEquals("guidance is $wrong, expected a finite number up to 100", error.message)
+        }
+        for (right in listOf(100f, -100f, 0f)) generator.generate("koala", 1u, guidance = right).picture()
     }
 
     @Test
