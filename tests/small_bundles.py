@@ -126,7 +126,7 @@ def lower_programs(folder: Path, targets: Iterable[str]) -> None:
     for target in targets:
         (folder / target).mkdir(parents=True)
         module = load_target(target)
-        peak = 255.0 if module.IMAGE_OUTPUT else 1.0
+        peak = 255.0 if module.ROW.gives_pictures else 1.0
         for spec, program in zip(program_specs(target).values(), (SmallStep(), SmallDecode(peak)), strict=True):
             example = tuple(torch.zeros(s.shape, dtype=DTYPES[s.dtype]) for s in spec.inputs)
             lowering = Lowering(

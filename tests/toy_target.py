@@ -9,27 +9,13 @@ from typing import Any
 from kind_bench.counting import onnx_graph
 from kind_bench.counting.work import ProgramWork
 from kind_export.target_rows import TargetRow
-from kind_export.targets.onnx.lower import (  # noqa: F401
-    CASTS_MODULE,
-    DEFAULT_PRECISION,
-    IMAGE_OUTPUT,
-    MAX_BYTES,
-    PRECISIONS,
-    READS_BACK_WEIGHTS,
-    STYLE,
-    TOOLS,
-    is_loadable,
-    lower,
-    lower_pair,
-    product_bits,
-)
+from kind_export.targets.onnx.lower import STYLE, lower, lower_pair  # noqa: F401
 from kind_runtimes.engine_rows import Engine
 from kind_runtimes.engines.onnx import describe_file, open_program  # noqa: F401
 
-SUFFIX = ".toy"
-ROW = TargetRow(name="toy", module="toy_target")
+ROW = TargetRow(name="toy", module="toy_target", tools=("onnx",), casts_module=True)
 ENGINE = Engine(
-    name="toy", title="Toy", module="toy_target", package="onnxruntime", suffix=SUFFIX, file_kind="Toy program",
+    name="toy", title="Toy", module="toy_target", package="onnxruntime", suffix=".toy", file_kind="Toy program",
     counter="toy_target",
 )  # fmt: skip
 

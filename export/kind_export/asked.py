@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from kind_core.class_ids import name_class_file
 from kind_core.classes import ClassInfo, ResolvedClass, resolve_classes
-from kind_core.config import DiffusionConfig
 from kind_core.config.sampling import check_choice
 from kind_core.errors import BundleError, ClassNameError
 from kind_core.files.staging import check_output
@@ -35,9 +34,8 @@ def check_request(request: ExportRequest) -> None:
 
     for name in request.devices:
         load_device(name)
-    if request.precision is not None:
-        for name in parse_targets(request.targets):
-            TARGET_ROWS[name].require_precision(request.precision)
+    for name in parse_targets(request.targets):
+        TARGET_ROWS[name].choose_precision(request.precision)
     if request.base is not None:
         require_base(read_manifest(request.base), request.base)
     if request.from_diffusers:
@@ -48,16 +46,11 @@ def check_request(request: ExportRequest) -> None:
     find_asked(request, known)
     if request.base is not None:
         return
-    check_sampling(request, config.diffusion)
+    given = {"guidance": request.guidance is not None, "guidance-interval": request.guidance_interval != ALL_STEPS}
+    check_choice(config.diffusion, request.sampler, request.steps, guidance=given, force_steps=request.force_steps)
     if request.latents_only:
         require_latents(config)
     check_output(name_output(request, known), BUNDLE, force=request.force)
-
-
-def check_sampling(request: ExportRequest, config: DiffusionConfig) -> None:
-    """Raise ConfigError where the asked sampler or steps do not go with a checkpoint."""
-    given = {"guidance": request.guidance is not None, "guidance-interval": request.guidance_interval != ALL_STEPS}
-    check_choice(config, request.sampler, request.steps, guidance=given, force_steps=request.force_steps)
 
 
 def require_base(manifest: Manifest, path: Path) -> str:

@@ -75,7 +75,10 @@ class Miss:
 
     def describe(self) -> str:
         """`max-size 2.00 MB, needs 3.47 MB (73 % over)`."""
-        allowed, actual = (_format(self.limit, value) for value in (self.allowed, self.actual))
+        allowed, actual = (
+            f"{value / 1e6:.2f} MB" if self.limit == "max-size" else f"{value:.1f} ms"
+            for value in (self.allowed, self.actual)
+        )
         return f"{self.limit} {allowed}, needs {actual} ({self.factor - 1:.0%} over)"
 
 
@@ -87,7 +90,3 @@ def parse_size(text: str | None) -> int | None:
     if found is None or found[2] not in _UNITS:
         raise ConfigError(f"max-size is {text!r}, expected a number with kB, MB or GB", "for example --max-size 50MB")
     return round(float(found[1]) * _UNITS[found[2]])
-
-
-def _format(limit: str, value: float) -> str:
-    return f"{value / 1e6:.2f} MB" if limit == "max-size" else f"{value:.1f} ms"

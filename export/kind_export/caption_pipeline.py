@@ -33,15 +33,14 @@ from kind_export.rewrites import RewriteOptions, rewrite_captions
 from kind_export.rewrites.factor_modulations import table_error_db
 from kind_export.source import Source
 from kind_export.target_rows import TARGET_ROWS
-from kind_export.targets.lowering import Lowered, require_size
-from kind_export.targets.target import TargetOptions, choose_precision, load_target
+from kind_export.targets.lowering import Lowered, choose_options
+from kind_export.targets.target import TargetOptions
 from kind_export.verify.delegation import check_delegation
 from kind_export.verify.gates import Verifier
 from kind_export.verify.lower_within_gate import lower_within_gate
 from kind_export.verify.parity import Parity
 from kind_export.verify.reference import MIN_GATE_EFFECT, Reference
 from kind_export.verify.trial import Trial
-from kind_runtimes.about import About
 from kind_runtimes.captions import Caption, CaptionLoop, open_captions
 from kind_runtimes.captions.bundle import CAPTIONS, write_captions
 from kind_runtimes.captions.caption import CAPTION_NAME
@@ -91,8 +90,8 @@ def export_captions(
         ]
         lowered: dict[str, Lowered] = {}
         parities: dict[str, Parity] = {}
-        for name in job.targets:
-            lowered[name], parities[name] = _write_target(name, job, compact, trials)
+        for name, options in choose_options(job, loaded.config, compact).items():
+            lowered[name], parities[name] = _write_target(name, options, compact, trials)
         write_golden(folder / GOLDEN_NAME, verifiers[0].trajectories, verifiers[0].reference)
         captions[0].save(folder / CAPTION_NAME)
         checkpoint = verifiers[0].reference.checkpoint
@@ -173,19 +172,9 @@ def _compose(job: ExportJob, loaded: TextCheckpoint, verifier: Verifier) -> Comp
 
 
 def _write_target(
-    name: str, job: ExportJob, compact: CompactModel, trials: list[_CaptionTrial]
+    name: str, options: TargetOptions, compact: CompactModel, trials: list[_CaptionTrial]
 ) -> tuple[Lowered, Parity]:
     """The programs of a target that pass its gates with both captions; raises VerificationError where none do."""
-    provenance = job.source.config.provenance
-    about = About(
-        classes=trials[0].verifier.reference.classes,
-        sampling=job.sampling,
-        author=provenance.author,
-        licence=provenance.licence,
-    )
-    precision = choose_precision(name, load_target(name), job.request.precision)
-    options = TargetOptions(precision=precision, min_ios=job.request.min_ios, about=about)
-    require_size(name, compact, options)
     lowered, parity = lower_within_gate(name, compact, options, trials[0])
     other = trials[1].check(trials[1].open(lowered.spec), lowered.spec)
     check_delegation(trials[0].folder, lowered.spec)

@@ -17,6 +17,7 @@ from kind_core.console.commands import (
     parse_interval,
     report_errors,
     split_names,
+    split_rows,
 )
 from kind_core.console.vocabulary import Named
 from kind_core.errors import ConfigError
@@ -28,9 +29,16 @@ from kind_runtimes.kits import KITS
 from kind_samples import SAMPLES, sample_checkpoint
 
 _sample_option = click.option(
-    "--sample",
-    type=Named(SAMPLES),
-    help=f"Instead of a checkpoint: one that ships [{SAMPLES[0]}].",
+    "--sample", type=Named(SAMPLES), help=f"Instead of a checkpoint: one that ships [{SAMPLES[0]}]."
+)
+_latents_option = click.option(
+    "--latents-only", is_flag=True, help="Leave the autoencoder out: the app decodes the latents."
+)
+_steps_option = click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
+_sampler_option = click.option("--sampler", type=Named(SAMPLERS), help=f"{list_samplers()} [the checkpoint's].")
+_guidance_option = click.option("--guidance", type=float, help="Default guidance scale [the checkpoint's].")
+_precision_option = click.option(
+    "--precision", type=Named(PRECISIONS), help=f"{list_precisions()} [coreml fp16, the others fp32]."
 )
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -69,19 +77,11 @@ class _ExportGroup(PlainGroup):
     type=click.Path(path_type=Path),
     help="Instead of a checkpoint: a diffusers DiT, kept dense; a folder or hub:ORG/NAME.",
 )
-@click.option("--latents-only", is_flag=True, help="Leave the autoencoder out: the app decodes the latents.")
-@click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
-@click.option(
-    "--sampler",
-    type=Named(SAMPLERS),
-    help=f"{list_samplers()} [the checkpoint's].",
-)
-@click.option("--guidance", type=float, help="Default guidance scale [the checkpoint's].")
-@click.option(
-    "--precision",
-    type=Named(PRECISIONS),
-    help=f"{list_precisions()} [coreml fp16, the others fp32].",
-)
+@_latents_option
+@_steps_option
+@_sampler_option
+@_guidance_option
+@_precision_option
 @click.option("--blend", "blends", multiple=True, metavar="A+B", help="A class that opens several gates at once.")
 @click.option("--guidance-interval", metavar="LO,HI", help="Guidance in this share of the steps only [0,1].")
 @click.option("--max-rank", type=int, help="Cut the learngene's matrices to this rank (not exact) [no limit].")
@@ -142,16 +142,16 @@ def main(
     if context.invoked_subcommand is not None:
         return
     from kind_export.budget import Budget, parse_size
-    from kind_export.request import ExportRequest, parse_blends
+    from kind_export.request import ExportRequest
 
     limits = {name: options.pop(name) for name in ("max_step_ms", "max_image_ms")}
-    options |= {"budget": Budget(max_size_bytes=parse_size(options.pop("max_size")), **limits)}
-    options |= {"devices": split_names(options["devices"])}
-    options |= {"blends": parse_blends(options["blends"])}
-    options |= {"guidance_interval": parse_interval(options["guidance_interval"])}
+    options["budget"] = Budget(max_size_bytes=parse_size(options.pop("max_size")), **limits)
+    options["devices"] = split_names(options["devices"])
+    options["blends"] = tuple(split_rows(options["blends"], "+"))
+    options["guidance_interval"] = parse_interval(options["guidance_interval"])
     chosen, is_diffusers = _choose_checkpoint(options["checkpoint"], options.pop("sample"), options["from_diffusers"])
     options |= {"checkpoint": chosen, "from_diffusers": is_diffusers}
-    options |= {"kits": split_names(options["kits"])}
+    options["kits"] = split_names(options["kits"])
     request = ExportRequest(classes=split_names(classes), targets=split_names(targets), **options)
     from kind_export.console import run_export, run_packs
 
@@ -193,11 +193,11 @@ def classes(checkpoint: Path | None, sample: str | None, from_diffusers: Path | 
 @click.option(
     "--caption", type=click.Path(path_type=Path), help="Embedded caption to hold the gates with [drawn numbers]."
 )
-@click.option("--latents-only", is_flag=True, help="Leave the autoencoder out: the app decodes the latents.")
-@click.option("--steps", type=int, help="Sampler steps [the checkpoint's].")
-@click.option("--sampler", type=Named(SAMPLERS), help=f"{list_samplers()} [the checkpoint's].")
-@click.option("--guidance", type=float, help="Default guidance scale [the checkpoint's].")
-@click.option("--precision", type=Named(PRECISIONS), help=f"{list_precisions()} [coreml fp16, the others fp32].")
+@_latents_option
+@_steps_option
+@_sampler_option
+@_guidance_option
+@_precision_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @click.option("--force", is_flag=True, help="Replace an existing --output.")
 @report_errors

@@ -54,8 +54,11 @@ def run_export(request: ExportRequest, *, as_json: bool) -> None:
     load = describe_load(report["host"])
     if load and any(target["measured"] for target in report["targets"].values()):
         echo(f"note    the host was under {load}: its times are no measure; kind-bench run measures again", err=True)
-    for line in _describe_choice(report):
-        echo(line)
+    if report["plan"] is not None:
+        from kind_export.report.plan_words import describe_plan
+
+        words = describe_plan(report["plan"])
+        echo(f"budget  {words['budget']} {words['chosen']}")
     for line in _describe_forecasts(report) if request.devices else ():
         echo(line)
     echo(f"bundle  {result.path}")
@@ -130,24 +133,14 @@ def run_packs(request: ExportRequest, *, as_json: bool) -> None:
         echo(f"pack  {pack['file']}  {pack['size_bytes'] / 1e6:.2f} MB  {measured}")
 
 
-def _describe_choice(report: ReportDocument) -> Iterator[str]:
-    """How a budget was met."""
-    if report["plan"] is not None:
-        from kind_export.report.plan_words import describe_plan
-
-        words = describe_plan(report["plan"])
-        yield f"budget  {words['budget']} {words['chosen']}"
-
-
 def _describe_forecasts(report: ReportDocument) -> Iterator[str]:
     """A line for each device and unit; always called a forecast."""
-    from kind_export.report.words import format_range
-    from kind_runtimes.engine_rows import ENGINES
+    from kind_export.report.words import format_range, name_forecast
 
     for one in report["forecasts"]:
-        where = f"{one['device_name']}, {one['unit'].upper()}, {ENGINES[one['target']].title} {one['precision']}"
         times = f"a step {format_range(one['step'])}, a picture {format_range(one['picture'])}"
-        yield f"forecast  {where}: {times}{'; ' + one['reason'] if one['reason'] else ''}".replace("\u00a0", " ")
+        reason = f"; {one['reason']}" if one["reason"] else ""
+        yield f"forecast  {name_forecast(one)}: {times}{reason}".replace("\u00a0", " ")
 
 
 @contextmanager

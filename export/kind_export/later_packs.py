@@ -119,7 +119,7 @@ def _detach(
     if table_rank is None:
         raise BundleError(f"{request.base} is a base, but its step has no input for a pack", "export it again")
     compact, classes = rewrite_base(checkpoint.model, sampler, tailor_rank, table_rank)
-    base = hash_base(path, checkpoint.config, manifest.sampling.sampler, sampler, compact)
+    base = hash_base(path, checkpoint.config, manifest.sampling.sampler, compact)
     if base != expected:
         raise BundleError(
             f"the checkpoint {request.checkpoint} gives base {base[:12]}..., {request.base} is base {expected[:12]}...",

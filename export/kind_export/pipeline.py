@@ -15,7 +15,7 @@ from kind_bench.measure.quick import time_bundle
 from kind_core.checkpoint import Checkpoint
 from kind_core.errors import BudgetError, KindError
 from kind_core.files.staging import staged, temporaries_beside
-from kind_core.schedule import SamplerTable, read_sampler_table
+from kind_core.schedule import read_sampler_table
 from kind_export.bundle.golden import write_golden, write_preview
 from kind_export.bundle.kits import write_app_folders, write_kits
 from kind_export.bundle.manifest import make_manifest, write_manifest
@@ -23,28 +23,24 @@ from kind_export.bundle.packs import PacksOfBase, hash_base, write_packs
 from kind_export.compact.decode import measure_decoder
 from kind_export.compact.model import CompactModel
 from kind_export.job import ExportJob, require_tailors
-from kind_export.planning.choice import Choice, Considered, Plan
+from kind_export.planning.choice import Choice, Plan
 from kind_export.planning.for_request import make_planner, require_budget
-from kind_export.planning.plan import apply_choice
 from kind_export.prepared import Prepared
 from kind_export.report.collect import choose_devices, write_report
 from kind_export.report.words import warn_of_training
 from kind_export.request import ExportRequest
 from kind_export.rewrites import RewriteOptions, rewrite, rewrite_base
 from kind_export.rewrites.detach_classes import DetachedClass
-from kind_export.rewrites.factor_modulations import table_error_db
 from kind_export.stages import PLANNING, OnStage, Stages, list_making, list_stages
 from kind_export.target_rows import TARGET_ROWS
-from kind_export.targets.class_functions import name_functions
-from kind_export.targets.lowering import Lowered, Written, require_size
-from kind_export.targets.target import TargetOptions, choose_precision, load_target
+from kind_export.targets.lowering import Lowered, Written, choose_options
+from kind_export.targets.target import TargetOptions
 from kind_export.verify.delegation import check_delegation, check_strict
 from kind_export.verify.gates import Verifier
 from kind_export.verify.lower_within_gate import lower_within_gate
 from kind_export.verify.parity import Parity, ShortfallError
 from kind_export.verify.stored_weights import check_stored_weights
 from kind_export.verify.trial import Trial
-from kind_runtimes.about import About
 from kind_runtimes.bundle import BUNDLE, open_bundle
 from kind_runtimes.documents.reports.targets import Delegation
 from kind_runtimes.engine_rows import ENGINES
@@ -82,23 +78,13 @@ def export_bundle(request: ExportRequest, on_stage: OnStage = lambda stage: None
             budget_plan = planner.plan(stages.begin, without=failed)
         except BudgetError as error:
             raise next(reversed(failed.values()), error) from error  # what fits by forecast did not hold
-        chosen = budget_plan.ranked[0]
+        choice = budget_plan.ranked[0].choice
         try:
-            job = prepared.choose(apply_choice(request, chosen.choice))
-            return _export(prepared, job, stages.begin, budget_plan, chosen)
+            return _export(prepared, prepared.choose(choice.apply(request)), stages.begin, budget_plan)
         except (BudgetError, ShortfallError) as error:
             stages.expect([*PLANNING, *list_making(prepared.job)])
-            stages.begin(f"{chosen.choice.describe()} does not hold: {error.message}")
-            failed[chosen.choice] = error
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Composed:
-    """The model with the classes of a bundle built in, or a base and the classes apart."""
-
-    compact: CompactModel
-    sampler: SamplerTable
-    detached: tuple[DetachedClass, ...] = ()
+            stages.begin(f"{choice.describe()} does not hold: {error.message}")
+            failed[choice] = error
 
 
 @dataclass(kw_only=True, slots=True)
@@ -110,26 +96,23 @@ class _Programs:
     profiles: dict[str, Delegation | None] = field(default_factory=dict)
 
 
-def _export(
-    prepared: Prepared,
-    job: ExportJob,
-    on_stage: OnStage,
-    budget_plan: Plan | None = None,
-    chosen: Considered | None = None,
-) -> ExportResult:
+def _export(prepared: Prepared, job: ExportJob, on_stage: OnStage, budget_plan: Plan | None = None) -> ExportResult:
     request = job.request
     devices = choose_devices(request.devices)
     verifier = prepared.make_verifier(job)  # first, because it refuses what no check could tell from nothing
     checkpoint = prepared.checkpoint
     on_stage("composing and rewriting")
-    composed = _compose(prepared, job, verifier)
-    options_of = _choose_options(job, checkpoint, composed.compact)
+    compact, detached = _compose(prepared, job, verifier)
+    options_of = choose_options(job, checkpoint.config, compact)
     with staged(job.output, BUNDLE, force=request.force) as folder, temporaries_beside(folder):
         folder.mkdir()
-        described = _write_packs(folder, job, checkpoint, composed)
+        described: PacksOfBase = {}
+        if request.packs:
+            base = hash_base(job.source.path, checkpoint.config, job.sampling.sampler, compact)
+            described = {"pack_base": base, "packs": write_packs(folder, checkpoint.config.classes, detached, base)}
         packs = tuple(read_pack(folder / entry["file"]) for entry in described.get("packs", ()))
         trial = Trial(folder=folder, verifier=verifier, packs=packs, on_stage=on_stage)
-        programs = _write_programs(trial, job, checkpoint, composed.compact, options_of)
+        programs = _write_programs(trial, job, checkpoint, compact, options_of)
         on_stage("counting the work")
         specs = {name: one.spec for name, one in programs.lowered.items()}
         works = count_targets(folder, specs, job.sampling)
@@ -145,54 +128,33 @@ def _export(
         write_preview(folder / "preview.png", trial.open(specs[first]), checkpoint.config.classes, packs)
         write_kits(folder, request.kits)
         parities = programs.parities
-        manifest = write_manifest(
-            folder,
-            make_manifest(folder, job, checkpoint, composed.compact, programs.lowered, parities, described),
-        )
+        document = make_manifest(folder, job, checkpoint, compact, programs.lowered, parities, described)
+        manifest = write_manifest(folder, document)
         write_app_folders(folder, manifest, request.kits)
         on_stage("measuring")
         timings = time_bundle(open_bundle(folder, run_code=True), folder / "measured.json", programs.profiles)
-        plan = budget_plan.to_dict(chosen) if budget_plan is not None and chosen is not None else None
-        write_report(
-            folder, manifest, checkpoint, composed.compact, parities, timings, works=works, devices=devices, plan=plan
-        )
+        plan = None if budget_plan is None else budget_plan.to_dict()
+        write_report(folder, manifest, checkpoint, compact, parities, timings, works=works, devices=devices, plan=plan)
         open_bundle(folder)
-    notes = tuple(c.note for c in job.classes if c.note)
-    warning = warn_of_training(checkpoint.config.training)
-    notes += (warning,) if warning else ()
-    return ExportResult(path=job.output, manifest=manifest, parities=parities, notes=notes)
+    notes = (*(c.note for c in job.classes), warn_of_training(checkpoint.config.training))
+    return ExportResult(path=job.output, manifest=manifest, parities=parities, notes=tuple(filter(None, notes)))
 
 
-def _compose(prepared: Prepared, job: ExportJob, verifier: Verifier) -> _Composed:
-    request, decoder = job.request, prepared.source.decoder
+def _compose(prepared: Prepared, job: ExportJob, verifier: Verifier) -> tuple[CompactModel, tuple[DetachedClass, ...]]:
+    """The model with the classes of a bundle built in, or a base and the classes apart."""
     sampler = read_sampler_table(job.source.config.diffusion, job.sampling.sampler, job.sampling.steps)
-    options = RewriteOptions(
-        baking=request.baking,
-        max_rank=request.max_rank,
-        energy=request.energy,
-        table_error_db=table_error_db(request.precision),
-        forms=request.forms,
-    )
-    model = prepared.checkpoint.model
+    model, options = prepared.checkpoint.model, RewriteOptions.of(job.request)
     detached: tuple[DetachedClass, ...] = ()
-    if request.packs:
+    if job.request.packs:
         tailor_rank = require_tailors(job.source.config)
         compact, detached = rewrite_base(model, sampler, tailor_rank, options=options)
     else:
         compact = rewrite(model, sampler, options)
+    decoder = prepared.source.decoder
     if decoder is not None:
         finals = [one.latents[-1] for one in verifier.trajectories]
         compact = replace(compact, decoder=measure_decoder(decoder, finals))
-    return _Composed(compact=compact, sampler=sampler, detached=detached)
-
-
-def _choose_options(job: ExportJob, checkpoint: Checkpoint, compact: CompactModel) -> dict[str, TargetOptions]:
-    """How each target is lowered; raises ExportError where a file could not be as large as its program."""
-    about = _describe_programs(job, checkpoint)
-    options = {name: replace(_target_options(name, job.request, checkpoint), about=about) for name in job.targets}
-    for name in (name for name in job.targets if TARGET_ROWS[name].is_program):
-        require_size(name, compact, options[name])
-    return options
+    return compact, detached
 
 
 def _write_programs(
@@ -217,23 +179,6 @@ def _write_programs(
     return programs
 
 
-def _target_options(name: str, request: ExportRequest, checkpoint: Checkpoint) -> TargetOptions:
-    precision = choose_precision(name, load_target(name), request.precision)
-    functions = name_functions(checkpoint.config.classes) if request.class_functions else {}
-    return TargetOptions(precision=precision, min_ios=request.min_ios, class_functions=functions)
-
-
-def _describe_programs(job: ExportJob, checkpoint: Checkpoint) -> About:
-    """What every program says of itself; a base knows no class."""
-    provenance = checkpoint.config.provenance
-    return About(
-        classes=() if job.request.packs else checkpoint.config.classes,
-        sampling=job.sampling,
-        author=provenance.author,
-        licence=provenance.licence,
-    )
-
-
 def _write_pipeline(
     trial: Trial, autoencoder: Path | None, checkpoint: Checkpoint, compact: CompactModel, options: TargetOptions
 ) -> tuple[Written, Parity]:
@@ -248,11 +193,3 @@ def _write_pipeline(
     psnr_db = check_pipeline(trial.folder, trial.verifier.trajectories, reference, precision)
     written.facts["step"]["pipeline_psnr_db"] = round(psnr_db, 2)
     return written, parity
-
-
-def _write_packs(folder: Path, job: ExportJob, checkpoint: Checkpoint, composed: _Composed) -> PacksOfBase:
-    """The packs of a base, and what the manifest says of them; nothing where the classes are built in."""
-    if not job.request.packs:
-        return {}
-    base = hash_base(job.source.path, checkpoint.config, job.sampling.sampler, composed.sampler, composed.compact)
-    return {"pack_base": base, "packs": write_packs(folder, checkpoint.config.classes, composed.detached, base)}

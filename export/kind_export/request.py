@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from kind_core.console.commands import split_rows
 from kind_core.errors import ConfigError, TargetError
 from kind_core.precisions import PRECISIONS, PrecisionName
 from kind_core.samplers import ALL_STEPS, MAX_GUIDANCE, SAMPLERS, check_interval
@@ -110,16 +109,16 @@ class ExportRequest:
 
     def _check_ios(self) -> None:
         """Refuse what Core ML has from iOS 18 on before any work is done."""
-        names = [name for name in parse_targets(self.targets) if TARGET_ROWS[name].is_for_ios]
-        if self.min_ios >= 18 or not names:
+        rows = [TARGET_ROWS[name] for name in parse_targets(self.targets) if TARGET_ROWS[name].is_for_ios]
+        if self.min_ios >= 18 or not rows:
             return
         needs = {
-            "precision 'int4'": self.precision == "int4",
+            f"precision {self.precision!r}": any(self.precision in row.needs_ios_18 for row in rows),
             "a guidance interval": self.guidance_interval != ALL_STEPS,
         }
         for what in (name for name, is_asked in needs.items() if is_asked):
             raise TargetError(
-                f"{what} of target {names[0]!r} needs iOS 18, min-ios is {self.min_ios}", "add --min-ios 18"
+                f"{what} of target {rows[0].name!r} needs iOS 18, min-ios is {self.min_ios}", "add --min-ios 18"
             )
 
     def _check_pipeline(self) -> None:
@@ -207,11 +206,6 @@ def parse_targets(names: Sequence[str]) -> list[str]:
             raise TargetError(f"unknown target {name!r}, expected {', '.join(TARGET_ROWS)} or all", "use --target NAME")
     rows = TARGET_ROWS.values()
     return [row.name for row in rows if row.name in names or (row.name in TARGETS and "all" in names)]
-
-
-def parse_blends(texts: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """`panda+koala` as class names; one with a plus of its own stands in double quotes."""
-    return tuple(split_rows(texts, "+"))
 
 
 def _require_extra(name: str) -> None:

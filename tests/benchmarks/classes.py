@@ -100,7 +100,7 @@ def main() -> None:
     models = make_models(arguments.depth)
     for runtime in arguments.runtimes:
         with tempfile.TemporaryDirectory() as folder:
-            files = {name: Path(folder) / f"{i}{load_target(runtime).SUFFIX}" for i, name in enumerate(models)}
+            files = {name: Path(folder) / f"{i}{load_target(runtime).ROW.suffix}" for i, name in enumerate(models)}
             calls = {name: build(runtime, compact, files[name]) for name, compact in models.items()}
             times = time_interleaved(calls, arguments.rounds)
             print(f"\n{runtime:16} {'MB':>7} {'CPU ms':>8}   against one class (median of pairs)")

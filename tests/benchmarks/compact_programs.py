@@ -83,7 +83,7 @@ def save_programs(
 
 def _save(runtime: str, model: str, row: str, folder: Path, export: Export) -> SavedProgram:
     stem = "peer" if model == PEER else model.replace("/", "-")
-    file = folder / f"{stem}-{row}{load_target(runtime).SUFFIX}"
+    file = folder / f"{stem}-{row}{load_target(runtime).ROW.suffix}"
     about = file.with_suffix(".json")
     if not about.exists():
         lowering = export(file)

@@ -131,7 +131,7 @@ def build(case: Case, folder: Path) -> tuple[Path, ProgramSpec]:
     target = load_target(case.runtime)
     options = TargetOptions(precision=case.precision)  # type: ignore[arg-type]
     lowering = make_step(compact, target, options)
-    file = folder / f"{case.name}{target.SUFFIX}"
+    file = folder / f"{case.name}{target.ROW.suffix}"
     if not file.exists():
         partial = file.with_suffix(".partial")
         target.lower(lowering, partial, options)

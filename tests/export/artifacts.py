@@ -74,7 +74,7 @@ class Artifact:
         """The same before anything is lowered."""
         target, reference = load_target(name), verifier.reference
         compact = rewrite(reference.checkpoint.model, sampler_of(reference), RewriteOptions())
-        options = TargetOptions(precision=precision or target.DEFAULT_PRECISION)
+        options = TargetOptions(precision=precision or target.ROW.default_precision)
         return cls(
             name=name, target=target, options=options, reference=reference, verifier=verifier, compact=compact,
             folder=folder,
@@ -88,7 +88,7 @@ class Artifact:
         yield decode
 
     def file(self, lowering: Lowering, folder: Path) -> Path:
-        return folder / f"{lowering.name}{self.target.SUFFIX}"
+        return folder / f"{lowering.name}{self.target.ROW.suffix}"
 
     def verify(self, folder: Path | None = None) -> Parity:
         """The real gate on the programs in `folder`."""
@@ -100,7 +100,7 @@ class Artifact:
         """The real gate of the target on `step` as it is, in place of its program; `fault` as in `EagerProgram`."""
         spec = self.specs()
         _, decode = self.lowerings()
-        pictures = {"after": _as_pictures} if self.target.IMAGE_OUTPUT else {}
+        pictures = {"after": _as_pictures} if self.target.ROW.gives_pictures else {}
         programs = (
             EagerProgram(step, spec.programs["step"], **fault),
             EagerProgram(decode.module, spec.programs["decode"], **pictures),

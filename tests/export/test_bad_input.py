@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from kind_core.checkpoint import save_checkpoint
 from kind_core.dit import KindDiT
 from kind_export import pipeline
 from kind_export.cli import main
+from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.target import load_target
 from tiny import tiny_config, tiny_model, tiny_model_config
 
@@ -309,7 +311,7 @@ def test_classes_of_a_broken_checkpoint(checkpoint: Path) -> None:
 def test_step_too_large_for_onnx_is_refused_before_anything_is_lowered(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load_target("onnx"), "MAX_BYTES", 30_000)
+    monkeypatch.setattr(load_target("onnx"), "ROW", replace(TARGET_ROWS["onnx"], max_bytes=30_000))
     result = _export(checkpoint, target="all")
     _require_refused(result, checkpoint, "step.onnx in fp32 take 0.00 GB", "use fewer bits")
     assert "lowering" not in result.stderr

@@ -52,7 +52,7 @@ def _compact(model: str, **changes: Any) -> CompactModel:
 
 def _lower(target: str, compact: CompactModel, precision: PrecisionName, folder: Path) -> tuple[Path, Lowering]:
     module, options = load_target(target), TargetOptions(precision=precision, min_ios=18)
-    lowering, file = make_step(compact, module, options), folder / f"step{module.SUFFIX}"
+    lowering, file = make_step(compact, module, options), folder / f"step{module.ROW.suffix}"
     module.lower(lowering, file, options)
     return file, lowering
 
@@ -130,7 +130,7 @@ def test_a_step_without_guidance_is_half_the_work(target: str, tmp_path: Path) -
     compact, module = _compact("several classes"), load_target(target)
     options = TargetOptions(precision=_DEFAULTS[target], min_ios=18)
     step, unguided = (make_step(compact, module, options, is_guided=one) for one in (True, False))
-    file = tmp_path / f"step{module.SUFFIX}"
+    file = tmp_path / f"step{module.ROW.suffix}"
     _, functions = module.lower_pair(step, unguided, [False, True, True, False], file, options)
     guided_work = count_program(file, _spec(step, functions[step.name]), target)
     if target == "onnx":

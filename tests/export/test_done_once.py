@@ -13,7 +13,7 @@ from torch.fx import Graph, GraphModule, symbolic_trace
 from torch.fx.traceback import NodeSource
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from kind_export.targets.compiled_later import compiled_later
+from kind_export.targets.done_once import compiled_later
 from kind_export.targets.target import Lowering, TargetOptions, load_target
 from kind_runtimes.quiet import import_coremltools
 from small_bundles import PRECISIONS, SmallDecode, program_specs
@@ -22,7 +22,7 @@ from small_bundles import PRECISIONS, SmallDecode, program_specs
 @pytest.mark.parametrize("target", ["onnx", "executorch", "coreml"])
 def test_files_are_the_same(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, spec = load_target(target), program_specs(target)["decode"]
-    decode = SmallDecode(255.0 if module.IMAGE_OUTPUT else 1.0).eval()
+    decode = SmallDecode(255.0 if module.ROW.gives_pictures else 1.0).eval()
     lowering = Lowering(
         name=spec.name, module=decode, example=(torch.zeros(spec.inputs[0].shape),), inputs=spec.inputs,
         outputs=spec.outputs,
@@ -31,12 +31,12 @@ def test_files_are_the_same(target: str, tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "once").mkdir()
     (tmp_path / "again").mkdir()
     before = _of_torch()
-    module.lower(lowering, tmp_path / "once" / f"decode{module.SUFFIX}", options)
+    module.lower(lowering, tmp_path / "once" / f"decode{module.ROW.suffix}", options)
     assert _of_torch() == before
     for name in ("done_once", "kept_registry", "validated_at_the_end"):
         if hasattr(module, name):
             monkeypatch.setattr(module, name, nullcontext)
-    module.lower(lowering, tmp_path / "again" / f"decode{module.SUFFIX}", options)
+    module.lower(lowering, tmp_path / "again" / f"decode{module.ROW.suffix}", options)
     assert _read(tmp_path / "once") == _read(tmp_path / "again")
 
 

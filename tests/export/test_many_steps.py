@@ -15,7 +15,7 @@ from eager_programs import EagerProgram
 from kind_core.errors import VerificationError
 from kind_export.compact.model import CompactModel
 from kind_export.verify.gates import Verifier
-from kind_export.verify.rounding import ROUNDINGS, most_rounding, showable_db
+from kind_export.verify.parity import ROUNDINGS, most_rounding, showable_db
 
 STEPS, LAST = 250, 10
 

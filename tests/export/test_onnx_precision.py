@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from kind_core.precisions import PrecisionName
 from kind_core.schedule import read_sampler_table
 from kind_export.precision.layers import count_bytes, quantizable_layers
 from kind_export.rewrites import RewriteOptions, rewrite
+from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.onnx.quantization import find_products
 from kind_export.targets.programs import make_step
 from kind_export.targets.target import Lowering, TargetOptions, load_target
@@ -129,7 +131,7 @@ def test_bytes_are_counted_before_lowering(lowering: Lowering, tmp_path: Path, p
 def test_graph_beyond_the_limit_is_not_written(
     lowering: Lowering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load_target("onnx"), "MAX_BYTES", 1000)
+    monkeypatch.setattr(load_target("onnx"), "ROW", replace(TARGET_ROWS["onnx"], max_bytes=1000))
     with pytest.raises(ExportError, match="a file of this format holds"):
         _lower(lowering, tmp_path / "step.onnx", "fp32")
     assert not list(tmp_path.iterdir())

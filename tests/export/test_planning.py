@@ -56,11 +56,15 @@ def _plan(
     if sampling.takes_guidance:
         sampling = replace(sampling, sampler="dpmpp", guidance_scale=2.0)
     reference = Reference(checkpoint=checkpoint, sampling=sampling)
-    inputs = PlanInputs(
-        reference=reference, expected=reference.run(0), target="coreml", precisions=precisions, baking="auto",
-        max_rank=None, energy=energy, device=load_device(device) if budget.is_timed else None,
+    request = ExportRequest(
+        classes=("panda",), targets=("coreml",), checkpoint=Path(), min_ios=18, devices=(device,), budget=budget,
+        energy=energy,
     )  # fmt: skip
-    return Planner(inputs, budget).plan(lambda stage: None, without)
+    inputs = PlanInputs(
+        request=request, reference=reference, expected=reference.run(0), target="coreml", precisions=precisions,
+        device=load_device(device) if budget.is_timed else None,
+    )  # fmt: skip
+    return Planner(inputs).plan(lambda stage: None, without)
 
 
 @pytest.mark.parametrize(

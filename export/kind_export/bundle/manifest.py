@@ -12,16 +12,14 @@ from typing import cast
 from kind_core.checkpoint import Checkpoint
 from kind_core.classes import ClassInfo
 from kind_core.files.hashing import hash_file
-from kind_core.samplers import Distillation, Sampling
 from kind_export.blending import Opening
 from kind_export.bundle.packs import PacksOfBase
 from kind_export.compact.model import CompactModel
 from kind_export.job import ExportJob
-from kind_export.request import ExportRequest
 from kind_export.rewrites import describe_rewrites
+from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.lowering import Written
 from kind_export.targets.programs import latents_shape
-from kind_export.targets.target import load_target
 from kind_export.verify.parity import Parity
 from kind_runtimes.bundle import MANIFEST_NAME, list_files
 from kind_runtimes.documents.manifest import ClassEntry, EngineVersions, ManifestDocument, TargetEntry
@@ -64,35 +62,35 @@ def make_manifest(
 def _describe_bundle(
     job: ExportJob, checkpoint: Checkpoint, compact: CompactModel, packs: PacksOfBase
 ) -> ManifestDocument:
-    """What all targets of a bundle have in common."""
-    tools = sorted({tool for name in job.targets for tool in load_target(name).TOOLS} | {"diffusers"})
-    config = checkpoint.config
+    """What all targets of a bundle have in common; what says nothing is left out."""
+    tools = sorted({tool for name in job.targets for tool in TARGET_ROWS[name].tools} | {"diffusers"})
+    config, sampling, request = checkpoint.config, job.sampling, job.request
+    distillation, training = config.diffusion.distillation, config.training
+    guided, source = sampling.guided_steps, {"checkpoint_sha256": checkpoint.sha256}
+    limits = {"max_rank": request.max_rank, "energy": request.energy}
+    cut = {name: value for name, value in limits.items() if value is not None}
     described = {
-        "format_version": FORMAT_VERSION if config.diffusion.distillation is not None else 1,
+        "format_version": 1 if distillation is None else FORMAT_VERSION,
         "name": job.output.name.removesuffix(".kind") or job.output.name,
         "classes": [
             _describe_class(info, opening, job) for info, opening in zip(config.classes, job.openings, strict=True)
         ],
         **packs,
-        "steps": job.sampling.steps,
-        "sampler": job.sampling.sampler,
-        "guidance_scale": job.sampling.guidance_scale,
-        **_describe_interval(job.sampling),
-        **_describe_distillation(config.diffusion.distillation),
-        "initial_noise_scale": job.sampling.initial_noise_scale,
+        "steps": sampling.steps,
+        "sampler": sampling.sampler,
+        "guidance_scale": sampling.guidance_scale,
+        "guidance_interval": None if guided is None else list(sampling.guidance_interval),
+        "guided_steps": None if guided is None else list(guided),
+        # no program needs to know the teacher
+        "distillation": None if distillation is None else replace(distillation, teacher=None).to_dict(),
+        "initial_noise_scale": sampling.initial_noise_scale,
         "latents_shape": list(latents_shape(compact)),
         "noise_generator": NOISE_GENERATOR,
-        "source": _describe_source(checkpoint),
+        "source": source if training is None else {**source, "training": training.to_dict()},
         "tools": {tool: version(tool) for tool in (*tools, "kind-diffusion")},
-        "rewrites": describe_rewrites(compact) | _describe_cut(job.request),
+        "rewrites": describe_rewrites(compact) | ({"cut": cut} if cut else {}),
     }
-    return cast(ManifestDocument, described)
-
-
-def _describe_source(checkpoint: Checkpoint) -> dict[str, object]:
-    """Which weights, and how far they were trained where they say so."""
-    training = checkpoint.config.training
-    return {"checkpoint_sha256": checkpoint.sha256, **({} if training is None else {"training": training.to_dict()})}
+    return cast(ManifestDocument, {name: value for name, value in described.items() if value is not None})
 
 
 def _describe_target(written: Written, parity: Parity) -> TargetEntry:
@@ -109,23 +107,3 @@ def _describe_class(info: ClassInfo, opening: Opening, job: ExportJob) -> ClassE
     """A class as the manifest writes it; a blend names its parts."""
     parts = {"blend_of": [job.classes[position].info.id for position in opening]} if len(opening) > 1 else {}
     return cast(ClassEntry, {"id": info.id, "names": list(info.names), **parts})
-
-
-def _describe_cut(request: ExportRequest) -> dict[str, object]:
-    """The limits of rank that were asked for."""
-    limits = {"max_rank": request.max_rank, "energy": request.energy}
-    asked = {name: value for name, value in limits.items() if value is not None}
-    return {"cut": asked} if asked else {}
-
-
-def _describe_interval(sampling: Sampling) -> dict[str, object]:
-    """Which steps are guided, where it is not all of them."""
-    if sampling.guided_steps is None:
-        return {}
-    return {"guidance_interval": list(sampling.guidance_interval), "guided_steps": list(sampling.guided_steps)}
-
-
-def _describe_distillation(distillation: Distillation | None) -> dict[str, object]:
-    if distillation is None:
-        return {}
-    return {"distillation": replace(distillation, teacher=None).to_dict()}  # no program needs to know it

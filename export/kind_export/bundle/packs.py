@@ -11,7 +11,6 @@ from typing import TypedDict
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
 
 from kind_core.checkpoint import LEARNGENE_NAME
 from kind_core.classes import ClassInfo
@@ -19,7 +18,6 @@ from kind_core.config import ModelConfig
 from kind_core.errors import ExportError
 from kind_core.files.hashing import hash_file
 from kind_core.naming import fold_text, name_file
-from kind_core.schedule import SamplerTable
 from kind_export.compact.model import CompactModel, LowRankTable
 from kind_export.rewrites.detach_classes import DetachedClass
 from kind_runtimes.documents.manifest import PackEntry
@@ -38,16 +36,15 @@ _LAYOUT = "kind-pack/1"  # of the tensors of a pack: another layout is another b
 _CLASS_FIELDS = ("num_classes", "tailor_rank", "tailor_ranks")
 
 
-def hash_base(checkpoint: Path, config: ModelConfig, sampler: str, table: SamplerTable, base: CompactModel) -> str:
+def hash_base(checkpoint: Path, config: ModelConfig, sampler: str, base: CompactModel) -> str:
     """sha256 of all that a pack depends on: learngene, architecture, sampling and shapes; no class and no target."""
     assert isinstance(base.conditioning, LowRankTable), "a base has its table from detach_classes"
-    architecture = {name: value for name, value in config.dit.to_dict().items() if name not in _CLASS_FIELDS}
     data = {
         "layout": _LAYOUT,
         "learngene": hash_file(checkpoint / LEARNGENE_NAME),
-        "architecture": architecture,
+        "architecture": {name: value for name, value in config.dit.to_dict().items() if name not in _CLASS_FIELDS},
         "sampler": sampler,
-        "timesteps": table.timesteps.tolist(),
+        "timesteps": base.sampler.timesteps.tolist(),
         "tailor_rank": base.pack_rank,
         "table_rank": base.conditioning.rank,
     }
@@ -78,7 +75,11 @@ def write_packs(
 
 def write_pack(file: Path, info: ClassInfo, detached: DetachedClass, base: str) -> None:
     """Write one pack; raises ExportError for a number that fp16 cannot hold."""
-    file.write_bytes(save(_tensors(info, detached), metadata=encode_metadata(info, base)))
+    tensors = {name: getattr(detached, name).to(torch.float16).contiguous() for name in PACK_TENSORS}
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ExportError(f"{name} of class {info.name!r} does not fit into fp16", "export it without --packs")
+    file.write_bytes(save(tensors, metadata=encode_metadata(info, base)))
 
 
 def pack_names(infos: Sequence[ClassInfo], taken: Mapping[str, str] = MappingProxyType({})) -> list[str]:
@@ -93,11 +94,3 @@ def pack_names(infos: Sequence[ClassInfo], taken: Mapping[str, str] = MappingPro
         files = (f"{stem}{PACK_SUFFIX}" for stem in stems)
         names.append(next(file for file in files if owners.setdefault(fold_text(file), info.id) == info.id))
     return names
-
-
-def _tensors(info: ClassInfo, detached: DetachedClass) -> dict[str, Tensor]:
-    tensors = {name: getattr(detached, name).to(torch.float16).contiguous() for name in PACK_TENSORS}
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise ExportError(f"{name} of class {info.name!r} does not fit into fp16", "export it without --packs")
-    return tensors

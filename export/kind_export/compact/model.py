@@ -6,7 +6,8 @@ rewrite is tested for equality.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -165,6 +166,11 @@ class CompactModel:
     def num_outputs(self) -> int:
         """Channels that the final layer predicts."""
         return self.final_weight.shape[0] // self.config.patch_size**2
+
+    def map_matrices(self, change: Callable[[Matrix], Matrix]) -> CompactModel:
+        """The same with every matrix changed."""
+        blocks = ({name: change(matrix) for name, matrix in block.items()} for block in self.blocks)
+        return replace(self, blocks=tuple(blocks))
 
 
 def scale_offset(depth: int) -> Tensor:

@@ -8,8 +8,9 @@ from typing import cast
 
 from kind_bench.forecasting.devices import Device
 from kind_core.precisions import APPROXIMATE, PRECISIONS, PrecisionName
-from kind_export.budget import Budget, Cost, Miss
+from kind_export.budget import NO_BUDGET, Budget, Cost, Miss
 from kind_export.report.plan_words import name_choice
+from kind_export.request import ExportRequest
 from kind_export.rewrites.truncate_ranks import may_cut
 from kind_export.verify.reference import Reference, Trajectory
 from kind_runtimes.documents.reports.plan import ChoiceEntry, PlanEntry
@@ -34,6 +35,10 @@ class Choice:
         """`int8, rank 64, dense matrices, 12 steps`."""
         return name_choice(self.precision, self.max_rank, self.forms, self.steps)
 
+    def apply(self, request: ExportRequest) -> ExportRequest:
+        """The request with what was chosen filled in, and no budget left to plan."""
+        return replace(request, **asdict(self), budget=NO_BUDGET)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Considered:
@@ -55,8 +60,8 @@ class Plan:
     ranked: tuple[Considered, ...]
     considered: tuple[Considered, ...]
 
-    def to_dict(self, chosen: Considered) -> PlanEntry:
-        """For the report; `chosen` is the one that was exported."""
+    def to_dict(self) -> PlanEntry:
+        """For the report of an export by the best choice."""
         return {
             "budget": {
                 "max_size_bytes": self.budget.max_size_bytes,
@@ -64,7 +69,7 @@ class Plan:
                 "max_image_ms": self.budget.max_image_ms,
                 "device": self.device,
             },
-            "chosen": describe_considered(chosen),
+            "chosen": describe_considered(self.ranked[0]),
             "considered": [describe_considered(one) for one in self.considered],
         }
 
@@ -73,17 +78,16 @@ class Plan:
 class PlanInputs:
     """What is fixed before choosing: `expected` is the first class's picture, `precisions` those that may be chosen."""
 
+    request: ExportRequest
     reference: Reference
     expected: Trajectory
     target: str
     precisions: tuple[PrecisionName, ...]
-    baking: str
-    max_rank: int | None
-    energy: float | None
     device: Device | None
 
 
-def list_choices(inputs: PlanInputs, *, is_timed: bool) -> Iterator[Choice]:
+def list_choices(inputs: PlanInputs) -> Iterator[Choice]:
+    is_timed = inputs.request.budget.max_image_ms is not None
     rank = inputs.reference.checkpoint.config.dit.learngene_rank
     steps = inputs.reference.sampling.steps
     shares = _STEP_SHARES if is_timed else _STEP_SHARES[:1]
@@ -92,9 +96,9 @@ def list_choices(inputs: PlanInputs, *, is_timed: bool) -> Iterator[Choice]:
         fewer = dict.fromkeys((steps, *(one for one in distillation.steps if is_timed and one < steps)))
     else:
         fewer = dict.fromkeys(min(steps, max(_MIN_STEPS, round(steps * share))) for share in shares)
-    ranks: dict[int | None, None] = {inputs.max_rank: None}
+    ranks: dict[int | None, None] = {inputs.request.max_rank: None}
     if rank is not None:
-        full = min(rank, inputs.max_rank or rank)
+        full = min(rank, inputs.request.max_rank or rank)
         ranks |= {max(1, round(full * share)): None for share in _RANK_SHARES if share < 1}
     for num_steps in fewer:
         for max_rank in ranks:
@@ -129,7 +133,7 @@ def is_finer(one: Choice, other: Choice) -> bool:
 
 def gate_db(choice: Choice, inputs: PlanInputs) -> float:
     """What its artifact is held to: `energy` cuts ranks whatever is chosen."""
-    is_cut = may_cut(inputs.reference.checkpoint.config.dit, choice.max_rank, inputs.energy)
+    is_cut = may_cut(inputs.reference.checkpoint.config.dit, choice.max_rank, inputs.request.energy)
     return PRECISIONS[APPROXIMATE if is_cut else choice.precision].trajectory_db
 
 

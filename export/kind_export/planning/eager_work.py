@@ -19,25 +19,14 @@ from kind_bench.counting.ledger import Ledger, Node, TensorSize
 from kind_bench.counting.work import ComputePrecision, OpClass, ProgramWork
 from kind_core.precisions import EXACT, PRECISIONS, PrecisionName
 from kind_export.precision.layers import quantizable_layers
-from kind_export.targets.target import Lowering, load_target
+from kind_export.target_rows import TARGET_ROWS
+from kind_export.targets.target import Lowering
 from kind_runtimes.engine_rows import ENGINES
 
 _VIEWS = frozenset(
-    (
-        "view",
-        "t",
-        "transpose",
-        "permute",
-        "expand",
-        "reshape",
-        "unsqueeze",
-        "squeeze",
-        "select",
-        "alias",
-        "detach",
-        "_unsafe_view",
-    )
+    ("view", "t", "transpose", "permute", "expand", "reshape", "unsqueeze", "squeeze", "select", "alias")
 )
+_VIEWS |= {"detach", "_unsafe_view"}
 _CLASSES: dict[str, OpClass] = {
     "addmm": "linear",
     "mm": "linear",
@@ -71,16 +60,6 @@ def count_eager(lowering: Lowering, target: str, precision: PrecisionName) -> Pr
     return recorder.finish(target, lowering.name, outputs)
 
 
-def product_precision(target: str, precision: PrecisionName) -> ComputePrecision:
-    """What the products of quantisable layers compute in."""
-    is_float = PRECISIONS[precision].is_float
-    bits = PRECISIONS[precision].weight_bits if is_float else load_target(target).product_bits(precision)
-    return _COMPUTES[bits]
-
-
-_COMPUTES: dict[int, ComputePrecision] = {8: "int8", 16: "fp16", 32: "fp32"}
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Storage:
     """Bits of what a program holds and moves; `low` are the quantised weights, by identity, and their bytes."""
@@ -93,7 +72,9 @@ class _Storage:
 
     @classmethod
     def of(cls, lowering: Lowering, target: str, precision: PrecisionName) -> _Storage:
-        is_half = PRECISIONS[precision].is_half or (precision != EXACT and not load_target(target).CASTS_MODULE)
+        row = TARGET_ROWS[target]
+        is_half = PRECISIONS[precision].is_half or (precision != EXACT and not row.casts_module)
+        plain: ComputePrecision = "fp16" if is_half else "fp32"
         layers = quantizable_layers(lowering.module) if not PRECISIONS[precision].is_float else {}
         return cls(
             low={
@@ -103,8 +84,8 @@ class _Storage:
             # tables and small layers beside integer weights are stored in fp16
             bits=16 if is_half or not PRECISIONS[precision].is_float else 32,
             activation_bits=16 if is_half else 32,
-            compute=product_precision(target, precision),
-            plain="fp16" if is_half else "fp32",
+            compute="int8" if precision in row.integer_products else plain,
+            plain=plain,
         )
 
 
@@ -178,10 +159,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch do
 
     def _add_constant(self, tensor: Tensor) -> None:
         self.kept.append(tensor)
-        self.ledger.add_constant(_name(tensor), self._size(tensor, self.storage.bits), stored=self._stored(tensor))
-
-    def _stored(self, tensor: Tensor) -> int | None:
-        return self.storage.low.get(id(tensor))
+        size, stored = self._size(tensor, self.storage.bits), self.storage.low.get(id(tensor))
+        self.ledger.add_constant(_name(tensor), size, stored=stored)
 
     def _size(self, tensor: Tensor, bits: int | None = None) -> TensorSize:
         if not tensor.is_floating_point():

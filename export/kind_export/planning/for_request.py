@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from kind_bench.forecasting.devices import Device
 from kind_core.errors import BudgetError
-from kind_core.precisions import PrecisionName
 from kind_core.samplers import Sampling
 from kind_export.budget import Budget
 from kind_export.planning.choice import PlanInputs
@@ -16,8 +14,7 @@ from kind_export.planning.plan import Planner, artifact_cost
 from kind_export.prepared import Prepared
 from kind_export.report.collect import choose_devices
 from kind_export.report.work import Works
-from kind_export.request import ExportRequest
-from kind_export.targets.target import TargetOptions, choose_precision, load_target
+from kind_export.target_rows import TARGET_ROWS
 from kind_export.verify.reference import Reference
 
 
@@ -25,26 +22,17 @@ def make_planner(prepared: Prepared) -> Planner:
     """What plans within the budget of a request."""
     job, request = prepared.job, prepared.job.request
     (name,) = job.targets
+    row, asked = TARGET_ROWS[name], request.precision
+    offered = row.loadable_precisions(request.min_ios) if asked is None else (row.choose_precision(asked),)
     inputs = PlanInputs(
+        request=request,
         reference=Reference(checkpoint=prepared.checkpoint, sampling=job.sampling),
         expected=prepared.make_verifier(job).trajectories[0],
         target=name,
-        precisions=_offered(name, request),
-        baking=request.baking,
-        max_rank=request.max_rank,
-        energy=request.energy,
+        precisions=offered,
         device=choose_devices(request.devices)[0] if request.budget.is_timed else None,
     )
-    return Planner(inputs, request.budget)
-
-
-def _offered(name: str, request: ExportRequest) -> tuple[PrecisionName, ...]:
-    """The precisions that may be chosen: the asked one, or all that the oldest system loads."""
-    target = load_target(name)
-    if request.precision is not None:
-        return (choose_precision(name, target, request.precision),)
-    lowest = TargetOptions(precision=target.DEFAULT_PRECISION, min_ios=request.min_ios)
-    return tuple(one for one in target.PRECISIONS if target.is_loadable(replace(lowest, precision=one)))
+    return Planner(inputs)
 
 
 def require_budget(budget: Budget, works: Works, folder: Path, sampling: Sampling, devices: Sequence[Device]) -> None:

@@ -9,12 +9,11 @@ them. What decides in the end are the gates on the artifact.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 
 from kind_bench.counting.work import ProgramWork
 from kind_bench.forecasting.devices import Device
 from kind_core.errors import BudgetError
-from kind_export.budget import NO_BUDGET, Budget, Cost
+from kind_export.budget import Cost
 from kind_export.planning.choice import (
     Choice,
     Considered,
@@ -26,15 +25,14 @@ from kind_export.planning.choice import (
     list_choices,
 )
 from kind_export.planning.space import Space, likely_times, timed_cost
-from kind_export.request import ExportRequest
 
 
 class Planner:
     """Makes plans for one export; what was counted and measured for one plan serves the next."""
 
-    def __init__(self, inputs: PlanInputs, budget: Budget) -> None:
+    def __init__(self, inputs: PlanInputs) -> None:
         self.inputs = inputs
-        self.budget = budget
+        self.budget = inputs.request.budget
         self._space = Space(inputs)
         self._measured: dict[Choice, Considered] = {}
 
@@ -46,7 +44,7 @@ class Planner:
         on_stage("forecasting what meets the budget")
         considered = [
             Considered(choice=choice, cost=cost, misses=cost.misses(self.budget))
-            for choice in list_choices(self.inputs, is_timed=self.budget.max_image_ms is not None)
+            for choice in list_choices(self.inputs)
             for cost in (self._space.cost(choice),)
         ]
         fitting = best_forms([one for one in considered if not one.misses and one.choice not in without])
@@ -81,18 +79,6 @@ class Planner:
             ranked=tuple(ranked),
             considered=tuple(self._measured.get(one.choice, one) for one in considered),
         )
-
-
-def apply_choice(request: ExportRequest, choice: Choice) -> ExportRequest:
-    """The request with what was chosen filled in, and no budget left to plan."""
-    return replace(
-        request,
-        precision=choice.precision,
-        steps=choice.steps,
-        max_rank=choice.max_rank,
-        forms=choice.forms,
-        budget=NO_BUDGET,
-    )
 
 
 def artifact_cost(

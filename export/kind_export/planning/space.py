@@ -24,7 +24,6 @@ from kind_export.planning.eager_work import count_eager
 from kind_export.precision.layers import quantizable_layers
 from kind_export.precision.sensitivity import round_weight
 from kind_export.rewrites import RewriteOptions, rewrite
-from kind_export.rewrites.factor_modulations import table_error_db
 from kind_export.targets.eager import EagerProgram
 from kind_export.targets.programs import make_decode, make_step
 from kind_export.targets.target import Lowering, TargetOptions, load_target
@@ -43,15 +42,15 @@ class Space:
         self._models: dict[tuple[RewriteOptions, int], CompactModel] = {}
         self._works: dict[tuple[PrecisionName, int | None, str], dict[str, ProgramWork]] = {}
         self._times: dict[tuple[PrecisionName, int | None, str], dict[str, float]] = {}
-        self._steps = inputs.reference.sampling.steps
-        self._expected = inputs.expected
 
     def cost(self, choice: Choice) -> Cost:
-        works, device = self._work(choice), self.inputs.device
+        key, device = (choice.precision, choice.max_rank, choice.forms), self.inputs.device
+        if key not in self._works:
+            self._works[key] = self._count(choice)
+        works = self._works[key]
         size = sum(work.weight_bytes + _FILE_BYTES for work in works.values())
         if device is None:
             return Cost(size_bytes=size)
-        key = (choice.precision, choice.max_rank, choice.forms)
         if key not in self._times:
             self._times[key] = likely_times(works, device)
         return timed_cost(size, self._times[key], self._sampling(choice).guided)
@@ -62,11 +61,16 @@ class Space:
         choice = considered.choice
         compact = self._model(choice)
         lowering = make_step(compact, load_target(self.inputs.target), TargetOptions(precision="fp32"))
+        precision = PRECISIONS[choice.precision]
         for layer in quantizable_layers(lowering.module).values():
-            layer.weight.data = _rounded(layer.weight.data, choice.precision)
+            weight = layer.weight.data
+            if not precision.is_float:
+                layer.weight.data = round_weight(weight, precision.weight_bits)
+            elif precision.is_half:
+                layer.weight.data = weight.half().float()
         sampling = replace(self._sampling(choice), initial_noise_scale=compact.sampler.initial_noise_scale)
-        latents = _run(lowering, sampling, self._expected.noise)
-        error_db = psnr_db(self._expected.latents[-1], latents)
+        latents = _run(lowering, sampling, self.inputs.expected.noise)
+        error_db = psnr_db(self.inputs.expected.latents[-1], latents)
         # fewer steps are no error of the artifact: its gate holds it against as many steps of the model
         is_gated = choice.steps == self.inputs.reference.sampling.steps
         return replace(considered, error_db=error_db, below_gate=is_gated and error_db < gate_db(choice, self.inputs))
@@ -74,15 +78,10 @@ class Space:
     def _sampling(self, choice: Choice) -> Sampling:
         return replace(self.inputs.reference.sampling, steps=choice.steps, guided=())  # which follow from the steps
 
-    def _work(self, choice: Choice) -> dict[str, ProgramWork]:
-        key = (choice.precision, choice.max_rank, choice.forms)
-        if key not in self._works:
-            self._works[key] = self._count(choice)
-        return self._works[key]
-
     def _count(self, choice: Choice) -> dict[str, ProgramWork]:
         # as many steps as asked: fewer change a few rows of a table
-        target, compact = load_target(self.inputs.target), self._model(replace(choice, steps=self._steps))
+        steps = self.inputs.reference.sampling.steps
+        target, compact = load_target(self.inputs.target), self._model(replace(choice, steps=steps))
         options = TargetOptions(precision="fp32")
         programs = [make_step(compact, target, options)]
         if not all(self.inputs.reference.sampling.guided):
@@ -96,18 +95,12 @@ class Space:
 
     def _model(self, choice: Choice) -> CompactModel:
         # tables hold a row a step: a model for as many steps as it will run
-        inputs, checkpoint = self.inputs, self.inputs.reference.checkpoint
-        options = RewriteOptions(
-            baking=inputs.baking,
-            max_rank=choice.max_rank,
-            energy=inputs.energy,
-            forms=choice.forms,
-            table_error_db=table_error_db(choice.precision),
-        )
+        reference, options = self.inputs.reference, RewriteOptions.of(choice.apply(self.inputs.request))
         key = (options, choice.steps)
         if key not in self._models:
-            table = read_sampler_table(checkpoint.config.diffusion, inputs.reference.sampling.sampler, choice.steps)
-            self._models[key] = rewrite(checkpoint.model, table, options)
+            diffusion = reference.checkpoint.config.diffusion
+            table = read_sampler_table(diffusion, reference.sampling.sampler, choice.steps)
+            self._models[key] = rewrite(reference.checkpoint.model, table, options)
         return self._models[key]
 
 
@@ -128,21 +121,13 @@ def timed_cost(size_bytes: int, times: Mapping[str, float], guided: Sequence[boo
     return Cost(size_bytes=size_bytes, step_ms=times["step"], image_ms=steps_ms + times.get("decode", 0.0))
 
 
-def _rounded(weight: torch.Tensor, precision: PrecisionName) -> torch.Tensor:
-    if not PRECISIONS[precision].is_float:
-        return round_weight(weight, PRECISIONS[precision].weight_bits)
-    return weight.half().float() if PRECISIONS[precision].is_half else weight
-
-
 def _run(lowering: Lowering, sampling: Sampling, noise: np.ndarray) -> np.ndarray:
     """The latents of the first class by the step module; at guidance 1 the class is predicted alone."""
-    spec = ProgramSpec(name="step", file="", inputs=lowering.inputs, outputs=lowering.outputs)
-    step = EagerProgram(lowering)
     loop = Loop(
         sampling=sampling,
         latents_shape=noise.shape,
-        spec=spec,
-        step=step,
+        spec=ProgramSpec(name="step", file="", inputs=lowering.inputs, outputs=lowering.outputs),
+        step=EagerProgram(lowering),
         decode=None,
         step_unguided=EagerProgram(lowering, guidance=1.0),
     )

@@ -14,13 +14,15 @@ MIN_SIDE = 32
 FINAL_LAYER = "final"
 
 
+def linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
+    """The linear layers of `module` by name, in order."""
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
+
+
 def quantizable_layers(module: nn.Module) -> dict[str, nn.Linear]:
-    """The linear layers of `module` by name that are worth quantising, in order."""
-    return {
-        name: layer
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear) and min(layer.weight.shape) >= MIN_SIDE and name != FINAL_LAYER
-    }
+    """Those that are worth quantising."""
+    layers = linear_layers(module).items()
+    return {name: layer for name, layer in layers if min(layer.weight.shape) >= MIN_SIDE and name != FINAL_LAYER}
 
 
 def count_bytes(module: nn.Module, precision: PrecisionName, keep: Collection[str] = ()) -> int:

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kind_export.report.words import format_bytes, format_count, format_ms, format_range
-from kind_runtimes.documents.reports.forecasts import ForecastEntry, RooflinePoint, TimesEntry
-from kind_runtimes.engine_rows import ENGINES
+from kind_export.report.words import format_bytes, format_count, format_ms, format_range, name_forecast
+from kind_runtimes.documents.reports.forecasts import ForecastEntry, RooflinePoint
 
 Chart = dict[str, object]  # what a template draws
 Part = Literal["step", "picture"]  # of a forecast
@@ -17,6 +16,16 @@ Part = Literal["step", "picture"]  # of a forecast
 WIDTH, HEIGHT = 340, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 14, 40
 _ROW = 54
+_Time = Literal["floor_ms", "low_ms", "likely_ms", "high_ms"]
+_PLACED: tuple[_Time, ...] = ("floor_ms", "low_ms", "likely_ms", "high_ms")
+_FRAME = {
+    "width": WIDTH,
+    "height": HEIGHT,
+    "left": _LEFT,
+    "right": WIDTH - _RIGHT,
+    "top_y": _TOP,
+    "bottom": HEIGHT - _BOTTOM,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +92,7 @@ def draw_columns(title: str, values: Mapping[str, float], unit: str) -> Chart:
             }
         )
     summary = f"{title}: " + ", ".join(f"{one['name']} {one['value']}" for one in columns)
-    return {"title": title, "columns": columns, "top": words(round(top)), "summary": summary, **_frame()}
+    return {"title": title, "columns": columns, "top": words(round(top)), "summary": summary, **_FRAME}
 
 
 def draw_roofline(entry: ForecastEntry) -> Chart | None:
@@ -99,14 +108,14 @@ def draw_roofline(entry: ForecastEntry) -> Chart | None:
     labels = _dodge([y.place(point["gflops"]) for point in line["points"]])
     points = [_place_point(point, x, y, below) for point, below in zip(line["points"], labels, strict=True)]
     return {
-        "title": _heading(entry),
+        "title": name_forecast(entry),
         "points": points,
         "peak": _line(line["peak_gflops"], line["peak_bandwidth_gbs"], x, y),
         "reached": _line(line["reached_gflops"], line["reached_bandwidth_gbs"], x, y),
         "x_ticks": [{"at": x.place(tick), "label": f"{tick:g}"} for tick in x.ticks()],
         "y_ticks": [{"at": y.place(tick), "label": format_count(tick * 1e9)} for tick in y.ticks()],
-        "summary": f"Roofline of {_heading(entry)}. " + "; ".join(str(point["words"]) for point in points),
-        **_frame(),
+        "summary": f"Roofline of {name_forecast(entry)}. " + "; ".join(str(point["words"]) for point in points),
+        **_FRAME,
     }
 
 
@@ -127,14 +136,14 @@ def _place_point(point: RooflinePoint, x: LogAxis, y: LogAxis, label_y: float) -
 def draw_ranges(title: str, entries: Sequence[ForecastEntry], part: Part) -> Chart | None:
     """Ranges of time by device on one logarithmic axis: low to high, the likely value, the paper's floor."""
     known = [one for one in entries if one[part]["likely_ms"] is not None or one[part]["floor_ms"] is not None]
-    values = [ms for one in known for ms in (_of(one[part])) if ms]
+    values = [ms for one in known for name in _PLACED if (ms := one[part][name])]
     if not values:
         return None
     axis = LogAxis.over(values, 4, WIDTH - 4)
     rows = []
     for index, one in enumerate(known):
         times = one[part]
-        row: Chart = {"label": _heading(one), "y": index * _ROW, "words": format_range(times)}
+        row: Chart = {"label": name_forecast(one), "y": index * _ROW, "words": format_range(times)}
         low, likely, high = times["low_ms"], times["likely_ms"], times["high_ms"]
         if low is not None and likely is not None and high is not None:
             row |= {"low": axis.place(low), "likely": axis.place(likely), "high": axis.place(high)}
@@ -157,15 +166,6 @@ def _describe_intensity(flops_per_byte: float | None) -> str:
     return "no memory traffic" if flops_per_byte is None else f"{flops_per_byte:.3g} FLOPs a byte"
 
 
-def _heading(entry: ForecastEntry) -> str:
-    return f"{entry['device_name']}, {entry['unit'].upper()}, {ENGINES[entry['target']].title} {entry['precision']}"
-
-
-def _of(times: TimesEntry) -> list[float]:
-    some = (times["floor_ms"], times["low_ms"], times["likely_ms"], times["high_ms"])
-    return [ms for ms in some if ms is not None]
-
-
 def _line(gflops: float, bandwidth_gbs: float, x: LogAxis, y: LogAxis) -> str:
     """A roof as an SVG path: the slope of the bandwidth, then the flat of the compute."""
     left, right, floor = 10**x.low, 10**x.high, 10**y.low
@@ -182,14 +182,3 @@ def _dodge(places: Sequence[float]) -> list[float]:
         lowest = max(moved.values(), default=-math.inf)
         moved[index] = round(max(places[index] + 4, lowest + 14), 1)
     return [moved[index] for index in range(len(places))]
-
-
-def _frame() -> dict[str, int]:
-    return {
-        "width": WIDTH,
-        "height": HEIGHT,
-        "left": _LEFT,
-        "right": WIDTH - _RIGHT,
-        "top_y": _TOP,
-        "bottom": HEIGHT - _BOTTOM,
-    }

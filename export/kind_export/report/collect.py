@@ -31,7 +31,6 @@ from kind_export.report.page import render_page
 from kind_export.report.work import Works, describe_works
 from kind_export.verify.parity import Parity
 from kind_runtimes.bundle import BUNDLE, open_bundle
-from kind_runtimes.documents.case import SpreadEntry
 from kind_runtimes.documents.reports.document import (
     Host,
     MeasuredElsewhere,
@@ -47,6 +46,7 @@ from kind_runtimes.manifest import Manifest, check_schema
 REPORT_VERSION: Final = 2
 _ALL_STEPS: list[float] = [0, 1]
 REPORT_NAME = "report.json"
+_HOST = ("system", "processor", "num_cpus", "load_before")
 
 
 def write_report(
@@ -91,7 +91,7 @@ def write_report(
         },
         "work": describe_works(works, _step_profiles(profiles)),
         "measured_elsewhere": [],
-        "host": _describe_host(measured["machine"]),
+        "host": cast(Host, {key: measured["machine"].get(key) for key in _HOST}),
         "source": manifest.data["source"],
         "tools": manifest.data["tools"],
         "forecasts": describe_forecasts(works, manifest, devices),
@@ -152,10 +152,6 @@ def _write(folder: Path, data: ReportDocument) -> None:
             partial.write_text(content, encoding="utf-8")
 
 
-def _describe_host(machine: Mapping[str, object]) -> Host:
-    return cast(Host, {key: machine.get(key) for key in ("system", "processor", "num_cpus", "load_before")})
-
-
 def _step_profiles(profiles: Mapping[str, Delegation]) -> dict[str, Profile]:
     """The traces of guided steps as the lint takes them."""
     return {
@@ -186,7 +182,7 @@ def _describe_measured(results: Results) -> MeasuredElsewhere:
                 "precision": case.precision,
                 "threads": case.threads,
                 "provider": case.provider,
-                "step_ms": _without_samples(case.step.to_dict()),
+                "step_ms": cast("dict[str, float]", {k: v for k, v in case.step.to_dict().items() if k != "samples"}),
                 "image_ms": case.image_ms,
                 "load_ms": case.data.get("load_ms", {}).get("first"),
                 "load_again_ms": case.data.get("load_ms", {}).get("again"),
@@ -198,10 +194,6 @@ def _describe_measured(results: Results) -> MeasuredElsewhere:
         ],
         "units": list(results.units),
     }
-
-
-def _without_samples(spread: SpreadEntry) -> dict[str, float]:
-    return cast("dict[str, float]", {name: figure for name, figure in spread.items() if name != "samples"})
 
 
 def _describe_target(

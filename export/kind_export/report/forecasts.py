@@ -67,14 +67,7 @@ def _describe(works: Works, manifest: Manifest, device: Device, target: str, uni
 
 
 def _times(one: Forecast) -> TimesEntry:
-    return {
-        "floor_ms": one.floor_ms,
-        "low_ms": one.low_ms,
-        "likely_ms": one.likely_ms,
-        "high_ms": one.high_ms,
-        "sustained_ms": one.sustained_ms,
-        "first_run_ms": one.first_run_ms,
-    }
+    return cast(TimesEntry, {name: getattr(one, name) for name in TimesEntry.__annotations__})
 
 
 def _roofline(device: Device, step: Forecast, work: ProgramWork) -> Roofline | None:

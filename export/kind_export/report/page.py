@@ -34,7 +34,7 @@ from kind_export.report.words import (
 )
 from kind_runtimes.documents.reports.document import ReportDocument
 from kind_runtimes.documents.reports.forecasts import ForecastEntry
-from kind_runtimes.documents.reports.targets import ReportProgram, ReportTarget
+from kind_runtimes.documents.reports.targets import ReportProgram
 from kind_runtimes.documents.reports.work import SumEntry
 from kind_runtimes.engine_rows import ENGINES
 
@@ -142,8 +142,9 @@ def _headlines(report: ReportDocument) -> list[dict[str, str]]:
     """Four figures: a label, a value and what to know about it."""
     targets, parameters = report["targets"], report["model"]["parameters"]
     smallest = min(targets, key=lambda name: targets[name]["size_bytes"])
-    closest = min(targets, key=lambda name: _margin_db(targets[name]))
-    parity = targets[closest]["parity"]
+    parities = {name: target["parity"] for name, target in targets.items()}
+    closest = min(parities, key=lambda name: parities[name]["trajectory_psnr_db"] - parities[name]["threshold_db"])
+    parity = parities[closest]
     others = "" if len(targets) == 1 else ", the smallest"
     return [
         {
@@ -182,10 +183,6 @@ def _headline_step(report: ReportDocument) -> dict[str, str]:
     return {"label": "One step here", "value": format_ms(times["step_ms"]), "note": note}
 
 
-def _margin_db(target: ReportTarget) -> float:
-    return float(target["parity"]["trajectory_psnr_db"] - target["parity"]["threshold_db"])
-
-
 def _charts(report: ReportDocument) -> list[Chart]:
     model, passes = report["model"], report["sampling"]["passes_per_step"]
     parameters, flops = model["parameters"], model["flops_per_pass"]["full"]
@@ -218,7 +215,8 @@ def _work_charts(report: ReportDocument) -> list[Chart]:
     charts: list[Chart] = []
     for target, programs in report["work"].items():
         work = programs["step"]
-        flops, moved = (_largest_first(_sums(work["by_class"], key)) for key in _BY_CLASS)
+        sums = (_sums(work["by_class"], key) for key in _BY_CLASS)
+        flops, moved = (dict(sorted(one.items(), key=lambda item: -item[1])) for one in sums)
         bars = [
             draw_bars("FLOPs by kind of operator", flops, "FLOPs"),
             draw_bars("Bytes by kind of operator", moved, "bytes"),
@@ -234,10 +232,6 @@ def _work_charts(report: ReportDocument) -> list[Chart]:
 
 def _sums(groups: Sequence[SumEntry], key: Literal["flops", "bytes_moved", "weight_bytes"]) -> dict[str, float]:
     return {group["name"]: group[key] for group in groups if group[key]}
-
-
-def _largest_first(values: Mapping[str, float]) -> dict[str, float]:
-    return dict(sorted(values.items(), key=lambda item: -item[1]))
 
 
 def _range_charts(report: ReportDocument) -> list[Chart]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 
-from kind_runtimes.documents.reports.document import ReportDocument, ReportSampling
+from kind_runtimes.documents.reports.document import ReportDocument
 from kind_runtimes.kits import kit_folder
 
 _TITLES = {"swift": "In Swift, with the iOS kit", "kotlin": "In Kotlin, with the Android kit"}
@@ -58,12 +58,6 @@ def write_loop(report: ReportDocument) -> str:
     return "\n".join(lines)
 
 
-def _guidance_option(sampling: ReportSampling) -> dict[str, str]:
-    if sampling.get("distillation") is not None:
-        return {}
-    return {"--guidance": f"{sampling['guidance_scale']:g}"}
-
-
 def write_command(report: ReportDocument) -> str:
     sampling, targets, bundle = report["sampling"], report["targets"], f"{report['name']}.kind"
     precisions = {target["precision"] for target in targets.values()}
@@ -75,7 +69,7 @@ def write_command(report: ReportDocument) -> str:
         "--target": ",".join(targets),
         "--sampler": sampling["sampler"],
         "--steps": str(sampling["steps"]),
-        **_guidance_option(sampling),
+        **({"--guidance": f"{sampling['guidance_scale']:g}"} if sampling.get("distillation") is None else {}),
         "--baking": "on" if report["rewrites"]["conditioning"] == "modulation table" else "off",
     }
     if len(precisions) == 1:  # where they differ, they are the targets' defaults

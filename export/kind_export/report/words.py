@@ -11,6 +11,7 @@ from kind_runtimes.documents.reports.document import Host, ReportSampling
 from kind_runtimes.documents.reports.forecasts import ForecastEntry, TimesEntry
 from kind_runtimes.documents.reports.model import MatrixEntry
 from kind_runtimes.documents.reports.targets import MeasuredHere
+from kind_runtimes.engine_rows import ENGINES
 
 _SPACE = "\u00a0"  # a figure and its unit stay on one line
 _BUSY = 1.1  # of the CPUs: an export alone does not load them more
@@ -57,6 +58,11 @@ def format_range(times: TimesEntry) -> str:
     if likely is None or low is None or high is None:
         return "unknown" if floor is None else f"floor {format_ms(floor)}"
     return f"{format_ms(likely)} ({format_ms(low)} to {format_ms(high)})"
+
+
+def name_forecast(entry: ForecastEntry) -> str:
+    """`iPhone 16, NPU, Core ML fp16`."""
+    return f"{entry['device_name']}, {entry['unit'].upper()}, {ENGINES[entry['target']].title} {entry['precision']}"
 
 
 def describe_limits(forecast: ForecastEntry) -> str:

@@ -12,6 +12,7 @@ from kind_core.dit import KindDiT
 from kind_core.schedule import SamplerTable
 from kind_core.text.pixart import KindPixArt
 from kind_export.compact.model import CompactModel, LowRankTable, Matrix, ModulationTable
+from kind_export.request import ExportRequest
 from kind_export.rewrites.bake_conditioning import bake_conditioning
 from kind_export.rewrites.choose_forms import choose_forms
 from kind_export.rewrites.compose_captions import compose_captions
@@ -19,7 +20,7 @@ from kind_export.rewrites.compose_gates import compose_gates
 from kind_export.rewrites.detach_classes import DetachedClass, detach_classes
 from kind_export.rewrites.drop_null import drop_null
 from kind_export.rewrites.drop_sigma import drop_sigma
-from kind_export.rewrites.factor_modulations import MIN_ERROR_DB, factor_modulations
+from kind_export.rewrites.factor_modulations import MIN_ERROR_DB, factor_modulations, table_error_db
 from kind_export.rewrites.fold_scales import fold_scales
 from kind_export.rewrites.join_qkv import join_qkv
 from kind_export.rewrites.merge_tailor import merge_tailor
@@ -35,6 +36,17 @@ class RewriteOptions:
     energy: float | None = None
     table_error_db: float = MIN_ERROR_DB
     forms: str = "auto"
+
+    @classmethod
+    def of(cls, request: ExportRequest) -> RewriteOptions:
+        """What a request asks for."""
+        return cls(
+            baking=request.baking,
+            max_rank=request.max_rank,
+            energy=request.energy,
+            table_error_db=table_error_db(request.precision),
+            forms=request.forms,
+        )
 
 
 Pass = Callable[[CompactModel, RewriteOptions], CompactModel]
@@ -54,14 +66,18 @@ PASSES: dict[str, Pass] = {
     **_MATRICES,
     "merge_tailor": lambda model, options: merge_tailor(model),
     "bake_conditioning": lambda model, options: bake_conditioning(model, options.baking),
-    "drop_null": lambda model, options: model if model.sampler.takes_guidance else drop_null(model),
-    "factor_modulations": lambda model, options: _factor_modulations(model, options),
+    "drop_null": lambda model, options: drop_null(model),
+    # where there is a null half and nobody asked for the layers themselves
+    "factor_modulations": lambda model, options: (
+        factor_modulations(model, options.table_error_db)
+        if model.sampler.takes_guidance and options.baking != "off"
+        else model
+    ),
 }
-# Of a base: before its classes are taken off, which needs the table of conditioning, and after.
+# Of a base, before its classes are taken off, which needs the table of conditioning; the forms of matrices come after.
 BASE_PASSES: dict[str, Pass] = {**_FIRST, "bake_conditioning": lambda model, options: bake_conditioning(model, "on")}
 # Of a model of captions, whose conditioning is a table from the start.
 CAPTION_PASSES: dict[str, Pass] = {name: one for name, one in PASSES.items() if name != "bake_conditioning"}
-DETACHED_PASSES: dict[str, Pass] = {**_MATRICES}
 
 
 def rewrite(model: KindDiT, sampler: SamplerTable, options: RewriteOptions) -> CompactModel:
@@ -84,7 +100,7 @@ def rewrite_base(
     """The base that classes attach to at run time, and those of `model`; ranks are `detach_classes`'s."""
     compact = run_passes(BASE_PASSES, compose_gates(model, sampler), options)
     compact, classes = detach_classes(compact, tailor_rank, table_rank)
-    return run_passes(DETACHED_PASSES, compact, options), classes
+    return run_passes(_MATRICES, compact, options), classes
 
 
 def run_passes(passes: Mapping[str, Pass], model: CompactModel, options: RewriteOptions) -> CompactModel:
@@ -92,12 +108,6 @@ def run_passes(passes: Mapping[str, Pass], model: CompactModel, options: Rewrite
     for one in passes.values():
         model = one(model, options)
     return model
-
-
-def _factor_modulations(model: CompactModel, options: RewriteOptions) -> CompactModel:
-    """Where there is a null half and nobody asked for the layers themselves."""
-    is_asked = model.sampler.takes_guidance and options.baking != "off"
-    return factor_modulations(model, options.table_error_db) if is_asked else model
 
 
 def describe_rewrites(model: CompactModel) -> dict[str, object]:

@@ -19,9 +19,7 @@ FORMS = ("auto", "dense")
 def choose_forms(model: CompactModel, forms: str = "auto") -> CompactModel:
     """Multiply out every learngene matrix that is cheaper dense, or all of them."""
     assert forms in FORMS, forms
-    is_forced = forms == "dense"
-    blocks = tuple({name: _choose(matrix, is_forced) for name, matrix in block.items()} for block in model.blocks)
-    return replace(model, blocks=blocks)
+    return model.map_matrices(lambda matrix: _choose(matrix, forms == "dense"))
 
 
 def _choose(matrix: Matrix, is_forced: bool) -> Matrix:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kind_export.compact.model import CompactModel, Factors, LowRankTable, Matrix
+from kind_export.compact.model import CompactModel, Factors, Matrix
 from kind_export.compact.tailors import TailorLayout
 from kind_export.rewrites.factor_modulations import MIN_ERROR_DB, factor_table, modulations
 
@@ -50,11 +50,9 @@ def detach_classes(
         )
         for c in range(model.num_classes)
     )
-    null = LowRankTable(
-        null=table.null, coefficients=table.coefficients[:0], basis=table.basis[:0], error_db=table.error_db
-    )
-    blocks = tuple({name: _detach(matrix, tailor_rank) for name, matrix in block.items()} for block in model.blocks)
-    return replace(model, conditioning=null, blocks=blocks, pack_rank=tailor_rank), classes
+    null = replace(table, coefficients=table.coefficients[:0], basis=table.basis[:0])
+    detached = model.map_matrices(lambda matrix: _detach(matrix, tailor_rank))
+    return replace(detached, conditioning=null, pack_rank=tailor_rank), classes
 
 
 def _max_rank(model: CompactModel) -> int:

@@ -10,13 +10,20 @@ hundred steps a mean hides an error there that is ten times as large.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
 
 from kind_core.precisions import EXACT, PRECISIONS, PrecisionName
-from kind_export.compact.model import CompactModel, ConditioningTable, LowRankTable, ModulationTable, apply_adaln
+from kind_export.compact.model import (
+    CompactModel,
+    Conditioning,
+    ConditioningTable,
+    LowRankTable,
+    ModulationTable,
+    apply_adaln,
+)
 
 MIN_ERROR_DB = PRECISIONS[EXACT].table_error_db
 
@@ -30,11 +37,10 @@ def table_error_db(precision: PrecisionName | None) -> float:
 def factor_modulations(model: CompactModel, min_error_db: float = MIN_ERROR_DB) -> CompactModel:
     """Hold the modulations at low rank where that takes fewer numbers; other models are left as they are."""
     values = modulations(model)
-    stored = _num_stored(model)
-    if values is None or stored is None:
+    if values is None:
         return model
     table = factor_table(values, min_error_db)
-    is_smaller = sum(t.numel() for t in (table.null, table.coefficients, table.basis)) < stored
+    is_smaller = _count_numbers(table) < _count_numbers(model.conditioning)
     return replace(model, conditioning=table) if is_smaller else model
 
 
@@ -65,13 +71,9 @@ def factor_table(values: Tensor, min_error_db: float, max_rank: int | None = Non
     )
 
 
-def _num_stored(model: CompactModel) -> int | None:
-    source = model.conditioning
-    if isinstance(source, ModulationTable):
-        return source.values.numel()
-    if isinstance(source, ConditioningTable):
-        return source.vectors.numel() + source.weight.numel() + source.bias.numel()
-    return None
+def _count_numbers(source: Conditioning) -> int:
+    held = (getattr(source, part.name) for part in fields(source))
+    return sum(one.numel() for one in held if isinstance(one, Tensor))
 
 
 def _decompose(rows: Tensor) -> tuple[Tensor, Tensor]:

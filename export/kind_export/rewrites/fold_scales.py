@@ -6,30 +6,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torch import Tensor
-
 from kind_export.compact.model import CompactModel, Factors, Matrix
 
 
 def fold_scales(model: CompactModel) -> CompactModel:
     """Fold s into `down` of every matrix and 1 / sqrt(head size) into `up` and the bias of q."""
-    blocks = []
-    for block in model.blocks:
-        folded = {name: _fold_matrix(matrix) for name, matrix in block.items()}
-        folded["q"] = _scale_output(folded["q"], model.attention_scale)
-        blocks.append(folded)
-    return replace(model, blocks=tuple(blocks), attention_scale=1.0)
+    folded = model.map_matrices(_fold_matrix)
+    blocks = tuple({**block, "q": _scale_output(block["q"], model.attention_scale)} for block in folded.blocks)
+    return replace(folded, blocks=blocks, attention_scale=1.0)
 
 
 def _fold_matrix(matrix: Matrix) -> Matrix:
-    return replace(matrix, learngene=_fold(matrix.learngene), tailors=tuple(_fold_factors(t) for t in matrix.tailors))
+    learngene = matrix.learngene
+    folded = _fold(learngene) if isinstance(learngene, Factors) else learngene
+    return replace(matrix, learngene=folded, tailors=tuple(map(_fold, matrix.tailors)))
 
 
-def _fold(learngene: Factors | Tensor) -> Factors | Tensor:
-    return _fold_factors(learngene) if isinstance(learngene, Factors) else learngene
-
-
-def _fold_factors(factors: Factors) -> Factors:
+def _fold(factors: Factors) -> Factors:
     if factors.scale is None:
         return factors
     return Factors(up=factors.up, scale=None, down=factors.down * factors.scale[:, None])

@@ -15,10 +15,7 @@ from kind_export.compact.model import CompactModel, Factors, Matrix
 
 def merge_tailor(model: CompactModel) -> CompactModel:
     """Append the tailor to every factored learngene matrix; models of several classes are left as they are."""
-    if model.num_classes != 1:
-        return model
-    blocks = tuple({name: _merge(matrix) for name, matrix in block.items()} for block in model.blocks)
-    return replace(model, blocks=blocks)
+    return model.map_matrices(_merge) if model.num_classes == 1 else model
 
 
 def _merge(matrix: Matrix) -> Matrix:

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from kind_export.compact.model import (
     CompactModel,
     Conditioning,
     ConditioningTable,
     Embedders,
     LowRankTable,
-    Matrix,
     ModulationTable,
 )
 
@@ -21,31 +23,20 @@ def pick_class(model: CompactModel, index: int) -> CompactModel:
     """Keep class `index` and the null label; forms and ranks stay as they were chosen for all classes."""
     ranks = model.config.tailor_ranks
     config = replace(model.config, num_classes=1, tailor_ranks=None if ranks is None else (ranks[index],))
-    blocks = tuple({name: _pick_tailor(matrix, index) for name, matrix in block.items()} for block in model.blocks)
-    labels = [index, model.num_classes] if _has_null(model) else [index]  # the null label comes last
-    return replace(model, config=config, blocks=blocks, conditioning=_pick_label(model.conditioning, labels))
+    picked = model.map_matrices(lambda matrix: replace(matrix, tailors=matrix.tailors[index : index + 1]))
+    return replace(picked, config=config, conditioning=_pick_label(model.conditioning, index, model.num_classes))
 
 
-def _pick_tailor(matrix: Matrix, index: int) -> Matrix:
-    return replace(matrix, tailors=matrix.tailors[index : index + 1])
+def _pick_label(source: Conditioning, index: int, null: int) -> Conditioning:
+    def pick(rows: Tensor, axis: int) -> Tensor:  # with the null label, which comes last, where it is there
+        return rows.index_select(axis, torch.tensor([one for one in (index, null) if one < rows.shape[axis]]))
 
-
-def _has_null(model: CompactModel) -> bool:
-    match model.conditioning:
-        case ConditioningTable(vectors=rows) | ModulationTable(values=rows):
-            return rows.shape[1] > model.num_classes
-        case _:
-            return True
-
-
-def _pick_label(source: Conditioning, labels: list[int]) -> Conditioning:
     match source:
         case Embedders():
-            return replace(source, label_embeddings=source.label_embeddings[labels])
+            return replace(source, label_embeddings=pick(source.label_embeddings, 0))
         case ConditioningTable():
-            return replace(source, vectors=source.vectors[:, labels])
+            return replace(source, vectors=pick(source.vectors, 1))
         case ModulationTable():
-            return replace(source, values=source.values[:, labels])
+            return replace(source, values=pick(source.values, 1))
         case LowRankTable():
-            one = slice(labels[0], labels[0] + 1)
-            return replace(source, coefficients=source.coefficients[one], basis=source.basis[one])
+            return replace(source, coefficients=pick(source.coefficients, 0), basis=pick(source.basis, 0))

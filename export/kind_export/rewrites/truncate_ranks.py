@@ -28,8 +28,7 @@ def truncate_ranks(model: CompactModel, max_rank: int | None, energy: float | No
     """Cut every learngene matrix; where the limits take nothing the model is left as it is."""
     if not may_cut(model.config, max_rank, energy):
         return model
-    blocks = tuple({name: _truncate(matrix, max_rank, energy) for name, matrix in b.items()} for b in model.blocks)
-    truncated = replace(model, blocks=blocks)
+    truncated = model.map_matrices(lambda matrix: _truncate(matrix, max_rank, energy))
     return replace(truncated, truncation_error=measure_truncation(model, truncated))
 
 
@@ -45,11 +44,12 @@ def measure_truncation(before: CompactModel, after: CompactModel) -> float:
 
 
 def _truncate(matrix: Matrix, max_rank: int | None, energy: float | None) -> Matrix:
-    U, s, Vh = _decompose(matrix.learngene)
+    learngene = matrix.learngene
+    U, s, Vh = _decompose(learngene)
     rank = min(_rank_of_energy(s, energy), max_rank or len(s))
     root = s[:rank].sqrt()  # shared out evenly, so that neither factor outgrows fp16
     factors = Factors(up=U[:, :rank] * root, scale=None, down=root[:, None] * Vh[:rank])
-    tailor_rank = 0 if matrix.is_dense else matrix.rank - _live_rank(matrix.learngene)
+    tailor_rank = matrix.rank - learngene.rank if isinstance(learngene, Factors) else 0
     return replace(matrix, learngene=factors, rank=rank + tailor_rank)
 
 
@@ -75,7 +75,3 @@ def _decompose(learngene: Factors | Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _product(matrix: Matrix) -> Tensor:
     learngene = matrix.learngene
     return learngene if isinstance(learngene, Tensor) else learngene.up @ learngene.down
-
-
-def _live_rank(learngene: Factors | Tensor) -> int:
-    return min(learngene.shape) if isinstance(learngene, Tensor) else learngene.rank

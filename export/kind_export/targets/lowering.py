@@ -7,11 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from kind_core.config import ModelConfig
 from kind_export.compact.model import CompactModel
+from kind_export.job import ExportJob
 from kind_export.precision.layers import count_bytes
-from kind_export.targets.class_functions import make_class_steps
+from kind_export.target_rows import TARGET_ROWS
+from kind_export.targets.class_functions import make_class_steps, name_functions
 from kind_export.targets.programs import decode_options, make_decode, make_step
 from kind_export.targets.target import Facts, Lowering, TargetOptions, check_size, load_target
+from kind_runtimes.about import About
 from kind_runtimes.manifest import ProgramSpec, TargetSpec
 
 OnStage = Callable[[str], None]
@@ -47,7 +51,7 @@ def lower_target(
     class_steps = make_class_steps(compact, options.class_functions, target, options)
     step = next(iter(class_steps.values()), None) or make_step(compact, target, options)
     on_stage(f"lowering step to {name}")
-    file = f"{name}/step{target.SUFFIX}"
+    file = f"{name}/step{target.ROW.suffix}"
     facts: dict[str, Facts] = {}
     if class_steps:
         facts["step"] = target.lower_functions(class_steps, folder / file, options)
@@ -64,7 +68,7 @@ def lower_target(
     decode = make_decode(compact, target, own)
     if decode is not None:
         on_stage(f"lowering decode to {name}")
-        file = f"{name}/decode{target.SUFFIX}"
+        file = f"{name}/decode{target.ROW.suffix}"
         facts["decode"] = target.lower(decode, folder / file, own)
         if compact.decoder is not None:
             facts["decode"] |= {"precision": own.precision, "peak_activation": round(compact.decoder.peak, 1)}
@@ -73,14 +77,28 @@ def lower_target(
     return Lowered(spec=spec, facts=facts, step=step, options=options, class_steps=class_steps)
 
 
-def require_size(name: str, compact: CompactModel, options: TargetOptions) -> None:
-    """Raise ExportError where the step of `compact` is larger than a file of target `name` can be."""
-    target = load_target(name)
-    if target.MAX_BYTES is None:
-        return
-    step = make_step(compact, target, options)
-    size = count_bytes(step.module, options.precision, options.keep)
-    check_size(size, target.MAX_BYTES, f"step{target.SUFFIX} in {options.precision}")
+def choose_options(job: ExportJob, config: ModelConfig, compact: CompactModel) -> dict[str, TargetOptions]:
+    """How each target of a job is lowered, and what its programs say of themselves; a base knows no class.
+
+    Raises TargetError for a precision that a target has not, ExportError where the step of `compact` is larger than a
+    file of a target can be.
+    """
+    request, provenance, chosen = job.request, config.provenance, {}
+    about = About(
+        classes=() if request.packs else config.classes,
+        sampling=job.sampling,
+        author=provenance.author,
+        licence=provenance.licence,
+    )
+    functions = name_functions(config.classes) if request.class_functions else {}
+    for row in (TARGET_ROWS[name] for name in job.targets):
+        precision = row.choose_precision(request.precision)
+        options = TargetOptions(precision=precision, min_ios=request.min_ios, class_functions=functions, about=about)
+        chosen[row.name] = options
+        if row.max_bytes is not None:
+            step = make_step(compact, load_target(row.name), options)
+            check_size(count_bytes(step.module, precision), row.max_bytes, f"step{row.suffix} in {precision}")
+    return chosen
 
 
 def _describe(lowering: Lowering, file: str, function: str | None = None) -> ProgramSpec:

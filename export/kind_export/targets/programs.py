@@ -25,10 +25,10 @@ def make_step(model: CompactModel, target: Target, options: TargetOptions, *, is
 
     The step of a model that takes no guidance is unguided.
     """
-    is_half = PRECISIONS[options.precision].is_half and target.CASTS_MODULE
+    is_half = PRECISIONS[options.precision].is_half and target.ROW.casts_module
     dtype = torch.float16 if is_half else torch.float32
     # beside weights of a byte, tables in fp32 would be what a program is made of
-    table_dtype = torch.float16 if not PRECISIONS[options.precision].is_float and target.CASTS_MODULE else None
+    table_dtype = torch.float16 if not PRECISIONS[options.precision].is_float and target.ROW.casts_module else None
     module = StepProgram(model, style=target.STYLE, dtype=dtype, table_dtype=table_dtype, is_guided=is_guided).eval()
     inputs, outputs = step_contract(model, is_guided=is_guided)
     name = "step" if is_guided else "step_unguided"
@@ -83,20 +83,20 @@ def decode_options(model: CompactModel, target: Target, options: TargetOptions) 
         return own
     # a runtime that computes in fp16 anyway, or a file of half the size where that was asked for
     asked = PRECISIONS[options.precision]
-    wants_half = asked.is_half if target.CASTS_MODULE else options.precision != EXACT
+    wants_half = asked.is_half if target.ROW.casts_module else options.precision != EXACT
     return replace(own, precision="fp16" if wants_half and model.decoder.fits_fp16 else "fp32")
 
 
 def make_decode(model: CompactModel, target: Target, options: TargetOptions) -> Lowering | None:
     """The decode program in its own options, or None where the latents are not pixels and there is no autoencoder."""
-    contract = decode_contract(model, dtype="image_rgb_uint8" if target.IMAGE_OUTPUT else "float32")
+    contract = decode_contract(model, dtype="image_rgb_uint8" if target.ROW.gives_pictures else "float32")
     if contract is None:
         return None
     inputs, outputs = contract
-    is_half = model.decoder is not None and PRECISIONS[options.precision].is_half and target.CASTS_MODULE
+    is_half = model.decoder is not None and PRECISIONS[options.precision].is_half and target.ROW.casts_module
     dtype = torch.float16 if is_half else torch.float32
     decoder = None if model.decoder is None else copy.deepcopy(model.decoder.module).to(dtype)
-    peak = 255.0 if target.IMAGE_OUTPUT else 1.0
+    peak = 255.0 if target.ROW.gives_pictures else 1.0
     module = DecodeProgram(peak, decoder, dtype, target.STYLE.clamp).eval()
     return Lowering(name="decode", module=module, example=_example(inputs), inputs=inputs, outputs=outputs)
 

@@ -14,11 +14,9 @@ from torch import Tensor, nn
 from kind_core.errors import ExportError, KindError, TargetError
 from kind_core.precisions import PrecisionName
 from kind_export.compact.step import GraphStyle
-from kind_export.target_rows import TARGET_ROWS
+from kind_export.target_rows import TARGET_ROWS, TargetRow
 from kind_runtimes.about import About
 from kind_runtimes.manifest import TensorSpec
-
-__all__ = ["Lowering", "Target", "TargetOptions", "choose_precision", "load_target", "one_line_errors"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,29 +37,10 @@ Facts = dict[str, object]  # what the tools of a target report of a program, for
 
 
 class Target(Protocol):
-    """What a target module offers.
+    """What a target module offers: its row, how operators are written for it, and how it is lowered."""
 
-    `TOOLS`: the packages whose versions a manifest names. `CASTS_MODULE`: the module is given in the precision, and not
-    rounded by the tool. `READS_BACK_WEIGHTS`: the weights of a saved program can be put back into the module.
-    """
-
-    SUFFIX: str
-    TOOLS: tuple[str, ...]
-    DEFAULT_PRECISION: PrecisionName
-    PRECISIONS: tuple[PrecisionName, ...]
+    ROW: TargetRow
     STYLE: GraphStyle
-    IMAGE_OUTPUT: bool
-    CASTS_MODULE: bool
-    READS_BACK_WEIGHTS: bool
-    MAX_BYTES: int | None
-
-    def is_loadable(self, options: TargetOptions) -> bool:
-        """Whether the oldest system that is asked for can load a program of these options."""
-        ...
-
-    def product_bits(self, precision: PrecisionName) -> int:
-        """Bits of the numbers that products with quantised weights compute in: 8 for integers, 16 or 32 for floats."""
-        ...
 
     def lower(self, lowering: Lowering, file: Path, options: TargetOptions) -> Facts:
         """Write the program to `file`; returns facts for the manifest."""
@@ -119,15 +98,8 @@ def load_target(name: str) -> Target:
         ) from error
 
 
-def choose_precision(name: str, target: Target, asked: PrecisionName | None) -> PrecisionName:
-    """The asked precision or the target's default; raises TargetError where the target has no such precision."""
-    if asked is not None:
-        TARGET_ROWS[name].require_precision(asked)
-    return target.DEFAULT_PRECISION if asked is None else asked
-
-
 def check_size(num_bytes: int, max_bytes: int | None, what: str) -> None:
-    """Raise ExportError where weights of `num_bytes` do not fit into a file of a target's `MAX_BYTES`."""
+    """Raise ExportError where weights of `num_bytes` do not fit into a file of at most `max_bytes`."""
     if max_bytes is not None and num_bytes > max_bytes:
         raise ExportError(
             f"the weights of {what} take {num_bytes / 1e9:.2f} GB, but a file of this format holds "

@@ -53,7 +53,8 @@ def check_decode(
         index, expected = trajectory.class_index, check.config.decode(latents)
         image = loop.decode({"latents": latents})["image"]
         picture, values = _as_unit_image(image), None if image.dtype == np.uint8 else image
-        nearest = _round_towards(expected, picture) if image.dtype == np.uint8 else expected
+        # what a right picture in 8 bits may be, up to half a level off
+        nearest = picture.clip(expected - 0.5 / 255, expected + 0.5 / 255) if image.dtype == np.uint8 else expected
         worst = min(worst, check.require("decode", nearest, picture, threshold_db, class_index=index, peak=_PEAK))
         if hasattr(loop.decode, "before_saturation"):
             # a picture type clips by itself, but only the program's own clamp is the same on every device
@@ -88,11 +89,6 @@ def _latents(trajectories: list[Trajectory]) -> Iterator[tuple[Trajectory, np.nd
     for trajectory in trajectories:
         for gain in DECODE_GAINS:
             yield trajectory, (trajectory.latents[-1] * gain).astype(np.float32)
-
-
-def _round_towards(expected: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    """What a right picture in 8 bits may be of `expected`, up to half a level off, and is nearest to `picture`."""
-    return picture.clip(expected - 0.5 / 255, expected + 0.5 / 255)
 
 
 def _as_unit_image(image: np.ndarray) -> np.ndarray:

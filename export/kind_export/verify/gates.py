@@ -19,10 +19,20 @@ from kind_core.errors import VerificationError
 from kind_core.precisions import APPROXIMATE, EXACT, PRECISIONS
 from kind_export.target_rows import TARGET_ROWS
 from kind_export.verify.decode_check import check_decode, decode_threshold_db
-from kind_export.verify.parity import GRAPH_DB, LINE_DB, MIN_SLOPE, REPORT, ROUNDED_LINE_DB, Gate, Parity, worst_of
+from kind_export.verify.parity import (
+    GRAPH_DB,
+    LINE_DB,
+    MIN_SLOPE,
+    REPORT,
+    ROUNDED_LINE_DB,
+    Gate,
+    Parity,
+    most_rounding,
+    showable_db,
+    worst_of,
+)
 from kind_export.verify.probes import Probe, line_scales, make_probes, middle_guided, tried_scales
 from kind_export.verify.reference import Reference, Trajectory
-from kind_export.verify.rounding import most_rounding, showable_db
 from kind_export.verify.saved_step import SavedStep
 from kind_export.verify.subjects import Subject, ways_to_run
 from kind_runtimes.engines.runtime import Arrays

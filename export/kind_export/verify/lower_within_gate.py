@@ -15,8 +15,9 @@ from torch import Tensor
 from kind_core.precisions import PRECISIONS
 from kind_export.compact.model import CompactModel
 from kind_export.precision.sensitivity import LayerCost, choose_kept, describe_costs, measure_costs
+from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.lowering import Lowered, lower_target
-from kind_export.targets.target import Lowering, TargetOptions, load_target
+from kind_export.targets.target import Lowering, TargetOptions
 from kind_export.verify.gates import step_inputs
 from kind_export.verify.parity import Parity, ShortfallError
 from kind_export.verify.probes import step_indices
@@ -56,7 +57,7 @@ def lower_within_gate(name: str, compact: CompactModel, options: TargetOptions, 
 def _saved_step(trial: Trial, lowered: Lowered) -> SavedStep | None:
     """Where a Core ML package is not the eager model up to rounding, what it should be instead."""
     differs = trial.verifier.is_approximate or not PRECISIONS[lowered.options.precision].is_float
-    return SavedStep(trial.folder, lowered) if load_target(lowered.spec.target).READS_BACK_WEIGHTS and differs else None
+    return SavedStep(trial.folder, lowered) if TARGET_ROWS[lowered.spec.target].reads_back_weights and differs else None
 
 
 def _calibrate(lowering: Lowering, loop: Loop, trial: Trial) -> list[tuple[Tensor, ...]]:

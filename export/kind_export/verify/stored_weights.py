@@ -38,21 +38,16 @@ def check_stored_weights(folder: Path, lowered: Lowered, work: ProgramWork) -> N
         low = sum(count for bits, count in held.items() if 0 < bits <= 8)
         if low < _MIN_QUANTISED * elements * precision.weight_bits / 8:
             raise _lie(lowered, f"{low} bytes in 8 bits or fewer for {elements} weights")
-    if lowered.spec.precision == EXACT:
-        _require_exact(folder, lowered)
+    if lowered.spec.precision == EXACT:  # the numbers of the module must be there to the last bit, in any layout
+        samples = _draw_samples(lowered)
+        found = _count_found(folder / lowered.spec.programs["step"].file, samples)
+        if found < _MIN_FOUND * len(samples):
+            raise _lie(lowered, f"{found} of {len(samples)} numbers of its weights to the last bit")
 
 
 def _is_other(bits: int, expected: int) -> bool:
     """Fewer bits than said or, of half precision, more; indices of 32 and 64 bits are no weights of fp32."""
     return 0 < bits < expected or (expected == 16 and bits > expected)
-
-
-def _require_exact(folder: Path, lowered: Lowered) -> None:
-    """Raise VerificationError where the numbers of the module are not in the file to the last bit, in any layout."""
-    samples = _draw_samples(lowered)
-    found = _count_found(folder / lowered.spec.programs["step"].file, samples)
-    if found < _MIN_FOUND * len(samples):
-        raise _lie(lowered, f"{found} of {len(samples)} numbers of its weights to the last bit")
 
 
 def _draw_samples(lowered: Lowered) -> list[bytes]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from kind_core.precisions import PRECISIONS
 from kind_export.target_rows import TARGET_ROWS
+from kind_export.verify.parity import ROUNDINGS
 from kind_export.verify.probes import Probe, step_indices
-from kind_export.verify.rounding import ROUNDINGS
 from kind_runtimes.engines.runtime import can_unround, runs_node_by_node
 from kind_runtimes.loop import Loop
 from kind_runtimes.manifest import TargetSpec

@@ -17,6 +17,7 @@ from torch import nn
 
 from kind_core.errors import ExportError, TargetError
 from kind_core.precisions import PRECISIONS, PrecisionName
+from kind_export.precision.layers import linear_layers
 from kind_export.targets.coreml.palette import make_palette_function
 from kind_export.targets.target import Facts, Lowering, TargetOptions
 from kind_runtimes.coreml.package import CoreMLPackage
@@ -77,7 +78,8 @@ def find_layers(constants: Mapping[str, tuple[int, ...]], lowering: Lowering) ->
     """
     found: dict[tuple[torch.Size, bytes], str] = {}
     layers = []
-    for name, layer in sorted(_list_linear(lowering.module), key=lambda x: _name_constant(x[0]) not in constants):
+    linears = linear_layers(lowering.module).items()
+    for name, layer in sorted(linears, key=lambda x: _name_constant(x[0]) not in constants):
         content = layer.weight.shape, layer.weight.detach().half().contiguous().numpy().tobytes()
         constant = found.setdefault(content, _name_constant(name))
         if constants.get(constant) != tuple(layer.weight.shape):
@@ -97,7 +99,8 @@ def restore_module(lowering: Lowering, file: Path, function: str | None = None) 
     the error of its weights.
     """
     steps = bind_function(CoreMLPackage.open(file, function).load_function())
-    saved = {_strip_suffixes(name): tensor for name, tensor in steps.weights.items()}
+    # as coremltools calls what a constant becomes
+    saved = {name.removesuffix("_quantized").removesuffix("_palettized"): one for name, one in steps.weights.items()}
     layers = find_layers({name: tuple(tensor.shape) for name, tensor in saved.items()}, lowering)
     module = copy.deepcopy(lowering.module)
     for layer in layers:
@@ -128,7 +131,7 @@ def describe_scheme(options: TargetOptions) -> str:
         return f"int4, a scale and an offset per {_BLOCK_SIZES[0]} inputs"
     dtype = "int8" if _has_int8_palettes(options) else "fp16"
     scope = "layer" if options.min_ios < 18 else f"{_GROUP_SIZES[0]} outputs"
-    return f"a palette of {1 << _count_bits(options.precision)} {dtype} values per {scope}"
+    return f"a palette of {1 << PRECISIONS[options.precision].weight_bits} {dtype} values per {scope}"
 
 
 def _apply(model: Any, shapes: Mapping[str, tuple[int, int]], options: TargetOptions) -> Any:
@@ -159,7 +162,7 @@ def _make_quantiser(cto: Any, shape: tuple[int, int], options: TargetOptions) ->
 
 def _make_palettizer(cto: Any, shape: tuple[int, int], options: TargetOptions) -> Any:
     size = next((x for x in _GROUP_SIZES if shape[0] % x == 0), None)
-    function = make_palette_function(_count_bits(options.precision))
+    function = make_palette_function(PRECISIONS[options.precision].weight_bits)
     if options.min_ios < 18 or size is None:
         return cto.OpPalettizerConfig(mode="custom", lut_function=function, weight_threshold=0)
     return cto.OpPalettizerConfig(
@@ -169,10 +172,6 @@ def _make_palettizer(cto: Any, shape: tuple[int, int], options: TargetOptions) -
 
 def _has_int8_palettes(options: TargetOptions) -> bool:
     return options.min_ios >= 18 and options.precision in _INT8_PALETTES
-
-
-def _count_bits(precision: PrecisionName) -> int:
-    return PRECISIONS[precision].weight_bits
 
 
 def _check_kept(layers: Iterable[Layer], lowering: Lowering, options: TargetOptions) -> None:
@@ -193,10 +192,6 @@ def _require_compressed(model: Any, plan: Mapping[str, PrecisionName], lowering:
         )
 
 
-def _list_linear(module: nn.Module) -> list[tuple[str, nn.Linear]]:
-    return [(name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
-
-
 def _list_operations(spec: Any) -> list[Any]:
     return [
         operation
@@ -214,8 +209,3 @@ def _read_constants(spec: Any) -> dict[str, tuple[int, ...]]:
 
 def _name_constant(layer: str) -> str:
     return f"p_{layer.replace('.', '_')}_weight_to_fp16"
-
-
-def _strip_suffixes(name: str) -> str:
-    # as coremltools calls what a constant becomes
-    return name.removesuffix("_quantized").removesuffix("_palettized")

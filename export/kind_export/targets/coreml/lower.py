@@ -17,41 +17,18 @@ import numpy as np
 import torch
 
 from kind_core.errors import TargetError
-from kind_core.precisions import PrecisionName
 from kind_export.compact.step import GraphStyle
 from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.coreml.compression import COMPRESSED, check_options, compress
-from kind_export.targets.coreml.validation import validated_at_the_end
-from kind_export.targets.done_once import done_once
+from kind_export.targets.done_once import done_once, replaced
 from kind_export.targets.target import Facts, Lowering, TargetOptions, one_line_errors
 from kind_runtimes.about import DESCRIPTIONS
 from kind_runtimes.quiet import import_coremltools
 
-SUFFIX = ".mlpackage"
-TOOLS = ("coremltools", "torch")
-DEFAULT_PRECISION: PrecisionName = "fp16"  # what the Neural Engine computes in
-PRECISIONS = TARGET_ROWS["coreml"].precisions
+ROW = TARGET_ROWS["coreml"]
 # coremltools 9 takes the tanh-GELU of an exported program for the exact one; written out, it finds the right one
 STYLE = GraphStyle(gelu="expanded")
-IMAGE_OUTPUT = True
-CASTS_MODULE = False
-READS_BACK_WEIGHTS = True
-MAX_BYTES: int | None = None
 _NAMESPACE = uuid.UUID("8b0f6c0e-4a55-4d3c-9d5a-9f2f7c1f5c61")
-
-
-def is_loadable(options: TargetOptions) -> bool:
-    """Whether the oldest system asked for loads the precision."""
-    try:
-        check_options(options)
-    except TargetError:
-        return False
-    return options.precision in PRECISIONS
-
-
-def product_bits(precision: PrecisionName) -> int:
-    """Weights are widened to fp16 when they are read."""
-    return 16
 
 
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> Facts:
@@ -164,6 +141,21 @@ def _describe(description: Any, about: Mapping[str, str], options: TargetOptions
     for one in (description, *description.functions):
         for feature in (*one.input, *one.output):
             feature.shortDescription = DESCRIPTIONS.get(feature.name, "")
+
+
+@contextmanager
+def validated_at_the_end() -> Iterator[None]:
+    """Have coremltools look at its own program where dead code has gone and before it is written, and not after each of
+    a hundred passes, which is a fifth of a conversion's time."""
+    owner = import_coremltools().converters.mil.mil.Program
+    validate = owner.validate
+
+    def validate_essential(program: object, check_essential_scope: bool = False) -> None:
+        if check_essential_scope:
+            validate(program, check_essential_scope=True)
+
+    with replaced(owner, "validate", validate_essential):
+        yield
 
 
 @contextmanager

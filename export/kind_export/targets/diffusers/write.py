@@ -26,7 +26,6 @@ from kind_core.precisions import PrecisionName
 from kind_core.samplers import Sampling
 from kind_core.schedule import make_scheduler
 from kind_export.compact.model import CompactModel
-from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.class_functions import name_functions
 from kind_export.targets.lowering import Written
 from kind_export.targets.programs import decode_contract, step_contract
@@ -35,9 +34,6 @@ from kind_runtimes.documents.pipeline import PipelineSettings
 from kind_runtimes.manifest import ProgramSpec, TargetSpec
 
 NAME = "diffusers"
-TOOLS = ("torch",)
-DEFAULT_PRECISION: PrecisionName = "fp32"
-PRECISIONS = TARGET_ROWS[NAME].precisions
 PIPELINE_FILE = "pipeline.py"
 _LEARNGENE = "learngene"
 _VAE = "vae"

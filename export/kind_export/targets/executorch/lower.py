@@ -12,7 +12,6 @@ from typing import Any, TypedDict, cast
 import torch
 
 from kind_core.errors import ExportError
-from kind_core.precisions import PrecisionName
 from kind_export.compact.step import GraphStyle
 from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.done_once import done_once
@@ -25,27 +24,10 @@ with without_import_noise():
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import EdgeProgramManager, to_edge_transform_and_lower
 
-SUFFIX = ".pte"
-TOOLS = ("executorch", "torch")
-DEFAULT_PRECISION: PrecisionName = "fp32"  # XNNPACK's fp16 is native on ARM only, and cuts the graph elsewhere
-PRECISIONS = TARGET_ROWS["executorch"].precisions
+ROW = TARGET_ROWS["executorch"]
 # XNNPACK has no LayerNorm: as an operator it would cut the graph at every block
 STYLE = GraphStyle(norm="matmul")
-IMAGE_OUTPUT = False
-CASTS_MODULE = True
-READS_BACK_WEIGHTS = False
-MAX_BYTES: int | None = None
 _QUANTIZATION_OPS = ("torchao::", "quantized_decomposed::")
-
-
-def is_loadable(options: TargetOptions) -> bool:
-    """ExecuTorch loads every precision."""
-    return options.precision in PRECISIONS
-
-
-def product_bits(precision: PrecisionName) -> int:
-    """Activations are quantised with every precision, so all products are of integers."""
-    return 8
 
 
 class _Delegated(TypedDict):

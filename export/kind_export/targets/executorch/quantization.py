@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from kind_core.errors import ExportError
 from kind_export.compact.step import PairLinear
-from kind_export.precision.layers import FINAL_LAYER, MIN_SIDE
+from kind_export.precision.layers import FINAL_LAYER, MIN_SIDE, linear_layers
 from kind_export.targets.target import Facts, Lowering, TargetOptions
 from kind_runtimes.quiet import without_import_noise
 
@@ -63,7 +63,7 @@ def quantize(lowering: Lowering, options: TargetOptions) -> tuple[Lowering, Fact
 
     Raises ExportError where a name of `keep` is no linear layer.
     """
-    if not _linears(lowering.module):  # the decode program has none
+    if not linear_layers(lowering.module):  # the decode program has none
         return lowering, {}
     _require_linears(lowering.module, options.keep, lowering.name)
     if options.precision not in _BITS:
@@ -78,7 +78,7 @@ def quantize(lowering: Lowering, options: TargetOptions) -> tuple[Lowering, Fact
 
 def plan_quantization(module: nn.Module, options: TargetOptions) -> QuantizationPlan:
     """Which linear layer gets how many bits."""
-    linears, bits = _linears(module), _BITS[options.precision]
+    linears, bits = linear_layers(module), _BITS[options.precision]
     small = tuple(k for k, layer in linears.items() if min(layer.weight.shape) < MIN_SIDE or k == FINAL_LAYER)
     chosen: dict[str, Literal[4, 8]] = {}
     for key, layer in linears.items():
@@ -125,12 +125,8 @@ def _quantize_layers(module: nn.Module, names: frozenset[str], bits: int) -> Non
     quantize_(module, config, filter_fn=is_chosen)
 
 
-def _linears(module: nn.Module) -> dict[str, nn.Linear]:
-    return {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
-
-
 def _require_linears(module: nn.Module, keep: Iterable[str], program: str) -> None:
-    linears = _linears(module)
+    linears = linear_layers(module)
     unknown = next((name for name in sorted(keep) if name not in linears), None)
     if unknown is not None:
         raise ExportError(

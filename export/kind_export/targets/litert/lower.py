@@ -11,9 +11,8 @@ from pathlib import Path
 
 import torch
 
-from kind_core import precisions
 from kind_core.errors import ExportError
-from kind_core.precisions import EXACT, PrecisionName
+from kind_core.precisions import EXACT, PRECISIONS
 from kind_export.compact.step import GraphStyle
 from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.litert.flatbuffer import NamedModel, pack
@@ -26,27 +25,10 @@ with without_import_noise(), dropped_stderr(), warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import litert_torch
 
-SUFFIX = ".tflite"
-TOOLS = ("litert-torch", "ai-edge-quantizer", "ai-edge-litert", "torch")
-DEFAULT_PRECISION: PrecisionName = "fp32"
-PRECISIONS = TARGET_ROWS["litert"].precisions
+ROW = TARGET_ROWS["litert"]
 # what a GPU does not take: GATHER_ND, slices of two axes, five axes, RELU_0_TO_1; it computes in fp16, so norms must
 # not leave it
 STYLE = GraphStyle(norm="scaled", lookup="one_hot", max_axes=4, clamp="relu")
-IMAGE_OUTPUT = False
-CASTS_MODULE = False
-READS_BACK_WEIGHTS = False
-MAX_BYTES: int | None = 2**31 - 1  # of a flatbuffer, weights included
-
-
-def is_loadable(options: TargetOptions) -> bool:
-    """LiteRT loads every precision."""
-    return options.precision in PRECISIONS
-
-
-def product_bits(precision: PrecisionName) -> int:
-    """Integers where weights have 8 bits: activations are quantised as they come."""
-    return 8 if precision == "int8" else 32
 
 
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> Facts:
@@ -78,7 +60,7 @@ def _lower_signatures(
             converter.add_signature(one.name, one.module, one.example)
         model = NamedModel(converter.convert().model_content(), lowerings)
         content, facts = model.pack(), Facts()
-        if not precisions.PRECISIONS[options.precision].is_float:
+        if not PRECISIONS[options.precision].is_float:
             content, facts = quantize(content, model.products, lowerings, options)
         if options.precision != EXACT:
             content = halve_constants(content)

@@ -18,7 +18,8 @@ def merge_branches(then: onnx.ModelProto, otherwise: onnx.ModelProto, mask: Sequ
     An app sees a program like any other: the choice is inside.
     """
     inputs = {value.name for value in then.graph.input}
-    _rename(otherwise.graph, inputs, {t.name: _digest(t) for t in otherwise.graph.initializer}, _by_digest(then.graph))
+    digests = {tensor.name: _digest(tensor) for tensor in otherwise.graph.initializer}
+    _rename(otherwise.graph, inputs, digests, {_digest(tensor): tensor.name for tensor in then.graph.initializer})
     known = {tensor.name for tensor in then.graph.initializer}
     weights = [*then.graph.initializer, *(t for t in otherwise.graph.initializer if t.name not in known)]
     look_up = helper.make_node("Gather", ["is_guided", "step_index"], ["is_guided_now"], "look_up_branch")
@@ -73,10 +74,6 @@ def _rename(graph: onnx.GraphProto, inputs: set[str], digests: dict[str, str], k
         node.output[:] = [renamed(name) for name in node.output]
     for tensor in graph.initializer:
         tensor.name = names[tensor.name]
-
-
-def _by_digest(graph: onnx.GraphProto) -> dict[str, str]:
-    return {_digest(tensor): tensor.name for tensor in graph.initializer}
 
 
 def _digest(tensor: onnx.TensorProto) -> str:

@@ -8,42 +8,26 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import onnx
 import torch
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from kind_core import precisions
-from kind_core.precisions import PrecisionName
 from kind_export.compact.step import GraphStyle
 from kind_export.precision.layers import quantizable_layers
 from kind_export.target_rows import TARGET_ROWS
-from kind_export.targets.done_once import done_once
+from kind_export.targets.done_once import done_once, replaced
 from kind_export.targets.onnx.branches import merge_branches
 from kind_export.targets.onnx.quantization import find_products, quantize
-from kind_export.targets.onnx.registry import kept_registry
 from kind_export.targets.target import Facts, Lowering, TargetOptions, check_size, one_line_errors
 
-SUFFIX = ".onnx"
-TOOLS = ("onnx", "onnxscript", "onnxruntime", "torch")
-DEFAULT_PRECISION: PrecisionName = "fp32"  # onnxruntime's CPU kernels are fp32; fp16 halves the file and adds casts
-PRECISIONS = TARGET_ROWS["onnx"].precisions
+ROW = TARGET_ROWS["onnx"]
 STYLE = GraphStyle(attention="fused")
-IMAGE_OUTPUT = False
-CASTS_MODULE = True
-READS_BACK_WEIGHTS = False
 OPSET = 20  # the first with Gelu
-MAX_BYTES: int | None = 2**31 - 1  # of a protobuf, weights included
-
-
-def is_loadable(options: TargetOptions) -> bool:
-    """onnxruntime loads every precision."""
-    return options.precision in PRECISIONS
-
-
-def product_bits(precision: PrecisionName) -> int:
-    """Integers where weights have 8 bits; with fewer they are widened."""
-    return 8 if precisions.PRECISIONS[precision].weight_bits == 8 else 32
+# torch.onnx parses the source of its five hundred translations for every program, a third of the time that one takes
+_read_registry = cache(ONNXRegistry.from_torchlib)
 
 
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> Facts:
@@ -84,7 +68,7 @@ def _export(lowering: Lowering, options: TargetOptions) -> tuple[onnx.ModelProto
 
 
 def _write(model: onnx.ModelProto, file: Path, about: Mapping[str, str]) -> None:
-    check_size(sum(math.prod(t.dims) * _itemsize(t) for t in model.graph.initializer), MAX_BYTES, file.name)
+    check_size(sum(math.prod(t.dims) * _itemsize(t) for t in model.graph.initializer), ROW.max_bytes, file.name)
     onnx.helper.set_model_props(model, dict(about))
     onnx.checker.check_model(model)
     file.write_bytes(model.SerializeToString(deterministic=True))
@@ -107,6 +91,11 @@ def _strip(model: onnx.ModelProto) -> None:
     del graph.value_info[:]
     graph.name = "kind"
     model.producer_name, model.producer_version = "kind-export", ""
+
+
+def kept_registry() -> contextlib.AbstractContextManager[None]:
+    """torch.onnx within this takes the registry that was read before; nothing may be registered there."""
+    return replaced(ONNXRegistry, "from_torchlib", staticmethod(_read_registry))
 
 
 @contextlib.contextmanager
