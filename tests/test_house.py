@@ -17,7 +17,7 @@ from kind_core.errors import BundleError, ConfigError
 from kind_core.precisions import PRECISIONS, list_precisions
 from kind_core.samplers import SAMPLERS, list_samplers
 from kind_core.schedule import choose_sampling, make_scheduler
-from kind_export.precision.layers import count_bytes
+from kind_export.precision import count_bytes
 from kind_export.request import ExportRequest
 from kind_export.rewrites.factor_modulations import table_error_db
 from kind_runtimes.documents.published import make_schemas, normalise

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -24,14 +24,6 @@ from kind_export.stages import Stage
 if TYPE_CHECKING:
     from kind_runtimes.documents.reports.document import ReportDocument
     from kind_runtimes.manifest import Manifest
-
-
-class _WrittenPack(TypedDict):
-    """A pack as `--json` prints it."""
-
-    file: str
-    size_bytes: int
-    trajectory_psnr_db: dict[str, float]
 
 
 def run_export(request: ExportRequest, *, as_json: bool) -> None:
@@ -55,7 +47,7 @@ def run_export(request: ExportRequest, *, as_json: bool) -> None:
     if load and any(target["measured"] for target in report["targets"].values()):
         echo(f"note    the host was under {load}: its times are no measure; kind-bench run measures again", err=True)
     if report["plan"] is not None:
-        from kind_export.report.plan_words import describe_plan
+        from kind_export.report.words import describe_plan
 
         words = describe_plan(report["plan"])
         echo(f"budget  {words['budget']} {words['chosen']}")
@@ -117,20 +109,16 @@ def run_packs(request: ExportRequest, *, as_json: bool) -> None:
         result = export_packs(request, show)
     for note in result.notes:
         say(console, note, style="yellow")
-    packs: list[_WrittenPack] = [
-        {
-            "file": str(file),
-            "size_bytes": file.stat().st_size,
-            "trajectory_psnr_db": {name: round(p.class_psnr_db[i], 2) for name, p in result.parities.items()},
-        }
-        for i, file in enumerate(result.files)
-    ]
+    packs = []
+    for i, file in enumerate(result.files):
+        size_bytes = file.stat().st_size
+        psnr_db = {name: round(parity.class_psnr_db[i], 2) for name, parity in result.parities.items()}
+        packs.append({"file": str(file), "size_bytes": size_bytes, "trajectory_psnr_db": psnr_db})
+        if not as_json:
+            measured = ", ".join(f"{name} {psnr:.0f} dB" for name, psnr in psnr_db.items())
+            echo(f"pack  {file}  {size_bytes / 1e6:.2f} MB  {measured}")
     if as_json:
         echo(json.dumps({"packs": packs}))
-        return
-    for pack in packs:
-        measured = ", ".join(f"{name} {psnr:.0f} dB" for name, psnr in pack["trajectory_psnr_db"].items())
-        echo(f"pack  {pack['file']}  {pack['size_bytes'] / 1e6:.2f} MB  {measured}")
 
 
 def _describe_forecasts(report: ReportDocument) -> Iterator[str]:

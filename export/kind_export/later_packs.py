@@ -22,7 +22,7 @@ from kind_export.request import ExportRequest
 from kind_export.rewrites import rewrite_base
 from kind_export.rewrites.detach_classes import DetachedClass
 from kind_export.source import open_source
-from kind_export.stages import OnStage, Stages, list_for_packs
+from kind_export.stages import READING, OnStage, Stages
 from kind_export.verify.gates import Verifier
 from kind_export.verify.parity import Parity
 from kind_export.verify.reference import Reference
@@ -61,7 +61,7 @@ def _export_packs(request: ExportRequest, path: Path, folder: Path, on_stage: On
     for file in files:
         check_output(file, PACK, force=request.force)
     stages = Stages(on_stage)
-    stages.expect(list_for_packs(manifest.targets))
+    stages.expect([*READING, *(f"verifying {name}" for name in manifest.targets)])
     stages.begin("reading the checkpoint")
     checkpoint = source.load([c.index for c in resolved])
     sampler = _read_sampler(request, config.diffusion, manifest)

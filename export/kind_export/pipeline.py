@@ -22,9 +22,9 @@ from kind_export.bundle.manifest import make_manifest, write_manifest
 from kind_export.bundle.packs import PacksOfBase, hash_base, write_packs
 from kind_export.compact.decode import measure_decoder
 from kind_export.compact.model import CompactModel
-from kind_export.job import ExportJob, require_tailors
+from kind_export.job import ExportJob, read_job, require_tailors
 from kind_export.planning.choice import Choice, Plan
-from kind_export.planning.for_request import make_planner, require_budget
+from kind_export.planning.plan import make_planner, require_budget
 from kind_export.prepared import Prepared
 from kind_export.report.collect import choose_devices, write_report
 from kind_export.report.words import warn_of_training
@@ -80,7 +80,8 @@ def export_bundle(request: ExportRequest, on_stage: OnStage = lambda stage: None
             raise next(reversed(failed.values()), error) from error  # what fits by forecast did not hold
         choice = budget_plan.ranked[0].choice
         try:
-            return _export(prepared, prepared.choose(choice.apply(request)), stages.begin, budget_plan)
+            job = read_job(choice.apply(request), prepared.job.source)
+            return _export(prepared, job, stages.begin, budget_plan)
         except (BudgetError, ShortfallError) as error:
             stages.expect([*PLANNING, *list_making(prepared.job)])
             stages.begin(f"{choice.describe()} does not hold: {error.message}")

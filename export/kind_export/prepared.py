@@ -37,10 +37,6 @@ class Prepared:
         """The classes of the bundle: `source`, with blends opened together."""
         return open_together(self.source, self.job.openings)
 
-    def choose(self, request: ExportRequest) -> ExportJob:
-        """The job with what a budget chose filled in: another precision, rank or number of steps."""
-        return read_job(request, self.job.source)
-
     def make_verifier(self, job: ExportJob) -> Verifier:
         """What holds the programs of `job`; raises VerificationError where no check could tell its model from nothing.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 
+from kind_core.config.checks import require_choice
 from kind_core.errors import ConfigError, TargetError
 from kind_core.precisions import PRECISIONS, PrecisionName
 from kind_core.samplers import ALL_STEPS, MAX_GUIDANCE, SAMPLERS, check_interval
@@ -23,6 +24,10 @@ KIT_TARGETS = {"ios": ("coreml",), "android": ("onnx", "litert")}
 TARGETS = tuple(row.name for row in TARGET_ROWS.values() if row.is_program and row.extra is None)
 MIN_IOS = (17, 18)
 BAKING_MODES = ("auto", "on", "off")
+# What may be asked of packs for an existing base, and what is refused of any packs with words of its own.
+_WITH_BASE = {"classes", "checkpoint", "from_diffusers", "output", "force", "packs", "base"}
+_WITH_BASE |= {"blends", "class_functions"}
+_OPTIONS = {"targets": "target", "kits": "kit", "devices": "device", "budget": "max-size"}  # by the name of a field
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,11 +75,11 @@ class ExportRequest:
         for name in parse_targets(self.targets):
             _require_extra(name)
         if self.precision is not None:
-            _require_choice("precision", self.precision, PRECISIONS)
+            require_choice("precision", self.precision, PRECISIONS)
         if self.sampler is not None:
-            _require_choice("sampler", self.sampler, SAMPLERS)
-        _require_choice("min-ios", self.min_ios, MIN_IOS)
-        _require_choice("baking", self.baking, BAKING_MODES)
+            require_choice("sampler", self.sampler, SAMPLERS)
+        require_choice("min-ios", self.min_ios, MIN_IOS)
+        require_choice("baking", self.baking, BAKING_MODES)
         if self.packs and self.baking == "off":
             raise ConfigError("packs hold a modulation table, but baking is 'off'", "leave out --baking or --packs")
         if self.packs and self.from_diffusers:
@@ -176,27 +181,11 @@ class ExportRequest:
         """Packs for an existing base: it has its targets and its sampling already."""
         if not self.packs:
             raise ConfigError("a base was given, but no packs were asked for", "add --packs")
-        given = {
-            "target": self.targets or None,
-            "steps": self.steps,
-            "sampler": self.sampler,
-            "guidance": self.guidance,
-            "precision": self.precision,
-            "max-rank": self.max_rank,
-            "energy": self.energy,
-            "kit": self.kits or None,
-            "device": self.devices or None,
-            "max-size": None if self.budget.is_empty else self.budget,
-            "guidance-interval": self.guidance_interval if self.guidance_interval != ALL_STEPS else None,
-            "min-ios": self.min_ios if self.min_ios != MIN_IOS[0] else None,
-            "baking": self.baking if self.baking != BAKING_MODES[0] else None,
-            "latents-only": self.latents_only or None,
-            "strict": self.strict or None,
-            "force-steps": self.force_steps or None,
-        }
-        name = next((name for name, value in given.items() if value is not None), None)
-        if name is not None:
-            raise ConfigError(f"--{name} goes with a new base only; this one has its own", "leave it out")
+        for field in fields(self):
+            default = () if field.default is MISSING else field.default
+            if field.name not in _WITH_BASE and getattr(self, field.name) != default:
+                option = _OPTIONS.get(field.name, field.name.replace("_", "-"))
+                raise ConfigError(f"--{option} goes with a new base only; this one has its own", "leave it out")
 
 
 def parse_targets(names: Sequence[str]) -> list[str]:
@@ -216,11 +205,6 @@ def _require_extra(name: str) -> None:
             f"target {name!r} needs the package {package}, which is not installed",
             f"pip install 'kind-diffusion[{extra}]'",
         )
-
-
-def _require_choice(name: str, value: object, allowed: Collection[object]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(map(str, allowed))}")
 
 
 def check_kits(kits: Sequence[str], targets: Sequence[str]) -> None:

@@ -39,15 +39,14 @@ class Source:
         """The weights of `classes`, indices into the config, with the autoencoder that decodes."""
         from kind_core.autoencoder import hash_autoencoder, load_decoder
         from kind_core.checkpoint import load_checkpoint
-
-        if not self.is_diffusers:
-            checkpoint = load_checkpoint(self.path, classes, with_decoder=self.autoencoder is not None)
-            return replace(checkpoint, config=replace(checkpoint.config, autoencoder=self.config.autoencoder))
         from kind_core.diffusers.folder import load_diffusers
 
-        checkpoint = load_diffusers(self.path, classes)
+        if self.is_diffusers:
+            checkpoint = load_diffusers(self.path, classes)
+        else:
+            checkpoint = load_checkpoint(self.path, classes, with_decoder=self.autoencoder is not None)
         checkpoint = replace(checkpoint, config=replace(checkpoint.config, autoencoder=self.config.autoencoder))
-        if self.autoencoder is None or self.config.autoencoder is None:
+        if not self.is_diffusers or self.autoencoder is None or self.config.autoencoder is None:
             return checkpoint
         both = checkpoint.sha256 + hash_autoencoder(self.autoencoder)
         return replace(

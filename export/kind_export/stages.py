@@ -71,10 +71,3 @@ def list_making(job: ExportJob) -> Iterator[str]:
                 yield f"lowering decode to {name}"
         yield f"verifying {name}"
     yield from ("counting the work", "drawing previews", "measuring")
-
-
-def list_for_packs(targets: Iterable[str]) -> Iterator[str]:
-    """What later packs go through, in the runtimes of their base."""
-    yield from READING
-    for name in targets:
-        yield f"verifying {name}"

@@ -40,6 +40,6 @@ def require_number(name: str, value: object, above: float = -math.inf, below: fl
         raise ConfigError(f"{name} is {value!r}, expected a number{limit}")
 
 
-def require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def require_choice(name: str, value: object, allowed: Collection[object]) -> None:
     if value not in allowed:
-        raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
+        raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(map(str, allowed))}")

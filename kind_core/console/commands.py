@@ -99,8 +99,12 @@ def take_any_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-class _Attentive(click.Command):
-    """A command that sees slips which its parser would take for something else."""
+class PlainCommand(click.Command):
+    """A command that takes -q and -v, as all do, and sees slips which its parser would take for something else."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        *own, last = super().get_params(ctx)  # the last is --help, which click itself adds
+        return [*own, *VERBOSITY_OPTIONS, last]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:  # as completion parses
@@ -130,19 +134,7 @@ def _refuse_swallowed(command: click.Command, ctx: click.Context, args: list[str
         before = word
 
 
-class PlainCommand(_Attentive):
-    """A command that takes -q and -v, as all do."""
-
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        return _with_verbosity(super().get_params(ctx))
-
-
-def _with_verbosity(parameters: list[click.Parameter]) -> list[click.Parameter]:
-    """-q and -v before what click itself adds at the end, --help."""
-    return [*parameters[:-1], *VERBOSITY_OPTIONS, *parameters[-1:]]
-
-
-class PlainGroup(_Attentive, click.Group):
+class PlainGroup(PlainCommand, click.Group):
     """A group of commands of one vocabulary, whose errors of usage show what was typed as text, whatever it holds."""
 
     command_class = PlainCommand
@@ -150,9 +142,6 @@ class PlainGroup(_Attentive, click.Group):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         join_vocabulary(self)
-
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        return _with_verbosity(super().get_params(ctx))
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         join_vocabulary(cmd)

@@ -15,16 +15,8 @@ from kind_core.schedule import build_scheduler
 
 GUIDANCE_SCALE = 4.0  # the default of diffusers' DiTPipeline
 # Read by diffusers only where another setting says so, which is itself refused.
-_UNREAD = {
-    "clip_sample_range",
-    "dynamic_thresholding_ratio",
-    "sample_max_value",
-    "base_shift",
-    "max_shift",
-    "base_image_seq_len",
-    "max_image_seq_len",
-    "time_shift_type",
-}
+_UNREAD = {"clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value"}
+_UNREAD |= {"base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "time_shift_type"}
 
 
 def read_diffusion(file: Path) -> tuple[str, DiffusionConfig]:

@@ -4,26 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_LITTER = frozenset(
-    {
-        ".ds_store",
-        ".localized",
-        "icon\r",
-        "__macosx",  # macOS
-        "thumbs.db",
-        "ehthumbs.db",
-        "desktop.ini",
-        "$recycle.bin",
-        "recycler",
-        "system volume information",  # Windows
-        "@eadir",
-        "@recycle",
-        "@recently-snapshot",
-        "#recycle",
-        "#snapshot",  # Synology, QNAP
-        "lost+found",
-    }
-)
+# Of macOS, of Windows, of Synology and QNAP, of Linux.
+_LITTER = {".ds_store", ".localized", "icon\r", "__macosx"}
+_LITTER |= {"thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "recycler", "system volume information"}
+_LITTER |= {"@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "lost+found"}
 _APPLE_DOUBLE = "._"
 
 

@@ -15,7 +15,7 @@ from kind_core.closeness import psnr_db
 from kind_core.errors import ExportError
 from kind_core.precisions import PrecisionName
 from kind_core.schedule import read_sampler_table
-from kind_export.precision.layers import count_bytes, quantizable_layers
+from kind_export.precision import count_bytes, quantizable_layers
 from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.onnx.quantization import find_products

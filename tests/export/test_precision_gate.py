@@ -13,7 +13,7 @@ from kind_core.checkpoint import save_checkpoint
 from kind_core.errors import VerificationError
 from kind_core.precisions import PRECISIONS, PrecisionName
 from kind_export.pipeline import ExportResult, export_bundle
-from kind_export.precision.sensitivity import LayerCost
+from kind_export.precision import LayerCost
 from kind_export.request import ExportRequest
 from kind_export.stages import Stage
 from kind_export.verify import lower_within_gate as precision

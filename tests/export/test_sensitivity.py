@@ -8,8 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kind_export.precision.layers import quantizable_layers
-from kind_export.precision.sensitivity import LayerCost, choose_kept, describe_costs, measure_costs, round_weight
+from kind_export.precision import (
+    LayerCost,
+    choose_kept,
+    describe_costs,
+    measure_costs,
+    quantizable_layers,
+    round_weight,
+)
 
 
 class _Sum(nn.Module):

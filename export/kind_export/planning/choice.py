@@ -9,7 +9,7 @@ from typing import cast
 from kind_bench.forecasting.devices import Device
 from kind_core.precisions import APPROXIMATE, PRECISIONS, PrecisionName
 from kind_export.budget import NO_BUDGET, Budget, Cost, Miss
-from kind_export.report.plan_words import name_choice
+from kind_export.report.words import name_choice
 from kind_export.request import ExportRequest
 from kind_export.rewrites.truncate_ranks import may_cut
 from kind_export.verify.reference import Reference, Trajectory

@@ -18,15 +18,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kind_bench.counting.ledger import Ledger, Node, TensorSize
 from kind_bench.counting.work import ComputePrecision, OpClass, ProgramWork
 from kind_core.precisions import EXACT, PRECISIONS, PrecisionName
-from kind_export.precision.layers import quantizable_layers
+from kind_export.precision import quantizable_layers
 from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.target import Lowering
 from kind_runtimes.engine_rows import ENGINES
 
-_VIEWS = frozenset(
-    ("view", "t", "transpose", "permute", "expand", "reshape", "unsqueeze", "squeeze", "select", "alias")
-)
-_VIEWS |= {"detach", "_unsafe_view"}
+_VIEWS = {"view", "_unsafe_view", "reshape", "t", "transpose", "permute", "expand", "unsqueeze", "squeeze", "select"}
+_VIEWS |= {"alias", "detach"}
 _CLASSES: dict[str, OpClass] = {
     "addmm": "linear",
     "mm": "linear",

@@ -8,12 +8,13 @@ them. What decides in the end are the gates on the artifact.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 
-from kind_bench.counting.work import ProgramWork
 from kind_bench.forecasting.devices import Device
 from kind_core.errors import BudgetError
-from kind_export.budget import Cost
+from kind_core.samplers import Sampling
+from kind_export.budget import Budget, Cost
 from kind_export.planning.choice import (
     Choice,
     Considered,
@@ -25,6 +26,11 @@ from kind_export.planning.choice import (
     list_choices,
 )
 from kind_export.planning.space import Space, likely_times, timed_cost
+from kind_export.prepared import Prepared
+from kind_export.report.collect import choose_devices
+from kind_export.report.work import Works
+from kind_export.target_rows import TARGET_ROWS
+from kind_export.verify.reference import Reference
 
 
 class Planner:
@@ -81,13 +87,33 @@ class Planner:
         )
 
 
-def artifact_cost(
-    works: Mapping[str, ProgramWork], size_bytes: int, guided: Sequence[bool], device: Device | None
-) -> Cost:
-    """What an exported artifact costs, by its own size and its own counted work."""
-    if device is None:
-        return Cost(size_bytes=size_bytes)
-    return timed_cost(size_bytes, likely_times(works, device), guided)
+def make_planner(prepared: Prepared) -> Planner:
+    """What plans within the budget of a request."""
+    job, request = prepared.job, prepared.job.request
+    (name,) = job.targets
+    row, asked = TARGET_ROWS[name], request.precision
+    offered = row.loadable_precisions(request.min_ios) if asked is None else (row.choose_precision(asked),)
+    inputs = PlanInputs(
+        request=request,
+        reference=Reference(checkpoint=prepared.checkpoint, sampling=job.sampling),
+        expected=prepared.make_verifier(job).trajectories[0],
+        target=name,
+        precisions=offered,
+        device=choose_devices(request.devices)[0] if request.budget.is_timed else None,
+    )
+    return Planner(inputs)
+
+
+def require_budget(budget: Budget, works: Works, folder: Path, sampling: Sampling, devices: Sequence[Device]) -> None:
+    """Hold the artifact itself against the budget, by its own size and its own counted work; raises BudgetError."""
+    (name,) = works
+    size = sum(file.stat().st_size for file in (folder / name).rglob("*") if file.is_file())
+    times = likely_times(works[name], devices[0]) if budget.is_timed else None
+    cost = Cost(size_bytes=size) if times is None else timed_cost(size, times, sampling.guided)
+    misses = cost.misses(budget)
+    if misses:
+        missed = "; ".join(miss.describe() for miss in misses)
+        raise BudgetError(f"the exported {name} programs miss {missed}; nothing was published", "allow a little more")
 
 
 def _unmet(missing: Sequence[Considered], inputs: PlanInputs) -> BudgetError:

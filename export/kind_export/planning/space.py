@@ -21,8 +21,7 @@ from kind_export.compact.decode import MeasuredDecoder
 from kind_export.compact.model import CompactModel
 from kind_export.planning.choice import Choice, Considered, PlanInputs, gate_db
 from kind_export.planning.eager_work import count_eager
-from kind_export.precision.layers import quantizable_layers
-from kind_export.precision.sensitivity import round_weight
+from kind_export.precision import quantizable_layers, round_weight
 from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.targets.eager import EagerProgram
 from kind_export.targets.programs import make_decode, make_step

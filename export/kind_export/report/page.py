@@ -13,13 +13,13 @@ from typing import Literal
 from kind_bench.results.alternatives import list_alternatives
 from kind_core.config import TrainingRecord
 from kind_export.report.charts import Chart, Part, draw_bars, draw_columns, draw_ranges, draw_roofline
-from kind_export.report.plan_words import describe_plan
 from kind_export.report.usage import read_snippet, write_command, write_loop
 from kind_export.report.words import (
     compare_share,
     describe_guidance,
     describe_limits,
     describe_load,
+    describe_plan,
     describe_times,
     describe_training,
     explain_form,

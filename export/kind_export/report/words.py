@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypedDict
 
 from kind_core.closeness import MAX_DB
 from kind_core.config import TrainingRecord
 from kind_runtimes.documents.reports.document import Host, ReportSampling
 from kind_runtimes.documents.reports.forecasts import ForecastEntry, TimesEntry
 from kind_runtimes.documents.reports.model import MatrixEntry
+from kind_runtimes.documents.reports.plan import BudgetEntry, ChoiceEntry, PlanEntry
 from kind_runtimes.documents.reports.targets import MeasuredHere
 from kind_runtimes.engine_rows import ENGINES
 
 _SPACE = "\u00a0"  # a figure and its unit stay on one line
 _BUSY = 1.1  # of the CPUs: an export alone does not load them more
 _MOST_LIMITS = 2  # that a row of the table names
+_MOST_CHOICES = 12  # of a budget, a row each
 
 
 def format_bytes(size_bytes: int) -> str:
@@ -157,3 +160,62 @@ def describe_guidance(sampling: ReportSampling) -> str:
     steps = ", ".join(map(str, held["steps"]))
     mark = f", approximate: distilled for {steps}" if sampling["is_approximate"] else ""
     return f"with guidance {held['guidance_scale']:g} built in{mark}"
+
+
+class PlanWords(TypedDict):
+    """A budget and its choice as sentences, and the choices worth a row."""
+
+    budget: str
+    chosen: str
+    rows: list[dict[str, object]]
+    rest: str
+
+
+def describe_plan(plan: PlanEntry) -> PlanWords:
+    """The budget and the choice as sentences, and the choices worth a row: measured ones, then the nearest misses."""
+    chosen = plan["chosen"]
+    ranked = sorted(plan["considered"], key=_rank)
+    rows = [_describe_choice(one, chosen) for one in ranked[:_MOST_CHOICES]]
+    left = len(ranked) - len(rows)
+    return {
+        "budget": f"Asked for: {describe_budget(plan['budget'])}.",
+        "chosen": f"Chosen, because it fits and comes closest to the model: {_name_entry(chosen)}, "
+        f"{format_db(chosen['error_db'])}.",
+        "rows": rows,
+        "rest": f"{left} more were considered, see report.json." if left else "",
+    }
+
+
+def _rank(one: ChoiceEntry) -> tuple[bool, float, bool, int, int]:
+    """Measured ones by closeness, then those that miss the fewest limits, then what fits but is coarser throughout."""
+    is_measured, misses = one["error_db"] is not None, len(one["misses"])
+    return (not is_measured, -(one["error_db"] or 0), misses == 0, misses, one["size_bytes"])
+
+
+def describe_budget(budget: BudgetEntry) -> str:
+    """`at most 2.00 MB and 1.0 ms a step on apple-a18`."""
+    limits = []
+    if budget["max_size_bytes"] is not None:
+        limits.append(format_bytes(budget["max_size_bytes"]))
+    if budget["max_step_ms"] is not None:
+        limits.append(f"{format_ms(budget['max_step_ms'])} a step on {budget['device']}")
+    if budget["max_image_ms"] is not None:
+        limits.append(f"{format_ms(budget['max_image_ms'])} a picture on {budget['device']}")
+    return f"at most {join_words(limits)}"
+
+
+def name_choice(precision: str, max_rank: int | None, forms: str, steps: int) -> str:
+    """`int8, rank 64, dense matrices, 12 steps`."""
+    rank = "all ranks" if max_rank is None else f"rank {max_rank}"
+    form = "" if forms == "auto" else f", {forms} matrices"
+    return f"{precision}, {rank}{form}, {steps} steps"
+
+
+def _name_entry(one: ChoiceEntry) -> str:
+    return name_choice(one["precision"], one["max_rank"], one["forms"], one["steps"])
+
+
+def _describe_choice(one: ChoiceEntry, chosen: ChoiceEntry) -> dict[str, object]:
+    fits = "fits" if one["error_db"] is not None else "fits, but has no more of anything than another that does"
+    verdict = "; ".join(one["misses"]) or ("below its gate" if one["below_gate"] else fits)
+    return {**one, "name": _name_entry(one), "is_chosen": _name_entry(one) == _name_entry(chosen), "verdict": verdict}

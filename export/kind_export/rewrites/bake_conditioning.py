@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kind_core.errors import ConfigError
+from kind_core.config.checks import require_choice
 from kind_export.compact.model import (
     CompactModel,
     ConditioningTable,
@@ -28,8 +28,7 @@ from kind_export.request import BAKING_MODES
 @torch.no_grad()
 def bake_conditioning(model: CompactModel, mode: str = "auto") -> CompactModel:
     """Bake the modulations (`on`), the conditioning vectors only (`off`), or whichever is smaller (`auto`)."""
-    if mode not in BAKING_MODES:
-        raise ConfigError(f"baking is {mode!r}, expected one of {', '.join(BAKING_MODES)}")
+    require_choice("baking", mode, BAKING_MODES)
     source = model.conditioning
     assert isinstance(source, Embedders), "conditioning is baked once"
     vectors = _conditioning_vectors(source, model)

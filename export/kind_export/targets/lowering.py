@@ -10,7 +10,7 @@ from pathlib import Path
 from kind_core.config import ModelConfig
 from kind_export.compact.model import CompactModel
 from kind_export.job import ExportJob
-from kind_export.precision.layers import count_bytes
+from kind_export.precision import count_bytes
 from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.class_functions import make_class_steps, name_functions
 from kind_export.targets.programs import decode_options, make_decode, make_step

@@ -57,7 +57,7 @@ class Verifier:
             trajectory = reference.run(index)
             reference.require_testable(trajectory)
             self.trajectories.append(trajectory)
-        self._probes = [make_probes(reference, trajectory) for trajectory in self.trajectories]
+        self.probes = [make_probes(reference, trajectory) for trajectory in self.trajectories]
 
     def with_gates(self, *, is_approximate: bool) -> Verifier:
         """The same trajectories, held to the gates of few bits or to their own."""
@@ -146,9 +146,9 @@ class Verifier:
         index = middle_guided(self.reference)
         if index is None:
             return
-        for trajectory in self.trajectories:
+        for trajectory, probes in zip(self.trajectories, self.probes, strict=True):
             loop, class_index = subject.choose(trajectory.class_index)
-            inputs = step_inputs(loop, class_index, trajectory, index)
+            inputs = probes[index].inputs(loop, class_index)
             scales = (0.0, 1.0, *line_scales(self.reference.sampling.guidance_scale))
             null, class_alone, *others = (loop.run_step(inputs, index, scale)["next_latents"] for scale in scales)
             slope = class_alone - null
@@ -188,7 +188,7 @@ class Verifier:
     ) -> float:
         """The worst PSNR of all probes; against `saved`, only of guided steps, which are all that it has."""
         worst, sampling = MAX_DB, self.reference.sampling
-        for trajectory, probes in zip(self.trajectories, self._probes, strict=True):
+        for trajectory, probes in zip(self.trajectories, self.probes, strict=True):
             loop, class_index = subject.choose(trajectory.class_index)
             for probe in probes:
                 if not subject.tries(probe, sampling.steps) or (saved and not sampling.guided[probe.index]):
@@ -249,11 +249,3 @@ class _Part:
     expected: np.ndarray
     actual: np.ndarray
     is_update: bool = False
-
-
-def step_inputs(loop: Loop, class_index: int, trajectory: Trajectory, index: int) -> Mapping[str, np.ndarray]:
-    """What a step takes at step `index` of the reference's trajectory, but the index itself and the guidance."""
-    inputs = {**loop.choose_class(class_index), "latents": trajectory.latents[index]}
-    if "history" in loop.input_names:
-        inputs["history"] = trajectory.denoised[index - 1] if index else np.zeros_like(trajectory.latents[0])
-    return inputs

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from kind_core.precisions import PRECISIONS
 from kind_export.compact.model import CompactModel
-from kind_export.precision.sensitivity import LayerCost, choose_kept, describe_costs, measure_costs
+from kind_export.precision import LayerCost, choose_kept, describe_costs, measure_costs
 from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.lowering import Lowered, lower_target
 from kind_export.targets.target import Lowering, TargetOptions
-from kind_export.verify.gates import step_inputs
 from kind_export.verify.parity import Parity, ShortfallError
 from kind_export.verify.probes import step_indices
 from kind_export.verify.saved_step import SavedStep
@@ -63,11 +62,11 @@ def _saved_step(trial: Trial, lowered: Lowered) -> SavedStep | None:
 def _calibrate(lowering: Lowering, loop: Loop, trial: Trial) -> list[tuple[Tensor, ...]]:
     """Arguments of the step at several steps of the reference's trajectories."""
     reference, packs, calls = trial.verifier.reference, trial.packs, []
-    for trajectory in trial.verifier.trajectories[:_CALIBRATION_CLASSES]:
-        one = loop.with_pack(packs[trajectory.class_index]) if packs else loop
+    for class_index, probes in enumerate(trial.verifier.probes[:_CALIBRATION_CLASSES]):
+        one = loop.with_pack(packs[class_index]) if packs else loop
         for index in step_indices(reference.sampling.steps):
             inputs = {
-                **step_inputs(one, 0 if packs else trajectory.class_index, trajectory, index),
+                **probes[index].inputs(one, 0 if packs else class_index),
                 "step_index": np.array([index], np.int32),
                 "guidance": np.array([reference.sampling.guidance_scale], np.float32),
             }

@@ -23,8 +23,8 @@ ROUNDED_LINE_DB = 15.0
 MIN_SLOPE = 1e-4
 REPORT = "please report it with this command"
 # Late in a long run, or where latents are large, a step changes them by less than their number format's spacing at that
-# size: no gate may ask for more. A step rounds what it takes of the latents, their coefficient, product and sum, each by
-# half a spacing at most.
+# size: no gate may ask for more. A step rounds what it takes of the latents, their coefficient, product and sum, each
+# by half a spacing at most.
 ROUNDINGS = 4
 
 

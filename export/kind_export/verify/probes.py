@@ -44,7 +44,7 @@ class Probe:
 
 
 def make_probes(reference: Reference, trajectory: Trajectory) -> tuple[Probe, ...]:
-    """All steps at one scale; a guided one at 0 and 1; the first, the middle and the last from larger latents."""
+    """All steps at one scale, in order; a guided one at 0 and 1; first, middle and last from larger latents."""
     steps, scale = reference.sampling.steps, sweep_scale(reference.sampling)
     tried = [(index, scale, 1.0) for index in range(steps)]
     middle = middle_guided(reference)

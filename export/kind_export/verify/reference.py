@@ -104,10 +104,6 @@ class Reference:
         kept = scheduler.model_outputs[-1].numpy() if hasattr(scheduler, "model_outputs") else None
         return advanced.numpy(), kept
 
-    def image(self, trajectory: Trajectory) -> np.ndarray:
-        """The decoded picture, (1, 3, height, width) in [0, 1]."""
-        return self.decode(trajectory.latents[-1])
-
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """Latents (1, channels, size, size) as a picture, (1, 3, height, width) in [0, 1]."""
         return self.checkpoint.decode(torch.from_numpy(latents)).numpy()

@@ -14,7 +14,7 @@ import numpy as np
 from kind_bench.counting.work import ProgramWork
 from kind_core.errors import VerificationError
 from kind_core.precisions import EXACT, PRECISIONS
-from kind_export.precision.layers import quantizable_layers
+from kind_export.precision import quantizable_layers
 from kind_export.targets.lowering import Lowered
 
 # Of the bytes of constants: those of other types than the precision says. Measured 0 in fp32, 0.01 % in fp16.

@@ -17,7 +17,7 @@ from torch import nn
 
 from kind_core.errors import ExportError, TargetError
 from kind_core.precisions import PRECISIONS, PrecisionName
-from kind_export.precision.layers import linear_layers
+from kind_export.precision import linear_layers
 from kind_export.targets.coreml.palette import make_palette_function
 from kind_export.targets.target import Facts, Lowering, TargetOptions
 from kind_runtimes.coreml.package import CoreMLPackage

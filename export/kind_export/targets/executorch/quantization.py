@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from kind_core.errors import ExportError
 from kind_export.compact.step import PairLinear
-from kind_export.precision.layers import FINAL_LAYER, MIN_SIDE, linear_layers
+from kind_export.precision import FINAL_LAYER, MIN_SIDE, linear_layers
 from kind_export.targets.target import Facts, Lowering, TargetOptions
 from kind_runtimes.quiet import without_import_noise
 

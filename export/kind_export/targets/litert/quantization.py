@@ -19,7 +19,7 @@ from ai_edge_quantizer import quantizer, recipe_manager
 from ai_edge_quantizer.qtyping import TFLOperationName
 
 from kind_core.errors import ExportError
-from kind_export.precision.layers import quantizable_layers
+from kind_export.precision import quantizable_layers
 from kind_export.targets.litert.flatbuffer import build, parse, product_name
 from kind_export.targets.target import Facts, Lowering, TargetOptions
 

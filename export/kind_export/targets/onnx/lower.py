@@ -16,7 +16,7 @@ import torch
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from kind_export.compact.step import GraphStyle
-from kind_export.precision.layers import quantizable_layers
+from kind_export.precision import quantizable_layers
 from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.done_once import done_once, replaced
 from kind_export.targets.onnx.branches import merge_branches

@@ -1,13 +1,14 @@
-"""Which layers must stay in more bits: each is quantised alone on steps of the reference, and its noise measured.
+"""Which layers of a program are held in fewer bits, the same for every target, and which of them must stay in more.
 
-The noise of layers adds up nearly as power, so a shortfall in dB says what share of the noise has to go. This ranks
-layers; whether the artifact is good enough is measured on the artifact (`verify`).
+Each layer is quantised alone on steps of the reference, and its noise measured. The noise of layers adds up nearly as
+power, so a shortfall in dB says what share of the noise has to go. This ranks layers; whether the artifact is good
+enough is measured on the artifact (`verify`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,11 +16,38 @@ import torch
 from torch import Tensor, nn
 
 from kind_core.precisions import PRECISIONS, PrecisionName
-from kind_export.precision.layers import quantizable_layers
 
+# A tailor's factors are a few rows: their bytes are nothing beside the learngene's, and every class hangs on them.
+MIN_SIDE = 32
+# Small, and its error goes straight into the latents: several dB of a trajectory.
+FINAL_LAYER = "final"
 _GROUP_SIZE = 32  # inputs that share a scale below 8 bit; above, a whole row does
 # Noise does not add up exactly, and lowering again costs time: aim a little beyond the gate.
 MARGIN_DB = 1.0
+
+
+def linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
+    """The linear layers of `module` by name, in order."""
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
+
+
+def quantizable_layers(module: nn.Module) -> dict[str, nn.Linear]:
+    """Those that are worth quantising."""
+    layers = linear_layers(module).items()
+    return {name: layer for name, layer in layers if min(layer.weight.shape) >= MIN_SIDE and name != FINAL_LAYER}
+
+
+def count_bytes(module: nn.Module, precision: PrecisionName, keep: Collection[str] = ()) -> int:
+    """What the weights of a program take in a file, each once; of fewer bits a layer's scales are not counted."""
+    held = {tensor.data_ptr(): tensor.nbytes for tensor in module.state_dict().values()}
+    if not PRECISIONS[precision].is_float:
+        held |= {
+            layer.weight.data_ptr(): layer.weight.numel()
+            * (8 if name in keep else PRECISIONS[precision].weight_bits)
+            // 8
+            for name, layer in quantizable_layers(module).items()
+        }
+    return sum(held.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

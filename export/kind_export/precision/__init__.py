@@ -1,1 +1,0 @@
-"""How many bits which layer gets."""
