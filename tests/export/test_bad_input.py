@@ -311,7 +311,7 @@ def test_classes_of_a_broken_checkpoint(checkpoint: Path) -> None:
 def test_step_too_large_for_onnx_is_refused_before_anything_is_lowered(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load_target("onnx"), "ROW", replace(TARGET_ROWS["onnx"], max_bytes=30_000))
+    monkeypatch.setitem(TARGET_ROWS, "onnx", replace(TARGET_ROWS["onnx"], max_bytes=30_000))
     result = _export(checkpoint, target="all")
     _require_refused(result, checkpoint, "step.onnx in fp32 take 0.00 GB", "use fewer bits")
     assert "lowering" not in result.stderr
