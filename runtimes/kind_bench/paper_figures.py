@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
-from importlib.resources import files
-from typing import NotRequired, TypedDict, cast
+from typing import NotRequired, TypedDict
+
+from kind_bench.data_files import read_table
 
 
 class SizeEntry(TypedDict):
@@ -69,5 +69,5 @@ class PaperFigures(TypedDict):
 @cache
 def load_figures() -> PaperFigures:
     """The tables of the file."""
-    text = (files("kind_bench") / "data" / "paper_figures.toml").read_text(encoding="utf-8")
-    return cast(PaperFigures, tomllib.loads(text))
+    figures: PaperFigures = read_table("paper_figures")
+    return figures

@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Any, cast
 
 from kind_core.classes import ClassInfo
-from kind_core.errors import BundleError, ClassNameError, ConfigError, TargetError
+from kind_core.errors import BundleError, ClassNameError, ConfigError, KindError, TargetError
 from kind_core.files.json_files import parse_json
 from kind_core.precisions import PRECISIONS
 from kind_core.samplers import ALL_STEPS, Distillation, Sampling
@@ -144,12 +144,7 @@ def parse_manifest(text: str, where: str) -> Manifest:
         data = parse_json(text, is_strict=True)
     except ValueError as error:
         raise BundleError(f"{where} is not JSON: {error}", "copy or export the bundle again") from error
-    version = data.get("format_version") if isinstance(data, dict) else None
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise BundleError(
-            f"{where} has format_version {version}, this program reads up to {FORMAT_VERSION}",
-            "upgrade kind-diffusion",
-        )
+    refuse_newer(data, FORMAT_VERSION, where, BundleError)
     check_schema(data, "manifest", where)
     document = cast(ManifestDocument, data)
     _require_sane(document, where)
@@ -203,6 +198,13 @@ def check_schema(data: object, schema: str, where: str) -> None:
     misfit = find_misfit(data, schema)
     if misfit is not None:
         raise BundleError(f"{where}: {misfit}", "export the bundle again")
+
+
+def refuse_newer(data: object, known: int, where: str, error: type[KindError]) -> None:
+    """Raise `error` where a document is of a later format than `known`, the last that this program reads."""
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > known:
+        raise error(f"{where} has format_version {version}, this program reads up to {known}", "upgrade kind-diffusion")
 
 
 def find_misfit(data: object, schema: str) -> str | None:

@@ -23,7 +23,7 @@ from kind_core.files.litter import is_hidden
 from kind_core.files.staging import file_kind
 from kind_core.files.weight_files import POINTER, find_misfit, is_pointer
 from kind_runtimes.documents.manifest import ClassEntry
-from kind_runtimes.manifest import PACK_SUFFIX, PACKS_FOLDER, Manifest, TensorSpec
+from kind_runtimes.manifest import PACK_SUFFIX, PACKS_FOLDER, Manifest, TensorSpec, refuse_newer
 
 PACK_VERSION = 1
 PACK_TENSORS = ("tailor", "modulation_basis", "modulation_coefficients")
@@ -123,15 +123,12 @@ def _read(file: Path, names: Sequence[str]) -> tuple[PackDocument, dict[str, np.
 def _parse_metadata(metadata: Mapping[str, str] | None, file: Path) -> PackDocument:
     try:
         data = parse_json((metadata or {})[_METADATA_KEY])
-        version = data["format_version"]
+        data["format_version"]  # which every pack has
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(
             f"{file} is not a pack: its metadata says nothing of one", "make one with kind-export"
         ) from error
-    if isinstance(version, int) and version > PACK_VERSION:
-        raise BundleError(
-            f"{file} has format_version {version}, this program reads up to {PACK_VERSION}", "upgrade kind-diffusion"
-        )
+    refuse_newer(data, PACK_VERSION, str(file), BundleError)
     if not isinstance(data.get("base"), str):
         raise BundleError(f"{file} does not say which base it fits", "export it again")
     return cast(PackDocument, data)

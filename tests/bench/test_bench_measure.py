@@ -109,7 +109,7 @@ def test_a_picture_waits_for_all_its_parts(some_guided: Bundle) -> None:
 def test_the_largest_memory_of_the_processes_counts(small_bundle: Bundle) -> None:
     gathering = Gathering(runtime="onnx", options=DEFAULT_OPTIONS, counts=Counts())
     for peak in (5, 7, 6):
-        gathering.add_memory(peak, peak - 4, "VmHWM")
+        gathering.add_memory({"peak_memory_bytes": peak, "baseline_memory_bytes": peak - 4, "memory_measure": "VmHWM"})
     assert gathering.memory == {"peak_memory_bytes": 7, "baseline_memory_bytes": 3, "memory_measure": "VmHWM"}
 
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from kind_bench.counting.work import OpWork, ProgramWork
 from kind_bench.forecasting.devices import load_device
-from kind_bench.measure.quick import Timing
 from kind_core.checkpoint import Checkpoint
 from kind_core.classes import ClassInfo
 from kind_core.pictures import make_class_grid
@@ -23,6 +22,7 @@ from kind_export.rewrites import RewriteOptions, describe_rewrites, rewrite
 from kind_export.targets.programs import latents_shape, make_decode, make_step
 from kind_export.targets.target import TargetOptions, load_target
 from kind_export.verify.parity import Parity
+from kind_runtimes.documents.reports.targets import MeasuredHere
 from kind_runtimes.manifest import FORMAT_VERSION, NOISE_GENERATOR, parse_manifest
 from tiny import tiny_config, tiny_model, tiny_model_config
 
@@ -144,8 +144,8 @@ def _parity(name: str, num_classes: int) -> Parity:
     )  # fmt: skip
 
 
-def _timing(name: str) -> Timing:
-    return Timing(
+def _timing(name: str) -> MeasuredHere:
+    return MeasuredHere(
         runtime=name, engine=f"runner of {name}", step_ms=25.561, step_min_ms=18.141, step_max_ms=29.952,
         image_ms=1511.3, load_ms=44.1, repeats=15,
     )  # fmt: skip

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final, cast
 
@@ -17,7 +16,6 @@ from jinja2 import TemplateError
 from kind_bench.counting import count_bundle
 from kind_bench.forecasting.devices import Device, load_device
 from kind_bench.lint import Profile
-from kind_bench.measure.quick import Timing
 from kind_bench.results.importing import read_measured
 from kind_bench.results.results import Results
 from kind_core.checkpoint import Checkpoint
@@ -55,7 +53,7 @@ def write_report(
     checkpoint: Checkpoint,
     compact: CompactModel,
     parities: dict[str, Parity],
-    timings: dict[str, Timing],
+    timings: dict[str, MeasuredHere],
     *,
     works: Works,
     devices: Sequence[Device],
@@ -197,7 +195,7 @@ def _describe_measured(results: Results) -> MeasuredElsewhere:
 
 
 def _describe_target(
-    manifest: Manifest, name: str, parity: Parity, timing: Timing | None, profile: Delegation | None
+    manifest: Manifest, name: str, parity: Parity, timing: MeasuredHere | None, profile: Delegation | None
 ) -> ReportTarget:
     entry, precision = manifest.data["targets"][name], manifest.targets[name].precision
     return {
@@ -210,7 +208,7 @@ def _describe_target(
         "parity": parity.to_dict(),
         "lowering": entry["lowering"],
         "delegation": profile,
-        "measured": cast(MeasuredHere, asdict(timing)) if timing else None,
+        "measured": timing,
     }
 
 

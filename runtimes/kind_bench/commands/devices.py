@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from kind_bench.commands.options import CONTEXT, PATH
 from kind_core.console import echo, echo_lines
 from kind_core.console.commands import PlainCommand, report_errors
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command("calibrate", cls=PlainCommand, context_settings=CONTEXT)
@@ -32,7 +28,7 @@ def calibrate_command(
     Example:
       kind-bench calibrate results.json --bundle panda.kind --device a18 -o my-phone.json
     """
-    from kind_bench.forecasting.calibrating import calibrate_device
+    from kind_bench.forecasting.measurements import calibrate_device
     from kind_bench.results.results import name_case
 
     calibration = calibrate_device(results, bundles, device, output, force=force)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kind_bench.commands.options import CONTEXT, PATH
+from kind_bench.commands.options import CONTEXT, PATH, RUNTIMES
 from kind_core.console import echo, echo_lines
 from kind_core.console.commands import PlainCommand, report_errors, split_names
 from kind_core.console.vocabulary import Named
@@ -18,8 +18,6 @@ from kind_core.errors import ConfigError
 if TYPE_CHECKING:
     from kind_bench.results.results import Results
 
-_RUNTIMES = ("onnx", "executorch", "coreml", "litert")
-
 
 @click.command("run", cls=PlainCommand, context_settings=CONTEXT)
 @click.argument("bundle", type=PATH)
@@ -27,7 +25,7 @@ _RUNTIMES = ("onnx", "executorch", "coreml", "litert")
     "--runtime",
     "runtimes",
     multiple=True,
-    type=Named(_RUNTIMES),
+    type=Named(RUNTIMES),
     help="What to measure (comma or repeated) [all that run].",
 )
 @click.option("--threads", multiple=True, metavar="COUNTS", help="Numbers of threads [the runtime's own choice].")

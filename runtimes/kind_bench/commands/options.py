@@ -8,3 +8,4 @@ import click
 
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 PATH = click.Path(path_type=Path)
+RUNTIMES = ("onnx", "executorch", "coreml", "litert")

@@ -5,19 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from kind_bench.commands.options import CONTEXT, PATH
+from kind_bench.commands.options import CONTEXT, PATH, RUNTIMES
 from kind_core.console import echo, echo_lines, tell
 from kind_core.console.commands import PlainCommand, report_errors, split_names
 from kind_core.console.vocabulary import Named
-
-if TYPE_CHECKING:
-    pass
-
-_RUNTIMES = ("onnx", "executorch", "coreml", "litert")
 
 
 @click.command("compare", cls=PlainCommand, context_settings=CONTEXT)
@@ -63,7 +57,7 @@ def compare_command(before: Path, after: Path, fail_over: str | None, groups: tu
 @click.command("lint", cls=PlainCommand, context_settings=CONTEXT)
 @click.argument("bundle", type=PATH)
 @click.option(
-    "--runtime", "runtimes", multiple=True, type=Named(_RUNTIMES), help="What to look at (comma or repeated) [all]."
+    "--runtime", "runtimes", multiple=True, type=Named(RUNTIMES), help="What to look at (comma or repeated) [all]."
 )
 @click.option("--profile", is_flag=True, help="Trace the steps that run here, for shares of time.")
 @click.option("--strict", is_flag=True, help="Exit with 1 where more than a small share falls off the fast path.")

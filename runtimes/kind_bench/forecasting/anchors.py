@@ -9,14 +9,13 @@ that took no part are forecast from the chip's own.
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from statistics import fmean
 
 from kind_bench.counting.work import ComputePrecision
+from kind_bench.data_files import read_table
 from kind_bench.forecasting.devices import Device, UnitName, load_device
 from kind_bench.forecasting.families import predict_share
 from kind_bench.forecasting.peaks import Range, assumed, peak_speed, range_of
@@ -32,10 +31,8 @@ class Anchor:
     precision: ComputePrecision
     workload: str
     flops: float
-    calls: int
     ms: float
     is_fit: bool
-    source: str
 
     @property
     def share(self) -> float:
@@ -193,7 +190,7 @@ def _words(rows: Sequence[Anchor], whose: str, factor: float) -> str:
 
 @cache
 def _anchors() -> tuple[Anchor, ...]:
-    data = tomllib.loads((files("kind_bench") / "data" / "anchors.toml").read_text(encoding="utf-8"))
+    data = read_table("anchors")
     anchors = []
     for row in data["rows"]:
         workload = data["workloads"][row["workload"]]
@@ -207,10 +204,8 @@ def _anchors() -> tuple[Anchor, ...]:
                     precision=precision,
                     workload=workload["name"],
                     flops=workload["gflop"] * 1e9 / calls,
-                    calls=calls,
                     ms=ms / calls,
                     is_fit=row["role"] == "fit",
-                    source=row["source"],
                 )
             )
     return tuple(anchors)

@@ -8,19 +8,19 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from kind_bench.forecasting.products import find_nearest, list_products
 from kind_core.errors import DeviceError
 from kind_core.files.json_files import parse_json
 from kind_core.files.regular_files import read_text
-from kind_runtimes.documents.device import CalibrationEntry, FigureEntry, UnitEntry
-from kind_runtimes.manifest import load_schema
+from kind_runtimes.documents.device import CalibrationEntry, FigureEntry
+from kind_runtimes.manifest import find_misfit, refuse_newer
 
 FORMAT_VERSION = 1
 UnitName = Literal["cpu", "gpu", "npu"]
@@ -143,8 +143,9 @@ def parse_device(text: str, where: str, *, device_id: str, is_json: bool = False
     except (ValueError, RecursionError) as error:  # both decoders' errors are
         kind = "JSON" if is_json else "TOML"
         raise DeviceError(f"{where} is not {kind}: {error}", "mend the file or use a device of the table") from error
-    _refuse_newer(data, where)
-    _refuse_newer(data.get("calibration") if isinstance(data, dict) else None, f"{where}: calibration")
+    refuse_newer(data, FORMAT_VERSION, where, DeviceError)
+    if isinstance(data, dict):
+        refuse_newer(data.get("calibration"), FORMAT_VERSION, f"{where}: calibration", DeviceError)
     _check(data, where)
     return Device(
         id=device_id,
@@ -162,51 +163,20 @@ def parse_device(text: str, where: str, *, device_id: str, is_json: bool = False
 
 def describe_device(device: Device) -> dict[str, object]:
     """A device as its file writes it."""
-
-    def describe(figure: Figure) -> dict[str, object]:
-        # low and high are part of what was parsed, so writing them keeps the range
-        return {name: getattr(figure, name) for name in ("value", "low", "high", "status", "source")}
-
-    top = {name: describe(figure) for name, figure in device.figures() if "." not in name}
-    units = {
-        key: {"name": unit.name}
-        | ({} if unit.family is None else {"family": unit.family})
-        | {name: describe(figure) for name in _unit_figures() if (figure := getattr(unit, name)) is not None}
-        for key, unit in device.units.items()
-    }
-    return {
-        "format_version": FORMAT_VERSION,
-        "name": device.name,
-        "vendor": device.vendor,
-        "form": device.form,
-        **({} if device.year is None else {"year": device.year}),
-        "aliases": list(device.aliases),
-        "notes": list(device.notes),
-        **top,
-        "units": units,
-        **({} if device.calibration is None else {"calibration": dict(device.calibration)}),
-    }
-
-
-def _refuse_newer(data: object, where: str) -> None:
-    version = data.get("format_version") if isinstance(data, dict) else None
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise DeviceError(
-            f"{where} has format_version {version}, this program reads up to {FORMAT_VERSION}", "upgrade kind-diffusion"
-        )
+    # low and high are part of what was parsed, so writing them keeps the range
+    known = asdict(device, dict_factory=lambda pairs: {name: value for name, value in pairs if value is not None})
+    del known["id"]
+    return {"format_version": FORMAT_VERSION, **known}
 
 
 _RANGE: tuple[Literal["low", "value", "high"], ...] = ("low", "value", "high")
 
 
 def _check(data: object, where: str) -> None:
-    import jsonschema
-
-    validator = jsonschema.Draft202012Validator(load_schema("device"))
-    error = jsonschema.exceptions.best_match(validator.iter_errors(data))
-    if error is not None:
+    misfit = find_misfit(data, "device")
+    if misfit is not None:
         raise DeviceError(
-            f"{where}: {error.json_path.removeprefix('$.')} {error.message}",
+            f"{where}: {misfit.removeprefix('$.')}",
             "every figure needs value, status and source; docs/forecasts.md shows a device file",
         )
     for place, entry in _figures_of(data):
@@ -241,13 +211,9 @@ def _parse_figure(entry: FigureEntry) -> Figure:
     )
 
 
-def _parse_unit(data: UnitEntry) -> Unit:
-    figures = cast(Mapping[str, FigureEntry], data)
-    return Unit(
-        name=data["name"],
-        family=data.get("family"),
-        **{n: _parse_figure(figures[n]) for n in _unit_figures() if n in data},
-    )
+def _parse_unit(data: Any) -> Unit:
+    figures = {name: _parse_figure(entry) for name, entry in data.items() if _is_figure(entry)}
+    return Unit(name=data["name"], family=data.get("family"), **figures)
 
 
 def _unit_figures() -> tuple[str, ...]:

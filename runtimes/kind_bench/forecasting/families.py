@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from kind_bench.forecasting.anchors import Anchor
 
 _YEAR = 2023
 _GROWTH = 0.25  # of the logarithm, a year
@@ -22,21 +25,8 @@ _GROWTH_WEIGHT = 1.0  # of one measurement, a year away
 _ALIKE_WEIGHT = 0.05
 
 
-class Row(Protocol):
-    """A measurement: FLOPs a millisecond are its speed."""
-
-    @property
-    def workload(self) -> str: ...
-    @property
-    def year(self) -> int | None: ...
-    @property
-    def share(self) -> float: ...
-    @property
-    def peak_gflops(self) -> float: ...
-
-
 def predict_share(
-    rows: Sequence[Row], peak_gflops: float, year: int | None, workload: str | None, *, by_year: bool
+    rows: Sequence[Anchor], peak_gflops: float, year: int | None, workload: str | None, *, by_year: bool
 ) -> float:
     """The share of `peak_gflops` that a unit of the rows' family reaches, on one model or on their mean.
 

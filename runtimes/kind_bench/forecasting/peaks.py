@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
 from typing import NamedTuple
 
 from kind_bench.counting.work import ComputePrecision
+from kind_bench.data_files import read_table
 from kind_bench.forecasting.devices import Figure, Unit, UnitName
 
 
@@ -75,4 +74,5 @@ def is_assumed(name: str, key: str) -> bool:
 
 @cache
 def _assumptions() -> Mapping[str, Mapping[str, Mapping[str, float]]]:
-    return tomllib.loads((files("kind_bench") / "data" / "assumptions.toml").read_text(encoding="utf-8"))
+    table: Mapping[str, Mapping[str, Mapping[str, float]]] = read_table("assumptions")
+    return table

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cache
-from importlib.resources import files
+
+from kind_bench.data_files import read_table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,10 +24,9 @@ class Product:
 @cache
 def list_products() -> Mapping[str, Product]:
     """Every product by its name, in lower case with hyphens."""
-    data = tomllib.loads((files("kind_bench") / "data" / "products.toml").read_text(encoding="utf-8"))
     return {
         name: Product(name=name, family=family, chip=entry["chip"], year=entry["year"])
-        for family, products in data.items()
+        for family, products in read_table("products").items()
         for name, entry in products.items()
     }
 

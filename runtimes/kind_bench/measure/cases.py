@@ -265,7 +265,7 @@ def _take(case: Gathering, message: Message) -> None:
         case {"samples": samples, "part": part}:
             case.add_samples(part, samples)
         case {"finished": finished}:
-            case.add_memory(finished["peak"], finished["baseline"], finished["measure"])
+            case.add_memory(finished["memory"])
             case.second_loads_ms.append(finished["again_ms"])
         case {"profile": profile}:
             case.profile = profile

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 from kind_bench.measure.timing import Counts, Part
 from kind_bench.results.results import Spread, combine_image_ms, round_ms
@@ -25,21 +25,6 @@ _FIELDS: Mapping[Part, str] = {
 Message = dict[str, Any]  # what the process that measures and the one that asked tell each other, as JSON
 
 
-class _Memory(TypedDict, total=False):
-    """What a results file says of memory."""
-
-    peak_memory_bytes: int
-    baseline_memory_bytes: int
-    memory_measure: str
-
-
-class _Loading(TypedDict, total=False):
-    """What a results file says of opening."""
-
-    load_ms: Load
-    first_picture_ms: float
-
-
 @dataclass(kw_only=True, slots=True)
 class Gathering:
     """What is known of one case so far."""
@@ -56,21 +41,16 @@ class Gathering:
     second_loads_ms: list[float] = field(default_factory=list)
     first_pictures_ms: list[float] = field(default_factory=list)
     file_caches: set[FileCache] = field(default_factory=set)
-    memory: _Memory = field(default_factory=lambda: _Memory())
+    memory: Message = field(default_factory=dict)  # as a results file has it, of the process that held the most
     profile: ProfileEntry | None = None
 
     def add_samples(self, part: Part, samples_ms: Sequence[float]) -> None:
         """Take in what `measure_loop` hands on."""
         self.samples.setdefault(part, []).extend(samples_ms)
 
-    def add_memory(self, peak_bytes: int, baseline_bytes: int, measure: str) -> None:
-        """Take in one process's memory; the largest peak is kept, with its baseline."""
-        if peak_bytes > self.memory.get("peak_memory_bytes", 0):
-            self.memory = {
-                "peak_memory_bytes": peak_bytes,
-                "baseline_memory_bytes": baseline_bytes,
-                "memory_measure": measure,
-            }
+    def add_memory(self, memory: Message) -> None:
+        """Take in one process's memory, as a results file has it; that with the largest peak is kept."""
+        self.memory = max(self.memory, memory, key=lambda one: one.get("peak_memory_bytes", 0))
 
     @property
     def num_samples(self) -> int:
@@ -109,7 +89,7 @@ class Gathering:
         step, unguided, decode = spreads["step"], spreads.get("step_unguided"), spreads.get("decode")
         return {"image_ms": combine_image_ms(step, unguided, decode, guided)}
 
-    def _describe_load(self) -> _Loading:
+    def _describe_load(self) -> dict[str, object]:
         if not self.first_loads_ms:
             return {}
         load: Load = {"first": round_ms(statistics.median(self.first_loads_ms))}

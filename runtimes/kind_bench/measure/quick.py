@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from kind_bench.measure.cases import describe_document
@@ -13,27 +12,14 @@ from kind_bench.measure.machine import describe_machine
 from kind_bench.measure.timing import Counts, measure_loop
 from kind_bench.results.results import Case, parse_results, write_results
 from kind_runtimes.bundle import Bundle
+from kind_runtimes.documents.reports.targets import MeasuredHere
 from kind_runtimes.engines.runtime import DEFAULT_OPTIONS, can_unround
 from kind_runtimes.generator import open_generator
 
 _COUNTS = Counts(warmup=3, repeat=15)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Timing:
-    """Milliseconds on this host. An image is `steps` steps and one decode; the spread is min to max of the repeats."""
-
-    runtime: str
-    engine: str
-    step_ms: float
-    step_min_ms: float
-    step_max_ms: float
-    image_ms: float
-    load_ms: float
-    repeats: int
-
-
-def time_bundle(bundle: Bundle, file: Path, profiles: Mapping[str, object] | None = None) -> dict[str, Timing]:
+def time_bundle(bundle: Bundle, file: Path, profiles: Mapping[str, object] | None = None) -> dict[str, MeasuredHere]:
     """Time every target that really runs here and write the results to `file`, with `profiles` of delegation by target.
 
     An evaluated program is not timed.
@@ -71,15 +57,15 @@ def _time_target(bundle: Bundle, name: str) -> Gathering | None:
     return gathering
 
 
-def _summarise(case: Case) -> Timing:
+def _summarise(case: Case) -> MeasuredHere:
     step, data = case.data["step_ms"], case.data
-    return Timing(
-        runtime=case.runtime,
-        engine=case.engine,
-        step_ms=step["median"],
-        step_min_ms=step["min"],
-        step_max_ms=step["max"],
-        image_ms=data["image_ms"],
-        load_ms=data["load_ms"]["first"],
-        repeats=len(step["samples"]),
-    )
+    return {
+        "runtime": case.runtime,
+        "engine": case.engine,
+        "step_ms": step["median"],
+        "step_min_ms": step["min"],
+        "step_max_ms": step["max"],
+        "image_ms": data["image_ms"],
+        "load_ms": data["load_ms"]["first"],
+        "repeats": len(step["samples"]),
+    }

@@ -4,7 +4,7 @@ It reads its job from the first line of stdin, which stays open as long as its p
 stdout, JSON a line each:
     {"opened": {"engine", "first_ms", "file_cache", "first_picture_ms"}}
     {"samples": [ms, ...], "part": "step"}            many
-    {"finished": {"peak", "baseline", "measure", "again_ms"}}
+    {"finished": {"memory": {...}, "again_ms"}}       memory as a results file has it
     {"profile": {...}}                                instead of the others, where the job asks for it
     {"error": {"type", "message", "hint"}}            the last one, when it fails
 """
@@ -76,8 +76,8 @@ def _measure(job: Message, send: Send) -> None:
     del generator
     gc.collect()
     _, again_ms = _open(folder, manifest, runtime, options)
-    memory = {"peak": peak.bytes, "baseline": baseline.bytes, "measure": peak.measure}
-    send({"finished": memory | {"again_ms": again_ms}})
+    held = {"peak_memory_bytes": peak.bytes, "baseline_memory_bytes": baseline.bytes, "memory_measure": peak.measure}
+    send({"finished": {"memory": held, "again_ms": again_ms}})
 
 
 def _draw_first(generator: Generator, load_ms: float) -> float | None:

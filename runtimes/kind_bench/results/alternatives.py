@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import NotRequired, TypedDict
+
+from kind_bench.data_files import read_table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,8 +29,7 @@ class Alternative:
 @cache
 def list_alternatives() -> tuple[Alternative, ...]:
     """Every row of the table."""
-    data = tomllib.loads((files("kind_bench") / "data" / "alternatives.toml").read_text(encoding="utf-8"))
-    return tuple(map(_parse, data["rows"]))
+    return tuple(map(_parse, read_table("alternatives")["rows"]))
 
 
 class _Span(TypedDict):

@@ -13,7 +13,7 @@ from kind_core.errors import ConfigError, ResultsError
 from kind_core.files.json_files import read_json
 from kind_runtimes.documents.reports.document import Host, ReportDocument
 from kind_runtimes.documents.results import Machine
-from kind_runtimes.manifest import find_misfit, load_schema
+from kind_runtimes.manifest import find_misfit, load_schema, refuse_newer
 
 Group = Literal["size", "flops", "memory", "latency", "parity"]
 _Row = tuple[str, Group, str, object]  # name, group, unit and value of a figure
@@ -111,11 +111,7 @@ def _read(file: Path) -> Results | ReportDocument:
         raise ResultsError(f"{file} is neither a report nor measured results", _EXPECTED)
     if "cases" in data:
         return parse_results(data, str(file))
-    known, version = load_schema("report")["properties"]["format_version"]["const"], data.get("format_version")
-    if isinstance(version, int) and version > known:
-        raise ResultsError(
-            f"{file} has format_version {version}, this program reads up to {known}", "upgrade kind-diffusion"
-        )
+    refuse_newer(data, load_schema("report")["properties"]["format_version"]["const"], str(file), ResultsError)
     if misfit := find_misfit(data, "report"):
         raise ResultsError(f"{file}: {misfit}", "export the bundle again")
     return cast(ReportDocument, data)

@@ -14,7 +14,7 @@ from kind_core.files.json_files import read_json
 from kind_core.files.staging import file_kind, staged
 from kind_runtimes.documents.case import CaseEntry, SpreadEntry
 from kind_runtimes.documents.results import Machine, ResultsDocument, UnitEntry
-from kind_runtimes.manifest import find_misfit
+from kind_runtimes.manifest import find_misfit, refuse_newer
 
 RESULTS_VERSION: Final = 1
 _AGAIN = "measure again, or write it as schemas/results.schema.json says"
@@ -109,12 +109,7 @@ def parse_results(data: object, where: str) -> Results:
     if not isinstance(data, dict) or kind != "measured":
         said = f"its kind is {kind!r}" if kind else "it has no kind"
         raise ResultsError(f"{where} holds no measured results: {said}, expected 'measured'", _AGAIN)
-    version = data.get("format_version")
-    if isinstance(version, int) and version > RESULTS_VERSION:
-        raise ResultsError(
-            f"{where} has format_version {version}, this program reads up to {RESULTS_VERSION}",
-            "upgrade kind-diffusion",
-        )
+    refuse_newer(data, RESULTS_VERSION, where, ResultsError)
     misfit = find_misfit(data, "results")
     if misfit is not None:
         raise ResultsError(f"{where}: {misfit}", _AGAIN)

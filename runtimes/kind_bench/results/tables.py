@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 
 from kind_bench.results.compare import Change, Comparison
 from kind_bench.results.results import Case, Results, Spread
@@ -58,15 +59,7 @@ def describe_comparison(comparison: Comparison, worse: Sequence[Change]) -> dict
     return {
         "notes": list(comparison.notes),
         "changes": [
-            {
-                "name": change.name,
-                "group": change.group,
-                "unit": change.unit,
-                "before": change.before,
-                "after": change.after,
-                "relative": _finite(change.relative),
-                "failed": change in worse,
-            }
+            asdict(change) | {"relative": _finite(change.relative), "failed": change in worse}
             for change in comparison.changes
         ],
     }
