@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from kind_core.checkpoint_config import AUTOENCODER_NAME as AUTOENCODER_NAME
-from kind_core.checkpoint_config import WEIGHTS_NAME as WEIGHTS_NAME
+from kind_core.checkpoint_config import WEIGHTS_NAME
 from kind_core.config import AutoencoderConfig
 from kind_core.diffusers.component import Component, load_component, loading, read_component
 from kind_core.diffusers.layout import require_settings

@@ -19,21 +19,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from kind_core.autoencoder import (
+from kind_core.autoencoder import ImageDecoder, copy_autoencoder, find_autoencoder, load_decoder
+from kind_core.checkpoint_config import (
     AUTOENCODER_NAME,
+    CONFIG_NAME,
+    LEARNGENE_NAME,
+    TAILORS_NAME,
     WEIGHTS_NAME,
-    ImageDecoder,
-    copy_autoencoder,
-    find_autoencoder,
-    load_decoder,
+    is_checkpoint_file,
+    read_any_config,
 )
-from kind_core.checkpoint_config import CONFIG_NAME as CONFIG_NAME
-from kind_core.checkpoint_config import LEARNGENE_NAME as LEARNGENE_NAME
-from kind_core.checkpoint_config import TAILORS_NAME as TAILORS_NAME
-from kind_core.checkpoint_config import hash_learngene as hash_learngene
-from kind_core.checkpoint_config import is_checkpoint_file as is_checkpoint_file
-from kind_core.checkpoint_config import read_any_config
-from kind_core.checkpoint_config import read_config as read_config  # also from here, with the rest
+from kind_core.checkpoint_config import hash_learngene as hash_learngene  # also from here, with the rest
+from kind_core.checkpoint_config import read_config as read_config
 from kind_core.class_ids import require_distinct
 from kind_core.classes import ClassInfo
 from kind_core.config import ModelConfig

@@ -8,17 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from kind_core.autoencoder import AUTOENCODER_NAME, copy_autoencoder, find_autoencoder
-from kind_core.checkpoint import (
-    CHECKPOINT,
+from kind_core.checkpoint import CHECKPOINT, tailor_path, write_config
+from kind_core.checkpoint_config import (
     CONFIG_NAME,
     LEARNGENE_NAME,
     TAILORS_NAME,
     hash_learngene,
+    read_any_config,
     read_config,
-    tailor_path,
-    write_config,
 )
-from kind_core.checkpoint_config import read_any_config
 from kind_core.classes import ClassInfo, resolve_classes
 from kind_core.config import ModelConfig
 from kind_core.dit import DivertedTransformer

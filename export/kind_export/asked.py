@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kind_core.class_ids import name_class_file
-from kind_core.classes import ClassInfo, ResolvedClass, resolve_classes
+from kind_core.classes import ClassInfo, resolve_classes
 from kind_core.config.sampling import check_choice
-from kind_core.errors import BundleError, ClassNameError
+from kind_core.errors import BundleError
 from kind_core.files.staging import check_output
 from kind_core.naming import MAX_STEM_BYTES, shorten
 from kind_core.samplers import ALL_STEPS
 from kind_export.request import ExportRequest, parse_targets
-from kind_export.source import require_latents
+from kind_export.source import find_asked, require_latents
 from kind_export.target_rows import TARGET_ROWS
 
 if TYPE_CHECKING:
-    from kind_export.blending import Opening
     from kind_runtimes.manifest import Manifest
 
 
@@ -71,18 +70,3 @@ def name_output(request: ExportRequest, known: tuple[ClassInfo, ...]) -> Path:
     stems = ["+".join(name_class_file(one.info, known, one.query) for one in parts) for parts in asked]
     more = f"-and-{len(stems) - 3}-more" if len(stems) > 3 else ""
     return Path(f"{shorten('-'.join(stems[:3]), '-'.join(stems), MAX_STEM_BYTES - len(more))}{more}.kind")
-
-
-def find_asked(request: ExportRequest, known: tuple[ClassInfo, ...]) -> tuple[list[ResolvedClass], tuple[Opening, ...]]:
-    """The classes whose tailors are read, and which of them each class of the bundle opens; raises ClassNameError."""
-    classes = resolve_classes(request.classes, known)
-    openings: list[Opening] = [(position,) for position in range(len(classes))]
-    for blend in request.blends:
-        parts = resolve_classes(blend, known, is_list=False)
-        classes += [part for part in parts if part.index not in {c.index for c in classes}]
-        places = {c.index: position for position, c in enumerate(classes)}
-        opening = tuple(places[part.index] for part in parts)
-        if opening in openings:
-            raise ClassNameError(f"the blend {'+'.join(blend)!r} was asked for twice", "name each blend once")
-        openings.append(opening)
-    return classes, tuple(openings)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kind_core.checkpoint_config import read_any_config, read_config
-from kind_core.classes import resolve_classes
+from kind_core.classes import ClassInfo, ResolvedClass, resolve_classes
 from kind_core.config import ModelConfig
-from kind_core.errors import ConfigError
+from kind_core.errors import ClassNameError, ConfigError
 from kind_core.hub import find_checkpoint, find_config, find_diffusers
 from kind_export.request import ExportRequest
 
 if TYPE_CHECKING:
     from kind_core.checkpoint import Checkpoint
+    from kind_export.blending import Opening
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,16 +64,29 @@ def open_source(request: ExportRequest) -> Source:
     if request.from_diffusers:
         path = find_diffusers(request.checkpoint)
     else:
-        known = read_config(find_config(request.checkpoint)).classes
-        blended = (resolve_classes(blend, known, is_list=False) for blend in request.blends)
-        asked = [*resolve_classes(request.classes, known), *chain.from_iterable(blended)]
-        classes = list(dict.fromkeys(found.info for found in asked))
-        path = find_checkpoint(request.checkpoint, classes, with_decoder=not request.latents_only)
+        classes, _ = find_asked(request, read_config(find_config(request.checkpoint)).classes)
+        infos = [found.info for found in classes]
+        path = find_checkpoint(request.checkpoint, infos, with_decoder=not request.latents_only)
     config = _read_config(path, request.from_diffusers)
     if request.latents_only:
         require_latents(config)
         config = replace(config, autoencoder=None)
     return Source(path=path, config=config, is_diffusers=request.from_diffusers)
+
+
+def find_asked(request: ExportRequest, known: tuple[ClassInfo, ...]) -> tuple[list[ResolvedClass], tuple[Opening, ...]]:
+    """The classes whose tailors are read, and which of them each class of the bundle opens; raises ClassNameError."""
+    classes = resolve_classes(request.classes, known)
+    openings: list[Opening] = [(position,) for position in range(len(classes))]
+    for blend in request.blends:
+        parts = resolve_classes(blend, known, is_list=False)
+        classes += [part for part in parts if part.index not in {c.index for c in classes}]
+        places = {c.index: position for position, c in enumerate(classes)}
+        opening = tuple(places[part.index] for part in parts)
+        if opening in openings:
+            raise ClassNameError(f"the blend {'+'.join(blend)!r} was asked for twice", "name each blend once")
+        openings.append(opening)
+    return classes, tuple(openings)
 
 
 def read_source_config(checkpoint: Path, from_diffusers: bool = False) -> ModelConfig:

@@ -186,7 +186,9 @@ def test_methods_of_one_file_share_their_weights(precision: PrecisionName, lower
     module = Layers()
     pair, single = lowering_of(module, batch=2), lowering_of(module, batch=1)
     file, (alone, _) = tmp_path / "step.pte", lowered(precision)
-    facts = executorch.lower_functions({"guided": pair, "unguided": single}, file, options(precision))
+    twins = replace(pair, name="guided"), replace(single, name="unguided")
+    facts, functions = executorch.lower_pair(*twins, (True, False), file, options(precision))
+    assert functions == {"guided": "forward", "unguided": "unguided"}
     assert {name: own["num_delegates"] for name, own in facts["functions"].items()} == {"guided": 1, "unguided": 1}
     weight_bytes = sum(p.numel() for p in module.parameters()) * {"fp32": 4, "int8": 1, "int4": 0.5}[precision]
     assert file.stat().st_size - alone.stat().st_size < weight_bytes / 2
@@ -217,11 +219,3 @@ def test_quantisation_left_outside_the_delegate_is_refused(tmp_path: Path, monke
     with pytest.raises(ExportError, match="torchao::choose_qparams_affine"):
         executorch.lower(lowering_of(Layers()), tmp_path / "step.pte", options("int8"))
     assert not (tmp_path / "step.pte").exists()
-
-
-def test_the_first_method_alone_is_called_forward(tmp_path: Path) -> None:
-    lowering = lowering_of(Layers())
-    with pytest.raises(ExportError, match="'forward' comes after 'guided'"):
-        executorch.lower_functions(
-            {"guided": lowering, "forward": replace(lowering)}, tmp_path / "step.pte", options("fp32")
-        )

@@ -12,7 +12,7 @@ from typing import TypedDict
 import torch
 from safetensors.torch import save
 
-from kind_core.checkpoint import LEARNGENE_NAME
+from kind_core.checkpoint_config import LEARNGENE_NAME
 from kind_core.classes import ClassInfo
 from kind_core.config import ModelConfig
 from kind_core.errors import ExportError

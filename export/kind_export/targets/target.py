@@ -47,7 +47,7 @@ class Target(Protocol):
         ...
 
     def lower_functions(self, lowerings: Mapping[str, Lowering], file: Path, options: TargetOptions) -> Facts:
-        """Write several programs to one file, a function each, their weights once; where the target has functions."""
+        """Write several programs to one file, a function each, their weights once; where the row says so."""
         ...
 
     def lower_pair(

@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any
 
 import torch
 
@@ -30,13 +30,6 @@ STYLE = GraphStyle(norm="matmul")
 _QUANTIZATION_OPS = ("torchao::", "quantized_decomposed::")
 
 
-class _Delegated(TypedDict):
-    """What is said of a method's delegates."""
-
-    num_delegates: int
-    portable_ops: dict[str, int]
-
-
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> Facts:
     """Lower `lowering` to XNNPACK and report what was left to the portable kernels."""
     about = options.describe(lowering)
@@ -44,29 +37,20 @@ def lower(lowering: Lowering, file: Path, options: TargetOptions) -> Facts:
     return methods[DEFAULT_METHOD] | quantization
 
 
-def lower_functions(lowerings: Mapping[str, Lowering], file: Path, options: TargetOptions) -> Facts:
-    """Lower several programs into one file, a method each: the first is `forward`, the others have their names.
-
-    XNNPACK names weights by their hash, so what the methods have in common is stored once. `keep` names layers of the
-    first program and counts for those of the same name in the others.
-    """
-    first, *others = lowerings
-    if DEFAULT_METHOD in others:
-        raise ExportError(f"function {DEFAULT_METHOD!r} comes after {first!r}, expected it first", "name it otherwise")
-    named = {DEFAULT_METHOD: lowerings[first], **{name: lowerings[name] for name in others}}
-    about = options.describe(lowerings[first], dict(zip(lowerings, named, strict=True)))
-    methods, quantization = _lower_methods(named, file, options, about)
-    return {"functions": {first: methods[DEFAULT_METHOD], **{name: methods[name] for name in others}}} | quantization
-
-
 def lower_pair(
     step: Lowering, unguided: Lowering, is_guided: Sequence[bool], file: Path, options: TargetOptions
 ) -> tuple[Facts, dict[str, str | None]]:
-    """A guided step and its unguided twin as methods of one file."""
-    facts = lower_functions({step.name: step, unguided.name: unguided}, file, options)
+    """A guided step and its unguided twin as methods of one file: the first is `forward`, the other has its own name.
+
+    XNNPACK names weights by their hash, so what the methods have in common is stored once. `keep` names layers of the
+    first and counts for those of the same name in the other.
+    """
+    functions = {step.name: DEFAULT_METHOD, unguided.name: unguided.name}
+    methods = {DEFAULT_METHOD: step, unguided.name: unguided}
+    delegated, quantization = _lower_methods(methods, file, options, options.describe(step, functions))
+    by_name = {name: delegated[method] for name, method in functions.items()}
     # delegation is reported of the step that most of the time goes into
-    functions = cast("dict[str, Facts]", facts["functions"])
-    return functions[step.name] | facts, {step.name: DEFAULT_METHOD, unguided.name: unguided.name}
+    return {**delegated[DEFAULT_METHOD], "functions": by_name, **quantization}, {**functions}
 
 
 def _lower_methods(
@@ -88,29 +72,27 @@ def _lower_methods(
         }
         constants = {name.replace(".", "_"): text for name, text in about.items()}
         edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()], constant_methods=constants)
-        delegated = {name: describe_delegation(edge, name) for name in lowerings}
-        _require_delegated(delegated, first)
+        delegated = {name: _describe_delegation(edge, name, lowering) for name, lowering in lowerings.items()}
         program = edge.to_executorch()
     file.write_bytes(program.buffer)
-    return {name: {**one} for name, one in delegated.items()}, quantized[DEFAULT_METHOD][1]
+    return delegated, quantized[DEFAULT_METHOD][1]
 
 
-def describe_delegation(edge: EdgeProgramManager, method: str = DEFAULT_METHOD) -> _Delegated:
-    """Number of delegates and the ops outside them."""
+def _describe_delegation(edge: EdgeProgramManager, method: str, lowering: Lowering) -> Facts:
+    """Number of delegates and the ops outside them.
+
+    Raises ExportError where XNNPACK left out what has no portable kernel: the arithmetic of quantisation.
+    """
     calls = [n for n in edge.exported_program(method).graph.nodes if n.op == "call_function"]
     names = [_op_name(node.target) for node in calls]
     left = Counter(name for name in names if name not in ("executorch_call_delegate", "getitem"))
-    return {"num_delegates": names.count("executorch_call_delegate"), "portable_ops": dict(sorted(left.items()))}
-
-
-def _require_delegated(methods: Mapping[str, _Delegated], lowering: Lowering) -> None:
-    """Raise ExportError where XNNPACK left out what has no portable kernel: the arithmetic of quantisation."""
-    left = {op for facts in methods.values() for op in facts["portable_ops"] if op.startswith(_QUANTIZATION_OPS)}
-    if left:
+    stray = sorted(name for name in left if name.startswith(_QUANTIZATION_OPS))
+    if stray:
         raise ExportError(
-            f"XNNPACK leaves {', '.join(sorted(left))} of {lowering.name} outside its delegate, expected none",
+            f"XNNPACK leaves {', '.join(stray)} of {lowering.name} outside its delegate, expected none",
             "--precision fp32 keeps the program whole, and please report it with this command",
         )
+    return {"num_delegates": names.count("executorch_call_delegate"), "portable_ops": dict(sorted(left.items()))}
 
 
 def _op_name(target: Any) -> str:
