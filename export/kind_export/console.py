@@ -17,8 +17,8 @@ from rich.table import Table
 
 from kind_core.console import echo
 from kind_core.console.tables import PlainColumn, open_console, say
-from kind_export.asked import check_request
 from kind_export.request import ExportRequest
+from kind_export.source import check_request
 from kind_export.stages import Stage
 
 if TYPE_CHECKING:

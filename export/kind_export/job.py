@@ -11,10 +11,9 @@ from kind_core.config import ModelConfig
 from kind_core.errors import ConfigError
 from kind_core.samplers import Sampling
 from kind_core.schedule import choose_sampling
-from kind_export.asked import name_output
 from kind_export.blending import Opening
 from kind_export.request import TARGETS, ExportRequest, parse_targets
-from kind_export.source import Source, find_asked, open_source
+from kind_export.source import Source, find_asked, name_output, open_source
 from kind_export.target_rows import TARGET_ROWS
 
 

@@ -15,13 +15,12 @@ from kind_core.config import DiffusionConfig
 from kind_core.errors import BundleError, ConfigError
 from kind_core.files.staging import check_output, claimed, staged
 from kind_core.schedule import SamplerTable, read_sampler_table
-from kind_export.asked import require_base
 from kind_export.bundle.packs import hash_base, pack_names, write_pack
 from kind_export.job import require_tailors
 from kind_export.request import ExportRequest
 from kind_export.rewrites import rewrite_base
 from kind_export.rewrites.detach_classes import DetachedClass
-from kind_export.source import open_source
+from kind_export.source import open_source, require_base
 from kind_export.stages import READING, OnStage, Stages
 from kind_export.verify.gates import Verifier
 from kind_export.verify.parity import Parity

@@ -40,7 +40,7 @@ from kind_export.verify.gates import Verifier
 from kind_export.verify.lower_within_gate import lower_within_gate
 from kind_export.verify.parity import Parity, ShortfallError
 from kind_export.verify.stored_weights import check_stored_weights
-from kind_export.verify.trial import Trial
+from kind_export.verify.trial import Trial, check_pipeline
 from kind_runtimes.bundle import BUNDLE, open_bundle
 from kind_runtimes.documents.reports.targets import Delegation
 from kind_runtimes.engine_rows import ENGINES
@@ -185,7 +185,6 @@ def _write_pipeline(
 ) -> tuple[Written, Parity]:
     """The diffusers folder: step by step through its programs' gates, then each class by one call of the pipeline."""
     from kind_export.targets.diffusers.write import NAME, lower_pipeline
-    from kind_export.verify.pipeline import check_pipeline
 
     reference, precision = trial.verifier.reference, options.precision
     trial.on_stage(f"writing the {NAME} pipeline")

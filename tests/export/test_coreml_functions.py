@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kind_core.errors import BundleError, TargetError
+from kind_core.errors import BundleError
 from kind_core.precisions import PrecisionName
 from kind_export.targets.coreml.compression import restore_module
 from kind_export.targets.coreml.lower import lower, lower_functions
@@ -106,11 +106,6 @@ def test_bytes_are_the_same_each_time(both_of: Callable[[PrecisionName], tuple[P
     assert one == other
     places = [str(file.parent).encode() for file in (first, again)]
     assert not any(place in content for place in places for content in one.values())
-
-
-def test_functions_need_ios_18(tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match="needs iOS 18, min-ios is 17"):
-        lower_functions(make_lowerings(), tmp_path / "both.mlpackage", TargetOptions(precision="fp16", min_ios=17))
 
 
 def test_unknown_function_is_named(both_of: Callable[[PrecisionName], tuple[Path, Any]]) -> None:

@@ -14,7 +14,7 @@ import torch
 from artifacts import make_reference, sampler_of
 from torch import Tensor, nn
 
-from kind_core.errors import ExportError, TargetError
+from kind_core.errors import ExportError
 from kind_core.precisions import PrecisionName
 from kind_export.rewrites import RewriteOptions, rewrite
 from kind_export.targets.coreml.compression import find_layers, restore_module
@@ -150,12 +150,6 @@ def test_program_without_layers_has_nothing_to_compress(tmp_path: Path) -> None:
     lowering = replace(make_small(), module=nn.Tanh())
     facts = lower(lowering, tmp_path / "tanh.mlpackage", "palette4", keep=("blocks.0.matrices.o.last",))
     assert "compression" not in facts
-
-
-def test_four_bits_need_ios_18(tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match="needs iOS 18, min-ios is 17") as caught:
-        lower(make_small(), tmp_path / "small.mlpackage", "int4", 17)
-    assert "--min-ios 18" in caught.value.hint
 
 
 def test_equal_weights_are_one_constant(tmp_path: Path) -> None:

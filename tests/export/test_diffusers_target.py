@@ -31,9 +31,8 @@ from kind_export.pipeline import export_bundle
 from kind_export.request import ExportRequest, parse_targets
 from kind_export.targets.diffusers.write import write_pipeline
 from kind_export.verify.gates import Verifier
-from kind_export.verify.pipeline import check_pipeline
 from kind_export.verify.reference import Reference
-from kind_export.verify.trial import Trial
+from kind_export.verify.trial import Trial, check_pipeline
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.draw import RunRequest, run_bundle
 from kind_runtimes.engines.diffusers import open_pipeline

@@ -12,8 +12,7 @@ from torch.nn import functional as F
 from kind_core.config import DiffusionConfig
 from kind_core.schedule import read_sampler_table
 from kind_export.compact.decode import DecodeProgram
-from kind_export.compact.layers import Norm
-from kind_export.compact.lookup import pick_rows
+from kind_export.compact.layers import Norm, pick_rows
 from kind_export.compact.model import CompactModel
 from kind_export.compact.step import GraphStyle, StepProgram
 from kind_export.rewrites import RewriteOptions, rewrite, rewrite_base

@@ -12,11 +12,12 @@ from kind_core.checkpoint import save_checkpoint
 from kind_core.class_ids import parse_class_names
 from kind_core.classes import ClassInfo
 from kind_core.config import ModelConfig
+from kind_core.console.commands import split_rows
 from kind_export.blending import describe_openings
 from kind_export.bundle.packs import pack_names
 from kind_export.cli import main as kind_export
 from kind_export.job import read_job
-from kind_export.request import ExportRequest, parse_blends
+from kind_export.request import ExportRequest
 from kind_export.targets.class_functions import name_functions
 from kind_runtimes.bundle import open_bundle
 from kind_runtimes.cli import main as kind_run
@@ -37,7 +38,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _output(checkpoint: Path, *classes: str, blend: str = "") -> str:
-    blends = parse_blends([blend] if blend else [])
+    blends = tuple(split_rows([blend] if blend else [], "+"))
     request = ExportRequest(classes=classes, blends=blends, targets=("onnx",), checkpoint=checkpoint)
     return str(read_job(request).output)
 

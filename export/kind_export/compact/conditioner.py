@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kind_export.compact.layers import make_linear
-from kind_export.compact.lookup import LookupModule, as_cut, cut_row, pick_rows
+from kind_export.compact.layers import LookupModule, as_cut, cut_row, make_linear, pick_rows
 from kind_export.compact.model import (
     CompactModel,
     ConditioningTable,

@@ -14,8 +14,19 @@ from torch import Tensor, nn
 
 from kind_export.compact.captions import CaptionReader, CrossAttention, Words
 from kind_export.compact.conditioner import make_conditioner
-from kind_export.compact.layers import Gelu, Norm, NormForm, class_half, make_conv, make_linear
-from kind_export.compact.lookup import LookupForm, LookupModule, as_cut, cut_row, pick_rows
+from kind_export.compact.layers import (
+    Gelu,
+    LookupForm,
+    LookupModule,
+    Norm,
+    NormForm,
+    as_cut,
+    class_half,
+    cut_row,
+    make_conv,
+    make_linear,
+    pick_rows,
+)
 from kind_export.compact.model import CompactModel, Matrix
 from kind_export.compact.tailors import Tailors, TailorTable
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kind_core.config import DiTConfig
-from kind_export.compact.lookup import LookupModule, as_cut, cut_row
+from kind_export.compact.layers import LookupModule, as_cut, cut_row
 from kind_export.compact.model import CompactModel, Factors, Matrix
 
 # The tailors of a block by matrix: the way down, then the way up; q, k and v share the first.

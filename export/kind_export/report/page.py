@@ -82,7 +82,6 @@ def render_page(report: ReportDocument, preview: bytes | None, kits: Sequence[st
         range_charts=_range_charts(report),
         load=describe_load(report["host"]),
         no_forecast=_name_unknown(report),
-        contents=_contents(report),
         snippets=[read_snippet(kit, report) for kit in kits],
         rooflines=[chart for one in report["forecasts"] if (chart := draw_roofline(one)) is not None],
         forecast_notes=list(dict.fromkeys(note for one in report["forecasts"] for note in one["notes"])),
@@ -257,17 +256,3 @@ def _name_unknown(report: ReportDocument) -> str:
         f"{one['device_name']}, {one['unit'].upper()}{f' ({why})' if (why := one['reason']) else ''}" for one in unknown
     )
     return "; ".join(dict.fromkeys(named))
-
-
-def _contents(report: ReportDocument) -> list[tuple[str, str]]:
-    """The sections by their anchors, in order."""
-    where = [("where", "Where the work is")] if report["work"] else []
-    return [
-        ("programs", "The programs"),
-        ("use", "Use it in your app"),
-        ("work", "Parameters and FLOPs"),
-        *where,
-        ("devices", "On devices"),
-        ("choices", "What was chosen"),
-        ("reproduce", "Reproduce it"),
-    ]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kind_core.closeness import MAX_DB, psnr_db
+from kind_core.errors import VerificationError
+from kind_core.precisions import PRECISIONS, PrecisionName
 from kind_export.verify.gates import Verifier
 from kind_export.verify.parity import Parity
+from kind_export.verify.reference import Reference, Trajectory
 from kind_export.verify.saved_step import SavedStep
 from kind_runtimes.about import About
 from kind_runtimes.loop import Loop, open_loop
@@ -34,3 +38,30 @@ class Trial:
         """How well opened programs do; raises VerificationError at the first gate that they fail."""
         self.on_stage(f"verifying {target.target}")
         return self.verifier.check(loop, target, self.packs, saved)
+
+
+def check_pipeline(
+    folder: Path, trajectories: Sequence[Trajectory], reference: Reference, precision: PrecisionName
+) -> float:
+    """Draw each class with one call of the pipeline, as a user does, and return the worst PSNR.
+
+    Raises VerificationError below the gate.
+    """
+    from kind_export.targets.diffusers.write import NAME
+    from kind_runtimes.engines.diffusers import open_pipeline
+
+    pipeline = open_pipeline(folder / NAME)
+    pipeline.set_progress_bar_config(disable=True)
+    worst, limit = MAX_DB, PRECISIONS[precision].trajectory_db
+    for trajectory in trajectories:
+        info = reference.classes[trajectory.class_index]
+        latents = pipeline(info.id, seed=0, output_type="latent").images.numpy()
+        measured = psnr_db(trajectory.latents[-1], latents)
+        if not measured >= limit:
+            raise VerificationError(
+                f"{NAME}: the pipeline's picture of {info.name!r} has {measured:.1f} dB against the eager "
+                f"model, expected {limit:g} dB or more; nothing was published",
+                "please report it with this command",
+            )
+        worst = min(worst, measured)
+    return worst

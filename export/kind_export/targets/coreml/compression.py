@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kind_core.errors import ExportError, TargetError
+from kind_core.errors import ExportError
 from kind_core.precisions import PRECISIONS, PrecisionName
 from kind_export.precision import linear_layers
 from kind_export.targets.coreml.palette import make_palette_function
@@ -38,15 +38,6 @@ class Layer:
     name: str
     constant: str
     shape: tuple[int, int]
-
-
-def check_options(options: TargetOptions) -> None:
-    """Raise TargetError for a precision that the oldest system asked for cannot load."""
-    if options.precision == "int4" and options.min_ios < 18:
-        raise TargetError(
-            f"precision 'int4' of target 'coreml' needs iOS 18, min-ios is {options.min_ios}",
-            "add --min-ios 18, or use --precision palette4, which is about as small",
-        )
 
 
 def compress(model: Any, lowering: Lowering, options: TargetOptions) -> tuple[Any, Facts]:

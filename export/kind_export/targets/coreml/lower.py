@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from kind_core.errors import TargetError
 from kind_export.compact.step import GraphStyle
 from kind_export.target_rows import TARGET_ROWS
-from kind_export.targets.coreml.compression import COMPRESSED, check_options, compress
+from kind_export.targets.coreml.compression import COMPRESSED, compress
 from kind_export.targets.done_once import done_once, replaced
 from kind_export.targets.target import Facts, Lowering, TargetOptions, one_line_errors
 from kind_runtimes.about import DESCRIPTIONS
@@ -34,7 +33,6 @@ _NAMESPACE = uuid.UUID("8b0f6c0e-4a55-4d3c-9d5a-9f2f7c1f5c61")
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> Facts:
     """Convert `lowering`; the same program gives the same bytes."""
     ct = import_coremltools()
-    check_options(options)
     facts: Facts = {"min_ios": options.min_ios}
     with _quiet(), torch.no_grad(), done_once(), validated_at_the_end(), one_line_errors("coremltools", lowering):
         exported = torch.export.export(lowering.module, lowering.example, strict=False).run_decompositions({})
@@ -62,12 +60,8 @@ def lower(lowering: Lowering, file: Path, options: TargetOptions) -> Facts:
 def lower_functions(lowerings: Mapping[str, Lowering], file: Path, options: TargetOptions) -> Facts:
     """Write one package with a function per name, equal weights stored once; the first function is the default.
 
-    Needs iOS 18 (TargetError). The facts of each function are under `functions`.
+    It needs iOS 18, as requests know. The facts of each function are under `functions`.
     """
-    if options.min_ios < 18:
-        raise TargetError(
-            f"a Core ML package of several functions needs iOS 18, min-ios is {options.min_ios}", "add --min-ios 18"
-        )
     ct = import_coremltools()
     descriptor = ct.utils.MultiFunctionDescriptor()
     with tempfile.TemporaryDirectory() as folder:
