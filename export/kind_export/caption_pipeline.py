@@ -133,7 +133,7 @@ class _CaptionTrial(Trial):
     caption: Mapping[str, np.ndarray]
 
     def open(self, target: TargetSpec) -> Loop:
-        return CaptionLoop.of(Trial.open(self, target), self.caption)
+        return CaptionLoop.of(Trial.open(self, target), caption=self.caption)
 
 
 def _captioned(loaded: TextCheckpoint, inputs: Mapping[str, np.ndarray]) -> Checkpoint:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from kind_core.noise import picture_seed
 from kind_core.samplers import MAX_GUIDANCE
 from kind_runtimes.bundle import CAPTIONS_NAME, open_bundle, read_manifest
 from kind_runtimes.captions import Caption, CaptionBundle, open_captions
+from kind_runtimes.captions.caption import CAPTION_NAME
 from kind_runtimes.engine_rows import holds_code
 from kind_runtimes.engines.runtime import check_runtime, choose_runtime
 from kind_runtimes.generator import Generator, open_generator
@@ -105,9 +106,9 @@ def run_bundle(request: RunRequest, on_progress: OnProgress = lambda progress: N
     check_size(output, measure_grid(shape, request.count, columns, scale=request.scale))
     total = request.count * manifest.sampling.steps
     on_progress(Progress(stage=f"opening the {runtime} programs", done=0, total=total))
+    loop: Loop
     if told is not None:
-        caption, captions = told
-        loop: Loop = captions.open(caption, runtime)
+        loop = _open_captioned(*told, runtime, found.index)
     else:
         loop = _open_checked(request.bundle, manifest, runtime, pack, found)
     guidance = manifest.guidance_scale if request.guidance is None else request.guidance
@@ -187,11 +188,19 @@ def _find_pack(request: RunRequest, manifest: Manifest) -> tuple[Pack | None, Re
     return pack, ResolvedClass(index=0, info=found.info, note=found.note)
 
 
+def _open_captioned(caption: Caption, bundle: CaptionBundle, runtime: str, domain: int) -> Loop:
+    """The programs that draw the caption, held against the golden data, which were made with the bundle's own."""
+    inputs = caption.inputs(bundle.words, bundle.channels)
+    loop = bundle.open(Caption.read(bundle.path / CAPTION_NAME), runtime)
+    check_golden(bundle.path, bundle.manifest, loop, runtime, domain)
+    return replace(loop, caption=inputs)
+
+
 def _open_checked(bundle: Path, manifest: Manifest, runtime: str, pack: Pack | None, found: ResolvedClass) -> Generator:
     """The programs that draw the class, with its pack, held against the golden data."""
     generator = open_generator(bundle, manifest, runtime)
     generator = generator if pack is None else generator.with_pack(pack)
-    check_golden(bundle, generator, runtime, _golden_index(bundle, manifest, pack, found))
+    check_golden(bundle, manifest, generator, runtime, _golden_index(bundle, manifest, pack, found))
     return generator
 
 

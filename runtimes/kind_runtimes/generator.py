@@ -61,19 +61,7 @@ def open_generator(
             f"where you trust who made the bundle: --runtime {runtime}, or open_bundle(path, run_code=True)",
         )
     opened = open_programs(folder, target, options, is_expendable=is_expendable)
-    _require_unchanged(folder, manifest)
-    loop = make_loop(folder, target, opened, describe_manifest(manifest), manifest.latents_shape)
-    return Generator(
-        manifest=manifest,
-        sampling=manifest.sampling,
-        latents_shape=manifest.latents_shape,
-        spec=loop.spec,
-        step=loop.step,
-        decode=loop.decode,
-        step_unguided=loop.step_unguided,
-    )
-
-
-def _require_unchanged(folder: Path, manifest: Manifest) -> None:
     if read_object(folder / MANIFEST_NAME, BundleError) != manifest.data:
         raise BundleError(f"{folder} was replaced while it was opened", "run the command again")
+    loop = make_loop(folder, target, opened, describe_manifest(manifest), manifest.latents_shape)
+    return Generator.of(loop, manifest=manifest)

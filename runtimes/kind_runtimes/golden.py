@@ -16,8 +16,7 @@ from kind_core.closeness import MAX_DB, psnr_db
 from kind_core.errors import BundleError
 from kind_core.precisions import PRECISIONS
 from kind_runtimes.about import PREFIX
-from kind_runtimes.generator import Generator
-from kind_runtimes.loop import to_pixels
+from kind_runtimes.loop import Loop, to_pixels
 from kind_runtimes.manifest import Manifest
 
 GOLDEN_NAME = "golden.safetensors"
@@ -27,14 +26,14 @@ _MARGIN_DB = 6.0  # by which another class has to be nearer, for classes that ha
 _MAX_OTHERS = 16
 
 
-def check_golden(folder: Path, generator: Generator, target: str, class_index: int | None) -> None:
+def check_golden(folder: Path, manifest: Manifest, loop: Loop, target: str, class_index: int | None) -> None:
     """Raise BundleError where the opened programs of `target` do not do what the bundle's golden data show.
 
-    `class_index` counts the classes of the manifest, of a base those of its packs, one of which the generator then has
-    attached; None is the learngene alone, or a class that came later. A bundle without golden data is held to nothing.
+    `class_index` counts the classes of the manifest, of a base those of its packs, one of which the loop then has
+    attached; None is the learngene alone, or a class that came later. A loop of captions has the bundle's own. A bundle
+    without golden data is held to nothing.
     """
-    manifest = generator.manifest
-    if GOLDEN_NAME not in manifest.files or (class_index is None and generator.pack is not None):
+    if GOLDEN_NAME not in manifest.files or (class_index is None and loop.pack is not None):
         return
     file = folder / GOLDEN_NAME
     own = len(manifest.packs) if class_index is None else class_index
@@ -45,9 +44,9 @@ def check_golden(folder: Path, generator: Generator, target: str, class_index: i
             image = opened.get_tensor(f"{own}.image") if f"{own}.image" in opened.keys() else None  # noqa: SIM118
     except (SafetensorError, OSError, TypeError) as error:
         raise BundleError(f"{file} holds no golden data of this bundle: {error}", _HINT) from error
-    _check_step(file, generator, target, own, starts)
-    if image is not None and generator.decode is not None:
-        _check_picture(file, generator, latents, image)
+    _check_step(file, manifest, loop, target, own, starts)
+    if image is not None and loop.decode is not None:
+        _check_picture(file, loop, latents, image)
 
 
 def _read_starts(opened: Any, manifest: Manifest, own: int) -> dict[int, np.ndarray]:
@@ -63,14 +62,16 @@ def _read_starts(opened: Any, manifest: Manifest, own: int) -> dict[int, np.ndar
     return starts
 
 
-def _check_step(file: Path, generator: Generator, target: str, own: int, starts: dict[int, np.ndarray]) -> None:
+def _check_step(
+    file: Path, manifest: Manifest, loop: Loop, target: str, own: int, starts: dict[int, np.ndarray]
+) -> None:
     before = starts[own][:1]
-    inputs = {"latents": before, **generator.choose_class(0 if generator.manifest.pack_base is not None else own)}
-    if "history" in generator.input_names:
+    inputs = {"latents": before, **loop.choose_class(0 if manifest.pack_base is not None else own)}
+    if "history" in loop.input_names:
         inputs["history"] = np.zeros_like(before)
-    change = generator.run_step(inputs, 0, _golden_guidance(generator))["next_latents"] - before
+    change = loop.run_step(inputs, 0, _golden_guidance(manifest, loop))["next_latents"] - before
     measured = {index: psnr_db(start[1:] - start[:1], change) for index, start in starts.items()}
-    limit = _limit_db(generator.manifest, target)
+    limit = _limit_db(manifest, target)
     if not measured[own] >= limit:
         raise BundleError(
             f"{file} and the {target} programs do not belong together: the first step of class {own} is at "
@@ -86,8 +87,8 @@ def _check_step(file: Path, generator: Generator, target: str, own: int, starts:
         )
 
 
-def _check_picture(file: Path, generator: Generator, latents: np.ndarray, image: np.ndarray) -> None:
-    drawn, expected = generator.decode_picture(latents), to_pixels(image)
+def _check_picture(file: Path, loop: Loop, latents: np.ndarray, image: np.ndarray) -> None:
+    drawn, expected = loop.decode_picture(latents), to_pixels(image)
     measured = psnr_db(expected, drawn, 255.0) if drawn.shape == expected.shape else -MAX_DB
     if not measured >= _PICTURE_DB:
         raise BundleError(
@@ -97,11 +98,11 @@ def _check_picture(file: Path, generator: Generator, latents: np.ndarray, image:
         )
 
 
-def _golden_guidance(generator: Generator) -> float:
+def _golden_guidance(manifest: Manifest, loop: Loop) -> float:
     """The scale at which the data were made: the default that the programs name, whatever the manifest was given."""
-    text = getattr(generator.step, "texts", {}).get(f"{PREFIX}guidance_scale")
+    text = getattr(loop.step, "texts", {}).get(f"{PREFIX}guidance_scale")
     try:
-        return generator.manifest.guidance_scale if text is None else float(text)
+        return manifest.guidance_scale if text is None else float(text)
     except ValueError as error:
         raise BundleError(f"the step program says guidance_scale {text:.60}, expected a number", _HINT) from error
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -41,6 +41,11 @@ class Loop:
     def __post_init__(self) -> None:
         # in the dtype of the program's inputs, once: every step takes them
         object.__setattr__(self, "attached", pack_inputs(self.pack, self.spec.inputs))
+
+    @classmethod
+    def of(cls, loop: Loop, **more: Any) -> Self:
+        """`loop` as one of this class, with what the class has `more`."""
+        return cls(**{one.name: getattr(loop, one.name) for one in fields(Loop)}, **more)
 
     def with_pack(self, pack: Pack) -> Self:
         """The same programs with `pack` attached; raises BundleError when its tensors do not fit them."""

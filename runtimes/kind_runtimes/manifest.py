@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib import import_module
 from importlib.resources import files
+from importlib.util import find_spec
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 from kind_core.classes import ClassInfo
@@ -209,19 +214,42 @@ def refuse_newer(data: object, known: int, where: str, error: type[KindError]) -
 
 def find_misfit(data: object, schema: str) -> str | None:
     """The first field of `data` that does not fit, and why; None where all do."""
+    make_validator = _validator_class()
     from jsonschema.exceptions import best_match
 
-    error = best_match(_validator_class()(load_schema(schema)).iter_errors(data))
+    error = best_match(make_validator(load_schema(schema)).iter_errors(data))
     if error is None:
         return None
     message = f"{error.json_path} {error.message}"
     return message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]}..."
 
 
+@contextmanager
+def _without_grammars() -> Iterator[None]:
+    """Import jsonschema without rfc3987_syntax, which parses a grammar for seconds; it is there where Jupyter is.
+
+    Who checks the format that it is for, which no schema here names, has it loaded then.
+    """
+    name = "rfc3987_syntax"
+    if name in sys.modules or find_spec(name) is None:
+        yield
+        return
+
+    def is_valid_syntax(*arguments: object) -> Any:
+        return import_module(name).is_valid_syntax(*arguments)
+
+    sys.modules[name] = cast(ModuleType, SimpleNamespace(is_valid_syntax=is_valid_syntax))
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
 @cache
 def _validator_class() -> Any:
     """Of schemas that ship; 20.0 is no whole number, because a program would take it for none."""
-    from jsonschema import Draft202012Validator
+    with _without_grammars():
+        from jsonschema import Draft202012Validator
     from jsonschema.validators import extend
 
     checker = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)

@@ -13,11 +13,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from kind_bench.cli import main as kind_bench
 from kind_core.config import TextConfig
 from kind_core.errors import BundleError, ConfigError, KindError, VerificationError
+from kind_core.files.hashing import hash_file
 from kind_core.noise import start_noise
 from kind_core.sampling import sample_trajectory
 from kind_core.text.checkpoint import load_text_checkpoint
@@ -194,6 +196,21 @@ def test_kind_run_draws_an_embedded_caption(bundle: Path, tmp_path: Path) -> Non
     expected = open_captions(bundle).open(caption(1)).picture(1, seed=7)
     with Image.open(tmp_path / "one.png") as picture:
         assert np.array_equal(np.asarray(picture), expected)
+
+
+def test_kind_run_holds_the_programs_against_the_golden_data(bundle: Path, tmp_path: Path) -> None:
+    caption(1).save(tmp_path / "one.safetensors")
+    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    golden = load_file(copy / "golden.safetensors")
+    save_file({name: tensor[..., ::-1].copy() for name, tensor in golden.items()}, copy / "golden.safetensors")
+    data = json.loads((copy / "captions.json").read_text())
+    data["manifest"]["files"]["golden.safetensors"]["sha256"] = hash_file(copy / "golden.safetensors")
+    (copy / "captions.json").write_text(json.dumps(data))
+    arguments = ["--class", "photo", "--text-embeddings", str(tmp_path / "one.safetensors")]
+    done = CliRunner().invoke(kind_run, [str(copy), *arguments, "-o", str(tmp_path / "one.png")])
+    assert done.exit_code == 1
+    assert "do not belong together" in done.stderr
+    assert not (tmp_path / "one.png").exists()
 
 
 def test_kind_run_takes_a_caption_for_captions_only(bundle: Path, tmp_path: Path) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -109,3 +113,17 @@ def test_a_program_is_described_as_the_schema_wants_it() -> None:
     described = describe_program(program_specs("coreml")["decode"])
     assert described["outputs"] == [{"name": "image", "shape": list(SHAPE), "dtype": "image_rgb_uint8"}]
     assert described["file"] == "coreml/decode.mlpackage"
+
+
+def test_a_check_parses_no_grammar_and_leaves_who_needs_it_the_format(tmp_path: Path) -> None:
+    (tmp_path / "rfc3987_syntax.py").write_text("print('parsed')\n\n\ndef is_valid_syntax(*words):\n    return False\n")
+    code = (
+        "from kind_runtimes.manifest import find_misfit; print(bool(find_misfit({}, 'manifest'))); import jsonschema; "
+        "validator = jsonschema.Draft202012Validator({'format': 'iri'}, format_checker=jsonschema.FormatChecker()); "
+        "print(validator.is_valid('x'))"
+    )
+    path = os.pathsep.join((str(tmp_path), *sys.path))
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True", "parsed", "False"]

@@ -72,7 +72,7 @@ def _measure(job: Message, send: Send) -> None:
     send({"opened": opened | {"first_picture_ms": _draw_first(generator, first_ms)}})
     measure_loop(generator, Counts(**job["counts"]), lambda part, ms: send({"samples": ms, "part": part}))
     peak = read_peak()
-    check_golden(folder, generator, runtime, None if manifest.pack_base is not None else 0)
+    check_golden(folder, manifest, generator, runtime, None if manifest.pack_base is not None else 0)
     del generator
     gc.collect()
     _, again_ms = _open(folder, manifest, runtime, options)

@@ -6,8 +6,7 @@ captions.json   caption.safetensors   golden.safetensors   onnx/step.onnx ...
 is embedded by the text encoder of the model, which is no part of a bundle.
 """
 
-from kind_runtimes.captions.bundle import CaptionBundle, open_captions
+from kind_runtimes.captions.bundle import CaptionBundle, CaptionLoop, open_captions
 from kind_runtimes.captions.caption import Caption
-from kind_runtimes.captions.loop import CaptionLoop
 
 __all__ = ["Caption", "CaptionBundle", "CaptionLoop", "open_captions"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from kind_core.config.checks import is_whole
 from kind_core.errors import BundleError, KindError
@@ -13,13 +16,23 @@ from kind_core.files.staging import OutputKind, find_foreign
 from kind_runtimes.about import describe_manifest
 from kind_runtimes.bundle import CAPTIONS_NAME, check_files
 from kind_runtimes.captions.caption import Caption
-from kind_runtimes.captions.loop import CaptionLoop
 from kind_runtimes.documents.manifest import ManifestDocument
 from kind_runtimes.engines.runtime import choose_runtime
-from kind_runtimes.loop import open_loop
+from kind_runtimes.loop import Loop, open_loop
 from kind_runtimes.manifest import Manifest, parse_manifest
 
 _FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaptionLoop(Loop):
+    """The loop over the programs of one target, with a caption. `class_index` counts the domains."""
+
+    caption: Mapping[str, np.ndarray]
+
+    def choose_class(self, class_index: int) -> Mapping[str, np.ndarray]:
+        """The inputs of `step` that say what is drawn."""
+        return {**Loop.choose_class(self, class_index), **self.caption}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +53,7 @@ class CaptionBundle:
         inputs = caption.inputs(self.words, self.channels)
         spec = self.manifest.target(name)
         loop = open_loop(self.path, spec, describe_manifest(self.manifest), self.manifest.latents_shape)
-        return CaptionLoop.of(loop, inputs)
+        return CaptionLoop.of(loop, caption=inputs)
 
 
 def open_captions(path: Path) -> CaptionBundle:
@@ -68,11 +81,8 @@ def read_captions(path: Path) -> CaptionBundle:
 
 def write_captions(path: Path, manifest: ManifestDocument, words: int, channels: int) -> None:
     """Say in the bundle at `path` what lies there, and what of a caption its programs take: written last."""
-    data = {
-        "format_version": _FORMAT_VERSION,
-        "text": {"words": words, "channels": channels},
-        "manifest": manifest,
-    }
+    text = {"words": words, "channels": channels}
+    data = {"format_version": _FORMAT_VERSION, "text": text, "manifest": manifest}
     (path / CAPTIONS_NAME).write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -109,7 +109,7 @@ class BundleDrawer:
             files = [path / manifest.packs[index].file for index in chosen]
             self._drawers = [(generator.with_pack(read_pack(file)), 0) for file in files]
         for number, (drawer, _) in zip(chosen, self._drawers, strict=True):
-            check_golden(path, drawer, name, number)
+            check_golden(path, manifest, drawer, name, number)
         self.settings = settings
         self.classes = tuple(manifest.classes[index] for index in chosen)
         decode = manifest.target(name).programs.get("decode")
