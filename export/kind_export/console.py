@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TimeElapsedColumn
 from rich.table import Table
 
-from kind_core.console import echo
+from kind_core.console import count_of, echo
 from kind_core.console.tables import PlainColumn, open_console, say
 from kind_export.request import ExportRequest
 from kind_export.source import check_request
@@ -154,7 +154,8 @@ def _summary(report: ReportDocument) -> Table:
 
     names = ", ".join(c["names"][0] for c in report["classes"])
     sampling = report["sampling"]
-    settings = f"{sampling['steps']} {sampling['sampler']} steps {describe_guidance(sampling)}"
+    steps = count_of(sampling["steps"], f"{sampling['sampler']} step")
+    settings = f"{steps} {describe_guidance(sampling)}"
     table = Table(box=box.SIMPLE_HEAD, title=f"{names}: {settings}")
     for heading in ("target", "precision", "size", "vs eager", "gate", "step here", "image here"):
         table.add_column(heading, justify="left" if heading == "target" else "right")

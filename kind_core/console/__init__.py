@@ -60,3 +60,8 @@ def _write(text: str, *, err: bool) -> None:
     import click
 
     click.echo(text, err=err)
+
+
+def count_of(number: int, noun: str) -> str:
+    """`1 step`, `4 steps`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

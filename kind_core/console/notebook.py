@@ -9,7 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from kind_core.config import ModelConfig
-from kind_core.console import clean
+from kind_core.console import clean, count_of
 from kind_core.flops import count_flops, count_parameters
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def render_checkpoint(checkpoint: Checkpoint) -> str:
         "architecture": f"hidden {dit.hidden_size}, depth {dit.depth}, {dit.num_heads} heads, patch {dit.patch_size}",
         "ranks": "dense" if dit.is_dense else f"learngene {dit.learngene_rank}, tailors {max(dit.ranks)}",
         "parameters": f"{count_parameters(dit).total / 1e6:.2f} M",
-        "sampling": f"{diffusion.steps} {diffusion.sampler} steps, guidance {diffusion.guidance_scale:g}",
+        "sampling": f"{count_of(diffusion.steps, f'{diffusion.sampler} step')}, guidance {diffusion.guidance_scale:g}",
         "licence": config.provenance.licence or "not stated",
         "sha256": checkpoint.sha256[:12],
     }

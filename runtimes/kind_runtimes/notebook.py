@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kind_core.console import clean
+from kind_core.console import clean, count_of
 from kind_core.console.notebook import name_classes, render_picture, render_table
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ def describe_bundle(bundle: Bundle) -> str:
     """One line."""
     manifest = bundle.manifest
     names = name_classes([info.name for info in manifest.classes])
-    return clean(f"Bundle({names}; {', '.join(manifest.targets)}; {manifest.sampling.steps} steps; {bundle.path})")
+    steps = count_of(manifest.sampling.steps, "step")
+    return clean(f"Bundle({names}; {', '.join(manifest.targets)}; {steps}; {bundle.path})")
 
 
 def render_bundle(bundle: Bundle) -> str:
@@ -26,7 +27,7 @@ def render_bundle(bundle: Bundle) -> str:
     files, sampling = manifest.data["files"], manifest.sampling
     rows = {
         "classes": name_classes([info.name for info in manifest.classes]),
-        "sampling": f"{sampling.steps} {sampling.sampler} steps, guidance {manifest.guidance_scale:g}",
+        "sampling": f"{count_of(sampling.steps, f'{sampling.sampler} step')}, guidance {manifest.guidance_scale:g}",
     }
     for name, target in manifest.targets.items():
         size = sum(entry["size_bytes"] for file, entry in files.items() if file.startswith(f"{name}/"))

@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from kind_core.closeness import MAX_DB
 from kind_core.config import TrainingRecord
+from kind_core.console import count_of
 from kind_runtimes.documents.reports.document import Host, ReportSampling
 from kind_runtimes.documents.reports.forecasts import ForecastEntry, TimesEntry
 from kind_runtimes.documents.reports.model import MatrixEntry
@@ -208,7 +209,7 @@ def name_choice(precision: str, max_rank: int | None, forms: str, steps: int) ->
     """`int8, rank 64, dense matrices, 12 steps`."""
     rank = "all ranks" if max_rank is None else f"rank {max_rank}"
     form = "" if forms == "auto" else f", {forms} matrices"
-    return f"{precision}, {rank}{form}, {steps} steps"
+    return f"{precision}, {rank}{form}, {count_of(steps, 'step')}"
 
 
 def _name_entry(one: ChoiceEntry) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from kind_bench.commands.options import CONTEXT, PATH
-from kind_core.console import echo, echo_lines
+from kind_core.console import count_of, echo, echo_lines
 from kind_core.console.commands import PlainCommand, report_errors
 
 
@@ -35,7 +35,7 @@ def calibrate_command(
     for rates in calibration.rates:
         name = name_case(rates.runtime, rates.threads, rates.provider)
         error = "" if rates.median_error is None else f", met within {rates.median_error:.1%} (median)"
-        echo(f"{name}: {rates.num_measurements} measurement{'s' * (rates.num_measurements > 1)}{error}")
+        echo(f"{name}: {count_of(rates.num_measurements, 'measurement')}{error}")
     echo(f"written   {output}")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kind_bench.commands.options import CONTEXT, PATH, RUNTIMES
-from kind_core.console import echo, echo_lines
+from kind_core.console import count_of, echo, echo_lines
 from kind_core.console.commands import PlainCommand, report_errors, split_names
 from kind_core.console.vocabulary import Named
 from kind_core.errors import ConfigError
@@ -86,7 +86,7 @@ def run_command(output: Path | None, force: bool, as_json: bool, **options: Any)
     if measured.error is not None:
         raise measured.error
     if measured.interrupted:
-        kept = f"{count} case{'s' if count > 1 else ''} kept, marked partial" if count else "nothing was measured"
+        kept = f"{count_of(count, 'case')} kept, marked partial" if count else "nothing was measured"
         echo(f"interrupted: {kept}", err=True)
         sys.exit(130)
 

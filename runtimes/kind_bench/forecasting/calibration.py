@@ -21,6 +21,7 @@ from kind_bench.counting.work import OpWork, ProgramWork
 from kind_bench.forecasting.devices import FORMAT_VERSION, Device, UnitName, describe_device, read_device
 from kind_bench.forecasting.nonnegative import fit_rates
 from kind_bench.forecasting.roofline import PORTABLE, Limit
+from kind_core.console import count_of
 from kind_core.errors import DeviceError
 from kind_core.files.staging import file_kind, staged
 from kind_runtimes.documents.device import CalibrationEntry
@@ -94,7 +95,7 @@ class Rates:
 
     @property
     def label(self) -> str:
-        threads = f"{self.threads} threads" if self.threads else "the runtime's own threads"
+        threads = count_of(self.threads, "thread") if self.threads else "the runtime's own threads"
         return f"{self.runtime} ({self.provider or 'default'}, {threads})"
 
     def time(self, amounts: Mapping[str, float]) -> float:

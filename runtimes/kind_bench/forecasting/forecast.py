@@ -24,6 +24,7 @@ from kind_bench.forecasting.roofline import (
     sustained_share,
     unit_speed,
 )
+from kind_core.console import count_of
 from kind_core.errors import DeviceError
 from kind_core.flops import latency_floor_s
 from kind_runtimes.engine_rows import ENGINES
@@ -243,7 +244,7 @@ def _calibrated(base: Forecast, work: ProgramWork, ops: tuple[OpWork, ...], devi
     factor = rates.factor * (_UNMEASURED_FACTOR if missing else 1)
     warm, warm_note = sustained_share(device)
     share = rates.sustained_share or (warm.value if warm else None)
-    words = f"calibrated by {rates.num_measurements} measurements of {rates.label}, nine of ten within a factor of "
+    fitted = count_of(rates.num_measurements, "measurement")
     return replace(
         base,
         method="calibrated",
@@ -256,7 +257,7 @@ def _calibrated(base: Forecast, work: ProgramWork, ops: tuple[OpWork, ...], devi
         ms_by_class=spent.by_class(),
         notes=(
             *(() if rates.first_load_ms_per_mb else base.notes),
-            f"{words}{rates.factor:.2f}",
+            f"calibrated by {fitted} of {rates.label}, nine of ten within a factor of {rates.factor:.2f}",
             *((f"never measured there: {', '.join(missing)}",) if missing else ()),
             "warm: measured there" if rates.sustained_share else warm_note,
         ),

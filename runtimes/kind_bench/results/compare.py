@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from kind_bench.results.results import Results, parse_results
+from kind_core.console import count_of
 from kind_core.errors import ConfigError, ResultsError
 from kind_core.files.json_files import read_json
 from kind_runtimes.documents.reports.document import Host, ReportDocument
@@ -188,7 +189,8 @@ def _list_notes(old: Results | ReportDocument, new: Results | ReportDocument) ->
     assert not isinstance(new, Results)
     checkpoints = [one["source"]["checkpoint_sha256"][:12] for one in (old, new)]
     classes = [", ".join(c["names"][0] for c in one["classes"]) for one in (old, new)]
-    samplings = [f"{one['sampling']['sampler']} with {one['sampling']['steps']} steps" for one in (old, new)]
+    sampling = (one["sampling"] for one in (old, new))
+    samplings = [f"{one['sampler']} with {count_of(one['steps'], 'step')}" for one in sampling]
     for what, (a, b) in (("models: checkpoint", checkpoints), ("classes:", classes), ("sampling:", samplings)):
         if a != b:
             yield f"different {what} {a} and {b}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
+from kind_core.console import count_of
 from kind_core.errors import ResultsError
 from kind_core.files.json_files import read_json
 from kind_core.files.staging import file_kind, staged
@@ -88,7 +89,7 @@ class Results:
 
 def name_case(runtime: str, threads: int | None, provider: str | None) -> str:
     """A case in words."""
-    parts = [runtime, provider or "", "" if threads is None else f"{threads} thread{'s' if threads > 1 else ''}"]
+    parts = [runtime, provider or "", "" if threads is None else count_of(threads, "thread")]
     return ", ".join(part for part in parts if part)
 
 
