@@ -75,7 +75,10 @@ def count_parameters(config: DiTConfig, *, classes: float | None = None, labels:
     `labels` is the number of label embeddings, the null label's among them; by default every class and null.
     """
     num_labels = config.num_classes + 1 if labels is None else labels
-    linears = _linears(config, _held_rank(config, classes))
+    if config.is_dense and classes is not None:
+        raise ConfigError("a dense model (learngene_rank null) has no tailors to count by class")
+    held = config.num_classes if classes is None else classes
+    linears = _linears(config, None if config.is_dense else count_live_rank(config, held))
     return Count(
         label_embedding=num_labels * config.num_embedders * config.hidden_size,
         attention_products=0,
@@ -154,11 +157,3 @@ def _block_linears(config: DiTConfig, rank: float | None) -> dict[str, list[_Lin
         layer = _Linear(in_features, out_features, copies=config.depth, tokens=config.num_tokens, rank=rank)
         parts["mlp" if name.startswith("mlp.") else "attention_matrices"].append(layer)
     return parts
-
-
-def _held_rank(config: DiTConfig, classes: float | None) -> float | None:
-    if config.is_dense:
-        if classes is not None:
-            raise ConfigError("a dense model (learngene_rank null) has no tailors to count by class")
-        return None
-    return count_live_rank(config, config.num_classes if classes is None else classes)

@@ -67,8 +67,7 @@ def choose_sampling(
 
     A distilled model takes no guidance, and other `steps` than it was trained for only with `force_steps`.
     """
-    given = {"guidance": guidance_scale is not None, "guidance-interval": guidance_interval != ALL_STEPS}
-    check_choice(config, sampler, steps, guidance=given, force_steps=force_steps)
+    check_choice(config, sampler, steps, guidance_scale, guidance_interval, force_steps=force_steps)
     sampler = config.sampler if sampler is None else sampler
     steps = config.steps if steps is None else steps
     scale = config.guidance_scale if guidance_scale is None else guidance_scale

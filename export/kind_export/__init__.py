@@ -17,13 +17,7 @@ if TYPE_CHECKING:
     from kind_export.report.collect import refresh_report
     from kind_export.request import ExportRequest
 
-__all__ = [
-    "Budget",
-    "ExportRequest",
-    "ExportResult",
-    "export_bundle",
-    "refresh_report",
-]
+__all__ = ["Budget", "ExportRequest", "ExportResult", "export_bundle", "refresh_report"]
 
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,

@@ -36,10 +36,7 @@ class KindExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # optimum
             if option.is_flag:
                 add(action="store_true")
             else:
-                add(
-                    metavar=option.metavar or _name_values(option),
-                    action="append" if option.multiple else "store",
-                )
+                add(metavar=option.metavar or _name_values(option), action="append" if option.multiple else "store")
 
     def run(self) -> None:
         """Call `kind-export` with what was given; it prints and ends the process."""

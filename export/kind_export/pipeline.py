@@ -159,11 +159,7 @@ def _compose(prepared: Prepared, job: ExportJob, verifier: Verifier) -> tuple[Co
 
 
 def _write_programs(
-    trial: Trial,
-    job: ExportJob,
-    checkpoint: Checkpoint,
-    compact: CompactModel,
-    options_of: Mapping[str, TargetOptions],
+    trial: Trial, job: ExportJob, checkpoint: Checkpoint, compact: CompactModel, options_of: Mapping[str, TargetOptions]
 ) -> _Programs:
     """The programs of each target that pass its gates; raises VerificationError where none do."""
     programs = _Programs()

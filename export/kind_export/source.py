@@ -19,7 +19,6 @@ from kind_core.errors import BundleError, ClassNameError, ConfigError
 from kind_core.files.staging import check_output
 from kind_core.hub import find_checkpoint, find_config, find_diffusers
 from kind_core.naming import MAX_STEM_BYTES, shorten
-from kind_core.samplers import ALL_STEPS
 from kind_export.request import ExportRequest, parse_targets
 from kind_export.target_rows import TARGET_ROWS
 
@@ -142,8 +141,8 @@ def check_request(request: ExportRequest) -> None:
     find_asked(request, known)
     if request.base is not None:
         return
-    given = {"guidance": request.guidance is not None, "guidance-interval": request.guidance_interval != ALL_STEPS}
-    check_choice(config.diffusion, request.sampler, request.steps, guidance=given, force_steps=request.force_steps)
+    guidance = request.guidance, request.guidance_interval
+    check_choice(config.diffusion, request.sampler, request.steps, *guidance, force_steps=request.force_steps)
     if request.latents_only:
         require_latents(config)
     check_output(name_output(request, known), BUNDLE, force=request.force)

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from kind_core.config.diffusion import DiffusionConfig
 from kind_core.errors import ConfigError
-from kind_core.samplers import FIRST_ORDER, SAMPLERS
+from kind_core.samplers import ALL_STEPS, FIRST_ORDER, SAMPLERS
 
 
 def check_choice(
     config: DiffusionConfig,
     sampler: str | None,
     steps: int | None,
+    guidance: float | None,
+    interval: tuple[float, float],
     *,
-    guidance: Mapping[str, bool],
     force_steps: bool = False,
 ) -> None:
     """Raise ConfigError where a sampler or steps, of which None is the checkpoint's own, do not go with it.
 
-    A distilled model takes no `guidance`, whose options say whether they were given, and other `steps` than it was
-    trained for only with `force_steps`.
+    A distilled model takes no `guidance` and no `interval` of it, and other `steps` than it was trained for only with
+    `force_steps`.
     """
     steps = config.steps if steps is None else steps
     if config.distillation is not None:
-        for option in (option for option, is_given in guidance.items() if is_given):
-            raise config.distillation.refuse_guidance(option)
+        if guidance is not None:
+            raise config.distillation.refuse_guidance("guidance")
+        if interval != ALL_STEPS:
+            raise config.distillation.refuse_guidance("guidance-interval")
         if not force_steps:
             config.distillation.require_steps(steps)
     check_steps(config, steps)

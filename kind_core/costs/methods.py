@@ -14,13 +14,7 @@ from math import ceil, isqrt
 
 from kind_core.config import DiTConfig
 from kind_core.errors import ConfigError
-from kind_core.flops import (
-    count_flops,
-    count_live_rank,
-    count_lora_flops,
-    count_parameters,
-    count_trainable_parameters,
-)
+from kind_core.flops import count_flops, count_live_rank, count_lora_flops, count_parameters, count_trainable_parameters
 
 # OFT's blocks a matrix over the classes of a task (table 7); they are one at least.
 _OFT_BLOCKS = 147

@@ -14,14 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kind_core.config import NORM_EPS, DiTConfig, TextConfig
-from kind_core.dit import (
-    Attention,
-    DivertedTransformer,
-    Mlp,
-    TimestepEmbedder,
-    make_position_embedding,
-    modulate,
-)
+from kind_core.dit import Attention, DivertedTransformer, Mlp, TimestepEmbedder, make_position_embedding, modulate
 from kind_core.diverted import Tailor
 from kind_core.tailors import TailorBank
 

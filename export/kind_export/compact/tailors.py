@@ -75,9 +75,9 @@ class TailorTable(LookupModule):
 
     def __init__(self, model: CompactModel) -> None:
         super().__init__()
-        ranks = {t.rank for block in model.blocks for m in block.values() for t in m.tailors}
-        is_dynamic = model.num_classes > 1 and bool(ranks)
-        rank = model.pack_rank or (tailor_rank(model) if is_dynamic else 0)
+        is_dynamic = model.num_classes > 1 and any(m.tailors for block in model.blocks for m in block.values())
+        own = max((one.rank for one in _tailors_of(model.blocks[0], 0).values()), default=0) if is_dynamic else 0
+        rank = model.pack_rank or own
         self.layout = TailorLayout(model.config, rank)
         self.register_buffer("table", self.layout.rows(model) if is_dynamic else torch.empty(0, 0))
 
@@ -89,12 +89,6 @@ class TailorTable(LookupModule):
 
     def cut(self, row: Tensor) -> list[Tailors]:
         return self.layout.cut(as_cut(row, self.form))
-
-
-def tailor_rank(model: CompactModel) -> int:
-    """The rank of the tailors of one matrix before any was joined; 0 without tailors."""
-    block = model.blocks[0]
-    return max((t.rank for t in _tailors_of(block, 0).values()), default=0)
 
 
 def _tailors_of(block: dict[str, Matrix], index: int) -> dict[str, Factors]:

@@ -56,11 +56,7 @@ def _describe_matrix(name: str, matrix: Matrix, config: DiTConfig) -> MatrixEntr
         learngene_rank = matrix.rank - max(config.ranks)
         tailor_rank = max(config.ranks) if config.num_classes == 1 else 0
         thin, rank = in_features + out_features, learngene_rank + tailor_rank
-        costs = {
-            "rank": rank,
-            "factored": rank * thin,
-            "dense": out_features * in_features + tailor_rank * thin,
-        }
+        costs = {"rank": rank, "factored": rank * thin, "dense": out_features * in_features + tailor_rank * thin}
     return {
         "form": "dense" if matrix.is_dense else "factored",
         "joined": joined,

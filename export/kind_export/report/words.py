@@ -103,12 +103,10 @@ def describe_times(measured: MeasuredHere, steps: int, *, is_busy: bool) -> tupl
 def describe_training(training: TrainingRecord) -> str:
     """`held-out loss 0.142 after 590,080 images, 30 % of the mean image's`; without a loss, the images alone."""
     images = f"{training.images:,} images"
-    if training.share is None or training.held_out_loss is None:
-        return (
-            images if training.held_out_loss is None else f"held-out loss {training.held_out_loss:.3g} after {images}"
-        )
-    share = f"{100 * training.share:.0f}{_SPACE}%"
-    return f"held-out loss {training.held_out_loss:.3g} after {images}, {share} of that of the mean image"
+    if training.held_out_loss is None:
+        return images
+    loss = f"held-out loss {training.held_out_loss:.3g} after {images}"
+    return loss if training.share is None else f"{loss}, {100 * training.share:.0f}{_SPACE}% of that of the mean image"
 
 
 def warn_of_training(training: TrainingRecord | None) -> str:

@@ -63,12 +63,7 @@ def _compose_matrix(model: DivertedTransformer, name: str) -> Matrix:
     for row in bank.weight if bank.rank else ():
         U, s, V = bank.factors(row, name)
         tailors.append(Factors(up=frozen(U.T), scale=frozen(s), down=frozen(V)))
-    return Matrix(
-        learngene=learngene,
-        tailors=tuple(tailors),
-        bias=frozen(layer.bias),
-        rank=learngene.rank + bank.rank,
-    )
+    return Matrix(learngene=learngene, tailors=tuple(tailors), bias=frozen(layer.bias), rank=learngene.rank + bank.rank)
 
 
 def frozen(tensor: Tensor | nn.Module | None) -> Tensor:

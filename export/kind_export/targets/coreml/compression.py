@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import nn
 from kind_core.errors import ExportError
 from kind_core.precisions import PRECISIONS, PrecisionName
 from kind_export.precision import linear_layers
-from kind_export.targets.coreml.palette import make_palette_function
+from kind_export.targets.coreml.palette import fit_palette
 from kind_export.targets.target import Facts, Lowering, TargetOptions
 from kind_runtimes.coreml.package import CoreMLPackage
 from kind_runtimes.coreml.steps import bind_function
@@ -153,7 +154,7 @@ def _make_quantiser(cto: Any, shape: tuple[int, int], options: TargetOptions) ->
 
 def _make_palettizer(cto: Any, shape: tuple[int, int], options: TargetOptions) -> Any:
     size = next((x for x in _GROUP_SIZES if shape[0] % x == 0), None)
-    function = make_palette_function(PRECISIONS[options.precision].weight_bits)
+    function = partial(fit_palette, num_bits=PRECISIONS[options.precision].weight_bits)
     if options.min_ios < 18 or size is None:
         return cto.OpPalettizerConfig(mode="custom", lut_function=function, weight_threshold=0)
     return cto.OpPalettizerConfig(

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
-PaletteFunction = Callable[[Array], tuple[Array, Array]]
 _MAX_ITERATIONS = 300
 _NUM_CELLS = 256
 _PATTERNS = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
-
-
-def make_palette_function(num_bits: int) -> PaletteFunction:
-    """`fit_palette` of `num_bits`, as coremltools' mode "custom" takes it."""
-
-    def fit(weights: Array) -> tuple[Array, Array]:
-        return fit_palette(weights, num_bits)
-
-    return fit
 
 
 def fit_palette(weights: Array, num_bits: int) -> tuple[Array, Array]:

@@ -72,11 +72,7 @@ def lower_pipeline(
 
 
 def write_pipeline(
-    folder: Path,
-    checkpoint: Checkpoint,
-    sampling: Sampling,
-    precision: PrecisionName,
-    autoencoder: Path | None = None,
+    folder: Path, checkpoint: Checkpoint, sampling: Sampling, precision: PrecisionName, autoencoder: Path | None = None
 ) -> Facts:
     """Write the classes of `checkpoint`, sampled as `sampling` says, to a new folder; returns facts for the manifest.
 
