@@ -7,13 +7,14 @@ Weights have the bytes that the asked precision stores them in.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from kind_bench.counting.ledger import Ledger, Node, TensorSize
 from kind_bench.counting.work import ComputePrecision, OpClass, ProgramWork
@@ -114,14 +115,17 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch do
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, object] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        flat, _ = torch.utils._pytree.tree_flatten((args, kwargs or {}))
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        flat, _ = torch.utils._pytree.tree_flatten((args, kwargs))
         reads = [one for one in flat if isinstance(one, Tensor)]
         writes = [one for one in (result if isinstance(result, tuple | list) else (result,)) if isinstance(one, Tensor)]
-        self._book(func.overloadpacket.__name__, reads, writes)
+        count = flop_registry.get(func.overloadpacket)
+        flops = 0 if count is None else count(*args, **kwargs, out_val=result)
+        self._book(func.overloadpacket.__name__, reads, writes, flops)
         return result
 
-    def _book(self, op_type: str, reads: list[Tensor], writes: list[Tensor]) -> None:
+    def _book(self, op_type: str, reads: list[Tensor], writes: list[Tensor], flops: int) -> None:
         for one in reads:
             if _name(one) not in self.ledger:
                 self._add_constant(one)
@@ -149,7 +153,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch do
                 backend="",
                 is_view=is_view,
                 precision=self.storage.compute if is_low else self.storage.plain,
-                flops=_count_flops(op_type, reads, writes),
+                flops=flops,
                 has_bias=op_type == "addmm",
             ),
             sizes,
@@ -168,13 +172,3 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch do
 
 def _name(tensor: Tensor) -> str:
     return str(id(tensor))
-
-
-def _count_flops(op_type: str, reads: Sequence[Tensor], writes: Sequence[Tensor]) -> int:
-    count: Callable[[], int] | None = {
-        "addmm": lambda: 2 * writes[0].numel() * reads[1].shape[1],
-        "mm": lambda: 2 * writes[0].numel() * reads[0].shape[1],
-        "bmm": lambda: 2 * writes[0].numel() * reads[0].shape[2],
-        "convolution": lambda: 2 * writes[0].numel() * math.prod(reads[1].shape[1:]),
-    }.get(op_type)
-    return count() if count is not None else 0
