@@ -13,7 +13,7 @@ from kind_export.report.words import name_choice
 from kind_export.request import ExportRequest
 from kind_export.rewrites.truncate_ranks import may_cut
 from kind_export.verify.reference import Reference, Trajectory
-from kind_runtimes.documents.reports.plan import ChoiceEntry, PlanEntry
+from kind_runtimes.documents.reports.plan import BudgetEntry, ChoiceEntry, PlanEntry
 
 # Shares of the learngene's rank and of the asked steps that are tried.
 _RANK_SHARES = (1.0, 0.875, 0.75, 0.625, 0.5)
@@ -63,12 +63,7 @@ class Plan:
     def to_dict(self) -> PlanEntry:
         """For the report of an export by the best choice."""
         return {
-            "budget": {
-                "max_size_bytes": self.budget.max_size_bytes,
-                "max_step_ms": self.budget.max_step_ms,
-                "max_image_ms": self.budget.max_image_ms,
-                "device": self.device,
-            },
+            "budget": cast(BudgetEntry, {**asdict(self.budget), "device": self.device}),
             "chosen": describe_considered(self.ranked[0]),
             "considered": [describe_considered(one) for one in self.considered],
         }
