@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from kind_core.errors import ExportError
 from kind_core.precisions import EXACT, PRECISIONS
 from kind_export.compact.step import GraphStyle
 from kind_export.target_rows import TARGET_ROWS
@@ -34,11 +33,6 @@ STYLE = GraphStyle(norm="scaled", lookup="one_hot", max_axes=4, clamp="relu")
 def lower(lowering: Lowering, file: Path, options: TargetOptions) -> Facts:
     """Convert `lowering` to one signature of its name."""
     return _lower_signatures([lowering], file, options, options.describe(lowering))
-
-
-def lower_functions(lowerings: Mapping[str, Lowering], file: Path, options: TargetOptions) -> Facts:
-    """Refused: classes are told apart by `class_index`, because a signature holds its graph a second time."""
-    raise ExportError("LiteRT files hold no function a class", "leave out --class-functions")
 
 
 def lower_pair(
