@@ -12,8 +12,7 @@ from torch import Tensor
 
 from kind_core.text.folder import describe_picture
 from kind_core.text.pixart import KindPixArt
-from kind_train.start.from_pixart import init_from_pixart
-from kind_train.start.init_request import InitRequest
+from kind_train.start.from_dit import InitRequest, init_from_pixart
 
 HIDDEN, CHANNELS, WORDS = 24, 16, 5
 

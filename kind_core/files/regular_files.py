@@ -41,3 +41,8 @@ def require_regular(file: Path) -> None:
         raise IsADirectoryError(f"{file} is a folder, expected a file")
     if not stat.S_ISREG(mode):
         raise OSError(f"{file} is no regular file")
+
+
+def measure_bytes(folder: Path) -> int:
+    """The bytes of all files below `folder`."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -10,7 +10,7 @@ import pytest
 from kind_bench import paper
 from kind_bench.paper import paper_rows, print_paper
 from kind_bench.paper_figures import load_figures
-from kind_train.data.imagenet_split import PRETRAIN, read_split
+from kind_train.data.imagenet import PRETRAIN, read_split
 
 # As printed, DiT-B and DiT-L: parameters of table 1, in millions.
 TABLE_1 = {

@@ -32,7 +32,7 @@ from kind_runtimes.generator import Generator, open_generator
 from kind_train.data.photo_set import load_photos
 from kind_train.evaluate.frechet import compare_frechet
 from kind_train.evaluate.judges import Judge, open_judge
-from kind_train.evaluate.manifold import measure_coverage
+from kind_train.evaluate.neighbours import measure_coverage
 from kind_train.evaluate.pictures import CheckpointDrawer, DrawSettings
 
 

@@ -19,7 +19,7 @@ from kind_samples import SAMPLES, sample_checkpoint
 from kind_train.data.photo_set import PhotoSet, load_photos
 from kind_train.evaluate.frechet import compare_frechet
 from kind_train.evaluate.judges import Judge, open_judge
-from kind_train.evaluate.manifold import measure_coverage
+from kind_train.evaluate.neighbours import measure_coverage
 from kind_train.evaluate.pictures import CheckpointDrawer, DrawSettings
 
 

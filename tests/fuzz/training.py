@@ -87,14 +87,15 @@ def write_run(folder: Path, rng: Random) -> Path:
 def use_run(place: Path) -> None:
     """As `fit --resume` does, up to the first step."""
     from kind_train.options_file import check_options
-    from kind_train.run.loss_plot import draw_losses
+    from kind_train.plots import draw_losses
+    from kind_train.run.metrics import read_metrics
     from kind_train.run.run_folder import check_run_folder, read_step
 
     check_options(place / "options.yaml")
     check_run_folder(place, resume=True, force=False)
     assert read_step(place) is not None
     _open_trainer(place, resume=True)
-    draw_losses(place / "metrics.jsonl", place / "losses.png")
+    draw_losses([record for _, record in read_metrics(place)], place / "losses.png")
 
 
 # ---- caches of latents

@@ -21,7 +21,7 @@ from kind_core.errors import OutputError
 from kind_core.files.staging import check_output
 from kind_core.pictures import PICTURE, write_picture
 from kind_runtimes.bundle import BUNDLE
-from kind_train.data.imagenet_split import read_split
+from kind_train.data.imagenet import read_split
 from small_bundles import write_placeholders
 from tiny import CLASSES, tiny_config, tiny_model, tiny_model_config
 from tiny_autoencoder import save_autoencoder

@@ -15,7 +15,7 @@ from tiny_training import TINY_DIT, make_photos, tiny_preset, write_folder
 import kind_train.start.shape
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.config import DiffusionConfig, ModelConfig
-from kind_train.data import cache_request
+from kind_train.data import requests
 from kind_train.data.latents import open_cache
 from kind_train.options_file import check_options
 from kind_train.run.run_folder import read_step
@@ -79,7 +79,7 @@ def make_inputs(inputs: Path) -> None:
 def make_tiny() -> None:
     """Have the commands train the tiny model, and cache in shards of four photos."""
     kind_train.start.shape.preset = tiny_preset  # type: ignore[attr-defined]
-    cache_request.CacheRequest = partial(cache_request.CacheRequest, shard_rows=4)  # type: ignore[misc, assignment]
+    requests.CacheRequest = partial(requests.CacheRequest, shard_rows=4)  # type: ignore[misc, assignment]
 
 
 def check_run(folder: Path) -> None:

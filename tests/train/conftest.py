@@ -33,7 +33,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, ...]:
     """Options of a decomposed and a dense base and of photos of three new classes, judged by `Means`."""
-    for module in ("evaluate.statistics_session", "benchmark.training"):
+    for module in ("evaluate.judges", "benchmark.training"):
         monkeypatch.setattr(f"kind_train.{module}.open_judge", lambda classifier, device: Means())
     given: list[Any] = []
     for name, dit in (("checkpoint", TINY_DIT), ("dense", dense_twin(TINY_DIT))):

@@ -25,14 +25,13 @@ from kind_core.text.pixart import KindPixArt
 from kind_export.cli import main as kind_export
 from kind_runtimes.captions import Caption, open_captions
 from kind_train.cli import main
+from kind_train.data.batches import Feeder
 from kind_train.data.captions.embedding import find_captions
-from kind_train.data.captions.request import EmbedRequest
-from kind_train.data.captions.store import NULL_CAPTION, WordStore
-from kind_train.data.captions.told import tell
-from kind_train.data.feeder import Feeder
+from kind_train.data.captions.store import NULL_CAPTION, WordStore, tell
 from kind_train.data.holding_out import split_photos
 from kind_train.data.latents import open_cache
 from kind_train.data.photo_set import PhotoSet, load_photos
+from kind_train.data.requests import EmbedRequest
 from kind_train.objective import Objective
 from tiny import CLASSES, tiny_model
 from tiny_autoencoder import save_autoencoder

@@ -18,7 +18,6 @@ from kind_core.checkpoint import save_checkpoint
 from kind_core.classes import ClassInfo
 from kind_core.config import ModelConfig
 from kind_core.errors import ConfigError, ResultsError
-from kind_train.benchmark.curve import draw_curves
 from kind_train.benchmark.drawing import run_row, run_suite
 from kind_train.benchmark.options import BenchmarkOptions
 from kind_train.benchmark.results import open_folder
@@ -26,6 +25,7 @@ from kind_train.benchmark.suite import read_suite
 from kind_train.cli import main
 from kind_train.evaluate.features import Classification
 from kind_train.evaluate.pictures import NULL
+from kind_train.plots import draw_curves
 from tiny import tiny_model
 
 SUITE = read_suite("class-agnostic")

@@ -70,7 +70,7 @@ def test_a_judge_of_another_size_is_refused_first(
 ) -> None:
     (tmp_path / "judge").write_bytes(b"")
     info = ClassifierInfo(size=32, classes=(), accuracy=1.0, num_trained=1, num_tested=1)
-    monkeypatch.setattr("kind_train.benchmark.readiness.read_classifier", lambda path: info)
+    monkeypatch.setattr("kind_train.benchmark.training.read_classifier", lambda path: info)
     given = ("novel-classes", *bases, *GIVEN, "--classifier", tmp_path / "judge", "--output", tmp_path / "results")
     assert "the pictures are 8 x 8, the classifier's are 32 x 32" in call(*given)
     assert not (tmp_path / "results").exists()

@@ -28,8 +28,7 @@ from kind_train.cli import main
 from kind_train.config import METHODS
 from kind_train.data.caching import CacheRequest, make_cache
 from kind_train.evaluate.against import Measured
-from kind_train.evaluate.frechet import compare_with_moments, frechet_distance
-from kind_train.evaluate.moments import MomentSums
+from kind_train.evaluate.frechet import MomentSums, compare_with_moments, frechet_distance
 from kind_train.evaluate.pictures import CheckpointDrawer
 from kind_train.evaluate.statistics import RealStatistics, SeenBy
 from kind_train.objective import Objective

@@ -14,13 +14,13 @@ from kind_core.checkpoint import read_config
 from kind_core.errors import ClassNameError, ConfigError, DataError
 from kind_train.class_guidance import scale_of_each
 from kind_train.data.photo_set import PhotoSet
+from kind_train.early import check_recipe
 from kind_train.evaluate.run import evaluate
 from kind_train.evaluate.small_classifier import SmallClassifier, save_classifier, train_classifier
-from kind_train.evaluation_request import EvaluationRequest
-from kind_train.recipe import check_recipe
+from kind_train.evaluation import EvaluationRequest
 from kind_train.run.distilling import DistillationLosses
 from kind_train.run.processes import Processes
-from kind_train.run.step import make_stepper
+from kind_train.run.step import Stepper
 from kind_train.run.terms.energy import ClassifierLevels, Lite0Levels, PhotoEnergy
 from kind_train.run.trainer import Trainer
 from kind_train.start.shape import pick_shape
@@ -99,7 +99,7 @@ def test_a_share_of_one_image_is_no_set(teacher: Path, tmp_path: Path) -> None:
     trainer = distil(teacher, tmp_path / "run", batch_size=2)
     parts = (trainer.model, trainer.losses, trainer.optimizer, trainer.photos, trainer.config)
     with pytest.raises(ConfigError, match="each of 2 processes has one image: match_photos compares sets"):
-        make_stepper(*parts, Processes(count=2), CPU, is_sharded=False)
+        Stepper(*parts, Processes(count=2), CPU, is_sharded=False)
 
 
 def test_guidance_keeps_away_from_the_photos_of_other_classes() -> None:
@@ -168,15 +168,15 @@ def make_lopsided(num_photos: int, *, seed: int = 0) -> PhotoSet:
 
 @pytest.mark.parametrize("flip", [True, False])
 def test_photos_that_a_run_does_not_mirror_are_not_matched_in_the_mirror(
-    flip: bool, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flip: bool, teacher: Path, tmp_path: Path
 ) -> None:
-    learnt: list[PhotoEnergy] = []
-    monkeypatch.setattr(DistillationLosses, "compare", lambda losses, energy: learnt.append(energy))
     config = {"flip": flip, "follow": 0.0, "images": 16}
     given = {"steps": (1,), "label_dropout": 0.0, "batch_size": 16, "match_photos": 1.0}
     options = make_config(tmp_path / "run", teacher=str(teacher), **given | config)
-    Trainer(options, make_lopsided(24), make_lopsided(24, seed=1))
-    (energy,) = learnt
+    losses = Trainer(options, make_lopsided(24), make_lopsided(24, seed=1)).losses
+    assert isinstance(losses, DistillationLosses)
+    energy = losses.energy
+    assert energy is not None
     other = make_lopsided(24, seed=2)
     pictures = other.to_unit(torch.arange(24))
     as_they_are, mirrored = (float(energy(one, other.labels)) for one in (pictures, pictures.flip(-1)))

@@ -16,14 +16,13 @@ from fid_packages import mend_torchvision
 from kind_core.errors import CheckpointError, ConfigError, DataError, TargetError
 from kind_train.evaluate.frechet import compare_frechet, frechet_distance
 from kind_train.evaluate.inception import (
-    FILE_NAMES,
     InceptionV3,
     estimate_score,
     find_inception_weights,
     inception_score,
 )
-from kind_train.evaluate.manifold import measure_coverage
-from kind_train.evaluate.networks import open_networks
+from kind_train.evaluate.neighbours import measure_coverage
+from kind_train.evaluate.networks import INCEPTION_FILES, open_networks
 
 mend_torchvision()
 torch_fidelity = pytest.importorskip("torch_fidelity", reason="pip install 'kind-diffusion[fid]' to compare with it")
@@ -56,7 +55,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.nn.init.normal_(network.fc.weight, std=0.1)
     with torch.no_grad():
         network(torch.from_numpy(make_images(8, seed=9)).permute(0, 3, 1, 2))
-    path = tmp_path_factory.mktemp("inception") / FILE_NAMES[0]
+    path = tmp_path_factory.mktemp("inception") / INCEPTION_FILES[0]
     torch.save(network.state_dict(), path)
     return path
 
@@ -214,7 +213,7 @@ def test_weights_are_found_where_torch_hub_keeps_them(tmp_path: Path, monkeypatc
     assert find_inception_weights() is None
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    for name in reversed(FILE_NAMES):
+    for name in reversed(INCEPTION_FILES):
         (folder / name).write_bytes(b"cut short")
         assert find_inception_weights() == folder / name
     with pytest.raises(ConfigError, match="expected 6726825d"):

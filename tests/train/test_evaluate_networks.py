@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from mean_judge import Means
 from rich.console import Console
 from tiny_network import Colours
 
 from kind_train.cli import main
-from kind_train.evaluate.networks import Figure, Observer, as_report, refuse_import
+from kind_train.evaluate.judges import Viewing
+from kind_train.evaluate.networks import Figure, as_report, refuse_import
 from kind_train.evaluate.session import _group_notes, _metric_table
+from kind_train.seen_files import recall_nothing
 
 
 def make_images(n: int, *, seed: int = 0) -> np.ndarray:
@@ -21,10 +25,10 @@ def make_images(n: int, *, seed: int = 0) -> np.ndarray:
 
 
 def observe(images: np.ndarray, n: int, parts: list[int], seed: int = 0) -> np.ndarray:
-    observer = Observer([Colours()], n, len(images), seed=seed)
+    view = Viewing(Means(), [Colours()], "set", recall_nothing, n=n, total=len(images), seed=seed)
     for part in np.split(images, parts):
-        observer.show(part, 0)
-    (observed,) = observer.observed()
+        view.show(0, len(part), partial(np.copy, part))
+    (observed,) = view.observed()
     return observed["colour"]
 
 
@@ -40,10 +44,10 @@ def test_the_sample_does_not_depend_on_the_parts() -> None:
 
 
 def test_a_set_that_was_not_shown_whole_is_an_error() -> None:
-    observer = Observer([Colours()], 3, 10)
-    observer.show(make_images(9), 0)
+    view = Viewing(Means(), [Colours()], "set", recall_nothing, n=3, total=10)
+    view.show(0, 9, partial(make_images, 9))
     with pytest.raises(AssertionError, match="shown 9 of 10"):
-        observer.observed()
+        view.observed()
 
 
 def test_figures_have_their_own_names_and_no_empty_note() -> None:

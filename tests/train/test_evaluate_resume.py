@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkpoint of three classes, photos of them, statistics of the held-out ones, and judges that cost nothing."""
-    for module in ("run", "statistics_session", "beside_statistics"):
+    for module in ("run", "judges", "beside_statistics"):
         monkeypatch.setattr(f"kind_train.evaluate.{module}.open_judge", lambda classifier, device: Means())
     monkeypatch.setattr("kind_train.evaluate.run.open_second_judges", lambda *given: (Colours(),))
     config = ModelConfig(dit=TINY_DIT, diffusion=TINY_DIFFUSION, classes=make_photos().classes)

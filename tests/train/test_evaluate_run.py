@@ -19,7 +19,7 @@ from kind_core.classes import ClassInfo
 from kind_core.errors import ConfigError, DataError
 from kind_train.cli import main
 from kind_train.evaluate.features import Classification
-from kind_train.evaluate.manifold import measure_coverage
+from kind_train.evaluate.neighbours import measure_coverage
 from kind_train.evaluate.run import EvaluationRequest, evaluate, open_drawer
 from tiny import CLASSES, tiny_config, tiny_model, tiny_model_config
 

@@ -10,7 +10,7 @@ import torch
 from tiny_training import make_config, make_photos
 from torch import Tensor
 
-from kind_train.data.feeder import Feeder
+from kind_train.data.batches import Feeder
 from kind_train.data.photo_set import PhotoSet
 
 

@@ -11,8 +11,7 @@ from tiny_training import encode, make_photos
 
 from kind_core.errors import ConfigError, DataError
 from kind_train.cli import main
-from kind_train.data.imagenet import imagenet_classes
-from kind_train.data.imagenet_split import PRETRAIN, read_split, split_imagenet
+from kind_train.data.imagenet import PRETRAIN, imagenet_classes, read_split, split_imagenet
 from kind_train.data.photo_set import load_photos
 
 

@@ -16,9 +16,9 @@ from tiny_training import make_config, make_photos, tiny_preset
 
 from kind_core.config import preset
 from kind_core.errors import ConfigError, TargetError
-from kind_train.run import journal
-from kind_train.run.journal import check_tracker, tracked
-from kind_train.run.loss_plot import draw_losses
+from kind_train.plots import draw_losses
+from kind_train.run import metrics
+from kind_train.run.metrics import check_tracker, read_metrics, tracked
 from kind_train.run.processes import Processes
 from kind_train.run.run_folder import RUN, start_run_folder
 from kind_train.start.shape import pick_shape
@@ -115,7 +115,7 @@ def test_only_the_main_process_tracks(tmp_path: Path) -> None:
 def test_a_package_that_is_missing_is_told_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
     check_tracker(None)
     check_tracker("csv")
-    monkeypatch.setattr(journal, "find_spec", lambda name: None if name == "wandb" else find_spec(name))
+    monkeypatch.setattr(metrics, "find_spec", lambda name: None if name == "wandb" else find_spec(name))
     with pytest.raises(TargetError, match="--report-to wandb needs wandb") as caught:
         check_tracker("wandb")
     assert caught.value.hint == "pip install wandb"
@@ -125,7 +125,7 @@ def test_a_plot_shows_both_losses(tmp_path: Path) -> None:
     lines: list[dict[str, float]] = [{"step": i, "images": 4 * i, "loss": 2 / (1 + i)} for i in range(1, 300)]
     lines += [{"step": i, "images": 4 * i, "held_out_loss": 3 / (1 + i)} for i in (100, 200)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    draw_losses(tmp_path / "metrics.jsonl", tmp_path / "losses.png")
+    draw_losses([record for _, record in read_metrics(tmp_path)], tmp_path / "losses.png")
     with Image.open(tmp_path / "losses.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)[48:420, 91:930]
     blue, red = (pixels == (31, 95, 168)).all(axis=-1), (pixels == (200, 64, 31)).all(axis=-1)
@@ -137,7 +137,7 @@ def test_a_plot_shows_both_losses(tmp_path: Path) -> None:
 
 def test_a_run_of_one_step_has_no_plot(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "images": 4, "loss": 1.0}\n')
-    draw_losses(tmp_path / "metrics.jsonl", tmp_path / "losses.png")
+    draw_losses([record for _, record in read_metrics(tmp_path)], tmp_path / "losses.png")
     assert not (tmp_path / "losses.png").exists()
 
 

@@ -12,7 +12,7 @@ from kind_core.checkpoint import read_config
 from kind_core.config import DiffusionConfig, TrainingRecord
 from kind_core.errors import ConfigError
 from kind_train.objective import Objective
-from kind_train.run.mean_image import MeanImage, read_mean_image
+from kind_train.run.scoring import MeanImage, read_mean_image
 from kind_train.run.trainer import Trainer
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kind_core.checkpoint import load_checkpoint, read_config, save_checkpoint
 from kind_core.config import DiTConfig, ModelConfig, preset
-from kind_core.costs.methods import dense_twin
+from kind_core.costs.methods import dense_twin, find_cost
 from kind_core.dit import KindDiT
 from kind_core.errors import ConfigError, TargetError
 from kind_export.pipeline import export_bundle
@@ -88,9 +88,9 @@ def test_merged_weights_pass_an_export(name: str, bases: dict[bool, Path], tmp_p
 def test_trained_parameters_are_those_counted(name: str, bases: dict[bool, Path], tmp_path: Path) -> None:
     trainer = start(name, bases, tmp_path / "run")
     method, base = open_method(name), read_config(bases[open_method(name).needs_dense]).dit
-    counted = method.count_trained(method.plan(base, 2), 3)
+    counted = find_cost(name).trained(method.plan(base, 2), 3)
     assert sum(p.numel() for p in trainer.model.parameters() if p.requires_grad) == counted
-    assert method.count_flops(method.plan(base, 2), 3) > 0
+    assert find_cost(name).flops(method.plan(base, 2), 3) > 0
 
 
 @pytest.mark.parametrize(("name", "size"), [(name, size) for name in OWN for size in ("b", "l")])
@@ -104,7 +104,7 @@ def test_counts_hold_at_the_papers_size(name: str, size: str) -> None:
         model = KindDiT(method.shape(plan))
         method.prepare(model, plan)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert trained == method.count_trained(kind, 7)
+    assert trained == find_cost(name).trained(kind, 7)
 
 
 @pytest.mark.parametrize("name", ["svdiff", "fact-tt", "open-tailors", "svd-lora"])

@@ -15,7 +15,7 @@ from tiny_training import TINY_DIFFUSION, TINY_DIT, make_config, make_photos
 
 from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.config import ModelConfig, preset
-from kind_core.costs.methods import dense_twin
+from kind_core.costs.methods import dense_twin, find_cost
 from kind_core.dit import KindDiT
 from kind_core.errors import TargetError
 from kind_train.methods import open_method
@@ -84,7 +84,7 @@ def test_a_resumed_run_is_the_same(trainer: Trainer | str) -> None:
 def test_counts_hold_at_the_papers_size(name: str) -> None:
     """Without peft the formulas stand alone, held to the printed figures by the tests of the counters."""
     method, kind = open_method(name), replace(preset("kind-b/2")[0], num_classes=7, depth=1)
-    counted = method.count_trained(kind, 7)
+    counted = find_cost(name).trained(kind, 7)
     if not HAS_PEFT:
         assert counted > 0
         return

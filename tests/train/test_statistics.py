@@ -20,8 +20,7 @@ from kind_core.config import ModelConfig
 from kind_core.errors import DataError, ResultsError
 from kind_train.cli import main
 from kind_train.data.photo_set import PhotoStream, load_photos, stream_photos
-from kind_train.evaluate.frechet import compare_with_moments, frechet_distance
-from kind_train.evaluate.moments import MomentSums, pool_moments
+from kind_train.evaluate.frechet import MomentSums, compare_with_moments, frechet_distance, pool_moments
 from kind_train.evaluate.statistics import collect_statistics, read_statistics, save_statistics
 from tiny import tiny_model
 
@@ -130,7 +129,7 @@ def test_statistics_of_others_are_refused(folder: Path, tmp_path: Path) -> None:
 def test_an_evaluation_beside_statistics_on_the_command_line(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("statistics_session", "beside_statistics"):
+    for module in ("judges", "beside_statistics"):
         monkeypatch.setattr(f"kind_train.evaluate.{module}.open_judge", lambda classifier, device: Means())
     config = ModelConfig(dit=TINY_DIT, diffusion=TINY_DIFFUSION, classes=make_photos().classes)
     save_checkpoint(tmp_path / "model", config, tiny_model(TINY_DIT))

@@ -16,7 +16,7 @@ from torch import Tensor
 from kind_core.checkpoint import load_checkpoint
 from kind_core.files.tensor_files import write_tensors
 from kind_core.stopping import StoppedError, describe_ignored, exit_code, hold_interrupts, stoppable
-from kind_train.run.progress import Progress
+from kind_train.run.metrics import Progress
 from kind_train.run.step import Stepper
 from kind_train.run.trainer import Trainer
 

@@ -17,7 +17,7 @@ from tiny_training import TINY_DIFFUSION, TINY_DIT, make_config, make_photos, wr
 
 from kind_core.checkpoint import load_checkpoint
 from kind_train.fit import fit_model
-from kind_train.run.progress import Progress
+from kind_train.run.metrics import Progress
 from kind_train.run.run_folder import check_run_folder, read_step, start_run_folder
 from kind_train.run.trainer import Trainer
 from kind_train.start.shape import Shape

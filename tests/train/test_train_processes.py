@@ -26,8 +26,8 @@ from kind_core.checkpoint import load_checkpoint, save_checkpoint
 from kind_core.config import ModelConfig
 from kind_core.errors import ConfigError
 from kind_train.run.memory import gather, local
+from kind_train.run.metrics import Progress
 from kind_train.run.processes import Processes, joined_processes
-from kind_train.run.progress import Progress
 from kind_train.run.trainer import Trainer
 from kind_train.start.shape import Shape
 from tiny import CLASSES, tiny_model

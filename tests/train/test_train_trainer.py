@@ -18,7 +18,7 @@ from kind_core.errors import ConfigError
 from kind_train.data.batches import draw_batch, step_generator
 from kind_train.data.photo_set import PhotoSet
 from kind_train.device import require_arithmetic
-from kind_train.run.progress import Progress
+from kind_train.run.metrics import Progress
 from kind_train.run.step import autocast
 from kind_train.run.trainer import Trainer
 from kind_train.start.shape import Shape

@@ -13,7 +13,7 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from kind_train.config import TrainConfig
-    from kind_train.data import load_photos
+    from kind_train.data.photo_set import load_photos
     from kind_train.evaluate.run import EvaluationRequest
     from kind_train.fit import FitResult, fit_model
     from kind_train.options_file import configure
@@ -35,7 +35,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "config": ["TrainConfig"],
-        "data": ["load_photos"],
+        "data.photo_set": ["load_photos"],
         "evaluate.run": ["EvaluationRequest"],
         "fit": ["FitResult", "fit_model"],
         "options_file": ["configure"],

@@ -18,24 +18,24 @@ REPORTS = ("tensorboard", "wandb", "csv")
 OPTIONS_NAME, HELD_OUT_NAME = "options.yaml", "held_out.json"  # in the folder of a run
 NEAREST = "nearest"  # of `init_from`: the class of the base that predicts the photos best
 TAILORS = "tailors"
-# Ways of adapting a base, each a file of `kind_train.methods`.
-METHODS = (
-    TAILORS,
-    "full-ft",
-    "lora",
-    "pissa",
-    "dora",
-    "loha",
-    "oft",
-    "boft",
-    "svdiff",
-    "fact-tt",
-    "heur-lg",
-    "auto-lg",
-    "svd-lora",
-    "learngene-lora",
-    "open-tailors",
-)
+# Ways of adapting a base: where the class of each is in `kind_train.methods`.
+METHODS = {
+    TAILORS: "plain:Tailors",
+    "full-ft": "plain:FullFineTuning",
+    "lora": "peft_methods:Lora",
+    "pissa": "peft_methods:Pissa",
+    "dora": "peft_methods:Dora",
+    "loha": "peft_methods:Loha",
+    "oft": "peft_methods:Oft",
+    "boft": "peft_methods:Boft",
+    "svdiff": "adapted:SvDiff",
+    "fact-tt": "adapted:FactTt",
+    "heur-lg": "plain:HeurLg",
+    "auto-lg": "plain:AutoLg",
+    "svd-lora": "grown:SvdLora",
+    "learngene-lora": "grown:LearngeneLora",
+    "open-tailors": "grown:OpenTailors",
+}
 FACTORS = ("free", "cayley")
 CONSTRUCTIONS = ("laptop-diff", "heur-lg", "auto-lg")  # of smaller models, see `kind_train.start.shrinking`
 PRECISIONS = ("auto", "fp32", "bf16")

@@ -16,6 +16,10 @@ LINE_INTERVAL_S = 30.0
 Update = Callable[[int, int, str], None]
 
 
+def ignore_progress(completed: int, total: int, status: str) -> None:
+    """Shows nothing."""
+
+
 @contextmanager
 def show_progress(console: Console, what: str) -> Iterator[Update]:
     """Yield the function that is told how far the work is."""

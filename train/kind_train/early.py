@@ -14,16 +14,17 @@ from kind_train.benchmark.options import BenchmarkOptions
 from kind_train.benchmark.results import require_results_folder
 from kind_train.benchmark.suite import FewShotSuite, Suite, TrainingSuite
 from kind_train.benchmark.tasks import read_task_file
-from kind_train.config import NEAREST, TrainConfig
+from kind_train.class_guidance import scale_of_each
+from kind_train.config import NEAREST, TrainConfig, check_timesteps
 from kind_train.data.photo_source import Source
 from kind_train.data.sources import check_file, peek_classes
+from kind_train.evaluate.features import find_packages
 from kind_train.evaluate.networks import CLASSIFIER_HINT, INCEPTION_HINT, NONE, require_file
-from kind_train.evaluation_request import EvaluationRequest
+from kind_train.evaluation import EvaluationRequest
 from kind_train.places import is_cache, require_data, require_device
-from kind_train.recipe import check_options
-from kind_train.run.journal import check_tracker
+from kind_train.run.metrics import check_tracker
 from kind_train.run.run_folder import check_run_folder
-from kind_train.start.shape import check_inputs, pick_shape
+from kind_train.start.shape import Shape, check_inputs, pick_shape
 
 
 def check_run(config: TrainConfig, *, resume: bool, force: bool) -> None:
@@ -43,6 +44,42 @@ def check_run(config: TrainConfig, *, resume: bool, force: bool) -> None:
     check_options(config, shape)
     if not is_cache(config.data):
         check_inputs(shape, (3, shape.dit.sample_size, shape.dit.sample_size))
+
+
+def check_recipe(config: TrainConfig, shape: Shape) -> None:
+    """Raise ConfigError, naming both options, where one does not go with what is trained, or with the device."""
+    from kind_train.device import pick_device, require_arithmetic
+
+    check_options(config, shape)
+    if config.match_classifier is not None:
+        from kind_train.evaluate.small_classifier import read_classifier
+
+        read_classifier(Path(config.match_classifier)).require_size(shape.dit.sample_size)
+    require_arithmetic(config.precision, pick_device(config.device), is_compiled=config.compile)
+
+
+def check_options(config: TrainConfig, shape: Shape) -> None:
+    """The same without the device, which torch alone knows: no torch is loaded."""
+    terms = {name: getattr(config, name) for name in ("perceptual", "repa", "match_photos") if getattr(config, name)}
+    for name, weight in terms.items():
+        if shape.dit.in_channels != 3 or is_cache(config.data):
+            raise ConfigError(
+                f"{name} is {weight:g}, but {_describe_data(config)} is of latents: the term looks at pictures",
+                f"leave out --{name.replace('_', '-')}, or train on photos with --preset sample",
+            )
+    if terms:
+        find_packages()
+    if config.match_classifier is not None:
+        require_file(Path(config.match_classifier), "--match-classifier", CLASSIFIER_HINT)
+    if config.teacher is not None and config.class_guidance:
+        scale_of_each(config.class_guidance, read_config(Path(config.teacher)).classes, 1.0)
+    check_timesteps(shape.diffusion, timestep_mean=config.timestep_mean, timestep_std=config.timestep_std)
+
+
+def _describe_data(config: TrainConfig) -> str:
+    if is_cache(config.data):
+        return f"data {config.data}"
+    return f"preset {config.preset_name!r}" if config.base is None else f"checkpoint {config.base}"
 
 
 def require_photos(path: str, classes: Sequence[str] | Sequence[ClassInfo] = ()) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -22,21 +22,10 @@ from kind_train.data.latents import is_cache, open_cache
 from kind_train.data.photo_set import TrainingSet, load_photos
 from kind_train.data.photo_source import describe_unasked
 from kind_train.display import show_progress
-from kind_train.recipe import check_recipe
-from kind_train.run.journal import tracked
+from kind_train.early import check_recipe
+from kind_train.run import run_folder
+from kind_train.run.metrics import Progress, tracked
 from kind_train.run.processes import Processes, joined_processes
-from kind_train.run.progress import Progress
-from kind_train.run.run_folder import (
-    BEST_NAME,
-    LAST_NAME,
-    OPTIONS_NAME,
-    RUN,
-    check_run_folder,
-    has_state,
-    read_best_loss,
-    read_step,
-    start_run_folder,
-)
 from kind_train.run.trainer import Trainer
 from kind_train.start.shape import check_inputs, pick_shape
 from kind_train.start.starting import require_same_kind
@@ -60,16 +49,20 @@ def fit_model(config: TrainConfig, *, resume: bool = False, force: bool = False)
     Raises KindError for what cannot be trained, before anything is written, and KeyboardInterrupt at Ctrl-C or
     SIGTERM, after a save and after saying on stderr how to go on.
     """
-    with joined_processes(config.device) as processes, _claim(config, processes):
+    folder = Path(config.output)
+    with (
+        joined_processes(config.device) as processes,
+        claimed(folder, run_folder.RUN) if processes.is_main else nullcontext(),
+    ):
         console = open_console(stderr=True, quiet=not processes.is_main)
         if (ignored := describe_ignored()) is not None:
             say(console, ignored)
         if processes.is_main:
-            check_run_folder(Path(config.output), resume=resume, force=force)
+            run_folder.check_run_folder(folder, resume=resume, force=force)
         try:
             return _fit(config, console, processes, resume=resume, force=force)
         except KeyboardInterrupt:
-            say(console, _describe_interruption(Path(config.output)))
+            say(console, _describe_interruption(folder))
             raise
 
 
@@ -78,16 +71,16 @@ def _fit(config: TrainConfig, console: Console, processes: Processes, *, resume:
     check_recipe(config, shape)
     train, held_out, record = _load_split(config, console, resume=resume)
     processes.wait()  # until the main one has mended what a killed run left
-    goes_on = resume and has_state(Path(config.output))
+    goes_on = resume and run_folder.has_state(Path(config.output))
     trainer = Trainer(config, train, held_out, resume=goes_on, processes=processes)
     if resume and not goes_on:
-        trainer.best_loss = read_best_loss(Path(config.output))
+        trainer.best_loss = run_folder.read_best_loss(Path(config.output))
     if not len(held_out) and (record is None or record.fraction > 0):
         message = "none of the photos that this run held out is there any more"
         raise DataError(message, "put them back or give --val-data")
     if processes.is_main:
         held_out_as = None if record is None else record.to_dict()
-        start_run_folder(config, resume=resume, force=force, held_out=held_out_as)
+        run_folder.start_run_folder(config, resume=resume, force=force, held_out=held_out_as)
     count = sum(p.numel() for p in trainer.model.parameters())
     say(
         console,
@@ -112,7 +105,7 @@ def _fit(config: TrainConfig, console: Console, processes: Processes, *, resume:
         total = config.num_steps * config.batch_size
         best_loss = trainer.run(lambda progress: update(progress.images, total, _describe(progress)), on_metrics)
     return FitResult(
-        checkpoint=Path(config.output) / BEST_NAME,
+        checkpoint=Path(config.output) / run_folder.BEST_NAME,
         best_loss=best_loss if len(held_out) else None,
         is_main=processes.is_main,
     )
@@ -128,14 +121,9 @@ def _complete(trainer: Trainer, processes: Processes) -> None:
     model = trainer.averaged_model()
     if processes.is_main and not has_last:
         with hold_interrupts():
-            products.save_checkpoint(LAST_NAME, model, trainer.training())
+            products.save_checkpoint(run_folder.LAST_NAME, model, trainer.training())
     if processes.is_main and not has_samples:
         products.draw_samples(model, images, trainer.device)
-
-
-def _claim(config: TrainConfig, processes: Processes) -> AbstractContextManager[None]:
-    """The run folder, for the process that writes there."""
-    return claimed(Path(config.output), RUN) if processes.is_main else nullcontext()
 
 
 def _load_split(
@@ -153,7 +141,7 @@ def _load_split(
     record = read_split(Path(config.output), config.val_fraction) if resume else None
     if record is not None and record.photos != len(train):
         say(console, f"{len(train)} photos are there, {record.photos} when the run was started", style="yellow")
-    if resume and record is None and has_state(Path(config.output)):
+    if resume and record is None and run_folder.has_state(Path(config.output)):
         say(
             console,
             "the run does not tell which photos it held out: some of those held out now were trained on",
@@ -218,8 +206,8 @@ def _describe(progress: Progress) -> str:
 
 
 def _describe_interruption(folder: Path) -> str:
-    step = read_step(folder)
+    step = run_folder.read_step(folder)
     if step is None:
-        again = "start again" if (folder / OPTIONS_NAME).exists() else "nothing was written"
+        again = "start again" if (folder / run_folder.OPTIONS_NAME).exists() else "nothing was written"
         return f"interrupted before the first checkpoint, {again}"
     return f"interrupted; the checkpoint of step {step} in {folder} is whole, continue with --resume"

@@ -38,15 +38,12 @@ class Objective:
         alpha, sigma = read_noise_levels(config)
         self.alpha, self.sigma = alpha.to(device), sigma.to(device)
 
-    def draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
-        """Long (count,) from 0: all alike, or those of a straight path at sigmoid(normal) of the way to noise."""
-        return self._draw_timesteps(count, generator, self._timestep_mean, self._timestep_std)
+    def draw_timesteps(self, count: int, generator: torch.Generator, *, is_usual: bool = False) -> Tensor:
+        """Long (count,) from 0: all alike, or those of a straight path at sigmoid(normal) of the way to noise.
 
-    def draw_usual_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
-        """As `draw_timesteps`, whatever mean and deviation are trained: losses there can be compared."""
-        return self._draw_timesteps(count, generator, TIMESTEP_MEAN, TIMESTEP_STD)
-
-    def _draw_timesteps(self, count: int, generator: torch.Generator, mean: float, std: float) -> Tensor:
+        `is_usual`: whatever mean and deviation are trained, so that losses there can be compared.
+        """
+        mean, std = (TIMESTEP_MEAN, TIMESTEP_STD) if is_usual else (self._timestep_mean, self._timestep_std)
         device = self.alpha.device
         if not self._is_flow:
             return torch.randint(self.num_timesteps, (count,), generator=generator, device=device)

@@ -68,7 +68,7 @@ PRESET_OPTIONS: dict[str, dict[str, float]] = {
 _LATENTS = ("kind-s/2", "kind-b/2", "kind-l/2", "kind-xl/2", "dit-s/2", "dit-b/2", "dit-l/2", "dit-xl/2")
 PRESETS = (*PRESET_OPTIONS, *(f"dit-{name}" for name in PRESET_OPTIONS), "kind-mobile", "kind-l-206", *_LATENTS)
 # By these the preset of a checkpoint is told: ranks and classes are the user's own.
-_ARCHITECTURE = ("patch_size", "in_channels", "hidden_size", "depth", "num_heads")
+ARCHITECTURE = ("patch_size", "in_channels", "hidden_size", "depth", "num_heads")
 
 
 def preset_options(options: Mapping[str, object]) -> dict[str, object]:
@@ -85,15 +85,11 @@ def preset_options(options: Mapping[str, object]) -> dict[str, object]:
         return {}  # unknown, or refused when the options are checked
     key = name.lower()
     if key.removeprefix("dit-") in PRESET_OPTIONS:
-        return _shorten(PRESET_OPTIONS[key.removeprefix("dit-")], options.get("images"))
+        implied, images = PRESET_OPTIONS[key.removeprefix("dit-")], options.get("images")
+        # of fewer images the warm-up is a twentieth at most
+        most = max(0, images // 20) if isinstance(images, int) else math.inf
+        return {**implied, "warmup_images": min(implied["warmup_images"], most)}
     return dict(_PAPER) if key.startswith(("kind-", "dit-")) else {}
-
-
-def _shorten(options: Mapping[str, float], images: object) -> dict[str, object]:
-    """The same for fewer images: the warm-up is a twentieth of them at most."""
-    if not isinstance(images, int):
-        return dict(options)
-    return {**options, "warmup_images": min(options["warmup_images"], max(0, images // 20))}
 
 
 def _find_preset(start: object) -> str | None:
@@ -105,6 +101,6 @@ def _find_preset(start: object) -> str | None:
     dit = read_config(Path(start)).dit
 
     def is_alike(name: str) -> bool:
-        return all(getattr(dit, field) == getattr(preset(name)[0], field) for field in _ARCHITECTURE)
+        return all(getattr(dit, field) == getattr(preset(name)[0], field) for field in ARCHITECTURE)
 
     return next((name for name in PRESET_OPTIONS if is_alike(name)), None)

@@ -20,11 +20,11 @@ from kind_core.errors import ConfigError, DataError
 from kind_core.noise import picture_seed, start_noise
 from kind_train.benchmark.cells import RowFigures, cell_file
 from kind_train.benchmark.options import BenchmarkOptions
-from kind_train.benchmark.results import Results, Strip, Table, leave_out, open_folder, write_results
+from kind_train.benchmark.results import Results, Strip, Table, leave_out, open_folder, show_figure, write_results
 from kind_train.benchmark.suite import Row, Suite
 from kind_train.data.batches import spread
 from kind_train.data.photo_set import Tell, ignore, load_photos
-from kind_train.evaluate.against import FigureEntry, measure_asked, measure_outputs
+from kind_train.evaluate.against import Measured, measure_asked, measure_outputs
 from kind_train.evaluate.judges import InceptionJudge, Judge, open_judge
 from kind_train.evaluate.networks import NONE
 from kind_train.evaluate.pictures import NULL, CheckpointDrawer, DrawSettings
@@ -181,7 +181,8 @@ def _make_table(suite: Suite, results: Sequence[RowFigures]) -> Table:
     rows = []
     for result in results:
         paper = suite.paper.get(result["method"])
-        cells = [_show(result.get(name), name) for name in (*_SHARES, *_COLUMNS)]
+        found = {name: Measured(**result[name]) for name in (*_SHARES, *_COLUMNS) if name in result}
+        cells = [show_figure(found.get(name), _DIGITS[name]) for name in (*_SHARES, *_COLUMNS)]
         if suite.paper:
             values = () if paper is None else zip(_COLUMNS, paper, strict=True)
             cells.append(", ".join(f"{value:{_DIGITS[name]}}" for name, value in values))
@@ -189,10 +190,3 @@ def _make_table(suite: Suite, results: Sequence[RowFigures]) -> Table:
     if suite.paper:
         headings = (*headings, "paper: entropy, variance, kurtosis")
     return Table(title="", headings=headings, rows=rows)
-
-
-def _show(figure: FigureEntry | None, name: str) -> str:
-    if figure is None:
-        return ""
-    value, low, high = (format(one, _DIGITS[name]) for one in (figure["value"], figure["low"], figure["high"]))
-    return f"{value} ({low} to {high})"

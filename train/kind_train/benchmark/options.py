@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kind_core.config.checks import require_positive, require_seed
 from kind_core.errors import ConfigError
-from kind_train.evaluation_request import require_drawing
+from kind_train.evaluation import require_drawing
 
 _OF_FEW_SHOT = (
     *("output", "scale", "methods", "data", "base_data", "size", "images", "batch_size"),

@@ -24,6 +24,7 @@ from kind_core.files.staging import PART, staged
 from kind_core.pictures import make_class_grid
 from kind_train.benchmark.options import BenchmarkOptions
 from kind_train.benchmark.suite import Arm, Row
+from kind_train.evaluate.against import Measured
 from kind_train.seen_files import find_change
 
 _PICTURE_HEIGHT = 64
@@ -114,7 +115,7 @@ def write_results(output: Path, results: Results) -> None:
             with staged(output / PICTURES, PART, force=True) as temporary:
                 make_class_grid(rows, _PICTURE_HEIGHT).save(temporary, format="PNG")
         if any(len(points) > 1 for points in results.curves.values()):
-            from kind_train.benchmark.curve import draw_curves
+            from kind_train.plots import draw_curves
 
             draw_curves(results.curves, results.curve_of, output / CURVE)
         texts = {
@@ -165,6 +166,19 @@ def _describe_columns(results: Results) -> str:
     if not each:
         return ""
     return f" Columns: {f'{each} each of ' if each > 1 else ''}{', '.join(results.columns)}."
+
+
+def name_seeds(seeds: Sequence[int]) -> str:
+    """`seed 0`, `seeds 0, 1`."""
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def show_figure(figure: Measured | None, digits: str) -> str:
+    """A figure with its interval, each in these digits; nothing where there is none."""
+    if figure is None:
+        return ""
+    value, low, high = (format(one, digits) for one in (figure.value, figure.low, figure.high))
+    return f"{value} ({low} to {high})"
 
 
 def to_markdown(results: Results) -> str:

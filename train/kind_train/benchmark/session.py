@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 from kind_core.console import echo, echo_lines
 from kind_core.console.tables import open_console, say
 from kind_core.errors import ConfigError
-from kind_train.benchmark.cell_scripts import SCRIPTS, CellCommands
+from kind_train.benchmark.cell_scripts import write_script
 from kind_train.benchmark.cells import cell_file, choose_cell
 from kind_train.benchmark.options import BenchmarkOptions
 from kind_train.benchmark.suite import FewShotScale, FewShotSuite, Named, Scale, Suite, TrainingSuite
@@ -161,11 +161,12 @@ def print_script(engine: str, command: Sequence[str], options: BenchmarkOptions,
     cells = [name for name in names if not cell_file(options.output, name).exists()]
     if not cells:
         raise ConfigError(f"all {len(names)} cells are in {options.output}", "write their table with --resume")
-    asked = CellCommands(
+    script = write_script(
+        engine,
         title=f"{len(cells)} cells of {options.output}",
         command=command,
         folder=Path.cwd(),
         cells=cells,
         wants_gpu=options.device.startswith("cuda"),
     )
-    echo_lines(SCRIPTS[engine](asked))
+    echo_lines(script)

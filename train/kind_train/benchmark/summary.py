@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from kind_train.benchmark.cells import Cell, CellFigures, Stored
-from kind_train.benchmark.results import Results, Strip
+from kind_train.benchmark.results import Results, Strip, name_seeds
 from kind_train.benchmark.suite import Arm, Scale, TrainingSuite
 from kind_train.benchmark.tables import AHEAD_BY, HEADINGS, figures_of, join, make_tables
 from kind_train.benchmark.tasks import Task
 from kind_train.evaluate.against import Measured, measure_asked, measure_distances
+from kind_train.evaluate.frechet import MomentSums, pool_moments
 from kind_train.evaluate.judges import Judge
-from kind_train.evaluate.moments import MomentSums, pool_moments
 from kind_train.evaluate.statistics import LOGITS, RealStatistics
 
 _NOTES = {
@@ -58,11 +58,13 @@ def summarise(
 
 
 def _make_notes(scale: Scale, stored: Sequence[Stored], tasks: Sequence[Task]) -> list[str]:
-    seeds = sorted({one.cell.seed for one in stored})
+    seeds = name_seeds(sorted({one.cell.seed for one in stored}))
+    sizes = [len(task.classes) for task in tasks]
+    classes = f"{min(sizes)} classes" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)} classes"
     notes = [
-        f"{scale.images:,} training images in batches of {scale.batch_size}, {_name('seed', seeds)}, "
-        f"{_count(len(tasks), 'task')} of {_count_classes(tasks)}; every method of a task sees the same photos, noise "
-        "and timesteps, and starts its pictures from the same noise."
+        f"{scale.images:,} training images in batches of {scale.batch_size}, {seeds}, "
+        f"{len(tasks)} task{'s' if len(tasks) != 1 else ''} of {classes}; every method of a task sees the same photos, "
+        "noise and timesteps, and starts its pictures from the same noise."
     ]
     if scale.count:
         networks = sorted({name for one in stored for name, _ in one.seen})
@@ -209,16 +211,3 @@ def _make_strips(arms: Sequence[Arm], stored: Sequence[Stored]) -> list[Strip]:
             strips.append((arm.name, arm.title, list(first.pictures)))
     width = min((len(pictures) for _, _, pictures in strips), default=0)
     return [(name, title, pictures[:width]) for name, title, pictures in strips]
-
-
-def _name(what: str, numbers: Sequence[int]) -> str:
-    return f"{what}{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number != 1 else ''}"
-
-
-def _count_classes(tasks: Sequence[Task]) -> str:
-    counts = sorted({len(task.classes) for task in tasks})
-    return f"{counts[0]} classes" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} classes"

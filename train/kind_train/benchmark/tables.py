@@ -7,7 +7,7 @@ from itertools import zip_longest
 from typing import Literal
 
 from kind_train.benchmark.cells import OfWeights, Stored
-from kind_train.benchmark.results import Table
+from kind_train.benchmark.results import Table, show_figure
 from kind_train.benchmark.suite import Arm, TrainingSuite
 from kind_train.benchmark.tasks import Task
 from kind_train.evaluate.against import Measured
@@ -161,8 +161,4 @@ def join(figures: Sequence[Measured]) -> Measured:
 
 
 def _show(figure: Measured | None, name: str) -> str:
-    if figure is None:
-        return ""
-    digits = ".0%" if name in _SHARES else ".2f" if name.endswith(("precision", "recall")) else ".3g"
-    value, low, high = (format(number, digits) for number in (figure.value, figure.low, figure.high))
-    return f"{value} ({low} to {high})"
+    return show_figure(figure, ".0%" if name in _SHARES else ".2f" if name.endswith(("precision", "recall")) else ".3g")

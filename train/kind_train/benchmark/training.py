@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from kind_core.checkpoint import hash_checkpoint, read_config
+from kind_core.classes import ClassInfo
+from kind_core.config import preset
+from kind_core.costs.methods import find_cost
 from kind_core.errors import DataError
 from kind_core.files.hashing import hash_file
 from kind_core.files.litter import is_hidden
 from kind_core.files.locking import waited_for
 from kind_core.files.staging import staged
-from kind_train.benchmark.cells import RUNS, Cell, PointFigures, cell_file, list_cells_of, read_cell
+from kind_train.benchmark.cells import REAL, RUNS, Cell, PointFigures, cell_file, list_cells_of, read_cell
 from kind_train.benchmark.options import BenchmarkOptions
-from kind_train.benchmark.readiness import require_judge, require_statistics, statistics_file
 from kind_train.benchmark.results import leave_out, open_folder, write_results
-from kind_train.benchmark.stages import Made, find_adapted, find_need, find_rank, make_checkpoint
+from kind_train.benchmark.stages import Made, find_adapted, find_base, find_need, find_rank, make_checkpoint
 from kind_train.benchmark.suite import Arm, Scale, TrainingSuite
 from kind_train.benchmark.summary import summarise
 from kind_train.benchmark.tasks import Task
 from kind_train.benchmark.weights import MEASURES
 from kind_train.data.latents import is_cache
-from kind_train.data.photo_set import stream_photos
+from kind_train.data.photo_set import Tell, stream_photos
 from kind_train.device import pick_device
 from kind_train.evaluate.against import FigureEntry, measure_asked
 from kind_train.evaluate.beside_statistics import compare, draw_and_observe
-from kind_train.evaluate.judges import Judge, open_judge
+from kind_train.evaluate.judges import Judge, open_judge, open_observers
 from kind_train.evaluate.networks import FeatureNetwork
-from kind_train.evaluate.pictures import CheckpointDrawer, DrawSettings
+from kind_train.evaluate.pictures import CheckpointDrawer, DrawSettings, picture_size
+from kind_train.evaluate.small_classifier import read_classifier
 from kind_train.evaluate.statistics import (
     LOGITS,
     STATISTICS,
@@ -39,14 +42,13 @@ from kind_train.evaluate.statistics import (
     read_statistics,
     save_statistics,
 )
-from kind_train.evaluate.statistics_session import open_observers
-from kind_train.methods.shared.peft_method import PeftMethod, import_peft
+from kind_train.methods.peft_methods import PeftMethod, import_peft
+from kind_train.preset_options import DEFAULT_PRESET
 from kind_train.run.run_folder import STATE_NAME
 from kind_train.seen_files import SeenFiles, write_arrays
 
 _SEEN = "seen"  # of a cell that is being drawn, beside its stages
 _SHOWN = 12  # pictures that a cell keeps, of as many classes as there are
-Tell = Callable[[str], None]
 
 
 def choose_arms(arms: Sequence[Arm], options: BenchmarkOptions, tell: Tell) -> list[Arm]:
@@ -79,10 +81,10 @@ class TrainingRunner:
         self.networks: tuple[FeatureNetwork, ...] = ()
         self.judge: Judge | None = None
         if scale.count:
-            require_judge(arms, options, scale)
+            _require_judge(arms, options, scale)
             self.judge = open_judge(options.classifier, device)
             self.networks = open_observers(self.judge, options.inception_weights, options.dinov2, device)
-            require_statistics(arms, tasks, options, scale, self.networks)
+            _require_statistics(arms, tasks, options, scale, self.networks)
         open_folder(options.output, self._identity(), resume=options.goes_on)
 
     def make(self, cell: Cell, place: str) -> None:
@@ -153,7 +155,7 @@ class TrainingRunner:
 
     def _real(self, task: Task, drawer: CheckpointDrawer) -> RealStatistics:
         """Statistics of the real photos of a task: given, or seen once for all cells."""
-        file = statistics_file(self.options, task)
+        file = _statistics_file(self.options, task)
         if self.options.real is None and not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             with waited_for(file):  # somebody else may see them now
@@ -209,7 +211,7 @@ class TrainingRunner:
         cells = list_cells_of(self.suite.arms, self.tasks, self.scale)
         stored = [read_cell(cell, output) for cell in cells if cell_file(output, cell.name).exists()]
         tasks = {one.cell.task.name: one.cell.task for one in stored if one.seen}
-        real = {name: read_statistics(statistics_file(self.options, task)) for name, task in tasks.items()}
+        real = {name: read_statistics(_statistics_file(self.options, task)) for name, task in tasks.items()}
         write_results(output, summarise(self.suite, self.scale, stored, real, self.judge))
 
 
@@ -230,4 +232,49 @@ def _count(cell: Cell, options: BenchmarkOptions) -> dict[str, object]:
     method, base = found
     rank = find_rank(cell.arm.stages[0][1], options)
     plan, classes = method.plan(read_config(base).dit, rank), len(cell.task.classes)
-    return {"trained": method.count_trained(plan, classes), "flops": method.count_flops(plan, classes)}
+    cost = find_cost(method.name)
+    return {"trained": cost.trained(plan, classes), "flops": cost.flops(plan, classes)}
+
+
+def _require_judge(arms: Sequence[Arm], options: BenchmarkOptions, scale: Scale) -> None:
+    """Raise ConfigError where the classifier looks at pictures of another size than the arms will draw."""
+    if options.classifier is not None:
+        info = read_classifier(options.classifier)
+        for size in _sizes(arms, options, scale):
+            info.require_size(size)
+
+
+def _require_statistics(
+    arms: Sequence[Arm],
+    tasks: Sequence[Task],
+    options: BenchmarkOptions,
+    scale: Scale,
+    networks: Sequence[FeatureNetwork],
+) -> None:
+    """Raise KindError where statistics that were given are of other classes, another size or another network."""
+    sizes = [*_sizes(arms, options, scale)]
+    for task in tasks if options.real is not None else ():
+        file = _statistics_file(options, task)
+        statistics = read_statistics(file)
+        for size in sizes or [statistics.size]:  # of latents nothing tells it
+            statistics.require_photos([ClassInfo(id=one, names=(one,)) for one in task.classes], size, file)
+        statistics.require_networks(networks, file)
+
+
+def _statistics_file(options: BenchmarkOptions, task: Task) -> Path:
+    """Where the statistics of a task lie: in a folder of all, or they are the file itself."""
+    if options.real is None:
+        return options.output / REAL / f"{task.name}.safetensors"
+    return options.real / f"{task.name}.safetensors" if options.real.is_dir() else options.real
+
+
+def _sizes(arms: Sequence[Arm], options: BenchmarkOptions, scale: Scale) -> Iterator[int]:
+    """Pixels a side of what the arms will draw, as far as bases and presets of pixels tell it."""
+    for arm in arms:
+        if arm.stages and arm.stages[0][0] == "fit":
+            name = arm.stages[0][1].get("preset") or scale.options.get("preset") or options.preset or DEFAULT_PRESET
+            dit = preset(str(name))[0]
+            if dit.in_channels == 3:
+                yield options.size or dit.sample_size
+        elif (base := find_base(arm, options)) is not None:
+            yield picture_size(read_config(base))

@@ -65,7 +65,10 @@ def measure_gradients(checkpoint: Path, task: Task) -> dict[OfWeights, Measured]
         for share, tensors in _group_gradients(model).items():
             reached = sum(int((one != 0).sum()) for one in tensors) / max(1, sum(one.numel() for one in tensors))
             found.setdefault(share, []).append(reached)
-    return {share: _spread(values) for share, values in found.items()}
+    return {
+        share: Measured(value=float(np.mean(values)), low=min(values), high=max(values), n=len(values))
+        for share, values in found.items()
+    }
 
 
 def _group_gradients(model: KindDiT) -> dict[OfWeights, list[torch.Tensor]]:
@@ -98,7 +101,3 @@ def _norm(U: torch.Tensor, s: torch.Tensor, V: torch.Tensor) -> float:
     """Of U diag(s) V^T, without making it: |.|^2 = sum of (U^T U) (V^T V) s s^T."""
     scaled = U * s
     return float(((scaled.T @ scaled) * (V.T @ V)).sum().clamp(min=0).sqrt())
-
-
-def _spread(values: list[float]) -> Measured:
-    return Measured(value=float(np.mean(values)), low=min(values), high=max(values), n=len(values))

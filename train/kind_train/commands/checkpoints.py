@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,19 +14,20 @@ from kind_core.console.commands import PlainCommand, report_errors, split_names
 from kind_core.console.vocabulary import Named
 from kind_core.errors import ConfigError
 from kind_core.samplers import SAMPLERS
-from kind_train.commands.options import choose_output, output_argument
+from kind_train.commands.options import PLACE, choose_output, output_argument
 from kind_train.config import CONSTRUCTIONS
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from kind_train.start.from_dit import InitResult
 
 _DTYPES = ("fp16", "fp32")  # what `convert` stores
 
 
 @click.command(cls=PlainCommand)
-@click.option("--from-dit", type=click.Path(path_type=Path), help="Folder of a diffusers DiT, or hub:ORG/NAME.")
-@click.option(
-    "--from-pixart",
-    type=click.Path(path_type=Path),
-    help="Instead: of a diffusers PixArt, which draws from captions.",
-)
+@click.option("--from-dit", type=PLACE, help="Folder of a diffusers DiT, or hub:ORG/NAME.")
+@click.option("--from-pixart", type=PLACE, help="Instead: of a diffusers PixArt, which draws from captions.")
 @click.option("--preset", help="Whose ranks to take: kind-b/2, kind-l/2, kind-xl/2 ...")
 @click.option("--learngene-rank", type=int, help="Instead of a preset: components for every class [the preset's].")
 @click.option("--tailor-rank", type=int, help="Instead of a preset: components a class [the preset's].")
@@ -38,7 +41,7 @@ _DTYPES = ("fp16", "fp32")  # what `convert` stores
     help="What tailors start from.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random tailors.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Checkpoint folder to write.")
+@click.option("-o", "--output", type=PLACE, required=True, help="Checkpoint folder to write.")
 @click.option("--force", is_flag=True, help="Replace an existing --output.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @report_errors
@@ -58,7 +61,8 @@ def init(
       kind-train init --from-dit dit/ --learngene-rank 300 --tailor-rank 4 --classes "goldfish,lemon" -o start
       kind-train init --from-pixart pixart/ --learngene-rank 900 --tailor-rank 16 --domains photo,sketch -o start
     """
-    from kind_train.start.init_request import InitRequest
+    from kind_core.console.tables import open_console
+    from kind_train.start.requests import InitRequest
 
     source = from_dit if from_pixart is None else from_pixart
     if source is None or None not in (from_dit, from_pixart):
@@ -74,13 +78,36 @@ def init(
     )
     request.check_places()
     announce_loading()
-    from kind_train.start.init_session import run_init
+    from kind_train.display import show_progress
+    from kind_train.start.from_dit import init_from_dit, init_from_pixart
 
-    run_init(request, as_json=as_json)
+    with show_progress(open_console(stderr=True), "decomposing") as update:
+        start = init_from_pixart if request.is_pixart else init_from_dit
+        result = start(request, lambda done, total: update(done, total, "matrices"))
+    if as_json:
+        errors = [asdict(error) for error in result.errors]
+        echo(json.dumps({"checkpoint": str(request.output), "size_bytes": result.size_bytes, "errors": errors}))
+        return
+    open_console().print(_tabulate_errors(result))
+    echo(f"checkpoint  {request.output}  {result.size_bytes / 1e6:.2f} MB")
+
+
+def _tabulate_errors(result: InitResult) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    config = result.config
+    title = f"Error of N_G {config.learngene_rank}, N_T {config.tailor_rank}, of the norm of each matrix"
+    table = Table(box=box.SIMPLE_HEAD, title=title)
+    for heading in ("matrix", "learngene alone", "with the first tailor", "with the last"):
+        table.add_column(heading, justify="left" if heading == "matrix" else "right")
+    for one in result.errors:
+        table.add_row(one.name, *(f"{value:.2%}" for value in (one.learngene, one.first_class, one.last_class)))
+    return table
 
 
 @click.command(cls=PlainCommand)
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=PLACE)
 @output_argument
 @click.option("--construction", type=Named(CONSTRUCTIONS), required=True, help="Which blocks are kept, and how chosen.")
 @click.option("--blocks", type=int, metavar="BLOCKS", help="To so many [the paper's share: 10 or 7 of 12].")
@@ -102,7 +129,7 @@ def shrink(source: Path, output: Path | None, output_option: Path | None, **opti
     from kind_core.files.staging import check_free
     from kind_train.early import require_photos
     from kind_train.places import require_device
-    from kind_train.start.shrink_request import ShrinkRequest
+    from kind_train.start.requests import ShrinkRequest
 
     check_free(place, force=options["force"])
     if options["data"] is not None:
@@ -121,8 +148,8 @@ def shrink(source: Path, output: Path | None, output_option: Path | None, **opti
 
 
 @click.command(cls=PlainCommand)
-@click.argument("base", type=click.Path(path_type=Path))
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("base", type=PLACE)
+@click.argument("source", type=PLACE)
 @click.option("--classes", multiple=True, help="Add these classes [all that BASE lacks] (comma or repeated).")
 @report_errors
 def add(base: Path, source: Path, classes: tuple[str, ...]) -> None:
@@ -146,7 +173,7 @@ def add(base: Path, source: Path, classes: tuple[str, ...]) -> None:
 
 
 @click.command(cls=PlainCommand)
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=PLACE)
 @output_argument
 @click.option(
     "--precision",

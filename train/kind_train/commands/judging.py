@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kind_core.console import announce_loading
+from kind_core.console import announce_loading, echo
 from kind_core.console.commands import PlainCommand, parse_interval, report_errors, split_names
 from kind_core.console.vocabulary import Named
 from kind_core.errors import ConfigError
-from kind_train.commands.options import judge_options
+from kind_train.commands.options import PLACE, judge_options
 
 
 @click.command(cls=PlainCommand)
@@ -22,10 +23,20 @@ from kind_train.commands.options import judge_options
 @click.option("--images", type=int, default=60_000, show_default=True, help="Training images to see.")
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror half of the images.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of weights and order of photos.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write.")
+@click.option("-o", "--output", type=PLACE, required=True, help="File to write.")
 @click.option("--force", is_flag=True, help="Replace an existing --output.")
 @report_errors
-def classifier(classes: tuple[str, ...], **options: Any) -> None:
+def classifier(
+    data: str,
+    val_data: str | None,
+    output: Path,
+    classes: tuple[str, ...],
+    size: int,
+    images: int,
+    flip: bool,
+    seed: int,
+    force: bool,
+) -> None:
     """Train a small classifier of your own classes, for kind-train evaluate --classifier; minutes on a CPU.
 
     \b
@@ -33,19 +44,39 @@ def classifier(classes: tuple[str, ...], **options: Any) -> None:
       kind-train classifier --data held-out-a/ --val-data held-out-b/ --output judge.safetensors
       kind-train evaluate --checkpoint run/best --data photos/ --val-data held-out-b/ --classifier judge.safetensors
     """
-    from kind_core.config.checks import require_positive
-    from kind_core.files.staging import check_free
+    from kind_core.config.checks import require_positive, require_seed
+    from kind_core.console.tables import open_console, say
+    from kind_core.files.staging import check_free, check_output, staged
     from kind_train.early import require_photos
 
-    check_free(options["output"], force=options["force"])
-    require_positive("images", options["images"])
-    require_photos(options["data"], split_names(classes))
-    if options["val_data"] is not None:
-        require_photos(options["val_data"])
+    chosen = split_names(classes)
+    check_free(output, force=force)
+    require_positive("images", images)
+    require_seed(seed)
+    require_photos(data, chosen)
+    if val_data is not None:
+        require_photos(val_data)
     announce_loading()
-    from kind_train.evaluate.classifier_session import run_classifier
+    from kind_train.data.holding_out import describe_overlap, split_photos
+    from kind_train.data.photo_set import load_photos
+    from kind_train.display import show_progress
+    from kind_train.evaluate.small_classifier import CLASSIFIER, save_classifier, train_classifier
 
-    run_classifier(classes=split_names(classes), **options)
+    check_output(output, CLASSIFIER, force=force)
+    console = open_console(stderr=True)
+    tell = partial(say, console, style="yellow")
+    photos = load_photos(data, size, classes=chosen, tell=tell)
+    if val_data is None:
+        train, test = split_photos(photos, 0.5, seed)  # half of them says how often it is right
+    else:
+        train, test = photos, load_photos(val_data, size, classes=photos.classes, tell=tell)
+        if (overlap := describe_overlap(train, test)) is not None:
+            tell(overlap)
+    with show_progress(console, "images") as update:
+        network, info = train_classifier(train, test, images=images, flip=flip, seed=seed, progress=update)
+    with staged(output, CLASSIFIER, force=force) as temporary:
+        save_classifier(temporary, network, info)
+    echo(f"{output}  {info.accuracy:.1%} right on {info.num_tested} photos, trained on {info.num_trained} others")
 
 
 @click.command(cls=PlainCommand)
@@ -64,10 +95,23 @@ def classifier(classes: tuple[str, ...], **options: Any) -> None:
 @click.option("--batch-size", type=int, default=64, show_default=True, help="Photos in memory at a time.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the photos that are kept.")
 @click.option("--device", default="cpu", show_default=True, help="Where the networks run: cpu, cuda, auto ...")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write.")
+@click.option("-o", "--output", type=PLACE, required=True, help="File to write.")
 @click.option("--force", is_flag=True, help="Replace an existing --output.")
 @report_errors
-def statistics(data: str, output: Path, classes: tuple[str, ...], **options: Any) -> None:
+def statistics(
+    data: str,
+    output: Path,
+    classes: tuple[str, ...],
+    size: int,
+    keep: int,
+    classifier: Path | None,
+    inception_weights: str | None,
+    dinov2: str | None,
+    batch_size: int,
+    seed: int,
+    device: str,
+    force: bool,
+) -> None:
     """See real photos once: mean, covariance and some features of every network, for --real of other commands.
 
     Photos are read one after the other, so that memory does not grow with their number.
@@ -78,36 +122,53 @@ def statistics(data: str, output: Path, classes: tuple[str, ...], **options: Any
       kind-train evaluate --checkpoint run/best --real real.safetensors
     """
     from kind_core.config.checks import require_seed
-    from kind_core.files.staging import check_free
+    from kind_core.console.tables import open_console, say
+    from kind_core.files.staging import check_free, check_output, staged
     from kind_train.early import require_networks, require_photos
     from kind_train.places import require_device
 
-    check_free(output, force=options["force"])
-    require_seed(options["seed"])
-    require_photos(data, split_names(classes))
-    require_device(options["device"])
-    require_networks(options["classifier"], options["inception_weights"])
+    chosen = split_names(classes)
+    check_free(output, force=force)
+    require_seed(seed)
+    require_photos(data, chosen)
+    require_device(device)
+    require_networks(classifier, inception_weights)
+    for name, value in (("size", size), ("keep", keep), ("batch_size", batch_size)):
+        if value < 1:
+            raise ConfigError(f"{name} is {value}, expected 1 or more")
     announce_loading()
-    from kind_train.evaluate.statistics_session import run_statistics
+    from kind_train.data.photo_set import stream_photos
+    from kind_train.device import pick_device
+    from kind_train.display import show_progress
+    from kind_train.evaluate.judges import open_judge, open_observers
+    from kind_train.evaluate.statistics import STATISTICS, collect_statistics, save_statistics
 
-    run_statistics(data, output, split_names(classes), **options)
+    check_output(output, STATISTICS, force=force)
+    console = open_console(stderr=True)
+    photos = stream_photos(data, size, classes=chosen, part_size=batch_size, tell=partial(say, console, style="yellow"))
+    place = str(pick_device(device))
+    networks = open_observers(open_judge(classifier, place), inception_weights, dinov2, place)
+    with show_progress(console, "photos") as update:
+        found = collect_statistics(photos, networks, keep=keep, seed=seed, progress=update)
+    with staged(output, STATISTICS, force=force) as temporary:
+        save_statistics(temporary, found)
+    seen = ", ".join(one.name for one in found.networks)
+    echo(f"{output}  {sum(found.counts)} photos of {len(found.classes)} classes at {size} x {size}, seen by {seen}")
 
 
 @click.command(cls=PlainCommand)
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder.")
+@click.option("--checkpoint", type=PLACE, help="Checkpoint folder.")
 @click.option("--sample", type=Named(("photos", "garments")), help="In place of a checkpoint: one that ships [none].")
-@click.option("--bundle", type=click.Path(path_type=Path), help="Exported bundle, in place of a checkpoint.")
+@click.option("--bundle", type=PLACE, help="Exported bundle, in place of a checkpoint.")
 @click.option(
     "--runtime",
     type=Named(("onnx", "executorch", "coreml", "litert")),
     help="Runtime of the bundle [the first that runs here].",
 )
-@click.option("--data", type=click.Path(path_type=Path), help="The photos it was trained on.")
-@click.option("--val-data", type=click.Path(path_type=Path), help="Held-out photos of the same classes.")
+@click.option("--data", type=PLACE, help="The photos it was trained on.")
+@click.option("--val-data", type=PLACE, help="Held-out photos of the same classes.")
 @click.option(
-    "--real",
-    type=click.Path(path_type=Path),
-    help="In place of both: a file of kind-train statistics; then no floor and no copying.",
+    "--real", type=PLACE, help="In place of both: a file of kind-train statistics; then no floor and no copying."
 )
 @click.option("--classes", multiple=True, help="Measure these classes only (comma or repeated).")
 @click.option("--count", type=int, default=200, show_default=True, help="Pictures a class.")
@@ -121,7 +182,7 @@ def statistics(data: str, output: Path, classes: tuple[str, ...], **options: Any
 @click.option("--guidance", type=float, help="Guidance scale [the checkpoint's].")
 @click.option("--guidance-interval", metavar="LO,HI", help="Guidance in this share of the steps only [0,1].")
 @judge_options
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the whole report as JSON.")
+@click.option("-o", "--output", type=PLACE, help="Write the whole report as JSON.")
 @click.option("--resume", is_flag=True, help="Continue the interrupted evaluation beside --output.")
 @click.option("--force", is_flag=True, help="Replace an existing --output.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -148,8 +209,7 @@ def evaluate(
     """
     from kind_core.files.staging import check_free, check_output
     from kind_train.early import check_evaluation
-    from kind_train.evaluation_files import check_leftover
-    from kind_train.evaluation_request import EvaluationRequest
+    from kind_train.evaluation import EvaluationRequest, check_leftover
 
     real = options.pop("real")
     if sample is not None:
@@ -165,11 +225,8 @@ def evaluate(
     check_leftover(output, resume=resume, force=force)
     check_evaluation(request, real)
     announce_loading()
-    from kind_train.evaluate.session import REPORT, run_against, run_evaluation
+    from kind_train.evaluate.session import REPORT, run_evaluation
 
     if output is not None:
         check_output(output, REPORT, force=force)
-    if real is not None:
-        run_against(real, request, output, resume=resume, force=force, as_json=as_json)
-        return
-    run_evaluation(request, output, resume=resume, force=force, as_json=as_json)
+    run_evaluation(request, real, output, resume=resume, force=force, as_json=as_json)

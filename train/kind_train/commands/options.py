@@ -12,6 +12,7 @@ from kind_core.console.vocabulary import Named
 from kind_train.config import REPORTS
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+PLACE = click.Path(path_type=Path)  # of a file or a folder
 
 
 def with_options(*options: Callable[[_F], _F]) -> Callable[[_F], _F]:
@@ -26,7 +27,7 @@ def with_options(*options: Callable[[_F], _F]) -> Callable[[_F], _F]:
 
 
 data_options = with_options(
-    click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of options; flags win."),
+    click.option("--config", "config_file", type=PLACE, help="YAML file of options; flags win."),
     click.option(
         "--data",
         help="Image folder (one folder a class), .parquet, WebDataset shards, hub:ORG/NAME, or a cache of latents.",
@@ -98,11 +99,7 @@ run_options = with_options(
 
 
 judge_options = with_options(
-    click.option(
-        "--classifier",
-        type=click.Path(path_type=Path),
-        help="Judge: a file of kind-train classifier [EfficientNet-Lite2].",
-    ),
+    click.option("--classifier", type=PLACE, help="Judge: a file of kind-train classifier [EfficientNet-Lite2]."),
     click.option(
         "--inception-weights", metavar="FILE|none", help="Inception-v3 of torch-fidelity, for FID [torch hub's cache]."
     ),
@@ -113,8 +110,8 @@ judge_options = with_options(
 
 
 output_argument = with_options(
-    click.argument("output", type=click.Path(path_type=Path), required=False),
-    click.option("-o", "--output", "output_option", type=click.Path(path_type=Path), help="The same as OUTPUT."),
+    click.argument("output", type=PLACE, required=False),
+    click.option("-o", "--output", "output_option", type=PLACE, help="The same as OUTPUT."),
 )
 
 

@@ -11,15 +11,13 @@ import click
 from kind_core.console import announce_loading, echo
 from kind_core.console.commands import PlainCommand, report_errors, split_names
 from kind_core.stopping import describe_ignored, exit_code
-from kind_train.commands.options import choose_output, output_argument
+from kind_train.commands.options import PLACE, choose_output, output_argument
 
 
 @click.command(cls=PlainCommand)
 @click.option("--data", required=True, help="Image folder, .parquet file, WebDataset shards or hub:ORG/NAME[:SPLIT].")
-@click.option(
-    "--autoencoder", type=click.Path(path_type=Path), required=True, help="Folder of a diffusers autoencoder."
-)
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the cache.")
+@click.option("--autoencoder", type=PLACE, required=True, help="Folder of a diffusers autoencoder.")
+@click.option("--output", type=PLACE, required=True, help="Folder of the cache.")
 @click.option("--size", type=int, default=256, show_default=True, help="Side of the photos in pixels.")
 @click.option("--classes", multiple=True, help="Encode these classes only (comma or repeated).")
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Encode the mirror images too.")
@@ -46,7 +44,7 @@ def cache(**options: Any) -> None:
     """
     from kind_core.console.tables import open_console, say
     from kind_core.diffusers.layout import require_settings
-    from kind_train.data.cache_request import CacheRequest
+    from kind_train.data.requests import CacheRequest
     from kind_train.early import require_photos
     from kind_train.places import require_device
 
@@ -74,10 +72,8 @@ def cache(**options: Any) -> None:
 @click.command(cls=PlainCommand)
 @click.option("--data", help="Captioned photos: a folder with NAME.txt beside NAME.jpg or metadata.jsonl, or .parquet.")
 @click.option("--caption", metavar="TEXT", help="This caption alone, for kind-run: OUTPUT is then a file.")
-@click.option(
-    "--text-encoder", type=click.Path(path_type=Path), required=True, help="Folder of a PixArt pipeline with its T5."
-)
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the embedded captions.")
+@click.option("--text-encoder", type=PLACE, required=True, help="Folder of a PixArt pipeline with its T5.")
+@click.option("--output", type=PLACE, required=True, help="Folder of the embedded captions.")
 @click.option("--classes", multiple=True, help="Captions of these classes only (comma or repeated).")
 @click.option("--tokens", type=int, metavar="WORDS", help="Words at most that are read of a caption [the pipeline's].")
 @click.option("--batch-size", type=int, default=16, show_default=True, help="Captions embedded at a time.")
@@ -94,7 +90,7 @@ def embed(**options: Any) -> None:
       kind-train embed --caption "a lighthouse in fog" --text-encoder pixart --output lighthouse.safetensors
     """
     from kind_core.console.tables import open_console, say
-    from kind_train.data.captions.request import EmbedRequest
+    from kind_train.data.requests import EmbedRequest
     from kind_train.early import require_photos
     from kind_train.places import require_device
 
@@ -123,7 +119,7 @@ def embed(**options: Any) -> None:
 
 
 @click.command("imagenet-split", cls=PlainCommand)
-@click.argument("imagenet", type=click.Path(path_type=Path))
+@click.argument("imagenet", type=PLACE)
 @output_argument
 @click.option("--part", "parts", multiple=True, help="pretrain, task-01 ... task-18 (comma or repeated) [all].")
 @click.option("--force", is_flag=True, help="Replace an existing OUTPUT.")
@@ -142,7 +138,7 @@ def imagenet_split(
     """
     place = choose_output(output, output_option)
     from kind_core.console.tables import open_console
-    from kind_train.data.imagenet_split import split_imagenet
+    from kind_train.data.imagenet import split_imagenet
     from kind_train.display import show_progress
 
     with show_progress(open_console(stderr=True), "linking") as update:

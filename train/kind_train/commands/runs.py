@@ -134,16 +134,11 @@ def adapt(config_file: Path | None, resume: bool, force: bool, **flags: Any) -> 
     "beside both, new components for every class beside both, or these and the modulations [everything].",
 )
 @click.option(
-    "--accelerator-rank",
-    type=int,
-    metavar="COMPONENTS",
-    help="New components in every matrix, of an accelerator [16].",
+    "--accelerator-rank", type=int, metavar="COMPONENTS", help="New components in every matrix, of an accelerator [16]."
 )
 @click.option("--guidance", type=float, help="Guidance to build in [the teacher's].")
 @click.option(
-    "--perceptual",
-    type=float,
-    help="Weight of a term for sharp pictures, by a classifier's first stages [0].",
+    "--perceptual", type=float, help="Weight of a term for sharp pictures, by a classifier's first stages [0]."
 )
 @click.option(
     "--match-photos",
@@ -202,11 +197,7 @@ def _imply(options: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _train(
-    config_file: Path | None,
-    resume: bool,
-    force: bool,
-    flags: dict[str, object],
-    origin: tuple[str, str] | None = None,
+    config_file: Path | None, resume: bool, force: bool, flags: dict[str, object], origin: tuple[str, str] | None = None
 ) -> None:
     """`origin`: the option that the command cannot do without, whoever gives it, and what that is."""
     from kind_train.early import check_run

@@ -1,10 +1,13 @@
 """Which photos a step sees, and how: a function of the options and the step's number alone, decided on the host.
 
-That is what makes a resumed run have the losses of an uninterrupted one, and keeps a GPU from waiting for the decision.
+That is what makes a resumed run have the losses of an uninterrupted one, and keeps a GPU from waiting for the decision;
+the photos of the next steps are read while one is trained on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,8 +15,11 @@ import torch
 from torch import Tensor
 
 from kind_train.config import TrainConfig
+from kind_train.data.captions.store import Words
+from kind_train.data.training_set import TrainingSet
 
 _ORDER, _STEP = 1, 2
+_AHEAD = 3  # steps whose photos are read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,3 +81,47 @@ def _epoch_order(num_photos: int, seed: int, epoch: int) -> Tensor:
 
 def _mix(seed: int, number: int, stream: int) -> int:
     return (seed * 1_000_003 + number + 1) * 4 + stream
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Feed:
+    """A whole batch, the stored photos of one process's share of it, and the random numbers that come after it.
+
+    The generator is the host's. photos are as the data set stores them, in pinned memory where a GPU takes them;
+    words those of their captions, where they have some.
+    """
+
+    batch: Batch
+    photos: Tensor
+    generator: torch.Generator
+    words: Words | None
+
+
+class Feeder:
+    """Gives the feed of each step, in any order; on a GPU a thread reads ahead of it."""
+
+    def __init__(self, photos: TrainingSet, config: TrainConfig, share: slice, device: torch.device) -> None:
+        self.photos = photos
+        self._config, self._share = config, share
+        self._is_pinned = device.type == "cuda"
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="photos") if self._is_pinned else None
+        self._coming: dict[int, Future[Feed]] = {}
+
+    def take(self, step: int) -> Feed:
+        """The feed of `step`."""
+        if self._reader is None:
+            return self._read(step)
+        read: Callable[[int], Feed] = self._read
+        for ahead in range(step, min(step + _AHEAD, self._config.num_steps)):
+            if ahead not in self._coming:
+                self._coming[ahead] = self._reader.submit(read, ahead)
+        return self._coming.pop(step).result() if step in self._coming else self._read(step)
+
+    def _read(self, step: int) -> Feed:
+        generator = step_generator(self._config, step)
+        batch = draw_batch(self.photos.labels, self._config, step, generator)
+        indices, captions = batch.indices[self._share], self.photos.captions
+        photos = self.photos.read(indices, batch.flipped[self._share])
+        words = None if captions is None else captions.read(indices, batch.is_null[self._share])
+        photos = photos.pin_memory() if self._is_pinned else photos
+        return Feed(batch=batch, photos=photos, generator=generator, words=words)

@@ -8,7 +8,6 @@ again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -25,47 +24,21 @@ from kind_core.autoencoder import (
     read_autoencoder,
 )
 from kind_core.checkpoint_config import AUTOENCODER_FILES
+from kind_core.classes import ClassInfo
 from kind_core.errors import ConfigError, OutputError
 from kind_core.files.litter import is_bare
+from kind_core.files.regular_files import measure_bytes
 from kind_core.files.shards import shard_name
 from kind_core.files.staging import PART, claimed, folder_kind, recover, staged
 from kind_core.files.tensor_files import write_tensors
 from kind_core.stopping import hold_interrupts, noted_stops
-from kind_train.data.cache_files import (
-    CACHE_NAME,
-    CAPTIONS_NAME,
-    HASHES_NAME,
-    INDEX_NAME,
-    LATENTS_NAME,
-    SHARDS_NAME,
-    CacheFile,
-    CacheSettings,
-    differs_in_scale,
-    is_cache,
-    list_shards,
-    open_shards,
-    read_cache_file,
-    read_hashes,
-    write_cache_file,
-    write_captions,
-)
-from kind_train.data.cache_request import CacheRequest
-from kind_train.data.photo_set import (
-    Skipped,
-    Tell,
-    hash_pixels,
-    ignore,
-    list_captions,
-    read_photos,
-    require_all_classes,
-    require_photos,
-    tell_skipped,
-)
-from kind_train.data.photo_source import Source
-from kind_train.data.sources import open_source
+from kind_train.data import cache_files as files
+from kind_train.data.photo_set import Tell, hash_pixels, ignore
+from kind_train.data.photo_source import Chosen, Skipped, tell_skipped
+from kind_train.data.requests import CacheRequest
+from kind_train.data.sources import choose_photos
 from kind_train.device import pick_device, tune_device
-
-OnProgress = Callable[[int, int, str], None]
+from kind_train.display import Update, ignore_progress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,9 +52,7 @@ class CacheResult:
     size_bytes: int
 
 
-def make_cache(
-    request: CacheRequest, on_progress: OnProgress = lambda done, total, status: None, tell: Tell = ignore
-) -> CacheResult:
+def make_cache(request: CacheRequest, on_progress: Update = ignore_progress, tell: Tell = ignore) -> CacheResult:
     """Encode every photo and write the cache; raises a KindError, and what is finished stays for --resume.
 
     `tell` gets the lines about what of the data could not be read.
@@ -89,40 +60,31 @@ def make_cache(
     config = read_autoencoder(request.autoencoder)
     if request.size % config.downscale:
         raise ConfigError(f"size is {request.size}, expected a multiple of the autoencoder's {config.downscale}")
-    source = open_source(request.data, request.output, with_captions=request.captions)
-    kept = source.choose(request.classes)
-    require_photos(source, kept)
+    chosen = choose_photos(request.data, request.classes, tell, request.output, with_captions=request.captions)
     if request.captions:
-        list_captions(source, kept)
-    settings = CacheSettings(
+        chosen.captions()  # raises where one has none
+    settings = files.CacheSettings(
         autoencoder=config,
         autoencoder_sha256=hash_copy(request.autoencoder),
         size=request.size,
         flip=request.flip,
         shard_rows=request.shard_rows,
     )
-    for line in source.notes:
-        tell(line)
     with claimed(request.output, CACHE):
-        _start(request, settings, source, kept)
-        return _encode_photos(request, settings, source, kept, on_progress, tell)
+        _start(request, settings, chosen.classes)
+        return _encode_photos(request, settings, chosen, on_progress, tell)
 
 
 def _encode_photos(
-    request: CacheRequest,
-    settings: CacheSettings,
-    source: Source,
-    kept: list[int],
-    on_progress: OnProgress,
-    tell: Tell,
+    request: CacheRequest, settings: files.CacheSettings, chosen: Chosen, on_progress: Update, tell: Tell
 ) -> CacheResult:
     writer = _ShardWriter(request, settings)
     rows: dict[tuple[int, int, str], None] = {}  # (latent, label, caption), each once, in the order of the photos
     skipped: list[Skipped] = []
     photos = 0
-    total = sum(map(set(kept).__contains__, source.labels))
+    total = len(chosen)
     with noted_stops() as stop:
-        for photo in read_photos(source, request.size, kept, strict=request.strict, on_skip=skipped.append):
+        for photo in chosen.read(request.size, skipped.append, strict=request.strict):
             rows[writer.add(photo.pixels), photo.label, photo.caption] = None
             photos += 1
             on_progress(photos + len(skipped), total, f"{len(writer.known)} latents")
@@ -132,45 +94,45 @@ def _encode_photos(
     writer.finish()
     tell_skipped(skipped, tell)
     labels = [label for _, label, _ in rows]
-    require_all_classes(source, kept, labels)
-    write_captions(request.output, [caption for _, _, caption in rows] if request.captions else None)
+    chosen.require_classes(labels)
+    files.write_captions(request.output, [caption for _, _, caption in rows] if request.captions else None)
     index = {"rows": torch.tensor([row for row, _, _ in rows]), "labels": torch.tensor(labels)}
-    with staged(request.output / INDEX_NAME, PART, force=True) as file:
+    with staged(request.output / files.INDEX_NAME, PART, force=True) as file:
         write_tensors(file, index)
-    _write_cache_file(request.output, settings, source, kept, finished=True)
+    files.write_cache_file(request.output, files.CacheFile(settings=settings, classes=chosen.classes, finished=True))
     return CacheResult(
         photos=photos,
         latents=len(writer.known),
         duplicates=photos - len(rows),
         skipped=tuple(skipped),
-        size_bytes=sum(file.stat().st_size for file in request.output.rglob("*") if file.is_file()),
+        size_bytes=measure_bytes(request.output),
     )
 
 
 def _is_cache_file(name: str) -> bool:
     folder, _, rest = name.rpartition("/")
-    return name in (CACHE_NAME, INDEX_NAME, CAPTIONS_NAME, *AUTOENCODER_FILES) or (
-        folder.startswith(f"{SHARDS_NAME}/") and rest in (LATENTS_NAME, HASHES_NAME)
+    return name in (files.CACHE_NAME, files.INDEX_NAME, files.CAPTIONS_NAME, *AUTOENCODER_FILES) or (
+        folder.startswith(f"{files.SHARDS_NAME}/") and rest in (files.LATENTS_NAME, files.HASHES_NAME)
     )
 
 
 def _require_cache_file(folder: Path) -> None:
     """What a damaged cache has too, so that --force replaces it."""
-    if not is_cache(folder):
-        raise OutputError(f"it has no {CACHE_NAME}")
+    if not files.is_cache(folder):
+        raise OutputError(f"it has no {files.CACHE_NAME}")
 
 
-CACHE = folder_kind("a cache of latents", _require_cache_file, _is_cache_file, heart=CACHE_NAME)
-_SHARD = folder_kind("a shard", lambda place: None, (LATENTS_NAME, HASHES_NAME).__contains__)
+CACHE = folder_kind("a cache of latents", _require_cache_file, _is_cache_file, heart=files.CACHE_NAME)
+_SHARD = folder_kind("a shard", lambda place: None, (files.LATENTS_NAME, files.HASHES_NAME).__contains__)
 
 
-def _start(request: CacheRequest, settings: CacheSettings, source: Source, kept: list[int]) -> None:
+def _start(request: CacheRequest, settings: files.CacheSettings, classes: tuple[ClassInfo, ...]) -> None:
     """Make the folder of a new cache, or see that the one there is the same."""
-    folder = request.output
-    if is_cache(folder) and not request.force:
+    folder, begun = request.output, files.CacheFile(settings=settings, classes=classes, finished=False)
+    if files.is_cache(folder) and not request.force:
         if not request.resume:
             raise OutputError(f"{folder} already holds a cache", "continue it with --resume or replace it with --force")
-        then = _correct_scale(folder, read_cache_file(folder).settings, settings)
+        then = _correct_scale(folder, files.read_cache_file(folder).settings, settings)
         for field in fields(settings):
             old, new = (getattr(one, field.name) for one in (then, settings))
             if old != new:
@@ -178,8 +140,8 @@ def _start(request: CacheRequest, settings: CacheSettings, source: Source, kept:
                     f"the cache {folder} was made with {field.name} {old!r}, not {new!r}",
                     "continue it with that, or replace it with --force",
                 )
-        recover(folder / SHARDS_NAME)
-        _write_cache_file(folder, settings, source, kept, finished=False)
+        recover(folder / files.SHARDS_NAME)
+        files.write_cache_file(folder, begun)
         return
     is_empty = folder.is_dir() and is_bare(folder)
     if folder.is_dir() and not is_empty and (misfit := CACHE.find_misfit(folder)):
@@ -189,45 +151,38 @@ def _start(request: CacheRequest, settings: CacheSettings, source: Source, kept:
         raise ConfigError(f"{folder} holds no cache to resume", "start without --resume")
     with staged(folder, CACHE, force=request.force or is_empty) as place:
         copy_autoencoder(request.autoencoder, place / AUTOENCODER_NAME)
-        (place / SHARDS_NAME).mkdir()
-        _write_cache_file(place, settings, source, kept, finished=False)
+        (place / files.SHARDS_NAME).mkdir()
+        files.write_cache_file(place, begun)
 
 
-def _correct_scale(folder: Path, held: CacheSettings, asked: CacheSettings) -> CacheSettings:
+def _correct_scale(folder: Path, held: files.CacheSettings, asked: files.CacheSettings) -> files.CacheSettings:
     """The settings of a cache made when a missing scaling_factor was read as 1: the autoencoder beside it says it.
 
     What is stored is not scaled, so the latents stay as they are.
     """
     meant = read_autoencoder(folder / AUTOENCODER_NAME)
     is_its_own = meant == asked.autoencoder and held.autoencoder_sha256 == asked.autoencoder_sha256
-    return replace(held, autoencoder=meant) if is_its_own and differs_in_scale(held.autoencoder, meant) else held
-
-
-def _write_cache_file(
-    folder: Path, settings: CacheSettings, source: Source, kept: list[int], *, finished: bool
-) -> None:
-    classes = tuple(source.classes[label] for label in kept)
-    write_cache_file(folder, CacheFile(settings=settings, classes=classes, finished=finished))
+    return replace(held, autoencoder=meant) if is_its_own and files.differs_in_scale(held.autoencoder, meant) else held
 
 
 class _ShardWriter:
     """Encodes photos whose pixels it has not seen, a batch at a time, and writes them a shard at a time."""
 
-    def __init__(self, request: CacheRequest, settings: CacheSettings) -> None:
+    def __init__(self, request: CacheRequest, settings: files.CacheSettings) -> None:
         self.settings = settings
         self.device = pick_device(request.device)
         tune_device(self.device)
         self.autoencoder = load_autoencoder(request.autoencoder, settings.autoencoder).to(self.device)
         self.batch_size = request.batch_size
-        self.folder = request.output / SHARDS_NAME
+        self.folder = request.output / files.SHARDS_NAME
         self.known: dict[str, int] = {}
         self.num_shards = 0
-        shards = open_shards(request.output, settings)
+        shards = files.open_shards(request.output, settings)
         self._waiting: list[np.ndarray] = []
         self._encoded: list[Tensor] = []
         self._hashes: list[str] = []
-        for place, latents in zip(list_shards(request.output), shards, strict=True):
-            hashes = read_hashes(place, len(latents))
+        for place, latents in zip(files.list_shards(request.output), shards, strict=True):
+            hashes = files.read_hashes(place, len(latents))
             self.known |= {one: len(self.known) + i for i, one in enumerate(hashes)}
             if len(hashes) < settings.shard_rows:  # the last one, which stays until it is replaced by a longer one
                 self._encoded, self._hashes = [torch.from_numpy(np.array(latents))], hashes
@@ -273,8 +228,8 @@ class _ShardWriter:
     def _write(self) -> None:
         with staged(self.folder / shard_name(self.num_shards), _SHARD, force=True) as place:
             place.mkdir()
-            np.save(place / LATENTS_NAME, torch.cat(self._encoded).numpy())
-            (place / HASHES_NAME).write_text(json.dumps(self._hashes), encoding="utf-8")
+            np.save(place / files.LATENTS_NAME, torch.cat(self._encoded).numpy())
+            (place / files.HASHES_NAME).write_text(json.dumps(self._hashes), encoding="utf-8")
         self.num_shards += 1
         self._encoded.clear()
         self._hashes.clear()

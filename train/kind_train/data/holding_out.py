@@ -90,7 +90,8 @@ class _Split:
         self, digests: Sequence[str], labels: Sequence[int], fraction: float, seed: int, record: SplitRecord | None
     ) -> None:
         self.moved = {} if record is None else dict(record.moved)
-        self.numbers = {digest: _number(digest, seed) for digest in digests}
+        hashes = {digest: hashlib.sha256(f"{seed}:{digest}".encode()).digest() for digest in digests}
+        self.numbers = {digest: int.from_bytes(mixed[:8], "big") / 2**64 for digest, mixed in hashes.items()}
         self.is_held = {digest: number < fraction for digest, number in self.numbers.items()}
         self.is_held |= {digest: held for digest, held in self.moved.items() if digest in self.is_held}
         self.fraction = fraction
@@ -132,11 +133,6 @@ class _Split:
         self.is_held[digest] = self.moved[digest] = is_held
 
 
-def _number(digest: str, seed: int) -> float:
-    mixed = hashlib.sha256(f"{seed}:{digest}".encode()).digest()
-    return int.from_bytes(mixed[:8], "big") / 2**64
-
-
 def read_split(folder: Path, fraction: float) -> SplitRecord | None:
     """How the run in `folder` held out; None where it does not tell, as runs of earlier versions.
 
@@ -148,7 +144,8 @@ def read_split(folder: Path, fraction: float) -> SplitRecord | None:
     data = read_object(file, CheckpointError, "start the run over with --force")
     moved, numbers = data.get("moved"), [data.get(name) for name in ("val_fraction", "seed", "photos")]
     is_right = isinstance(moved, dict) and all(isinstance(held, bool) for held in moved.values())
-    if moved is None or not is_right or data.get("format_version") != _VERSION or not all(map(_is_number, numbers)):
+    is_right &= all(isinstance(one, int | float) and not isinstance(one, bool) for one in numbers)
+    if moved is None or not is_right or data.get("format_version") != _VERSION:
         raise CheckpointError(f"{file} is broken", "start the run over with --force")
     if data["val_fraction"] != fraction:
         raise ConfigError(
@@ -157,7 +154,3 @@ def read_split(folder: Path, fraction: float) -> SplitRecord | None:
             f"resume it with --val-fraction {data['val_fraction']:g}, or train into another --output",
         )
     return SplitRecord(fraction=fraction, seed=data["seed"], photos=data["photos"], moved=moved)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -11,8 +11,7 @@ from kind_core.errors import DataError
 from kind_core.files.litter import is_bare
 from kind_train.data.captions.beside import CaptionFinder
 from kind_train.data.photo_files import LeftOut, PhotoFinder, identify, list_folder, show_path, sort_items
-from kind_train.data.photo_source import Entry, Source, make_classes
-from kind_train.data.splits import is_split_name, is_train_name, refuse_splits
+from kind_train.data.photo_source import Entry, Source, is_split_name, is_train_name, make_classes, refuse_splits
 from kind_train.places import no_classes
 
 

@@ -22,19 +22,9 @@ from kind_core.classes import ClassInfo
 from kind_core.config import AutoencoderConfig
 from kind_core.errors import ConfigError, DataError
 from kind_core.sampling import to_images
-from kind_train.data.cache_files import (
-    CacheSettings,
-    check_autoencoder,
-    list_shards,
-    open_shards,
-    read_cache_file,
-    read_captions,
-    read_hashes,
-    read_index,
-)
+from kind_train.data import cache_files as files
 from kind_train.data.cache_files import is_cache as is_cache
-from kind_train.data.captions.store import WordStore
-from kind_train.data.captions.told import Captions
+from kind_train.data.captions.store import Captions, WordStore
 from kind_train.data.photo_set import Draw, Tell, TrainingSet, describe_photo, ignore, load_photos
 
 
@@ -46,7 +36,7 @@ class LatentSet:
     """
 
     folder: Path
-    settings: CacheSettings
+    settings: files.CacheSettings
     rows: Tensor
     labels: Tensor
     classes: tuple[ClassInfo, ...]
@@ -72,7 +62,7 @@ class LatentSet:
 
     @cached_property
     def _shards(self) -> list[np.ndarray]:
-        return open_shards(self.folder, self.settings)
+        return files.open_shards(self.folder, self.settings)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -118,10 +108,8 @@ class LatentSet:
 
     def digests(self) -> list[str]:
         """sha256 of the pixels of each photo, before it was encoded."""
-        places = list_shards(self.folder)
-        hashes = [
-            one for place, latents in zip(places, self._shards, strict=True) for one in read_hashes(place, len(latents))
-        ]
+        places = zip(files.list_shards(self.folder), self._shards, strict=True)
+        hashes = [one for place, latents in places for one in files.read_hashes(place, len(latents))]
         return [hashes[row] for row in self.rows.tolist()]
 
     def choose(self, asked: Sequence[str] | Sequence[ClassInfo]) -> LatentSet:
@@ -138,13 +126,13 @@ class LatentSet:
 
 def open_cache(path: Path) -> LatentSet:
     """A finished cache; raises DataError where it is unfinished, newer or damaged."""
-    cache = read_cache_file(path)
+    cache = files.read_cache_file(path)
     if not cache.finished:
         raise DataError(f"the cache {path} is not finished", "run the same kind-train cache command with --resume")
-    check_autoencoder(path, cache.settings)
-    num_latents = sum(map(len, open_shards(path, cache.settings)))
-    rows, labels = read_index(path, num_latents, cache.classes)
-    texts = read_captions(path, len(rows))
+    files.check_autoencoder(path, cache.settings)
+    num_latents = sum(map(len, files.open_shards(path, cache.settings)))
+    rows, labels = files.read_index(path, num_latents, cache.classes)
+    texts = files.read_captions(path, len(rows))
     return LatentSet(folder=path, settings=cache.settings, rows=rows, labels=labels, classes=cache.classes, texts=texts)
 
 

@@ -151,7 +151,7 @@ def sort_items(
         if stat.S_ISDIR(mode):
             folders.append(path)
         elif not stat.S_ISREG(mode):
-            left_out.add(path, _describe_special(mode))
+            left_out.add(path, "it is a pipe, a socket or a device" if mode else "it leads nowhere")
         elif is_photo_name(item.name):
             take_photo(path)
         else:
@@ -170,11 +170,6 @@ def _read_mode(item: os.DirEntry[str]) -> int:
         return item.stat().st_mode
     except OSError:
         return 0
-
-
-def _describe_special(mode: int) -> str:
-    """Why something is not read that is neither a file nor a folder."""
-    return "it is a pipe, a socket or a device" if mode else "it leads nowhere"
 
 
 def identify(folder: Path) -> tuple[int, int]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -16,32 +14,17 @@ from torch import Tensor
 
 from kind_core.classes import ClassInfo
 from kind_core.config.checks import require_positive
-from kind_core.errors import DataError
 from kind_train.config import MAX_SIDE
-from kind_train.data.captions.beside import require_captions
-from kind_train.data.captions.store import WordStore
-from kind_train.data.captions.told import Captions
-from kind_train.data.decoding import UnreadableImage, decode_photo
+from kind_train.data.captions.store import Captions, WordStore
 from kind_train.data.holding_out import split_photos as split_photos
-from kind_train.data.photo_source import Source, describe_unasked
-from kind_train.data.sources import open_source
+from kind_train.data.photo_source import Skipped, describe_unasked, tell_skipped
+from kind_train.data.sources import choose_photos
 from kind_train.data.training_set import Draw as Draw
 from kind_train.data.training_set import TrainingSet as TrainingSet
 
 Progress = Callable[[int, int], None]
 # A line about the data that its owner should see.
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Skipped:
-    """An image that could not be read, and why."""
-
-    name: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.reason}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,16 +80,6 @@ class PhotoSet:
         return [hash_pixels(image) for image in self.images.numpy()]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Photo:
-    """A decoded photo, pixels uint8 (3, size, size), its position among the kept classes, its caption if asked for."""
-
-    name: str
-    label: int
-    pixels: np.ndarray
-    caption: str = ""
-
-
 def describe_photo(index: int, info: ClassInfo) -> str:
     """What a photo is called whose name nobody keeps."""
     return f"photo {index + 1}, of class {info.name!r}"
@@ -116,45 +89,9 @@ def ignore(line: str) -> None:
     """Tells nobody."""
 
 
-def read_photos(
-    source: Source, size: int, kept: Sequence[int], *, strict: bool, on_skip: Callable[[Skipped], None]
-) -> Iterator[Photo]:
-    """The photos of the `kept` labels one after the other, cropped to the centre square and resized to `size`.
-
-    An unreadable image is told to `on_skip`; `strict` raises DataError instead.
-    """
-    position = {label: i for i, label in enumerate(kept)}
-    for number, entry in enumerate(source.entries()):
-        if entry.label not in position:
-            continue
-        try:
-            if entry.problem:
-                raise UnreadableImage(entry.problem)
-            pixels = decode_photo(entry.source, size)
-        except UnreadableImage as error:
-            skipped = Skipped(name=entry.name, reason=str(error))
-            if strict:
-                raise DataError(f"unreadable image {skipped}", "remove it, or leave out --strict") from error
-            on_skip(skipped)
-            continue
-        caption = source.captions[number] if source.captions else None
-        yield Photo(name=entry.name, label=position[entry.label], pixels=pixels, caption=caption or "")
-
-
 def hash_pixels(pixels: np.ndarray) -> str:
     """sha256 of a photo, uint8 (3, size, size)."""
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
-
-
-def tell_skipped(skipped: Sequence[Skipped], tell: Tell) -> None:
-    """Name every image that could not be read, then count them by reason."""
-    for one in skipped:
-        tell(f"skipped unreadable image {one}")
-    if skipped:
-        # what stands in brackets is of one image alone: the bytes that are missing
-        reasons = Counter(re.sub(r" \(.*\)", "", one.reason) for one in skipped)
-        counts = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
-        tell(f"{len(skipped)} unreadable images skipped: {counts}")
 
 
 def load_photos(
@@ -176,21 +113,20 @@ def load_photos(
     have to be in it.
     """
     require_positive("size", size, MAX_SIDE)
-    source = open_source(path, output, with_captions=store is not None)
-    kept = source.choose(classes)
-    require_photos(source, kept)
+    chosen = choose_photos(path, classes, tell, output, with_captions=store is not None)
     if store is not None:
-        store.require(list_captions(source, kept), source.path)
-    unasked = describe_unasked(source.path, source.classes, source.labels, classes)
-    for line in (*source.notes, *filter(None, [unasked])):
-        tell(line)
-    total = sum(map(set(kept).__contains__, source.labels))
+        store.require(chosen.captions(), chosen.source.path)
+    if (
+        unasked := describe_unasked(chosen.source.path, chosen.source.classes, chosen.source.labels, classes)
+    ) is not None:
+        tell(unasked)
+    total = len(chosen)
     images = np.empty((total, 3, size, size), np.uint8)
     labels: list[int] = []
     names: list[str] = []
     captions: list[str] = []
     skipped: list[Skipped] = []
-    for photo in read_photos(source, size, kept, strict=strict, on_skip=skipped.append):
+    for photo in chosen.read(size, skipped.append, strict=strict):
         images[len(labels)] = photo.pixels
         labels.append(photo.label)
         names.append(photo.name)
@@ -198,14 +134,14 @@ def load_photos(
         if progress is not None:
             progress(len(labels) + len(skipped), total)
     tell_skipped(skipped, tell)
-    require_all_classes(source, kept, labels)
+    chosen.require_classes(labels)
     return PhotoSet(
         images=torch.from_numpy(images[: len(labels)]),
         labels=torch.tensor(labels),
-        classes=tuple(source.classes[label] for label in kept),
+        classes=chosen.classes,
         skipped=tuple(skipped),
         names=tuple(names),
-        captions=None if store is None else Captions.of(captions, labels, len(kept), store),
+        captions=None if store is None else Captions.of(captions, labels, len(chosen.kept), store),
     )
 
 
@@ -229,51 +165,16 @@ def stream_photos(
     tell: Tell = ignore,
 ) -> PhotoStream:
     """The photos at `path` part by part, each as `load_photos` would have it; see there."""
-    source = open_source(path)
-    kept = source.choose(classes)
-    require_photos(source, kept)
-    for line in source.notes:
-        tell(line)
+    chosen = choose_photos(path, classes, tell)
 
     def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         skipped: list[Skipped] = []
         found: set[int] = set()
-        photos = read_photos(source, size, kept, strict=False, on_skip=skipped.append)
+        photos = chosen.read(size, skipped.append)
         while part := list(islice(photos, part_size)):
             found.update(one.label for one in part)
             yield np.stack([one.pixels.transpose(1, 2, 0) for one in part]), np.array([one.label for one in part])
         tell_skipped(skipped, tell)
-        require_all_classes(source, kept, sorted(found))
+        chosen.require_classes(found)
 
-    return PhotoStream(
-        classes=tuple(source.classes[label] for label in kept),
-        total=sum(map(set(kept).__contains__, source.labels)),
-        parts=parts,
-    )
-
-
-def list_captions(source: Source, kept: Sequence[int]) -> list[str]:
-    """The captions of the photos of the `kept` labels; raises DataError where one has none. No photo is decoded."""
-    chosen = set(kept)
-    places = [number for number, label in enumerate(source.labels) if label in chosen]
-    captions = [source.captions[number] for number in places]
-    if not all(captions):
-        names = [entry.name for entry in source.entries() if entry.label in chosen]
-        require_captions(captions, names, source.path)
-    return [caption or "" for caption in captions]
-
-
-def require_photos(source: Source, kept: Sequence[int]) -> None:
-    """Raise DataError where some class has no photo at all; call before any is read."""
-    held = set(source.labels)
-    require_all_classes(source, kept, [position for position, label in enumerate(kept) if label in held])
-
-
-def require_all_classes(source: Source, kept: Sequence[int], labels: Sequence[int]) -> None:
-    """Raise DataError where no photo, or none of some class, could be read."""
-    found = set(labels)
-    for position, label in enumerate(kept):
-        if position not in found:
-            name, reason = source.classes[label].name, source.absent.get(label)
-            message = f"{source.path} holds no readable image of class {name!r}" + (f": {reason}" if reason else "")
-            raise DataError(message, "add images or leave the class out with --classes")
+    return PhotoStream(classes=chosen.classes, total=len(chosen), parts=parts)

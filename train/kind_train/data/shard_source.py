@@ -15,8 +15,9 @@ from typing import Literal, Self
 
 from kind_core.errors import DataError
 from kind_core.files.litter import is_hidden
-from kind_core.files.regular_files import decode_text, read_text
+from kind_core.files.regular_files import decode_text
 from kind_core.files.weight_files import is_pointer
+from kind_train.data.captions.beside import read_words
 from kind_train.data.decoding import photo_suffixes
 from kind_train.data.photo_source import Entry, Source, check_label, count_classes, make_classes
 
@@ -85,12 +86,7 @@ def _find_names(shards: Sequence[Path]) -> list[str]:
 
 def read_names(file: Path) -> list[str]:
     """The class names in a text file, one a line in the order of their labels, as any editor writes it."""
-    try:
-        lines = read_text(file).rstrip().split("\n")
-    except ValueError as error:
-        raise DataError(f"{file} is no text: {error}", "save it as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror or error}") from error
+    lines = read_words(file).rstrip().split("\n")
     names = [line.strip() for line in lines]
     if "" in names:
         raise DataError(f"{file} names no class in line {names.index('') + 1}", "write the name of one class a line")

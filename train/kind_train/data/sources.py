@@ -18,9 +18,17 @@ from kind_train.data.decoding import is_photo_name
 from kind_train.data.image_folder import open_folder, peek_folder
 from kind_train.data.parquet_source import open_parquet
 from kind_train.data.photo_files import LeftOut, describe_output, list_folder
-from kind_train.data.photo_source import Entry, Source, check_label, make_classes
+from kind_train.data.photo_source import (
+    Chosen,
+    Entry,
+    Source,
+    check_label,
+    is_split_name,
+    is_train_name,
+    make_classes,
+    refuse_splits,
+)
 from kind_train.data.shard_source import open_shards
-from kind_train.data.splits import is_split_name, is_train_name, refuse_splits
 from kind_train.places import HUB_PREFIX, find_paths, no_data, no_datasets
 
 # How files that hold many photos are read, by their suffix.
@@ -61,6 +69,26 @@ def open_source(path: str | Path, output: Path | None = None, *, with_captions: 
     if not files:
         raise no_data(text)
     return _with_missing(_open_files(text, files, with_captions=with_captions), files)
+
+
+def choose_photos(
+    path: str | Path,
+    classes: Sequence[str] | Sequence[ClassInfo],
+    tell: Callable[[str], None],
+    output: Path | None = None,
+    *,
+    with_captions: bool = False,
+) -> Chosen:
+    """The photos of some classes, in that order: see `Source.choose`; `tell` gets the notes of the source.
+
+    Raises DataError where one of them has no photo at all.
+    """
+    source = open_source(path, output, with_captions=with_captions)
+    chosen, held = Chosen(source=source, kept=source.choose(classes)), set(source.labels)
+    chosen.require_classes(position for position, label in enumerate(chosen.kept) if label in held)
+    for line in source.notes:
+        tell(line)
+    return chosen
 
 
 def _suffix(file: Path) -> str | None:

@@ -8,7 +8,7 @@ from typing import Protocol, Self
 from torch import Tensor
 
 from kind_core.classes import ClassInfo
-from kind_train.data.captions.told import Captions
+from kind_train.data.captions.store import Captions
 
 # Standard normals of the shape of the model's inputs, for data that is a distribution.
 Draw = Callable[[], Tensor]

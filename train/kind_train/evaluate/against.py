@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kind_train.evaluate.classification import count_asked, measure_output_statistics, wilson_interval
-from kind_train.evaluate.frechet import compare_with_moments
-from kind_train.evaluate.manifold import measure_coverage
-from kind_train.evaluate.moments import Moments
-from kind_train.evaluate.networks import LEVEL, Observed
+from kind_train.evaluate.classification import count_asked, measure_output_statistics
+from kind_train.evaluate.frechet import Moments, compare_with_moments
+from kind_train.evaluate.neighbours import measure_coverage
+from kind_train.evaluate.networks import LEVEL, Observed, estimate_share
 
 # What the distance on a feature is called: of the judge's own, of Inception-v3 and of DINOv2.
 DISTANCES = {"features": "distance", "pooled": "fid", "spatial": "sfid", "token": "fdd"}
@@ -48,11 +47,7 @@ class Measured:
 
 
 def measure_distances(
-    observed: Observed,
-    moments: Mapping[str, Moments],
-    rows: Mapping[str, NDArray[np.float32]],
-    *,
-    seed: int = 0,
+    observed: Observed, moments: Mapping[str, Moments], rows: Mapping[str, NDArray[np.float32]], *, seed: int = 0
 ) -> dict[str, Measured]:
     """Of what one network saw: the distance on each of its features, and precision and recall where it has them.
 
@@ -66,24 +61,15 @@ def measure_distances(
         name = DISTANCES[feature]
         figures[name] = Measured(value=found.distance, low=found.low, high=found.high, n=found.n, n_real=real.n)
         if feature in _COVERED and min(len(generated), len(rows[feature])) > 3:
+            covered = measure_coverage(generated, rows[feature], seed=seed)
             prefix = "" if feature == "features" else "inception_"
-            figures |= _cover(prefix, generated, rows[feature], seed)
+            for name in ("precision", "recall"):
+                figures[f"{prefix}{name}"] = _share(round(getattr(covered, name) * covered.n), covered.n)
     return figures
 
 
-def _cover(prefix: str, generated: NDArray[np.float32], real: NDArray[np.float32], seed: int) -> dict[str, Measured]:
-    covered = measure_coverage(generated, real, seed=seed)
-    figures = {}
-    for name in ("precision", "recall"):
-        value = float(getattr(covered, name))
-        figures[f"{prefix}{name}"] = share(round(value * covered.n), covered.n)
-    return figures
-
-
-def share(hits: int, n: int) -> Measured:
-    """`hits` of `n` with Wilson's interval."""
-    low, high = wilson_interval(hits, n, level=LEVEL)
-    return Measured(value=hits / n, low=low, high=high, n=n)
+def _share(hits: int, n: int) -> Measured:
+    return Measured(**asdict(estimate_share(hits, n)), n=n)
 
 
 def measure_asked(
@@ -91,7 +77,7 @@ def measure_asked(
 ) -> Measured | None:
     """How many pictures are called the class that `labels` asked for; None where the judge knows none of them."""
     hits, known = count_asked(logits, labels, outputs)
-    return share(hits, known) if known else None
+    return _share(hits, known) if known else None
 
 
 def measure_outputs(logits: NDArray[np.float32], *, replicates: int = 1000, seed: int = 0) -> dict[str, Measured]:

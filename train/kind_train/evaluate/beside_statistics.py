@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypedDict
@@ -12,16 +11,13 @@ import numpy as np
 from kind_core.files.hashing import hash_file
 from kind_train.device import pick_device
 from kind_train.evaluate.against import FigureEntry, Measured, measure_asked, measure_distances
-from kind_train.evaluate.judges import open_judge
+from kind_train.evaluate.judges import OnWork, open_judge, open_observers
 from kind_train.evaluate.networks import FeatureNetwork, Observed
 from kind_train.evaluate.pictures import Drawer
 from kind_train.evaluate.run import EvaluationRequest, identify, open_drawer
 from kind_train.evaluate.statistics import LOGITS, RealStatistics, read_statistics
-from kind_train.evaluate.statistics_session import open_observers
-from kind_train.evaluation_files import KeptEvaluation
+from kind_train.evaluation import KeptEvaluation
 from kind_train.seen_files import Recall, recall_nothing
-
-OnWork = Callable[[str, int, int], None]
 
 
 class StatisticsSource(TypedDict):
@@ -90,11 +86,7 @@ def evaluate_against(
 
 
 def draw_and_observe(
-    drawer: Drawer,
-    networks: tuple[FeatureNetwork, ...],
-    count: int,
-    on_work: OnWork,
-    recall: Recall = recall_nothing,
+    drawer: Drawer, networks: tuple[FeatureNetwork, ...], count: int, on_work: OnWork, recall: Recall = recall_nothing
 ) -> tuple[list[Observed], np.ndarray]:
     """What each network sees in `count` pictures of every class, and the labels (n,) of these.
 

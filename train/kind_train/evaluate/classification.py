@@ -65,12 +65,7 @@ def measure_asked_class_share(logits: NDArray[Any], asked: int, *, level: float 
     num_asked = int(np.sum(logits.argmax(1) == asked))
     low, high = wilson_interval(num_asked, len(logits), level=level)
     return AskedClassShare(
-        share=num_asked / len(logits),
-        low=low,
-        high=high,
-        num_asked=num_asked,
-        num_images=len(logits),
-        level=level,
+        share=num_asked / len(logits), low=low, high=high, num_asked=num_asked, num_images=len(logits), level=level
     )
 
 

@@ -19,9 +19,7 @@ from kind_core.files.hashing import hash_file
 from kind_core.files.tensor_files import read_pickled
 from kind_train.evaluate.frechet import Rows, shift_interval
 from kind_train.evaluate.networks import (
-    INCEPTION_FILES as FILE_NAMES,
-)
-from kind_train.evaluate.networks import (
+    INCEPTION_FILES,
     INCEPTION_HINT,
     LEVEL,
     Estimate,
@@ -29,12 +27,12 @@ from kind_train.evaluate.networks import (
     Observed,
     compare_coverage,
     compare_sets,
+    make_figure,
     refuse_import,
     require_file,
 )
 
 SHA256_PREFIX = "6726825d"
-# As torch-fidelity's download is called in torch hub's cache, and as pytorch-fid's.
 # sFID's features as in ADM's evaluator: `mixed_6/conv:0` of TensorFlow's graph, after its ReLU, 7 of 192 channels.
 SPATIAL_LAYER = "Mixed_6d.branch1x1"
 SPATIAL_CHANNELS = 7
@@ -51,7 +49,7 @@ def find_inception_weights() -> Path | None:
     import torch
 
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    return next((folder / name for name in FILE_NAMES if (folder / name).is_file()), None)
+    return next((folder / name for name in INCEPTION_FILES if (folder / name).is_file()), None)
 
 
 class InceptionV3:
@@ -66,7 +64,10 @@ class InceptionV3:
     def __init__(
         self, path: Path, *, sha256_prefix: str = SHA256_PREFIX, batch_size: int = 16, device: str = "cpu"
     ) -> None:
-        self.sha256 = _check_weights(path, sha256_prefix)
+        self.sha256 = hash_file(require_file(path, "--inception-weights", INCEPTION_HINT))
+        if not self.sha256.startswith(sha256_prefix):
+            message = f"the SHA-256 of {path} begins with {self.sha256[:8]}, expected {sha256_prefix}"
+            raise ConfigError(message, INCEPTION_HINT)
         self.batch_size = batch_size
         self.device = device
         self._network = _load_network(path).to(device)
@@ -92,31 +93,14 @@ class InceptionV3:
         fid, sfid = (
             compare_sets(self, generated[name], held_out[name], training[name]) for name in ("pooled", "spatial")
         )
+        scores = (estimate_score(one["logits"]) for one in (generated, held_out))
+        how = f"bootstrap, {NUM_REPLICATES} replicates"
         return {
             "fid": fid,
             "sfid": sfid,
-            "inception_score": self._figure(
-                estimate_score(generated["logits"]),
-                estimate_score(held_out["logits"]),
-                generated["logits"],
-                f"bootstrap, {NUM_REPLICATES} replicates",
-                note=f"mean of {SCORE_SPLITS} splits",
-            ),
+            "inception_score": make_figure(self, generated["logits"], scores, how, f"mean of {SCORE_SPLITS} splits"),
             **compare_coverage(self, "inception", generated["pooled"], held_out["pooled"], training["pooled"]),
         }
-
-    def _figure(self, generated: Estimate, real: Estimate, rows: Rows, interval: str, *, note: str = "") -> Figure:
-        return Figure(
-            generated=generated,
-            real=real,
-            n=len(rows),
-            dimensions=rows.shape[1],
-            level=LEVEL,
-            interval=interval,
-            network=self.name,
-            sha256=self.sha256,
-            note=note,
-        )
 
 
 def inception_score(logits: Rows) -> float:
@@ -141,13 +125,6 @@ def estimate_score(logits: Rows, *, num_replicates: int = NUM_REPLICATES, level:
     replicates = [inception_score(logits[rng.integers(len(logits), size=len(logits))]) for _ in range(num_replicates)]
     low, high = shift_interval(value, np.array(replicates), level)
     return Estimate(value=value, low=max(1.0, low), high=high)
-
-
-def _check_weights(path: Path, prefix: str) -> str:
-    sha256 = hash_file(require_file(path, "--inception-weights", INCEPTION_HINT))
-    if not sha256.startswith(prefix):
-        raise ConfigError(f"the SHA-256 of {path} begins with {sha256[:8]}, expected {prefix}", INCEPTION_HINT)
-    return sha256
 
 
 def _load_network(path: Path) -> Any:

@@ -6,7 +6,6 @@ The first judge sees every picture and photo; the others see n of each, and thei
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -17,18 +16,19 @@ from numpy.typing import NDArray
 from kind_core.classes import ClassInfo
 from kind_core.errors import ConfigError
 from kind_train.data.photo_set import PhotoSet
-from kind_train.evaluate.classification import count_asked, wilson_interval
+from kind_train.evaluate.classification import count_asked
 from kind_train.evaluate.features import Classification, EfficientNetLite0, EfficientNetLite2
 from kind_train.evaluate.inception import InceptionV3
 from kind_train.evaluate.networks import (
-    LEVEL,
     Estimate,
     FeatureNetwork,
     Figure,
     Observed,
-    Observer,
     compare_coverage,
     compare_sets,
+    estimate_share,
+    make_figure,
+    open_networks,
 )
 from kind_train.seen_files import Recall
 
@@ -72,26 +72,15 @@ class SecondJudge:
         figures = {f"{prefix}_distance": compare_sets(self, *rows, note=self._note)}
         figures |= compare_coverage(self, prefix, *rows, note=self._note)
         if any(output is not None for output in self._outputs):
-            figures[f"{prefix}_called_as_asked"] = Figure(
-                generated=self._called_as_asked(generated),
-                real=self._called_as_asked(held_out),
-                n=len(rows[0]),
-                dimensions=generated["logits"].shape[1],
-                level=LEVEL,
-                interval="Wilson",
-                network=self.name,
-                sha256=self.sha256,
-                note=self._note,
-            )
+            asked = (self._called_as_asked(one) for one in (generated, held_out))
+            name = f"{prefix}_called_as_asked"
+            figures[name] = make_figure(self, generated["logits"], asked, "Wilson", self._note)
         return figures
 
     def _called_as_asked(self, observed: Observed) -> Estimate:
         """The share whose most likely class is the asked one, of the pictures of the classes that the judge knows."""
         hits, total = count_asked(observed["logits"], observed["label"].astype(int), self._outputs)
-        if total == 0:
-            return Estimate(value=0.0, low=0.0, high=1.0)
-        low, high = wilson_interval(hits, total, level=LEVEL)
-        return Estimate(value=hits / total, low=low, high=high)
+        return estimate_share(hits, total) if total else Estimate(value=0.0, low=0.0, high=1.0)
 
 
 class InceptionJudge:
@@ -120,6 +109,13 @@ def open_judge(classifier: Path | None, device: str) -> Judge:
     return SmallClassifier(classifier, device=device)
 
 
+def open_observers(
+    judge: Judge, inception_weights: str | None, dinov2: str | None, device: str
+) -> tuple[FeatureNetwork, ...]:
+    """The judge, then the networks of published figures whose weights are given or cached."""
+    return (SecondJudge(judge, "judge", ()), *open_networks(inception_weights, dinov2, device))
+
+
 def require_independent(judge: Judge, training: str) -> None:
     """Raise ConfigError where `training`, a model's provenance, says that the classifier that judges taught it."""
     if judge.sha256[:12] in training:
@@ -141,31 +137,50 @@ def open_second_judges(
     return (*second, SecondJudge(lite0, "lite0", classes, note))
 
 
-@dataclass(frozen=True, slots=True)
 class Viewing:
-    """Shows a set of pictures class by class: the first judge sees each, the networks of `observer` their sample.
+    """Shows a set of `total` pictures class by class: the first judge sees each, `networks` the same `n` of them.
 
-    `recall` is asked for what was seen of a class, by the name of the set and the number of the class.
+    `recall` is asked for what was seen of a class, by the `name` of the set and the number of the class.
     """
 
-    judge: Judge
-    observer: Observer
-    name: str
-    recall: Recall
+    def __init__(
+        self,
+        judge: Judge,
+        networks: Sequence[FeatureNetwork],
+        name: str,
+        recall: Recall,
+        *,
+        n: int,
+        total: int,
+        seed: int = 0,
+    ) -> None:
+        self._judge, self._networks, self._name, self._recall = judge, networks, name, recall
+        self._chosen = np.zeros(total, bool)
+        self._chosen[np.random.default_rng(seed).choice(total, n, replace=False)] = True
+        self._position = 0
+        self._parts: list[list[Observed]] = [[] for _ in networks]
 
     def show(self, label: int, count: int, draw: Callable[[], NDArray[np.uint8]]) -> Classification:
         """The `count` pictures of a class, which `draw` makes where nobody has seen them."""
-        chosen = self.observer.choose(count)
+        chosen = self._chosen[self._position : self._position + count]
+        self._position += count
 
         def see() -> list[Observed]:
             pictures = draw()
-            judged = self.judge.classify(pictures)
+            judged = self._judge.classify(pictures)
             own: Observed = {"features": judged.features, "logits": judged.logits}
-            return [own, *self.observer.observe(pictures[chosen])]
+            sample = pictures[chosen]
+            return [own, *(network.observe(sample) for network in self._networks if len(sample))]
 
-        judged, *observed = self.recall(f"{self.name}-{label}", see)
-        self.observer.add(observed, label)
+        judged, *observed = self._recall(f"{self._name}-{label}", see)
+        for one, parts in zip(observed, self._parts, strict=bool(observed)):
+            parts.append({**one, "label": np.full(int(chosen.sum()), label, np.float32)})
         return Classification(features=judged["features"], logits=judged["logits"])
+
+    def observed(self) -> list[Observed]:
+        """What each network saw of the whole set, with the `label` (N,) of every image."""
+        assert self._position == len(self._chosen), f"shown {self._position} of {len(self._chosen)} images"
+        return [{name: np.concatenate([part[name] for part in parts]) for name in parts[0]} for parts in self._parts]
 
     def show_photos(self, photos: PhotoSet, what: str, on_work: OnWork) -> list[Classification]:
         """All photos; `what` they are is told as they are seen."""

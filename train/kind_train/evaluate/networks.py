@@ -5,7 +5,7 @@ Each one sees the same pictures and photos as the classifier, n of each kind, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from kind_core.errors import ConfigError, TargetError
 from kind_core.files.weight_files import POINTER, is_pointer
 from kind_train.evaluate.classification import wilson_interval
-from kind_train.evaluate.frechet import FrechetComparison, Rows, compare_frechet, real_floor
-from kind_train.evaluate.manifold import ManifoldCoverage, measure_coverage
+from kind_train.evaluate.frechet import Rows, compare_frechet, real_floor
+from kind_train.evaluate.neighbours import measure_coverage
 
 # What an option says to leave a network out though its weights are cached.
 NONE = "none"
@@ -82,41 +82,6 @@ class FeatureNetwork(Protocol):
         ...
 
 
-class Observer:
-    """Shows networks `n` of `total` images, which come in parts: the sample that all figures are taken on."""
-
-    def __init__(self, networks: Sequence[FeatureNetwork], n: int, total: int, *, seed: int = 0) -> None:
-        self._networks = networks
-        self._chosen = np.zeros(total, bool)
-        self._chosen[np.random.default_rng(seed).choice(total, n, replace=False)] = True
-        self._position = 0
-        self._parts: list[list[Observed]] = [[] for _ in networks]
-
-    def show(self, images: NDArray[np.uint8], label: int) -> None:
-        """The next images of the set, all of one label."""
-        self.add(self.observe(images[self.choose(len(images))]), label)
-
-    def choose(self, count: int) -> NDArray[np.bool_]:
-        """Which of the next `count` images of the set are in the sample."""
-        self._position += count
-        return self._chosen[self._position - count : self._position]
-
-    def observe(self, images: NDArray[np.uint8]) -> list[Observed]:
-        """What each network sees of some images of the sample; nothing of none."""
-        return [network.observe(images) for network in self._networks] if len(images) else []
-
-    def add(self, seen: Sequence[Observed], label: int) -> None:
-        """Take what `observe` returned of the next images of the sample, all of one label."""
-        for one, parts in zip(seen, self._parts, strict=bool(seen)):
-            rows = len(next(iter(one.values())))
-            parts.append({**one, "label": np.full(rows, label, np.float32)})
-
-    def observed(self) -> list[Observed]:
-        """What each network saw of the whole set, with the `label` (N,) of every image."""
-        assert self._position == len(self._chosen), f"shown {self._position} of {len(self._chosen)} images"
-        return [{name: np.concatenate([part[name] for part in parts]) for name in parts[0]} for parts in self._parts]
-
-
 def open_networks(inception_weights: str | None, dinov2: str | None, device: str = "cpu") -> tuple[FeatureNetwork, ...]:
     """The networks whose weights are given; of those not given, the cached ones whose package is installed.
 
@@ -139,23 +104,35 @@ def open_networks(inception_weights: str | None, dinov2: str | None, device: str
     return tuple(networks)
 
 
-def compare_sets(network: FeatureNetwork, generated: Rows, held_out: Rows, training: Rows, *, note: str = "") -> Figure:
-    """Frechet distance of `generated` to `held_out`, and its floor, at equal n."""
-    n, dimensions = len(generated), generated.shape[1]
-    num_replicates = _NUM_REPLICATES if n * dimensions**2 < _CHEAP_REPLICATE else _FEW_REPLICATES
-    distance = compare_frechet(generated, held_out, num_replicates=num_replicates)
-    floor = real_floor(training, held_out, n=n, num_replicates=num_replicates)
+def make_figure(
+    network: FeatureNetwork, rows: Rows, estimates: Iterable[Estimate], interval: str, note: str = ""
+) -> Figure:
+    """A figure of what `network` saw, a row for each of the pictures: the estimates are of these and of real photos."""
+    generated, real = estimates
     return Figure(
-        generated=_estimate(distance),
-        real=_estimate(floor),
-        n=n,
-        dimensions=dimensions,
-        level=distance.level,
-        interval=f"bootstrap, {num_replicates} replicates",
+        generated=generated,
+        real=real,
+        n=len(rows),
+        dimensions=rows.shape[1],
+        level=LEVEL,
+        interval=interval,
         network=network.name,
         sha256=network.sha256,
-        note="; ".join(filter(None, (note, _warn_of_bias(n, dimensions)))),
+        note=note,
     )
+
+
+def compare_sets(network: FeatureNetwork, generated: Rows, held_out: Rows, training: Rows, *, note: str = "") -> Figure:
+    """Frechet distance of `generated` to `held_out`, and its floor, at equal n."""
+    n, dimensions = generated.shape
+    num_replicates = _NUM_REPLICATES if n * dimensions**2 < _CHEAP_REPLICATE else _FEW_REPLICATES
+    found = (
+        compare_frechet(generated, held_out, num_replicates=num_replicates),
+        real_floor(training, held_out, n=n, num_replicates=num_replicates),
+    )
+    estimates = (Estimate(value=one.distance, low=one.low, high=one.high) for one in found)
+    note = "; ".join(filter(None, (note, _warn_of_bias(n, dimensions))))
+    return make_figure(network, generated, estimates, f"bootstrap, {num_replicates} replicates", note)
 
 
 def compare_coverage(
@@ -164,26 +141,18 @@ def compare_coverage(
     """Precision and recall of `generated` against `held_out`, and those of `training`, at equal n."""
     ours = measure_coverage(generated, held_out)
     floor = measure_coverage(training, held_out, n=ours.n)
-    return {
-        f"{prefix}_{name}": Figure(
-            generated=_share(ours, name),
-            real=_share(floor, name),
-            n=len(generated),
-            dimensions=generated.shape[1],
-            level=LEVEL,
-            interval="Wilson, at the measured manifolds",
-            network=network.name,
-            sha256=network.sha256,
-            note=note,
-        )
-        for name in ("precision", "recall")
-    }
+    figures = {}
+    for name in ("precision", "recall"):
+        estimates = (estimate_share(round(getattr(one, name) * one.n), one.n) for one in (ours, floor))
+        interval = "Wilson, at the measured manifolds"
+        figures[f"{prefix}_{name}"] = make_figure(network, generated, estimates, interval, note)
+    return figures
 
 
-def _share(coverage: ManifoldCoverage, name: str) -> Estimate:
-    value = float(getattr(coverage, name))
-    low, high = wilson_interval(round(value * coverage.n), coverage.n, level=LEVEL)
-    return Estimate(value=value, low=low, high=high)
+def estimate_share(hits: int, n: int) -> Estimate:
+    """`hits` of `n` with Wilson's interval."""
+    low, high = wilson_interval(hits, n, level=LEVEL)
+    return Estimate(value=hits / n, low=low, high=high)
 
 
 def refuse_import(package: str, error: Exception) -> TargetError:
@@ -204,7 +173,8 @@ def refuse_import(package: str, error: Exception) -> TargetError:
     )
 
 
-# Where the files of networks come from, for errors.
+# Where the files of networks come from, for errors: as torch-fidelity's download is called in torch hub's cache, and as
+# pytorch-fid's.
 INCEPTION_FILES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
 INCEPTION_HINT = f"get {INCEPTION_FILES[0]} from the releases of github.com/toshas/torch-fidelity"
 CLASSIFIER_HINT = "train one: kind-train classifier --data held-out/ --output judge.safetensors"
@@ -217,10 +187,6 @@ def require_file(path: Path, option: str, hint: str) -> Path:
     if is_pointer(path):
         raise ConfigError(f"{option}: {path} {POINTER}", hint)
     return path
-
-
-def _estimate(comparison: FrechetComparison) -> Estimate:
-    return Estimate(value=comparison.distance, low=comparison.low, high=comparison.high)
 
 
 def _warn_of_bias(n: int, dimensions: int) -> str:

@@ -22,7 +22,7 @@ from kind_core.samplers import ALL_STEPS, Sampling
 from kind_core.sampling import sample_latents, to_pixels
 from kind_core.schedule import choose_sampling
 from kind_train.device import pick_device
-from kind_train.evaluation_request import DrawSettings as DrawSettings
+from kind_train.evaluation import DrawSettings as DrawSettings
 
 _BATCH = 50
 NULL = -1
@@ -122,10 +122,7 @@ class BundleDrawer:
             sampling = replace(sampling, guidance_scale=settings.guidance)
         runs_as = f"{name}, {manifest.target(name).precision}"
         self.drawing = Drawing(
-            source=f"{path} in {runs_as}",
-            runtime=runs_as,
-            sha256=hash_file(path / "manifest.json"),
-            sampling=sampling,
+            source=f"{path} in {runs_as}", runtime=runs_as, sha256=hash_file(path / "manifest.json"), sampling=sampling
         )
 
     def draw(self, label: int, gate: int, count: int) -> np.ndarray:
@@ -145,13 +142,7 @@ def _choose(asked: Sequence[str], known: Sequence[ClassInfo]) -> list[int]:
 
 
 def generate_pictures(
-    checkpoint: Checkpoint,
-    label: int,
-    gate: int,
-    count: int,
-    *,
-    seed: int,
-    sampling: Sampling,
+    checkpoint: Checkpoint, label: int, gate: int, count: int, *, seed: int, sampling: Sampling
 ) -> np.ndarray:
     """Pictures of one label under one gate, uint8 (count, size, size, 3); picture i starts from noise `seed + i`."""
     config = checkpoint.config

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -23,12 +22,11 @@ from kind_train.evaluate.classification import (
 from kind_train.evaluate.features import Classification
 from kind_train.evaluate.frechet import FrechetComparison, compare_frechet, real_floor
 from kind_train.evaluate.judges import Judge, OnWork, Viewing, open_judge, open_second_judges, require_independent
-from kind_train.evaluate.manifold import ManifoldCoverage, measure_coverage, require_sets
-from kind_train.evaluate.neighbours import CopyCheck, check_copying
-from kind_train.evaluate.networks import FeatureNetwork, Figure, Observed, Observer, as_report, open_networks
-from kind_train.evaluate.pictures import NULL, BundleDrawer, CheckpointDrawer, Drawer, DrawSettings
-from kind_train.evaluation_files import KeptEvaluation
-from kind_train.evaluation_request import EvaluationRequest as EvaluationRequest
+from kind_train.evaluate.neighbours import CopyCheck, ManifoldCoverage, check_copying, measure_coverage, require_sets
+from kind_train.evaluate.networks import FeatureNetwork, Figure, Observed, as_report, open_networks
+from kind_train.evaluate.pictures import NULL, BundleDrawer, CheckpointDrawer, Drawer
+from kind_train.evaluation import EvaluationRequest as EvaluationRequest
+from kind_train.evaluation import KeptEvaluation
 from kind_train.seen_files import Recall, recall_nothing
 
 
@@ -108,7 +106,9 @@ def evaluate(
     `networks` take the place of those that the request names and of the second judges, `judge` that of the first.
     `tell` gets the lines about photos that are not read. What is seen is `kept`, if at all, and not seen again.
     """
-    paths = [_given(path) for path in (request.val_data, request.data)]
+    if request.val_data is None or request.data is None:
+        raise ConfigError("expected photos in --data and --val-data", "or compare with --real")
+    paths = (request.val_data, request.data)
     device = str(pick_device(request.device))
     evaluator = open_judge(request.classifier, device) if judge is None else judge
     drawer = open_drawer(request)
@@ -130,18 +130,18 @@ def evaluate(
         photos = {"--data": _hash_photos(training_photos), "--val-data": _hash_photos(held_out_photos)}
         recall = kept.begin(identify(request, drawer, (evaluator, *networks), photos))
     totals = (request.count * len(asked), len(held_out_photos), len(training_photos))
-    observers = [Observer(networks, min(totals), total, seed=request.seed) for total in totals]
-    of_pictures, of_held_out, of_training = (
-        Viewing(evaluator, observer, name, recall)
-        for name, observer in zip(("generated", "held-out", "training"), observers, strict=True)
-    )
+    views = [
+        Viewing(evaluator, networks, name, recall, n=min(totals), total=total, seed=request.seed)
+        for name, total in zip(("generated", "held-out", "training"), totals, strict=True)
+    ]
+    of_pictures, of_held_out, of_training = views
     held_out = of_held_out.show_photos(held_out_photos, "held-out photos", on_work)
     training = of_training.show_photos(training_photos, "training photos", on_work)
     generated = []
     for index in range(len(asked)):
         generated.append(of_pictures.show(index, request.count, partial(drawer.draw, index, index, request.count)))
         on_work("generated pictures", index + 1, len(asked))
-    ours, real, seen = (_features(parts) for parts in (generated, held_out, training))
+    ours, real, seen = (np.concatenate([one.features for one in parts]) for parts in (generated, held_out, training))
     n = min(len(ours), len(real), len(seen))
     drawing = drawer.drawing
     return Evaluation(
@@ -167,14 +167,8 @@ def evaluate(
             "held_out": measure_output_statistics(np.concatenate([c.logits for c in held_out])),
             **_learngene_statistics(evaluator, drawer, request.count, recall),
         },
-        metrics=_compare(networks, observers, on_work),
+        metrics=_compare(networks, views, on_work),
     )
-
-
-def _given(path: Path | None) -> Path:
-    if path is None:
-        raise ConfigError("expected photos in --data and --val-data", "or compare with --real")
-    return path
 
 
 def identify(
@@ -205,22 +199,15 @@ def _hash_photos(photos: PhotoSet) -> str:
 
 def open_drawer(request: EvaluationRequest) -> Drawer:
     """What draws the pictures that a request asks for."""
-    settings = DrawSettings(
-        seed=request.seed,
-        device=request.device,
-        steps=request.steps,
-        guidance=request.guidance,
-        guidance_interval=request.guidance_interval,
-    )
     if request.bundle is not None:
-        return BundleDrawer(request.bundle, request.runtime, request.classes, settings)
+        return BundleDrawer(request.bundle, request.runtime, request.classes, request)
     assert request.checkpoint is not None
-    return CheckpointDrawer(request.checkpoint, request.classes, settings)
+    return CheckpointDrawer(request.checkpoint, request.classes, request)
 
 
-def _compare(networks: Sequence[FeatureNetwork], observers: Sequence[Observer], on_work: OnWork) -> dict[str, Figure]:
+def _compare(networks: Sequence[FeatureNetwork], views: Sequence[Viewing], on_work: OnWork) -> dict[str, Figure]:
     metrics: dict[str, Figure] = {}
-    observed = zip(networks, *(observer.observed() for observer in observers), strict=True)
+    observed = zip(networks, *(view.observed() for view in views), strict=True)
     for done, (network, generated, held_out, training) in enumerate(observed, 1):
         metrics |= network.compare(generated, held_out, training)
         on_work(network.name, done, len(networks))
@@ -248,13 +235,12 @@ def _evaluate_class(
     training: Classification,
 ) -> ClassEvaluation:
     n = min(len(generated), len(held_out), len(training))
-    shares = (None if index is None else measure_asked_class_share(c.logits, index) for c in (generated, held_out))
-    generated_share, real_share = shares
+    ours, real = (None if index is None else measure_asked_class_share(c.logits, index) for c in (generated, held_out))
     return ClassEvaluation(
         class_id=class_id,
         name=name,
-        generated_share=generated_share,
-        real_share=real_share,
+        generated_share=ours,
+        real_share=real,
         distance=compare_frechet(generated.features, held_out.features, n=n),
         floor=real_floor(training.features, held_out.features, n=n),
         copying=check_copying(generated.features, held_out.features, training.features),
@@ -291,7 +277,3 @@ def _cross_classes(
         )
         on_work("cross-class check", done + 1, len(pairs))
     return tuple(results)
-
-
-def _features(parts: Sequence[Classification]) -> np.ndarray:
-    return np.concatenate([part.features for part in parts])

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -18,10 +19,11 @@ from kind_core.files.json_files import read_json
 from kind_core.files.staging import file_kind, staged
 from kind_core.stopping import exit_code
 from kind_train.display import show_progress
+from kind_train.evaluate.against import FigureEntry
 from kind_train.evaluate.beside_statistics import evaluate_against
 from kind_train.evaluate.networks import Figure
 from kind_train.evaluate.run import Evaluation, EvaluationRequest, evaluate
-from kind_train.evaluation_files import KeptEvaluation, kept_beside, seen_folder
+from kind_train.evaluation import KeptEvaluation, kept_beside, seen_folder
 
 LABELS = {
     **{
@@ -37,8 +39,6 @@ LABELS = {
     "fdd": "FDD",
 }
 _SHARES = ("_precision", "_recall", "_called_as_asked")
-
-
 _FIELDS = frozenset({"source", "sha256", "classes", "overall", "statistics"})  # some of `Evaluation`
 
 
@@ -55,22 +55,37 @@ REPORT = file_kind("an evaluation's report", _check_report)
 
 
 def run_evaluation(
-    request: EvaluationRequest, output: Path | None, *, resume: bool, force: bool, as_json: bool
+    request: EvaluationRequest, real: Path | None, output: Path | None, *, resume: bool, force: bool, as_json: bool
 ) -> None:
-    """Evaluate, write the JSON report if asked, and print; with `resume` what was seen before is not seen again."""
+    """Evaluate beside photos, or beside statistics of `real` ones, write the JSON report if asked, and print.
+
+    With `resume` what was seen before is not seen again.
+    """
     console = open_console(stderr=True)
     with _kept(output, console, resume=resume, force=force) as kept:
         with show_progress(console, "evaluating") as update:
-            evaluation = evaluate(
-                request,
-                lambda what, done, total: update(done, total, what),
-                tell=lambda line: say(console, line, style="yellow"),
-                kept=kept,
-            )
-        _write(evaluation.to_dict(), output, force=force)
+
+            def on_work(what: str, done: int, total: int) -> None:
+                update(done, total, what)
+
+            if real is None:
+                found = evaluate(request, on_work, tell=lambda line: say(console, line, style="yellow"), kept=kept)
+                report: Mapping[str, object] = found.to_dict()
+                show = partial(_print_evaluation, found)
+            else:
+                beside = evaluate_against(request, real, on_work, kept=kept)
+                report, show = beside, partial(_print_figures, beside["overall"])
+        text = json.dumps(report, indent=2) + "\n"
+        if output is not None:
+            with staged(output, REPORT, force=force) as temporary:
+                temporary.write_text(text, encoding="utf-8")
     if as_json:
-        _print_json(evaluation.to_dict())
-        return
+        echo_lines(text)
+    else:
+        show()
+
+
+def _print_evaluation(evaluation: Evaluation) -> None:
     echo(f"judged by the {evaluation.judge}")
     open_console().print(_class_table(evaluation))
     for line in _explain_classes(evaluation):
@@ -101,22 +116,10 @@ def run_evaluation(
         )
 
 
-def run_against(
-    real: Path, request: EvaluationRequest, output: Path | None, *, resume: bool, force: bool, as_json: bool
-) -> None:
-    """The same beside statistics of real photos, which are not read again."""
-    console = open_console(stderr=True)
-    with _kept(output, console, resume=resume, force=force) as kept:
-        with show_progress(console, "evaluating") as update:
-            report = evaluate_against(request, real, lambda what, done, total: update(done, total, what), kept=kept)
-        _write(report, output, force=force)
-    if as_json:
-        _print_json(report)
-        return
-    table = Table(title="all classes, 95 % intervals")
-    for heading in ("metric", "pictures", "n", "photos"):
-        table.add_column(heading, justify="left" if heading == "metric" else "right")
-    for network, figures in report["overall"].items():
+def _print_figures(overall: Mapping[str, Mapping[str, FigureEntry]]) -> None:
+    """By network and name."""
+    table = _new_table("all classes, 95 % intervals", "metric", "pictures", "n", "photos")
+    for network, figures in overall.items():
         for name, one in figures.items():
             digits = ".2f" if name.endswith(("precision", "recall", "called_as_asked")) else ".4g"
             value, low, high = (f"{one[key]:{digits}}" for key in ("value", "low", "high"))
@@ -145,14 +148,12 @@ def _kept(output: Path | None, console: Console, *, resume: bool, force: bool) -
         sys.exit(exit_code(error))
 
 
-def _write(report: Mapping[str, object], output: Path | None, *, force: bool) -> None:
-    if output is not None:
-        with staged(output, REPORT, force=force) as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-
-
-def _print_json(report: Mapping[str, object]) -> None:
-    echo_lines(json.dumps(report, indent=2) + "\n")
+def _new_table(title: str, first: str, *numbers: str) -> Table:
+    table = Table(title=title)
+    table.add_column(first)
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    return table
 
 
 def _explain_classes(evaluation: Evaluation) -> Iterator[str]:
@@ -174,9 +175,7 @@ def _explain_classes(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _metric_table(metrics: Mapping[str, Figure]) -> Table:
-    table = Table(title="all classes, 95 % intervals")
-    for heading in ("metric", "generated", "real photos", "n"):
-        table.add_column(heading, justify="left" if heading == "metric" else "right")
+    table = _new_table("all classes, 95 % intervals", "metric", "generated", "real photos", "n")
     for name, one in metrics.items():
         digits = ".2f" if name.endswith(_SHARES) else ".4g"
         values = (f"{e.value:{digits}} ({e.low:{digits}}, {e.high:{digits}})" for e in (one.generated, one.real))
@@ -193,10 +192,9 @@ def _group_notes(metrics: Mapping[str, Figure]) -> dict[str, list[str]]:
 
 
 def _class_table(evaluation: Evaluation) -> Table:
-    table = Table(title=f"{evaluation.steps} {evaluation.sampler} steps at guidance {evaluation.guidance_scale:g}")
-    table.add_column("class")
-    for heading in ("as asked", "real photos", "distance", "floor", "n", "nearest / held-out"):
-        table.add_column(heading, justify="right")
+    title = f"{evaluation.steps} {evaluation.sampler} steps at guidance {evaluation.guidance_scale:g}"
+    headings = ("as asked", "real photos", "distance", "floor", "n", "nearest / held-out")
+    table = _new_table(title, "class", *headings)
     for result in evaluation.classes:
         table.add_row(
             result.name,

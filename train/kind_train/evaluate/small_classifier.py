@@ -5,7 +5,6 @@ against, and that knows classes ImageNet lacks. `kind-train classifier` trains i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from kind_core.files.staging import file_kind
 from kind_core.files.weight_files import find_misfit
 from kind_train.config import MAX_SIDE
 from kind_train.data.photo_set import PhotoSet
+from kind_train.display import Update, ignore_progress
 from kind_train.evaluate.features import Classification
 from kind_train.evaluate.networks import CLASSIFIER_HINT
 
@@ -33,7 +33,6 @@ _WIDTHS = (32, 64, 128, NUM_FEATURES)
 _BATCH = 64
 _SHIFT = 0.08  # photos are moved by at most this share of their side while training
 _METADATA = "kind_classifier"
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,7 +116,7 @@ def train_classifier(
     learning_rate: float = 3e-3,
     flip: bool = True,
     seed: int = 0,
-    progress: Progress = lambda done, total, status: None,
+    progress: Update = ignore_progress,
 ) -> tuple[nn.Module, ClassifierInfo]:
     """A network trained on `images` photos of `train`, each moved a little, and how often it is right on `test`."""
     require_positive("images", images)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from kind_core.files.json_files import parse_json
 from kind_core.files.staging import file_kind
 from kind_core.files.weight_files import is_pointer
 from kind_train.data.photo_set import PhotoStream
-from kind_train.evaluate.moments import Moments, MomentSums
+from kind_train.display import Update, ignore_progress
+from kind_train.evaluate.frechet import Moments, MomentSums
 from kind_train.evaluate.networks import FeatureNetwork
 
 KEEP = 10_000
@@ -37,7 +38,6 @@ _MISFITS = (
     *(OSError, SafetensorError, ClassNameError),
     *(ArithmeticError, AttributeError, LookupError, TypeError, ValueError),
 )
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +99,7 @@ def collect_statistics(
     *,
     keep: int = KEEP,
     seed: int = 0,
-    progress: Progress = lambda done, total, status: None,
+    progress: Update = ignore_progress,
 ) -> RealStatistics:
     """See all photos once; raises DataError for fewer than two."""
     sums: dict[tuple[str, str], MomentSums] = {}

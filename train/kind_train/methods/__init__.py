@@ -1,10 +1,10 @@
-"""The ways of adapting a base that the paper compares, one file a method, all of one protocol (`method.Method`)."""
+"""The ways of adapting a base that the paper compares, all of one protocol (`method.Method`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 
 from kind_core.checkpoint_config import read_any_config
 from kind_core.errors import ConfigError
@@ -16,13 +16,13 @@ def open_method(name: str) -> Method:
     """The method called `name`; raises ConfigError naming those there are."""
     if name not in METHODS:
         raise ConfigError(f"method is {name!r}, expected one of {', '.join(METHODS)}")
-    method: Method = import_module(f"kind_train.methods.{name.replace('-', '_')}").METHOD
+    method: Method = resolve_name(f"kind_train.methods.{METHODS[name]}")()
     return method
 
 
 def pick_method(config: TrainConfig) -> Method | None:
     """What is put into a model for the run and is part of its weights in the end; None where all of it is trained."""
-    from kind_train.methods.shared.arms import open_arm
+    from kind_train.methods.arms import open_arm
 
     if config.base is not None:
         return open_method(config.method)

@@ -6,10 +6,9 @@ import copy
 from abc import ABC
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kind_core.config import DiTConfig
-from kind_core.costs.methods import find_cost
 from kind_core.errors import ConfigError
 
 if TYPE_CHECKING:  # what a method is called and starts from is asked before torch is loaded
@@ -20,7 +19,7 @@ if TYPE_CHECKING:  # what a method is called and starts from is asked before tor
 # Where a dense base says nothing of components: N_T over hidden size is that of the paper's DiT-B and DiT-L, and so is
 # N_G (318 of 768, 424 of 1024).
 _TAILOR_SHARE, _LEARNGENE_SHARE = 1 / 256, 0.414
-_SMALL_RATE, _RATE = 1e-4, 1e-3  # table 7
+SMALL_RATE, _RATE = 1e-4, 1e-3  # table 7
 
 
 class Method(ABC):
@@ -28,7 +27,7 @@ class Method(ABC):
 
     `needs_dense`: it starts from a dense base, else from a decomposed one. `keeps_base`: the base's own classes stay
     as they are, and the checkpoint is the base with the new classes added; else the new classes alone are written.
-    `can_shard`: its weights may be shared out over processes.
+    `can_shard`: its weights may be shared out over processes. `rate`: the learning rate.
     """
 
     name: ClassVar[str]
@@ -37,10 +36,11 @@ class Method(ABC):
     keeps_base: ClassVar[bool] = False
     can_shard: ClassVar[bool] = False
     label_dropout: ClassVar[float] = 0.1
+    rate: ClassVar[float] = _RATE
 
     def learning_rate(self, base: DiTConfig) -> float:
         """The paper's (table 7)."""
-        return _RATE
+        return self.rate
 
     def plan(self, base: DiTConfig, tailor_rank: int | None = None) -> DiTConfig:
         """The decomposed shape whose tailors set the budget; their rank is the base's, or the paper's share of it."""
@@ -75,14 +75,6 @@ class Method(ABC):
         """The plain model that `model` is with the weights of `state`, on the same device."""
         return _make_plain(model.config, dict(state), model)
 
-    def count_trained(self, plan: DiTConfig, classes: int) -> float:
-        """Parameters that it trains for so many classes, as the paper counts them."""
-        return find_cost(self.name).trained(plan, classes)
-
-    def count_flops(self, plan: DiTConfig, classes: int) -> float:
-        """FLOPs of one pass with what it adds beside the weights, as the paper counts them."""
-        return find_cost(self.name).flops(plan, classes)
-
 
 class AddedMethod(Method):
     """A method that puts something into the model, which is folded into the weights in the end."""
@@ -98,7 +90,10 @@ class AddedMethod(Method):
 
     def fold(self, model: DivertedTransformer) -> DiTConfig:
         """Replace what was put into `model` by plain layers; returns the shape that it has then."""
-        raise NotImplementedError
+        for name, _, _ in model.config.matrix_names():
+            layer: Any = model.get_submodule(name)
+            replace_layer(model, name, layer.folded())
+        return model.config
 
 
 def _make_plain(config: DiTConfig, state: Mapping[str, Tensor], like: DivertedTransformer) -> DivertedTransformer:

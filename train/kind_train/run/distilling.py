@@ -53,8 +53,8 @@ class _Steps:
 
 class DistillationLosses:
     """What a batch costs a student, as `Losses` says it: squared errors of pictures ahead, weighted as velocities, and
-    how unlike they look to a classifier's first stages, where that is asked for; and how unlike photos the pictures are
-    that it draws from noise, see `PhotoEnergy`. Held-out photos measure the last where a run has it, else the first.
+    how unlike they look to a classifier's first stages, where that is asked for; and where `energy` is set, how unlike
+    photos the pictures are that it draws from noise. Held-out photos measure the last where it is set, else the first.
 
     A step begins at one of the times of one of the numbers of steps.
     """
@@ -80,11 +80,7 @@ class DistillationLosses:
         self._weights = {DENOISING: config.follow, **classifier_terms(config)}
         self.names = tuple(name for name, weight in self._weights.items() if weight)
         self._distance = PerceptualDistance(FirstStages(device)) if config.perceptual else None
-        self._energy: PhotoEnergy | None = None
-
-    def compare(self, energy: PhotoEnergy) -> None:
-        """Learn from how unlike photos the pictures are, too."""
-        self._energy = energy
+        self.energy: PhotoEnergy | None = None
 
     def train(
         self, forward: Forward, stored: Tensor, labels: Tensor, draw: Draw, rows: Tensor | None, *, classes: Tensor
@@ -94,7 +90,7 @@ class DistillationLosses:
         if self._teacher is not None:
             taught = self._teacher.rows(classes if len(classes) else None)
             terms += self._follow(forward, stored, labels, draw, rows, taught)
-        if self._energy is not None:
+        if self.energy is not None:
             index = int(torch.randint(len(self._grids), (), generator=draw.generator, device=self._device))
             order = torch.randperm(len(classes), generator=draw.generator, device=self._device)
             noise = draw.noise(self._photos.input_shape)
@@ -102,20 +98,20 @@ class DistillationLosses:
             places = chosen[torch.arange(len(noise), device=self._device) * len(chosen) // len(noise)]
             pictures = self._draw_pictures(forward, noise, places, rows, self._grids[index])
             with self._autocast():
-                terms.append(self._weights[PHOTOS] * self._energy(pictures, classes[places]))
+                terms.append(self._weights[PHOTOS] * self.energy(pictures, classes[places]))
         return torch.stack(terms)
 
     def measure(self, forward: Forward, stored: Tensor, labels: Tensor, draw: Draw) -> Tensor:
         """The error of each photo against the teacher itself, whatever the number of steps; or how unlike the photos of
         a class those pictures are that are drawn in their place, over all numbers of steps."""
-        if self._energy is not None:
+        if self.energy is not None:
             noise = draw.noise(self._photos.input_shape)
             if not len(labels):  # of another process
                 return noise.new_zeros(0)
             photos = self._photos.to_input(stored, lambda: draw.noise(self._photos.input_shape))
             drawn = [self._draw_pictures(forward, noise, labels, None, sigmas) for sigmas in self._grids]
             with self._autocast():
-                return self._energy.between(drawn, photos, labels)
+                return self.energy.between(drawn, photos, labels)
         noisy, _, begin, end, grid = self._draw(stored, draw)
         steps, targets = _Steps(noisy=noisy, begin=begin, end=end, labels=labels), torch.empty_like(noisy)
         with self._autocast():

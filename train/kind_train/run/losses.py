@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kind_train.config import TrainConfig
-from kind_train.data.captions.told import Forward as Forward
+from kind_train.data.captions.store import Forward as Forward
 from kind_train.data.photo_set import TrainingSet
 from kind_train.objective import Objective
 from kind_train.run.terms.matching import NAMES as MATCHED
@@ -79,7 +79,10 @@ def classifier_terms(config: TrainConfig) -> dict[str, float]:
 
 
 class Losses:
-    """What a model that denoises is trained by; `autocast` makes the context that it and its judges run in."""
+    """What a model that denoises is trained by; `autocast` makes the context that it and its judges run in.
+
+    It learns from how alike the parts of photos are, and from a teacher, where `relations` and `matching` are set.
+    """
 
     def __init__(
         self,
@@ -91,21 +94,15 @@ class Losses:
     ) -> None:
         self.objective = objective
         self._weights = classifier_terms(config)
-        self.names = (DENOISING, *self._weights)
         self.stages = FirstStages(device) if self._weights else None
         self._distance = PerceptualDistance(self.stages) if config.perceptual and self.stages is not None else None
-        self._relations: Relations | None = None
-        self._matching: Matching | None = None
+        self.relations: Relations | None = None
+        self.matching: Matching | None = None
         self._photos, self._autocast = photos, autocast
 
-    def align(self, relations: Relations) -> None:
-        """Learn from how alike the parts of photos are, too."""
-        self._relations = relations
-
-    def match(self, matching: Matching) -> None:
-        """Learn from a teacher, too."""
-        self._matching = matching
-        self.names = (*self.names, *MATCHED)
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (DENOISING, *self._weights, *(MATCHED if self.matching is not None else ()))
 
     def train(
         self, forward: Forward, stored: Tensor, labels: Tensor, draw: Draw, rows: Tensor | None, *, classes: Tensor
@@ -116,12 +113,12 @@ class Losses:
         terms = [self._errors(told).mean()]
         if self._distance is not None:
             terms.append(self._weights[PERCEPTUAL] * self._look(self._distance, told))
-        if self._relations is not None:
-            terms.append(self._weights[REPA] * self._relate(self._relations, told, draw.done))
-        if self._matching is not None:
+        if self.relations is not None:
+            terms.append(self._weights[REPA] * self._relate(self.relations, told, draw.done))
+        if self.matching is not None:
             condition = self.objective.condition(told.timesteps)
             with self._autocast():
-                terms += self._matching.terms(told.output, told.noisy, condition, labels, classes)
+                terms += self.matching.terms(told.output, told.noisy, condition, labels, classes)
         return torch.stack(terms)
 
     def measure(self, forward: Forward, stored: Tensor, labels: Tensor, draw: Draw) -> Tensor:
@@ -129,7 +126,7 @@ class Losses:
 
         Its timesteps are the usual ones, so that a run that goes on with others is held against what it was before.
         """
-        timesteps = self.objective.draw_usual_timesteps(draw.batch_size, draw.generator)[draw.share]
+        timesteps = self.objective.draw_timesteps(draw.batch_size, draw.generator, is_usual=True)[draw.share]
         return self._errors(self._predict(forward, stored, labels, draw, None, timesteps))
 
     def _predict(

@@ -20,11 +20,11 @@ from kind_core.pictures import make_class_grid
 from kind_core.sampling import sample_latents, to_images, to_pixels
 from kind_core.schedule import choose_sampling
 from kind_train.config import TrainConfig
-from kind_train.data.captions.told import Captions, tell_guided
+from kind_train.data.captions.store import Captions, tell_guided
 from kind_train.data.latents import LatentSet
 from kind_train.data.photo_set import TrainingSet
-from kind_train.run.loss_plot import draw_losses
-from kind_train.run.metrics import METRICS_NAME
+from kind_train.plots import draw_losses
+from kind_train.run.metrics import read_metrics
 from kind_train.run.run_folder import LAST_NAME, LOSSES_NAME, SAMPLES_NAME
 
 _MAX_ROWS = 12
@@ -72,7 +72,7 @@ class Products:
             decode = self.photos.decoder(device)
         captions = self.photos.captions
         _save_sample_grid(model, self.model_config, file, decode, captions, seed=self.config.seed)
-        draw_losses(output / METRICS_NAME, output / LOSSES_NAME)
+        draw_losses([record for _, record in read_metrics(output)], output / LOSSES_NAME)
 
     def _samples_file(self, images: int) -> Path:
         return Path(self.config.output) / SAMPLES_NAME / f"{images:09d}.png"

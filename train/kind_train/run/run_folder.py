@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
+from typing import TYPE_CHECKING, Any
 
 from kind_core.checkpoint_config import is_checkpoint_file
 from kind_core.errors import CheckpointError, ConfigError, OutputError
@@ -28,15 +28,13 @@ from kind_train.config import GROWS, HELD_OUT_NAME, TAILORS, TrainConfig
 from kind_train.config import OPTIONS_NAME as OPTIONS_NAME
 from kind_train.data.captions.store_files import read_record
 from kind_train.options_file import check_options
-from kind_train.run.metrics import METRICS_NAME, read_metrics, trim_metrics
+from kind_train.run.metrics import CSV_NAME, METRICS_NAME, TRACKER_NAME, read_metrics, trim_metrics
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-CSV_NAME = "metrics.csv"
 LOSSES_NAME = "losses.png"
-TRACKER_NAME = "tracker"
 STATE_NAME = "state"
 BEST_NAME = "best"
 LAST_NAME = "last"
@@ -93,16 +91,6 @@ class TrainingState:
         return {name.removeprefix(prefix): one for name, one in self.tensors.items() if name.startswith(prefix)}
 
 
-class _Numbers(TypedDict):
-    """The file of a state beside its tensors; it also holds the run's identity."""
-
-    format_version: NotRequired[int]
-    step: int
-    best_loss: float
-    held_out_loss: NotRequired[float | None]
-    mean_image_loss: NotRequired[float | None]
-
-
 def check_run_folder(folder: Path, *, resume: bool, force: bool) -> None:
     """Raise before any work is done when a run cannot start in `folder`, or cannot be resumed from it."""
     if resume and force:
@@ -114,7 +102,9 @@ def check_run_folder(folder: Path, *, resume: bool, force: bool) -> None:
     for place in (folder.absolute().parent, folder / SAMPLES_NAME):
         recover(place)
     if resume:
-        if not has_state(folder) and not _is_begun(folder):
+        # one that was killed before its first state begins again: `best` may be there, which is written before it
+        is_begun = (folder / OPTIONS_NAME).exists() and not (folder / LAST_NAME).exists()
+        if not has_state(folder) and not is_begun:
             hint = "start it over with --force" if _has_weights(folder) else "start without --resume"
             raise CheckpointError(f"{folder} holds no training state to resume", hint)
         return
@@ -131,11 +121,6 @@ def check_run_folder(folder: Path, *, resume: bool, force: bool) -> None:
 def has_state(folder: Path) -> bool:
     """Whether a run has been saved, so that it goes on from there."""
     return (folder / STATE_NAME).exists()
-
-
-def _is_begun(folder: Path) -> bool:
-    """Whether a run was killed before its first state: `best` may be there, which is written before it."""
-    return (folder / OPTIONS_NAME).exists() and not (folder / LAST_NAME).exists()
 
 
 def _has_weights(folder: Path) -> bool:
@@ -231,14 +216,7 @@ def read_state(folder: Path, identity: Mapping[str, object], device: torch.devic
         tensors = load_file(place / _TENSORS_NAME, device=str(device))
     except (SafetensorError, OSError) as error:
         raise _broken(place, error) from error
-    return TrainingState(
-        step=numbers["step"],
-        best_loss=numbers["best_loss"],
-        identity=identity,
-        tensors=tensors,
-        held_out_loss=numbers.get("held_out_loss"),
-        mean_image_loss=numbers.get("mean_image_loss"),
-    )
+    return TrainingState(identity=identity, tensors=tensors, **{name: numbers.get(name) for name in _NUMBERS})
 
 
 @contextmanager
@@ -257,7 +235,8 @@ def explained_misfit(folder: Path) -> Iterator[None]:
 
 def read_step(folder: Path) -> int | None:
     """The step that a run would resume from; None without a state."""
-    return _read_numbers(folder / STATE_NAME)["step"] if has_state(folder) else None
+    step: int | None = _read_numbers(folder / STATE_NAME)["step"] if has_state(folder) else None
+    return step
 
 
 def read_best_loss(folder: Path) -> float:
@@ -268,7 +247,8 @@ def read_best_loss(folder: Path) -> float:
     return min((loss for loss in losses if isinstance(loss, float)), default=float("inf"))
 
 
-def _read_numbers(place: Path) -> _Numbers:
+def _read_numbers(place: Path) -> Any:
+    """The file of a state beside its tensors: `_NUMBERS`, of the types they have there, and the run's identity."""
     try:
         numbers = read_json(place / _NUMBERS_NAME)
     except (ValueError, OSError) as error:
@@ -282,7 +262,7 @@ def _read_numbers(place: Path) -> _Numbers:
     for name, kind in _NUMBERS.items():
         if not isinstance(numbers.get(name), kind):
             raise _broken(place, f"{_NUMBERS_NAME} has {name} {numbers.get(name)!r}")
-    return cast(_Numbers, numbers)
+    return numbers
 
 
 def _broken(place: Path, reason: object) -> CheckpointError:

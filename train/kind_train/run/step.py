@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,30 +14,46 @@ from torch.nn.parallel import DistributedDataParallel
 from kind_core.dit import DivertedTransformer
 from kind_core.errors import ConfigError
 from kind_train.config import TrainConfig
-from kind_train.data.batches import step_generator
-from kind_train.data.captions.told import tell
-from kind_train.data.feeder import Feeder
+from kind_train.data.batches import Feeder, step_generator
+from kind_train.data.captions.store import tell
 from kind_train.data.training_set import TrainingSet
 from kind_train.run.losses import Draw, Scoring
 from kind_train.run.optimizer import DivertedAdamW
 from kind_train.run.processes import Processes
 
 
-@dataclass(kw_only=True, slots=True)
 class Stepper:
-    """Takes steps of a run; `share` is what this process has of a batch, `gradient_norm` () that of the last step."""
+    """Takes steps of a run; `share` is what this process has of a batch, `gradient_norm` () that of the last step.
 
-    config: TrainConfig
-    model: DivertedTransformer
-    forward: Callable[..., Tensor]
-    losses: Scoring
-    optimizer: DivertedAdamW
-    feeder: Feeder
-    share: slice
-    processes: Processes
-    device: torch.device
-    gradient_norm: Tensor = field(default_factory=lambda: torch.zeros(()))
-    _unread: list[Tensor] = field(default_factory=list)  # (terms,) of each step
+    Gradients of what is not sharded are averaged over the processes as they come.
+    """
+
+    def __init__(
+        self,
+        model: DivertedTransformer,
+        losses: Scoring,
+        optimizer: DivertedAdamW,
+        train: TrainingSet,
+        config: TrainConfig,
+        processes: Processes,
+        device: torch.device,
+        *,
+        is_sharded: bool,
+    ) -> None:
+        self.config, self.model, self.losses, self.optimizer = config, model, losses, optimizer
+        self.processes, self.device = processes, device
+        self.share = share = processes.share(config.batch_size)
+        if config.match_photos and share.stop - share.start < 2:
+            raise ConfigError(
+                f"batch_size is {config.batch_size}, of which each of {processes.count} processes has one image: "
+                "match_photos compares sets",
+                f"give --batch-size {2 * processes.count} or more",
+            )
+        averages = processes.count > 1 and bool(optimizer.learngene) and not is_sharded
+        self.forward = make_forward(model, device, averages=averages, is_compiled=config.compile)
+        self.feeder = Feeder(train, config, share, device)
+        self.gradient_norm = torch.zeros(())
+        self._unread: list[Tensor] = []  # (terms,) of each step
 
     def take(self, step: int, *, is_trial: bool = False) -> Tensor:
         """Update the weights by the batch of `step`, from 0; a trial changes nothing. Returns the terms, (terms,)."""
@@ -84,39 +99,6 @@ class Stepper:
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
         return time.perf_counter() - start_s
-
-
-def make_stepper(
-    model: DivertedTransformer,
-    losses: Scoring,
-    optimizer: DivertedAdamW,
-    train: TrainingSet,
-    config: TrainConfig,
-    processes: Processes,
-    device: torch.device,
-    *,
-    is_sharded: bool,
-) -> Stepper:
-    """Takes steps on photos of `train`; gradients of what is not sharded are averaged as they come."""
-    share = processes.share(config.batch_size)
-    if config.match_photos and share.stop - share.start < 2:
-        raise ConfigError(
-            f"batch_size is {config.batch_size}, of which each of {processes.count} processes has one image: "
-            "match_photos compares sets",
-            f"give --batch-size {2 * processes.count} or more",
-        )
-    averages = processes.count > 1 and bool(optimizer.learngene) and not is_sharded
-    return Stepper(
-        config=config,
-        model=model,
-        forward=make_forward(model, device, averages=averages, is_compiled=config.compile),
-        losses=losses,
-        optimizer=optimizer,
-        feeder=Feeder(train, config, share, device),
-        share=share,
-        processes=processes,
-        device=device,
-    )
 
 
 def require_finite(what: str, loss: float, step: int, num_steps: int) -> None:

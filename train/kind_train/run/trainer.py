@@ -22,15 +22,14 @@ from kind_train.config import TrainConfig
 from kind_train.data.photo_set import TrainingSet
 from kind_train.device import pick_device, tune_device
 from kind_train.methods import pick_method
+from kind_train.objective import Objective
 from kind_train.run.forms import read_forms, set_forms, tune_forms
 from kind_train.run.losses import Forward, Losses, classifier_terms
-from kind_train.run.mean_image import read_mean_image
 from kind_train.run.memory import checkpoint_activations, gather, shard_model
-from kind_train.run.metrics import append_metrics, trim_metrics
+from kind_train.run.metrics import Progress, append_metrics, is_due, trim_metrics
 from kind_train.run.optimizer import DivertedAdamW
 from kind_train.run.processes import Processes
 from kind_train.run.products import Products
-from kind_train.run.progress import Progress, is_due, note_progress
 from kind_train.run.run_folder import (
     BEST_NAME,
     LAST_NAME,
@@ -40,8 +39,8 @@ from kind_train.run.run_folder import (
     read_state,
     write_state,
 )
-from kind_train.run.scoring import complete_losses, measure_held_out, open_losses, open_objective
-from kind_train.run.step import autocast, make_stepper, require_finite
+from kind_train.run.scoring import complete_losses, measure_held_out, open_losses, read_mean_image
+from kind_train.run.step import Stepper, autocast, require_finite
 from kind_train.run.terms.perceptual import with_terms
 from kind_train.start.adaptation import prepare_adaptation, start_adaptation
 from kind_train.start.diversion import open_gates
@@ -89,7 +88,8 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.model = make_model(self.model_config).to(self.device)
         self.photos, self.held_out = train, held_out
-        self.objective = open_objective(config, self.model_config, self.device)
+        times = {"timestep_mean": config.timestep_mean, "timestep_std": config.timestep_std}
+        self.objective = Objective(self.model_config.diffusion, self.device, **times)
         self.losses = open_losses(config, self.model_config, held_out, self.objective, self.device)
         check_origin(self.output / LAST_NAME if resume else config.teacher or config.start_from, train)
         if not resume:
@@ -101,8 +101,8 @@ class Trainer:
         if config.factors == "cayley":
             constrain_factors(self.model)
         complete_losses(self.losses, config, self.model, self.model_config, train, self.device)
-        self.step = 0
-        self.best_loss = float("inf")
+        self.identity = identify_run(config, [info.id for info in self.model_config.classes])
+        self.step, self.best_loss = 0, float("inf")
         self.held_out_loss: float | None = None
         self._mean_image_loss: float | None = None
         self._on_metrics: Callable[[Mapping[str, float]], None] | None = None
@@ -120,7 +120,7 @@ class Trainer:
         if state is not None:
             with explained_misfit(self.output):
                 self.optimizer.load_state_dict(state.part("optimizer."))
-        self.stepper = make_stepper(
+        self.stepper = Stepper(
             self.model, self.losses, self.optimizer, train, config, processes, self.device, is_sharded=self.is_sharded
         )
 
@@ -176,13 +176,16 @@ class Trainer:
 
     def _note(self, seconds: float, steps: int) -> Progress:
         """Write down how the last `steps` steps went, which took so long."""
-        progress = note_progress(
-            self.config,
-            self.step,
+        config, speed = self.config, steps * self.config.batch_size / seconds
+        progress = Progress(
+            step=self.step,
+            num_steps=config.num_steps,
+            images=self.images,
             loss=self.stepper.read_loss(self.step),
-            seconds=seconds,
-            steps=steps,
+            images_per_second=speed,
+            seconds_left=(config.num_steps - self.step) * config.batch_size / speed,
             held_out_loss=self.held_out_loss,
+            learning_rate=config.learning_rate_at(self.step - 1),
             gradient_norm=float(self.stepper.gradient_norm),
         )
         self._record(progress.metrics())
@@ -202,7 +205,7 @@ class Trainer:
         state = TrainingState(
             step=self.step,
             best_loss=self.best_loss,
-            identity=self._identity(),
+            identity=self.identity,
             tensors=tensors,
             held_out_loss=self.held_out_loss,
             mean_image_loss=self._mean_image_loss,
@@ -240,12 +243,9 @@ class Trainer:
         images = max(1, self.images)
         return TrainingRecord(images=images, held_out_loss=self.held_out_loss, mean_image_loss=self._mean_image_loss)
 
-    def _identity(self) -> dict[str, object]:
-        return identify_run(self.config, [info.id for info in self.model_config.classes])
-
     def _read_state(self) -> TrainingState:
         """Take up the run in the output folder, all but the state of its optimizer."""
-        state = read_state(self.output, self._identity(), self.device)
+        state = read_state(self.output, self.identity, self.device)
         with explained_misfit(self.output):
             self.model.load_state_dict(state.part("model."))
         set_forms(self.model, state.tensors.get("forms", read_forms(self.model)))
@@ -268,7 +268,8 @@ class Trainer:
             self.held_out_loss = metrics["held_out_loss"] = self.measure_held_out(model)
             require_finite("held-out loss", self.held_out_loss, self.step, self.config.num_steps)
             if self._mean_image_loss is None and isinstance(self.losses, Losses):
-                self._mean_image_loss = self._measure_mean_image()
+                guess = read_mean_image(self.photos, self.device)  # what knows no shapes
+                self._mean_image_loss = self.measure_held_out(lambda x, told, *_: guess.answer(self.objective, x, told))
             is_best = self.held_out_loss < self.best_loss
             self.best_loss = min(self.best_loss, self.held_out_loss)
         if self.processes.is_main:
@@ -276,11 +277,6 @@ class Trainer:
             if is_best:
                 with hold_interrupts():
                     self.products.save_checkpoint(BEST_NAME, model, self.training())
-
-    def _measure_mean_image(self) -> float:
-        """The loss of the guess without shapes, on what the model is measured on."""
-        guess = read_mean_image(self.photos, self.device)
-        return self.measure_held_out(lambda noisy, told, *_: guess.answer(self.objective, noisy, told))
 
     def measure_held_out(self, model: Forward) -> float:
         """The held-out loss of a model of this run; all processes must ask for it."""

@@ -22,7 +22,7 @@ from kind_core.tailors import TailorBank
 from kind_core.text.checkpoint import TextCheckpoint, load_any_checkpoint
 from kind_train.config import NEAREST, TrainConfig
 from kind_train.data.batches import spread
-from kind_train.data.captions.told import Forward, tell
+from kind_train.data.captions.store import Forward, tell
 from kind_train.data.photo_set import TrainingSet
 from kind_train.methods import Method
 from kind_train.objective import Objective

@@ -10,6 +10,7 @@ import torch
 from kind_core.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from kind_core.config.sampling import choose_defaults
 from kind_core.errors import CheckpointError, ConfigError
+from kind_core.files.regular_files import measure_bytes
 from kind_core.files.staging import check_output
 from kind_core.schedule import choose_sampling
 
@@ -41,16 +42,12 @@ def convert_checkpoint(
     if dtype == "fp16" and largest > torch.finfo(torch.float16).max:
         raise CheckpointError(f"{source} holds a weight of {largest:.3g}, fp16 ends at 65504", "use --dtype fp32")
     diffusion = choose_defaults(checkpoint.config.diffusion, sampler=sampler, steps=steps, guidance=guidance)
-    known = checkpoint.config.provenance
-    provenance = replace(
-        known,
-        author=known.author if author is None else author,
-        licence=known.licence if licence is None else licence,
-        data=known.data if trained_on is None else trained_on,
-    )
+    given = {"author": author, "licence": licence, "data": trained_on}
+    told = {name: text for name, text in given.items() if text is not None}
+    provenance = replace(checkpoint.config.provenance, **told)
     if steps is not None:
         choose_sampling(diffusion)
     config = replace(checkpoint.config, diffusion=diffusion, provenance=provenance)
     autoencoder = None if checkpoint.decoder is None else checkpoint.decoder.folder
     save_checkpoint(output, config, checkpoint.model, dtype=DTYPES[dtype], autoencoder=autoencoder, force=force)
-    return sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    return measure_bytes(output)

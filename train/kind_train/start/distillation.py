@@ -27,11 +27,12 @@ def make_student(config: TrainConfig) -> ModelConfig:
     _require_teacher(config.teacher, teacher)
     sha256, guidance, keeps = hash_learngene(Path(config.teacher)), teacher.diffusion.guidance_scale, True
     size = teacher.dit.sample_size
-    start = None if config.start_from is None else _open_earlier(config, config.start_from)
+    start = None if config.start_from is None else read_config(find_origin(config, config.start_from))
     if start is not None:
         earlier = _require_earlier(config, start, sha256)
         guidance, keeps, size = earlier.guidance_scale, earlier.learngene == sha256, start.dit.sample_size
-    dit = _show_ends(_enlarge_teacher(config, teacher, config.size or size))
+    dit = _enlarge_teacher(config, teacher, config.size or size)
+    dit = replace(dit, end_blocks=dit.depth - 2 * dit.depth // 3)
     if start is not None and Path(config.start_from or "").exists():
         alike = enlarge(start.dit, dit.sample_size) or start.dit
         _require_alike(config.start_from or "", alike, dit, f"a student of {config.teacher}")
@@ -109,15 +110,10 @@ def _enlarge_teacher(config: TrainConfig, teacher: ModelConfig, size: int) -> Di
     return larger
 
 
-def _show_ends(dit: DiTConfig) -> DiTConfig:
-    """The same network, its last blocks told where a step ends."""
-    return replace(dit, end_blocks=dit.depth - 2 * dit.depth // 3)
-
-
-def _open_earlier(config: TrainConfig, start_from: str) -> ModelConfig:
-    """The config of the earlier student at `start_from`; a run that goes on does not need what it once started from."""
-    path, own = Path(start_from), Path(config.output) / "last"
-    return read_config(path if path.exists() or not own.exists() else own)
+def find_origin(config: TrainConfig, origin: str | Path) -> Path:
+    """Where a run reads about what it started from: there, or once it goes on and that is gone, in itself."""
+    path, own = Path(origin), Path(config.output) / "last"
+    return path if path.exists() or not own.exists() else own
 
 
 def _require_earlier(config: TrainConfig, start: ModelConfig, sha256: str) -> Distillation:

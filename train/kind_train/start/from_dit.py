@@ -1,4 +1,4 @@
-"""Factors to start from: the singular value decomposition of a trained DiT's matrices.
+"""Factors to start from: the singular value decomposition of the matrices of a trained DiT or PixArt.
 
     W = sum of u_i s_i v_i^T, the strongest first: the first N_G become the learngene, tailors take from the rest
 
@@ -12,20 +12,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from kind_core.checkpoint import CHECKPOINT, save_checkpoint, subset_config
+from kind_core.class_ids import parse_class_names
 from kind_core.classes import resolve_classes
-from kind_core.config import DiTConfig, preset
+from kind_core.config import DiTConfig, ModelConfig, preset
 from kind_core.diffusers.folder import AUTOENCODER_FOLDER, load_diffusers, read_diffusers_config
-from kind_core.dit import DivertedTransformer, KindDiT, dense_state
+from kind_core.dit import DivertedTransformer, dense_state
 from kind_core.diverted import DivertedLinear
 from kind_core.errors import ConfigError
+from kind_core.files.regular_files import measure_bytes
 from kind_core.files.staging import check_output
 from kind_core.hub import find_diffusers
-from kind_train.start.init_request import InitRequest as InitRequest
-from kind_train.start.init_request import TailorStart as TailorStart
+from kind_core.text.checkpoint import make_model
+from kind_core.text.folder import load_pixart, read_pixart_config
+from kind_train.start.requests import InitRequest as InitRequest
+from kind_train.start.requests import TailorStart as TailorStart
 
 OnMatrix = Callable[[int, int], None]
 # What a preset must share with the DiT: the factors are those of its matrices.
@@ -61,13 +66,28 @@ def init_from_dit(request: InitRequest, on_matrix: OnMatrix = lambda done, total
     dit = decomposed(config.dit, request)
     dense = load_diffusers(folder, classes).model
     dit = replace(dit, block_embedders=dense.config.block_embedders)
+    return _write(replace(config, dit=dit), dense, request, folder, on_matrix)
+
+
+def init_from_pixart(request: InitRequest, on_matrix: OnMatrix = lambda done, total: None) -> InitResult:
+    """The same of a PixArt: a checkpoint of captions."""
+    check_output(request.output, CHECKPOINT, force=request.force)
+    folder = find_diffusers(request.source)
+    full = read_pixart_config(folder, parse_class_names(request.domains))
+    config = replace(full, dit=decomposed(full.dit, request))
+    return _write(config, load_pixart(folder, full), request, folder, on_matrix)
+
+
+def _write(
+    config: ModelConfig, dense: DivertedTransformer, request: InitRequest, folder: Path, on_matrix: OnMatrix
+) -> InitResult:
+    """The checkpoint of `config` with the factors of `dense`, which lies in `folder`."""
     torch.manual_seed(request.seed)
-    model = KindDiT(dit)
+    model = make_model(config)
     errors = decompose(dense, model, request.tailors, on_matrix)
     autoencoder = None if config.autoencoder is None else folder / AUTOENCODER_FOLDER
-    save_checkpoint(request.output, replace(config, dit=dit), model, autoencoder=autoencoder, force=request.force)
-    size_bytes = sum(file.stat().st_size for file in request.output.rglob("*") if file.is_file())
-    return InitResult(config=dit, errors=errors, size_bytes=size_bytes)
+    save_checkpoint(request.output, config, model, autoencoder=autoencoder, force=request.force)
+    return InitResult(config=config.dit, errors=errors, size_bytes=measure_bytes(request.output))
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ trained only when its class is in the batch.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ def constrain_factors(model: DivertedTransformer) -> None:
     """Train the factors of all diverted matrices as orthonormal; raises ConfigError where there are none."""
     if model.config.is_dense:
         raise ConfigError("factors is 'cayley', but the model is dense: it has none", "choose a preset such as sample")
-    for layer in _layers(model):
+    for layer in [layer for layer in model.modules() if isinstance(layer, DivertedLinear)]:
         for name in _FACTORS:
             factor = getattr(layer, name)
             if factor.shape[0] < factor.shape[1]:
@@ -50,7 +50,3 @@ def merged(model: DivertedTransformer, state: Mapping[str, Tensor]) -> DivertedT
     plain = model.fresh(model.config).to(model.tailors.weight.device)
     plain.load_state_dict(plain_state)
     return plain.eval()
-
-
-def _layers(model: DivertedTransformer) -> Iterator[DivertedLinear]:
-    return (layer for layer in model.modules() if isinstance(layer, DivertedLinear))

@@ -12,21 +12,13 @@ from kind_core.classes import ClassInfo, normalise_name
 from kind_core.config import AutoencoderConfig, DiffusionConfig, DiTConfig, ModelConfig, TextConfig, on_schedule, preset
 from kind_core.errors import ConfigError
 from kind_train.config import TrainConfig
+from kind_train.data.captions.store_files import read_record
 from kind_train.methods import open_method
-from kind_train.start.captions import check_text
-from kind_train.start.distillation import make_student, refuse_student
+from kind_train.preset_options import ARCHITECTURE
+from kind_train.start.distillation import find_origin, make_student, refuse_student
 
 # What a preset says of a network, and of what it learns to predict.
-_SIZES = (
-    "patch_size",
-    "in_channels",
-    "hidden_size",
-    "depth",
-    "num_heads",
-    "mlp_ratio",
-    "learngene_rank",
-    "tailor_rank",
-)
+_SIZES = (*ARCHITECTURE, "mlp_ratio", "learngene_rank", "tailor_rank")
 _OBJECTIVE = ("noise_schedule", "prediction_type")
 
 
@@ -43,15 +35,12 @@ class Shape:
     text: TextConfig | None = None
     known: tuple[ClassInfo, ...] = ()
 
-    def on_latents(self, autoencoder: AutoencoderConfig, sample_size: int) -> Shape:
-        """The same model on the latents of `autoencoder`, of another size where they are."""
-        return replace(self, dit=replace(self.dit, sample_size=sample_size), autoencoder=autoencoder)
-
     def with_classes(self, classes: tuple[ClassInfo, ...]) -> ModelConfig:
         """The config of a model of this shape."""
         require_distinct(classes)
         named = {info.id: info for info in self.known}
-        classes = tuple(named.get(info.id, info) if _is_bare(info) else info for info in classes)
+        bare = {info.id for info in classes if normalise_name(info.full_name) == normalise_name(info.id)}
+        classes = tuple(named.get(info.id, info) if info.id in bare else info for info in classes)
         dit = replace(self.dit, num_classes=len(classes), tailor_ranks=None)
         return ModelConfig(
             dit=dit, text=self.text, diffusion=self.diffusion, classes=classes, autoencoder=self.autoencoder
@@ -68,11 +57,6 @@ class Shape:
             f"{len(new)} of the {len(classes)} classes start at random, such as {new[0].name!r} ({new[0].id}): the "
             f"checkpoint has the ids {some}; call the data's classes so to train them on"
         )
-
-
-def _is_bare(info: ClassInfo) -> bool:
-    """Whether the name of a class says no more than its id."""
-    return normalise_name(info.full_name) == normalise_name(info.id)
 
 
 def check_inputs(shape: Shape, given: tuple[int, int, int]) -> None:
@@ -104,12 +88,35 @@ def pick_shape(config: TrainConfig) -> Shape:
             diffusion = on_schedule(diffusion, config.noise_schedule)
         return Shape(dit=dit if config.size is None else _resize(dit, config), diffusion=diffusion)
     base = read_any_config(Path(config.base))
-    check_text(config, base.text)
+    _check_text(config, base.text)
     refuse_student(config.base, base.diffusion, "adapted")
     method = open_method(config.method)
     method.require_base(base.dit, config.base)
     dit = method.shape(method.plan(base.dit, config.tailor_rank))
     return Shape(dit=dit, diffusion=base.diffusion, autoencoder=base.autoencoder, text=base.text)
+
+
+def _check_text(config: TrainConfig, text: TextConfig | None) -> None:
+    """Raise ConfigError or DataError where the captions of a run are not those that its base reads, if it reads any."""
+    if text is None:
+        if config.text_embeddings is not None:
+            raise ConfigError(
+                f"{config.base} draws classes, but captions were given: {config.text_embeddings}",
+                "leave out --text-embeddings, or give --checkpoint a model of captions",
+            )
+        return
+    if config.text_embeddings is None:
+        raise ConfigError(
+            f"{config.base} draws from captions, but no embedded captions were given",
+            "embed those of the data once (kind-train embed), and add --text-embeddings",
+        )
+    record = read_record(Path(config.text_embeddings))
+    if record.channels != text.channels or record.tokens > text.tokens:
+        raise ConfigError(
+            f"{config.text_embeddings} holds up to {record.tokens} words of {record.channels} channels "
+            f"({record.name}), {config.base} reads up to {text.tokens} of {text.channels}",
+            "embed the captions with the text encoder of that model",
+        )
 
 
 def _resize(dit: DiTConfig, config: TrainConfig) -> DiTConfig:
@@ -131,8 +138,7 @@ def _shape_of_start(config: TrainConfig, path: Path) -> Shape:
 
     What only converted models have (a norm's epsilon, embedders in every block) no preset says.
     """
-    own = Path(config.output) / "last"  # a run that goes on does not need what it once started from
-    start = read_config(path if path.exists() or not own.exists() else own)
+    start = read_config(find_origin(config, path))
     refuse_student(config.start_from or "", start.diffusion, "trained on")
     if config.preset is not None:
         dit, diffusion = preset(config.preset)

@@ -27,9 +27,9 @@ from kind_train.data.latents import load_latents_or_photos
 from kind_train.data.photo_set import Tell, TrainingSet, ignore
 from kind_train.device import pick_device
 from kind_train.methods import open_method
-from kind_train.methods.shared.inherited_blocks import InheritedBlocks
+from kind_train.methods.plain import InheritedBlocks
 from kind_train.objective import Objective
-from kind_train.start.shrink_request import ShrinkRequest as ShrinkRequest
+from kind_train.start.requests import ShrinkRequest as ShrinkRequest
 from kind_train.start.starting import read_terms
 
 _PHOTOS, _BATCH = 256, 32

@@ -18,7 +18,7 @@ from kind_core.errors import ConfigError
 from kind_train.config import TrainConfig
 from kind_train.data.latents import LatentSet
 from kind_train.data.photo_set import TrainingSet
-from kind_train.start.distillation import enlarge
+from kind_train.start.distillation import enlarge, find_origin
 from kind_train.start.shape import Shape, check_inputs
 
 TERM = "with a "  # so begins what a provenance says of a term that a model was trained with
@@ -29,7 +29,11 @@ NOISE_FIELDS = ("noise_schedule", "prediction_type", "num_train_timesteps", "bet
 def make_model_config(shape: Shape, photos: TrainingSet) -> ModelConfig:
     """The config of a shape for the classes of a data set; latents say by themselves how large they are."""
     if isinstance(photos, LatentSet):
-        shape = _fit_latents(shape, photos)
+        if shape.autoencoder not in (None, photos.autoencoder):
+            message = f"the base was trained on latents of {shape.autoencoder}, the data are of {photos.autoencoder}"
+            raise ConfigError(message, "cache the photos with the autoencoder of the base")
+        dit = replace(shape.dit, sample_size=photos.input_shape[1])
+        shape = replace(shape, dit=dit, autoencoder=photos.autoencoder)
     elif shape.autoencoder is not None:
         raise ConfigError("the base works on latents, the data are photos", "encode them first: kind-train cache")
     check_inputs(shape, photos.input_shape)
@@ -92,13 +96,6 @@ def _enlarge_patches(learngene: Mapping[str, Tensor], before: DiTConfig, after: 
     return larger
 
 
-def _fit_latents(shape: Shape, latents: LatentSet) -> Shape:
-    if shape.autoencoder not in (None, latents.autoencoder):
-        message = f"the base was trained on latents of {shape.autoencoder}, the data are of {latents.autoencoder}"
-        raise ConfigError(message, "cache the photos with the autoencoder of the base")
-    return shape.on_latents(latents.autoencoder, latents.input_shape[1])
-
-
 def require_same_autoencoder(base: Path, photos: TrainingSet) -> None:
     """Raise ConfigError where latents were not encoded by the autoencoder of the base itself."""
     if isinstance(photos, LatentSet) and hash_autoencoder(find_autoencoder(base)) != photos.settings.autoencoder_sha256:
@@ -115,16 +112,9 @@ def check_origin(origin: str | Path | None, photos: TrainingSet) -> None:
 
 
 def list_earlier_terms(config: TrainConfig) -> list[str]:
-    """The terms that the networks were trained with whose weights a run takes over, as their provenance says it.
-
-    A run that goes on does not need what it once started from: its own checkpoint tells of that, too.
-    """
-    terms: list[str] = []
-    for origin in filter(None, (config.teacher, config.start_from, config.base)):
-        places = (Path(origin), Path(config.output) / "last")
-        found = next((place for place in places if place.exists()), None)
-        terms += [] if found is None else read_terms(read_any_config(found))
-    return terms
+    """The terms that the networks were trained with whose weights a run takes over, as their provenance says it."""
+    origins = [find_origin(config, one) for one in (config.teacher, config.start_from, config.base) if one is not None]
+    return [term for place in origins if place.exists() for term in read_terms(read_any_config(place))]
 
 
 def read_terms(config: ModelConfig) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,7 +25,6 @@ from kind_train.evaluate.small_classifier import move_photos
 _NETWORK, _STATE = "network.safetensors", "state.safetensors"
 _WARM, _DECAY, _SAVES = 0.1, 0.05, 10
 _CURVE = "curve"
-Tell = Callable[[str], None]
 
 
 def shape_network(network: Network, scale: FewShotScale, num_classes: int) -> DiTConfig:
@@ -102,8 +100,10 @@ class Pretraining:
             is_open = (batch.labels >= 0).to(self.device)  # the others are seen by the learngene alone
             gates, own = gates * is_open[:, None], torch.where(is_open, labels, -1)
         loss = F.cross_entropy(self.model(images, gates, own), labels)
+        done = step / self.steps
+        share = min(1.0, (done + 1e-3) / _WARM) * 0.5 * (1 + math.cos(math.pi * done))
         for group in self._optimizer.param_groups:
-            group["lr"] = self.scale.learning_rate * _share_of_rate(step / self.steps)
+            group["lr"] = self.scale.learning_rate * share
         self._optimizer.zero_grad()
         torch.autograd.backward(loss)
         self._optimizer.step()
@@ -142,8 +142,3 @@ class Pretraining:
             reason = " ".join(str(error).split())
             raise ResultsError(f"{file} is damaged: {reason}", "remove it and make it again with --resume") from error
         return tensors
-
-
-def _share_of_rate(done: float) -> float:
-    """The learning rate after this share of the steps, of its highest."""
-    return min(1.0, (done + 1e-3) / _WARM) * 0.5 * (1 + math.cos(math.pi * done))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import process_time
@@ -22,12 +22,11 @@ from kind_train.benchmark.options import BenchmarkOptions
 from kind_train.benchmark.results import open_folder, write_results
 from kind_train.benchmark.suite import FewShotArm, FewShotScale, FewShotSuite, Network
 from kind_train.benchmark.tasks import list_held
-from kind_train.data.photo_set import PhotoSet, load_photos
+from kind_train.data.photo_set import PhotoSet, Tell, load_photos
 from kind_train.device import pick_device
 from kind_train.seen_files import opened_arrays, write_arrays
 
 _STREAM = 3  # of random numbers beside those of orders and steps
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from kind_train.benchmark.results import Results, Table
+from kind_train.benchmark.results import Results, Table, name_seeds
 from kind_train.benchmark.suite import FewShotArm, FewShotScale, FewShotSuite
 from kind_train.benchmark.tables import show_count
 
@@ -67,12 +67,11 @@ def summarise(
 
 
 def _describe(scale: FewShotScale, base_data: str, data: str) -> str:
-    seeds = f"seed{'s' if len(scale.seeds) > 1 else ''} {', '.join(map(str, scale.seeds))}"
     return (
         f"Networks of width {scale.hidden_size} and {scale.depth} blocks learned {base_data} from {scale.images:,} "
-        f"images of {scale.size} x {scale.size} in batches of {scale.batch_size}, {seeds}. A task is {scale.ways} "
-        f"classes of {data}, {scale.queries} queries each, {scale.steps} steps of {scale.task_batch} photos; "
-        f"{scale.episodes} tasks a seed, the same for every method. Intervals are of 95 %, over the tasks."
+        f"images of {scale.size} x {scale.size} in batches of {scale.batch_size}, {name_seeds(scale.seeds)}. A task is "
+        f"{scale.ways} classes of {data}, {scale.queries} queries each, {scale.steps} steps of {scale.task_batch} "
+        f"photos; {scale.episodes} tasks a seed, the same for every method. Intervals are of 95 %, over the tasks."
     )
 
 

@@ -48,7 +48,7 @@ class CaptionFinder:
         self._asked.add(photo)
         beside = photo.with_suffix(".txt")
         if beside.is_file():
-            found[str(beside)] = clean_caption(_read(beside), str(beside))
+            found[str(beside)] = clean_caption(read_words(beside), str(beside))
             self.used.add(beside)
         for folder in self._above(photo):
             if (row := self._read_tables(folder).get(photo)) is not None:
@@ -128,7 +128,7 @@ def _read_table(file: Path) -> Iterator[_Row]:
 
 
 def _read_json_lines(file: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
-    for number, line in enumerate(_read(file).split("\n"), 1):
+    for number, line in enumerate(read_words(file).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -141,7 +141,7 @@ def _read_json_lines(file: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
 
 
 def _read_rows(file: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
-    reader = csv.DictReader(_read(file).split("\n"), strict=True)
+    reader = csv.DictReader(read_words(file).split("\n"), strict=True)
     try:
         for row in reader:
             yield reader.line_num, {str(name): value for name, value in row.items()}
@@ -149,7 +149,8 @@ def _read_rows(file: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
         raise DataError(f"{file} line {reader.line_num} is not CSV: {error}", "write it again") from error
 
 
-def _read(file: Path) -> str:
+def read_words(file: Path) -> str:
+    """The text of a file of the data; raises DataError where it is none."""
     try:
         return read_text(file)
     except ValueError as error:

@@ -16,7 +16,7 @@ from kind_core.checkpoint import load_checkpoint
 from kind_core.config import ModelConfig
 from kind_core.dit import DivertedTransformer
 from kind_core.errors import ConfigError
-from kind_train.run.terms.watching import remember
+from kind_train.run.terms.relations import remember
 
 NAMES = ("term of the teacher's prediction", "term of the teacher's features")
 _EPS = 1e-6

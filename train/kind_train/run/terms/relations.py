@@ -8,13 +8,14 @@ gets another number.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kind_core.dit import DivertedTransformer
 from kind_train.run.terms.perceptual import FirstStages
-from kind_train.run.terms.watching import remember
 
 # Early on it shows the way; later it holds a model back (HASTE, https://arxiv.org/abs/2505.16792).
 SHARE_OF_RUN = 0.5
@@ -50,3 +51,12 @@ def _relate(tokens: Tensor) -> Tensor:
     own = tokens - tokens.mean(1, keepdim=True)
     own = own / (own.square().sum(2, keepdim=True) + _EPS).sqrt()
     return own @ own.transpose(1, 2)
+
+
+def remember(block: nn.Module, kept: dict[int, Tensor], index: int) -> None:
+    """From now on `kept[index]` is what `block` put out last, (batch, tokens, hidden), with its gradient."""
+
+    def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        kept[index] = output
+
+    block.register_forward_hook(keep)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from kind_core.config import DiTConfig
 from kind_core.dit import DivertedTransformer
 from kind_train.config import ACCELERATOR, BOTH, TABLE, TAILORS
-from kind_train.methods.method import AddedMethod, Method, freeze
-from kind_train.methods.shared.grown_linear import fold_grown, grow
+from kind_train.methods.grown import GrownMethod, grow
+from kind_train.methods.method import Method, freeze
 
 
 class TailorsAlone(Method):
@@ -30,7 +30,7 @@ class TableAlone(Method):
         _open_modulations(model)
 
 
-class Accelerator(AddedMethod):
+class Accelerator(GrownMethod):
     """`rank` components in every matrix, behind those of the learngene; `with_table` the modulations, too.
 
     LCM-LoRA (https://arxiv.org/abs/2311.05556) in the form of a KIND model: a low-rank addition for every class, which
@@ -38,7 +38,6 @@ class Accelerator(AddedMethod):
     """
 
     name, title = "accelerator", "accelerator"
-    needs_dense = False
 
     def __init__(self, rank: int, *, with_table: bool = False) -> None:
         self.rank, self.with_table = rank, with_table
@@ -48,9 +47,6 @@ class Accelerator(AddedMethod):
         if self.with_table:
             _open_modulations(model)
         grow(model, self.rank, as_lora=True)
-
-    def fold(self, model: DivertedTransformer) -> DiTConfig:
-        return fold_grown(model)
 
 
 def open_arm(name: str, accelerator_rank: int) -> Method | None:

@@ -1,4 +1,4 @@
-"""What `kind-train embed` is asked for, checked before torch is loaded."""
+"""What `kind-train cache` and `kind-train embed` are asked for, checked before torch is loaded."""
 
 from __future__ import annotations
 
@@ -8,11 +8,39 @@ from pathlib import Path
 from kind_core.config.checks import require_positive
 from kind_core.errors import ConfigError
 from kind_core.files.near_paths import suggest_path
-from kind_train.config import MAX_BATCH_SIZE
+from kind_train.config import MAX_BATCH_SIZE, MAX_SIDE
 
+SHARD_ROWS = 4096
 ENCODER_NAME, TOKENIZER_NAME = "text_encoder", "tokenizer"
 _MOST_TOKENS = 4096
 _HINT = "give the folder of a PixArt pipeline, as diffusers saves it"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheRequest:
+    """What to encode. `size` is the side of the photos in pixels, a multiple of what the autoencoder divides it by;
+    with `captions` those of the photos are kept, for a model that draws from captions."""
+
+    data: str
+    autoencoder: Path
+    output: Path
+    size: int = 256
+    classes: tuple[str, ...] = ()
+    flip: bool = True
+    batch_size: int = 16
+    device: str = "auto"
+    strict: bool = False
+    captions: bool = False
+    resume: bool = False
+    force: bool = False
+    shard_rows: int = SHARD_ROWS
+
+    def __post_init__(self) -> None:
+        require_positive("size", self.size, MAX_SIDE)
+        require_positive("batch_size", self.batch_size, MAX_BATCH_SIZE)
+        require_positive("shard_rows", self.shard_rows)
+        if self.resume and self.force:
+            raise ConfigError("--resume and --force exclude each other", "continue the cache, or replace it")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -69,7 +69,10 @@ class GrownMethod(AddedMethod):
         grow(model, plan.tailor_rank * model.config.num_classes, as_lora=self.as_lora)
 
     def fold(self, model: DivertedTransformer) -> DiTConfig:
-        return fold_grown(model)
+        config, (name, _, _) = super().fold(model), model.config.matrix_names()[0]
+        grown = model.get_submodule(name)
+        assert isinstance(grown, DivertedLinear)
+        return replace(config, learngene_rank=len(grown.s))
 
 
 def grow(model: DivertedTransformer, rank: int, *, as_lora: bool) -> None:
@@ -82,17 +85,42 @@ def grow(model: DivertedTransformer, rank: int, *, as_lora: bool) -> None:
         replace_layer(model, name, grown)
 
 
-def fold_grown(model: DivertedTransformer) -> DiTConfig:
-    """Make every grown layer a plain one; returns the shape that the model has then."""
-    rank = 0
-    for name, _, _ in model.config.matrix_names():
-        layer = model.get_submodule(name)
-        assert isinstance(layer, GrownLinear)
-        folded = layer.folded()
-        replace_layer(model, name, folded)
-        rank = folded.s.shape[0]
-    return replace(model.config, learngene_rank=rank)
-
-
 def _draw(features: int, rank: int) -> Tensor:
     return torch.randn(features, rank) / sqrt(features)
+
+
+class LearngeneLora(GrownMethod):
+    """Table 4, #2: the learngene of a decomposed base, frozen, and LoRA of the tailors' budget beside it."""
+
+    name, title = "learngene-lora", "learngene + LoRA (#2)"
+
+
+class OpenTailors(GrownMethod):
+    """Table 4, #3: the learngene, frozen, and a tailor for every new class, with all gates open for every image.
+
+    Nothing then tells one tailor from another: they are components that serve every class. They start with s at zero.
+    """
+
+    name, title = "open-tailors", "learngene + tailors without gates (#3)"
+    as_lora = False
+
+
+class SvdLora(GrownMethod):
+    """Table 4, #1: random singular triplets of a dense base, as many as a learngene has components, and LoRA beside."""
+
+    name, title = "svd-lora", "random SVD triplets + LoRA (#1)"
+    needs_dense = True
+
+    def plan(self, base: DiTConfig, tailor_rank: int | None = None) -> DiTConfig:
+        plan = super().plan(base, tailor_rank)
+        return replace(plan, learngene_rank=min(plan.learngene_rank or 1, base.hidden_size, base.mlp_size))
+
+    @torch.no_grad()
+    def load(self, model: DivertedTransformer, base: DivertedTransformer, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        state = base.learngene_state()
+        for name, _, _ in base.config.matrix_names():
+            U, s, Vt = torch.linalg.svd(state.pop(f"{name}.weight").float(), full_matrices=False)
+            kept = torch.randperm(len(s), generator=generator)[: model.config.learngene_rank]
+            state |= {f"{name}.U": U[:, kept], f"{name}.s": s[kept], f"{name}.V": Vt[kept].T}
+        model.load_state_dict(state, strict=False)
