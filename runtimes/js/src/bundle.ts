@@ -15,7 +15,7 @@ export interface Store {
 
 export interface OpenBundleOptions {
   readonly store?: Store | undefined;
-  /** Called where a file could not be kept; it is used all the same. */
+  /** Called where a file could not be kept, or looked for among those that are; it is used all the same. */
   readonly onNotKept?: ((path: string, error: unknown) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -64,7 +64,7 @@ export class Bundle {
   }
 
   async #readKept(path: string, spec: FileSpec, options: ReadOptions): Promise<Bytes> {
-    const kept = await this.options.store?.get(spec.sha256);
+    const kept = await this.#findKept(path, spec);
     // what lies in a store may have been damaged there; then it is read anew
     if (kept !== undefined && (await hashBytes(kept)) === spec.sha256) {
       options.onBytes?.(kept.length);
@@ -78,6 +78,15 @@ export class Bundle {
       this.options.onNotKept?.(path, error);
     }
     return bytes;
+  }
+
+  async #findKept(path: string, { sha256 }: FileSpec): Promise<Bytes | undefined> {
+    try {
+      return await this.options.store?.get(sha256);
+    } catch (error) {
+      this.options.onNotKept?.(path, error); // a browser may have a cache that it lets no page of this kind use
+      return undefined;
+    }
   }
 
   async #check(path: string, spec: FileSpec, bytes: Bytes): Promise<void> {

@@ -57,8 +57,8 @@ export class KeptSource implements Source {
     try {
       return await this.source.read(path, options);
     } catch (error) {
-      const kept = path === MANIFEST_NAME && error instanceof UnreachableError;
-      const bytes = kept ? await readEntry(manifestKey(this.where)) : undefined;
+      const isOffline = path === MANIFEST_NAME && error instanceof UnreachableError;
+      const bytes = isOffline ? await readEntry(manifestKey(this.where)).catch(() => undefined) : undefined;
       if (bytes === undefined) {
         throw error;
       }

@@ -65,13 +65,24 @@ export class Generator {
   static async open(bundle: Bundle, engine: Engine, options: OpenGeneratorOptions = {}): Promise<Generator> {
     const { step, step_unguided, decode } = onnxTarget(bundle.manifest).programs;
     const specs = [step, step_unguided, decode].filter((spec) => spec !== undefined);
+    const opened: Program[] = [];
     const load = loader(bundle, engine, specs, options);
-    const programs = {
-      step: await load(step),
-      stepUnguided: step_unguided && (await load(step_unguided)),
-      decode: decode && (await load(decode)),
+    const keep = async (spec: ProgramSpec) => {
+      const program = await load(spec);
+      opened.push(program);
+      return program;
     };
-    return new Generator(bundle.manifest, engine.name, programs);
+    try {
+      const programs = {
+        step: await keep(step),
+        stepUnguided: step_unguided && (await keep(step_unguided)),
+        decode: decode && (await keep(decode)),
+      };
+      return new Generator(bundle.manifest, engine.name, programs);
+    } catch (error) {
+      await Promise.allSettled(opened.map((program) => program.release()));
+      throw error;
+    }
   }
 
   /** The same programs with `pack` attached; throws BundleError when it was made for another base. */

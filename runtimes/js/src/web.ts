@@ -6,6 +6,7 @@ import { CacheStore, canKeep, KeptSource } from "./cache.js";
 import { OrtEngine, type Engine } from "./engine.js";
 import { TargetError } from "./errors.js";
 import { Generator, type OpenGeneratorOptions } from "./generator.js";
+import { MANIFEST_NAME } from "./manifest.js";
 import { UrlSource } from "./source.js";
 
 export * from "./index.js";
@@ -71,7 +72,11 @@ export async function openBundle(url: string | URL, options: OpenWebOptions = {}
   const bundle = await Bundle.open(store ? new KeptSource(source) : source, { ...options, store, onNotKept });
   const generator = await Generator.open(bundle, options.engine ?? (await wasmEngine()), options);
   if (isKept) {
-    isKept = await store!.keepManifest(bundle);
+    try {
+      isKept = await store!.keepManifest(bundle);
+    } catch (error) {
+      onNotKept(MANIFEST_NAME, error);
+    }
   }
   return { bundle, generator, isKept };
 }

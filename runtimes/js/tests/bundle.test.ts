@@ -112,6 +112,15 @@ describe("a store", () => {
     expect(source.reads).toEqual(["manifest.json"]);
   });
 
+  test("that the browser does not let be used is told, and spared", async () => {
+    const refuse = async () => Promise.reject(new DOMException("the operation is insecure", "SecurityError"));
+    const told: string[] = [];
+    const source = new FolderSource(bundlePath("plain.kind"));
+    const bundle = await Bundle.open(source, { store: { get: refuse, put: refuse }, onNotKept: (path) => told.push(path) });
+    expect((await Generator.open(bundle, nodeEngine())).manifest.steps).toBe(4);
+    expect(new Set(told)).toContain(STEP);
+  });
+
   test("never holds what was not verified, and is not trusted", async () => {
     const store = new Kept();
     const cut = (path: string, bytes: Bytes) => (path === STEP ? bytes.slice(1) : bytes);

@@ -1,11 +1,14 @@
 /** What a browser keeps: the pages and bundles of one origin share a cache, and none drops what another lists. */
+import { readFileSync } from "node:fs";
+
 import { beforeEach, expect, test, vi } from "vitest";
 
 import { Bundle } from "../src/bundle.js";
-import { CacheStore } from "../src/cache.js";
+import { CacheStore, KeptSource } from "../src/cache.js";
 import { hashBytes } from "../src/hash.js";
-import { FolderSource } from "../src/node.js";
-import type { Bytes, ReadOptions, Source } from "../src/source.js";
+import { FolderSource, nodeEngine } from "../src/node.js";
+import { UnreachableError, type Bytes, type ReadOptions, type Source } from "../src/source.js";
+import { openBundle } from "../src/web.js";
 import { bundlePath } from "./support.js";
 
 /** The browser's caches, as far as they are used. */
@@ -106,4 +109,26 @@ test("a bundle is not called kept where another tab dropped one of its files", a
   await bundle.read(STEP);
   await keep(new Version(A, 2)); // B's manifest is not kept yet
   expect(await store.keepManifest(bundle)).toBe(false);
+});
+
+test("where the caches may not be used, a server that cannot be reached is what is told", async () => {
+  vi.stubGlobal("caches", { open: async () => Promise.reject(new DOMException("insecure", "SecurityError")) });
+  const source = { where: A, read: async () => Promise.reject(new UnreachableError("no network")) };
+  await expect(new KeptSource(source).read("manifest.json")).rejects.toThrow("no network");
+});
+
+test.each(["nothing", "no manifest"])("a bundle opens where the browser keeps %s, and is not called kept", async (what) => {
+  vi.stubGlobal("fetch", async (url: URL) => new Response(readFileSync(bundlePath(`plain.kind${url.pathname}`))));
+  const { caches } = makeCaches();
+  const cache = await caches.open();
+  const refuse = async () => Promise.reject(new DOMException("no more room", "QuotaExceededError"));
+  const put = (key: string, response: Response) => (key.includes("/manifest/") ? refuse() : cache.put(key, response));
+  vi.stubGlobal("caches", { open: what === "nothing" ? refuse : async () => ({ ...cache, put }) });
+  const told: string[] = [];
+  const onNotKept = (path: string) => told.push(path);
+  const { generator, isKept } = await openBundle("https://example.org/", { engine: nodeEngine(), onNotKept });
+  expect((await generator.picture({ class: 0 })).width).toBeGreaterThan(0);
+  expect(isKept).toBe(false);
+  expect(told.length).toBeGreaterThan(0);
+  await generator.release();
 });

@@ -1,7 +1,7 @@
 /** On bundles that Python exported: the pictures are Python's, and the latents the eager model's. */
 import { describe, expect, test } from "vitest";
 
-import { BundleError, ClassNameError, ConfigError, openGenerator, readPack, type Frame, type Generator } from "../src/node.js";
+import { BundleError, ClassNameError, ConfigError, nodeEngine, openGenerator, readPack, type Frame, type Generator, type Program } from "../src/node.js";
 import { psnrDb } from "../src/golden.js";
 import { bundlePath, readFloats } from "./support.js";
 
@@ -74,6 +74,26 @@ test("an aborted drawing ends with the reason, and the generator goes on working
   await expect(drawing).rejects.toMatchObject({ name: "AbortError" });
   expect(steps).toEqual([1]);
   expect(await generator.picture({ class: 0 })).toEqual(before);
+});
+
+test("programs that were opened before one that cannot be are closed", async () => {
+  const engine = nodeEngine();
+  const open: string[] = [];
+  const counted = {
+    ...{ name: engine.name, threads: engine.threads },
+    open: async (model: Uint8Array<ArrayBuffer>, spec: Program["spec"]): Promise<Program> => {
+      if (spec.file.includes("decode")) {
+        throw new RangeError("out of memory");
+      }
+      const program = await engine.open(model, spec);
+      open.push(spec.file);
+      return { ...program, release: async () => void open.splice(open.indexOf(spec.file), 1) };
+    },
+  };
+  for (const name of ["plain.kind", "interval.kind"]) {
+    await expect(openGenerator(bundlePath(name), { engine: counted })).rejects.toThrow("out of memory");
+    expect(open).toEqual([]);
+  }
 });
 
 test("two drawings at once do not disturb each other", async () => {

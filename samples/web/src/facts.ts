@@ -29,8 +29,8 @@ export function listFacts(model: Opened, bundleUrl: string): HTMLElement[] {
 /** `image` is the computing alone; `details` also say what showing it took, `wallMs` in all. */
 export function summarise(drawn: Drawn, wallMs: number): { image: string; details: string } {
   const image = formatMs(drawn.imageMs);
-  const step = `one step ${median(drawn.stepMs).toFixed(1)} ms (median of ${drawn.stepMs.length})`;
-  return { image, details: `${step} · on the screen after ${formatMs(wallMs)}` };
+  const step = `one step ${median(drawn.stepMs).toFixed(1)} ms`; // in one line of a phone: what is below would move
+  return { image, details: `${step} · shown after ${formatMs(wallMs)}` };
 }
 
 export function formatMs(ms: number): string {

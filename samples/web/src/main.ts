@@ -1,12 +1,13 @@
 /** The page: what a user chooses goes to the worker, what it draws is shown. */
-import { findClass, KindError, type ClassInfo, type Picture } from "@kind/runtime";
+import { findClass, type ClassInfo, type Picture } from "@kind/runtime";
 
 import { HAS_WEBGPU } from "./build.js";
 import { Client, Failed } from "./client.js";
 import { listFacts, summarise } from "./facts.js";
 import { Gallery, type Drawing } from "./gallery.js";
+import { guidanceScale, offerGuidance, setGuidance } from "./guidance.js";
 import { measure, type Measured } from "./measure.js";
-import { element, paint, savePng, saveText } from "./page.js";
+import { element, hideProblem, paint, reveal, savePng, saveText, showProblem } from "./page.js";
 import type { Drawn, EngineName, Opened, Progress } from "./protocol.js";
 import { parseSeed, randomSeed } from "./seed.js";
 
@@ -22,8 +23,6 @@ const seedText = element("seed", HTMLInputElement);
 const seedError = element("seed-error", HTMLElement);
 const keepSeed = element("keep-seed", HTMLInputElement);
 const sharp = element("sharp", HTMLInputElement);
-const guidance = element("guidance", HTMLInputElement);
-const GUIDANCE_STEPS = 20; // of the slider, to one
 const preview = element("preview", HTMLInputElement);
 const drawButton = element("draw", HTMLButtonElement);
 const downloadButton = element("download", HTMLButtonElement);
@@ -33,7 +32,6 @@ const canvas = element("picture", HTMLCanvasElement);
 const progressBar = element("progress", HTMLProgressElement);
 const status = element("status", HTMLElement);
 const speed = element("speed", HTMLElement);
-const problem = element("problem", HTMLElement);
 
 let model: Opened | undefined;
 let shown: Drawing | undefined;
@@ -45,14 +43,14 @@ const gallery = new Gallery(element("gallery", HTMLElement), element("gallery-se
 async function open(): Promise<void> {
   setBusy(true);
   model = undefined;
-  problem.hidden = true;
+  hideProblem();
   status.textContent = "Loading the model …";
   element("facts", HTMLElement).replaceChildren(); // they are of the engine before
   try {
     model = await client.open({ url: bundleUrl, engine: engine.value as EngineName }, showProgress);
   } catch (error) {
     status.textContent = "There is no model to draw with.";
-    showProblem(error, reopen);
+    tell(error, reopen);
     engine.disabled = false;
     element("about", HTMLDetailsElement).open = engine.value !== "wasm"; // where the other engine is chosen
     return;
@@ -80,10 +78,7 @@ function showModel(opened: Opened): void {
   classes.replaceChildren(...opened.classes.map(makeOption));
   selectClass(before, opened.classes);
   element("pack-field", HTMLElement).hidden = !opened.takesPacks;
-  guidance.value = (opened.isGuidanceBuiltIn ? null : parameters.get("guidance")) ?? String(opened.guidance);
-  guidance.disabled = opened.isGuidanceBuiltIn || !opened.isGuided.includes(true);
-  element("guidance-note", HTMLElement).textContent = describeGuidance(opened);
-  showGuidance();
+  offerGuidance(opened, parameters.get("guidance"));
   element("facts", HTMLElement).replaceChildren(...listFacts(opened, bundleUrl));
 }
 
@@ -91,28 +86,28 @@ function makeOption(info: ClassInfo): HTMLOptionElement {
   return new Option(info.names.slice(0, 2).join(", "), info.id);
 }
 
-/** The class that was chosen before or, at first, that of the address: none where the bundle does not hold it. */
 function selectClass(before: string, held: readonly ClassInfo[]): void {
-  const named = parameters.get("class");
-  if (before !== "" || named === null) {
-    classes.value = before || held[0]!.id;
-    return;
+  const id = findChosen(before, held);
+  if (id === "") {
+    const nothing = new Option("Choose a class", "");
+    nothing.hidden = true;
+    classes.prepend(nothing);
   }
-  try {
-    classes.value = held[findClass(named, held)]!.id; // as kind-run finds it: `panda` is the giant panda
-  } catch (error) {
-    classes.value = "";
-    showProblem(error);
-  }
+  classes.value = id;
 }
 
-function describeGuidance({ guidance: usual, isGuided, isGuidanceBuiltIn, steps }: Opened): string {
-  if (isGuidanceBuiltIn) {
-    return `${usual} is built into the model, which takes no other.`;
+/** The id that was chosen before or, at first, that of the address; none where the bundle does not hold it. */
+function findChosen(before: string, held: readonly ClassInfo[]): string {
+  if (before !== "") {
+    return held.some((info) => info.id === before) ? before : ""; // a pack that was added is there no more
   }
-  const guidedSteps = isGuided.filter(Boolean).length;
-  const part = guidedSteps === steps ? "" : `; it acts in ${guidedSteps} of the ${steps} steps`;
-  return `How strictly the picture follows the class. ${usual} is the bundle's${part}.`;
+  const named = parameters.get("class");
+  try {
+    return held[named === null ? 0 : findClass(named, held)]!.id; // as kind-run finds it: `panda` is the giant panda
+  } catch (error) {
+    tell(error);
+    return "";
+  }
 }
 
 async function draw(): Promise<void> {
@@ -128,8 +123,9 @@ async function draw(): Promise<void> {
   if (!classes.reportValidity()) {
     return;
   }
-  problem.hidden = true;
-  const request = { classId: classes.value, seed, guidance: guidance.valueAsNumber };
+  hideProblem();
+  reveal(canvas);
+  const request = { classId: classes.value, seed, guidance: guidanceScale() };
   const name = classes.selectedOptions[0]!.text.split(", ")[0]!;
   status.textContent = `Drawing ${name}, seed ${seed} …`;
   const start = performance.now();
@@ -159,7 +155,7 @@ async function run(task: (signal: AbortSignal) => Promise<Drawn>, again: () => P
       status.textContent = `Stopped after step ${progressBar.value} of ${progressBar.max}.`;
     } else {
       status.textContent = "Nothing was drawn.";
-      showProblem(error, async () => {
+      tell(error, async () => {
         if (!(error instanceof Failed && error.isSound)) {
           await reopen();
         }
@@ -212,10 +208,10 @@ function recall(drawing: Drawing): void {
   shown = drawing;
   classes.value = drawing.classId;
   seedText.value = String(drawing.seed);
-  guidance.valueAsNumber = drawing.guidance;
-  showGuidance();
+  setGuidance(drawing.guidance);
   showSeedError(false);
   show(drawing);
+  reveal(canvas);
   status.textContent = `${drawing.name}, seed ${drawing.seed}, drawn before.`;
   speed.textContent = "";
 }
@@ -229,7 +225,7 @@ function remember({ classId, seed, guidance: scale }: Drawing): void {
 }
 
 async function addPack(file: File): Promise<void> {
-  problem.hidden = true;
+  hideProblem();
   try {
     const info = await client.addPack({ name: file.name, bytes: await file.arrayBuffer() });
     if (![...classes.options].some((option) => option.value === info.id)) {
@@ -238,7 +234,7 @@ async function addPack(file: File): Promise<void> {
     classes.value = info.id;
     status.textContent = `${info.names[0]} was added.`;
   } catch (error) {
-    showProblem(error);
+    tell(error);
   } finally {
     packFile.value = ""; // so that the same file can be chosen again
   }
@@ -248,7 +244,7 @@ async function startMeasuring(): Promise<void> {
   if (!classes.reportValidity()) {
     return;
   }
-  const request = { classId: classes.value, guidance: guidance.valueAsNumber };
+  const request = { classId: classes.value, guidance: guidanceScale() };
   const note = element("measured", HTMLElement);
   await run(async (signal) => {
     const drawOne = (seed: bigint) => client.draw({ ...request, seed, isPreviewed: false }, showProgress, signal);
@@ -260,14 +256,8 @@ async function startMeasuring(): Promise<void> {
   }, startMeasuring);
 }
 
-function showProblem(error: unknown, retry?: () => Promise<void>): void {
-  const { message, hint } = error instanceof Failed || error instanceof KindError ? error : { message: String(error), hint: "reload the page" };
-  element("problem-message", HTMLElement).textContent = message;
-  element("problem-hint", HTMLElement).textContent = hint && `What helps: ${hint}.`;
-  const button = element("problem-retry", HTMLButtonElement);
-  button.hidden = retry === undefined;
-  button.onclick = () => void retry?.();
-  problem.hidden = false;
+function tell(error: unknown, retry?: () => Promise<void>): void {
+  showProblem(error, retry);
   speed.textContent = "";
 }
 
@@ -278,10 +268,6 @@ function setBusy(isBusy: boolean): void {
   drawButton.textContent = running === undefined ? "Draw" : "Stop";
   drawButton.classList.toggle("stop", running !== undefined);
   downloadButton.disabled = isBusy || shown === undefined;
-}
-
-function showGuidance(): void {
-  element("guidance-value", HTMLElement).textContent = String(Math.round(guidance.valueAsNumber * 100) / 100);
 }
 
 function showSeedError(isWrong: boolean): void {
@@ -305,11 +291,6 @@ element("new-seed", HTMLButtonElement).addEventListener("click", () => {
   seedText.value = String(randomSeed());
   isDrawn = false;
   showSeedError(false);
-});
-guidance.addEventListener("input", () => {
-  // the slider itself has no step, so that it can stand at any bundle's own scale
-  guidance.valueAsNumber = Math.round(guidance.valueAsNumber * GUIDANCE_STEPS) / GUIDANCE_STEPS;
-  showGuidance();
 });
 packFile.addEventListener("change", () => packFile.files?.[0] && void addPack(packFile.files[0]));
 downloadButton.addEventListener("click", () => shown && savePng(shown.picture, `${shown.name}-seed-${shown.seed}`));

@@ -1,5 +1,7 @@
 /** The document: finding elements, painting pictures, saving files. */
-import { nameFile, type Picture } from "@kind/runtime";
+import { KindError, nameFile, type Picture } from "@kind/runtime";
+
+import { Failed } from "./client.js";
 
 /** The element of an id, of the class it has to be. */
 export function element<T extends HTMLElement>(id: string, type: new () => T): T {
@@ -15,6 +17,30 @@ export function paint(canvas: HTMLCanvasElement, { width, height, data }: Pictur
     [canvas.width, canvas.height] = [width, height];
   }
   canvas.getContext("2d")!.putImageData(new ImageData(data, width, height), 0, 0);
+}
+
+/** Scroll where an element is out of sight, as the picture is above the buttons of a phone. */
+export function reveal(shown: HTMLElement): void {
+  const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  shown.scrollIntoView({ block: "nearest", behavior: isStill ? "auto" : "smooth" });
+}
+
+/** Say at the top of the page what went wrong and what helps, with a button where `retry` may. */
+export function showProblem(error: unknown, retry?: () => Promise<void>): void {
+  const isKnown = error instanceof Failed || error instanceof KindError;
+  const { message, hint } = isKnown ? error : { message: String(error), hint: "reload the page" };
+  element("problem-message", HTMLElement).textContent = message;
+  element("problem-hint", HTMLElement).textContent = hint && `What helps: ${hint}.`;
+  const button = element("problem-retry", HTMLButtonElement);
+  button.hidden = retry === undefined;
+  button.onclick = () => void retry?.();
+  const problem = element("problem", HTMLElement);
+  problem.hidden = false;
+  reveal(problem);
+}
+
+export function hideProblem(): void {
+  element("problem", HTMLElement).hidden = true;
 }
 
 /** Save a picture, pixel by pixel as it was drawn. */
