@@ -214,6 +214,9 @@ def _manifests() -> list[dict[str, Any]]:
         "no classes": {**good, "classes": []},
         "no latents_shape": without,
         "a flat latents_shape": {**good, "latents_shape": [12]},
+        "more steps than any model has": {**good, "steps": 10_001},
+        "more numbers than any program takes": {**good, "latents_shape": [1, 3, 2**16, 2**16]},
+        "more numbers than an integer holds": {**good, "latents_shape": [2**30, 2**30, 2**30, 2**30]},
     }
     texts = {what: json.dumps(data) for what, data in cases.items()}
     texts |= {"half of it": texts["as it is"][:200], "nothing": ""}

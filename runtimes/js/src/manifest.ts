@@ -7,6 +7,8 @@ import { BundleError, TargetError } from "./errors.js";
 export const MANIFEST_NAME = "manifest.json";
 const FORMAT_VERSION = 2;
 const TARGET = "onnx";
+const MAX_STEPS = 10_000;
+const MAX_NUMBERS = 2 ** 28;
 
 export interface ClassInfo {
   readonly id: string;
@@ -86,6 +88,13 @@ export function parseManifest(text: string, where: string): Manifest {
   if (!valid) {
     const reason = errors.at(-1)!; // the innermost; those before it are the properties around it
     throw new BundleError(`${where}: ${reason.instanceLocation} ${reason.error}`, "export the bundle again");
+  }
+  const { steps, latents_shape } = data as Manifest;
+  if (steps > MAX_STEPS || elementCount(latents_shape) > MAX_NUMBERS) {
+    throw new BundleError(
+      `${where} has ${steps} steps and latents_shape [${latents_shape}], more than any program's`,
+      "export the bundle again",
+    );
   }
   return data as Manifest;
 }

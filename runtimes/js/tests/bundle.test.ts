@@ -87,6 +87,8 @@ describe("the manifest", () => {
     ["noise_generator", "another"],
     ["classes", []],
     ["latents_shape", "big"],
+    ["latents_shape", [1, 3, 1e9, 1e9]],
+    ["steps", 1e6],
   ])("whose %s does not fit is refused by the field", async (field, value) => {
     await expect(changeManifest((data) => (data[field] = value))).rejects.toThrow(field);
   });

@@ -145,7 +145,10 @@ public final class MLComputePlan {
 
     public static func load(
         contentsOf url: URL, configuration: MLModelConfiguration
-    ) async throws -> MLComputePlan { MLComputePlan(configuration.computeUnits) }
+    ) async throws -> MLComputePlan {
+        _ = try String(contentsOf: url.appendingPathComponent("name"), encoding: .utf8)
+        return MLComputePlan(configuration.computeUnits)
+    }
 
     public func deviceUsage(for operation: MLModelStructure.Program.Operation) -> DeviceUsage? {
         Self.preferred(units).map(DeviceUsage.init)

@@ -111,6 +111,21 @@ final class AppleTests: XCTestCase {
         XCTAssertTrue(MLModel.loaded.contains(.cpuAndNeuralEngine))
     }
 
+    func testPackageThatTheSystemClearedInPartIsCompiledAgain() async throws {
+        let bundle = try bundle("the NPU is right")
+        let first = try await KindGenerator(bundle: bundle, store: store)
+        XCTAssertEqual(first.unit.kind, .npu)
+        let files = try bundle.files(of: "coreml/step").map(\.sha256).joined()
+        let caches = try FileManager.default.url(
+            for: .cachesDirectory, in: .userDomainMask, appropriateFor: nil, create: true)
+        let kept = "KindRuntime/\(SHA256.hexDigest(of: Data(files.utf8))).mlmodelc"
+        try FileManager.default.removeItem(at: caches.appendingPathComponent("\(kept)/name"))
+        MLModel.numCompiled = 0
+        let again = try await KindGenerator(bundle: bundle, store: store)
+        XCTAssertEqual(again.unit.kind, .npu, "\(again.refusedUnits)")
+        XCTAssertEqual(MLModel.numCompiled, 1)
+    }
+
     func testUnitThatCoreMLDoesNotUseIsRefusedBeforeItIsLoaded() async throws {
         let bundle = try bundle("NaN, then a mirrored trajectory")
         let usual = MLComputePlan.preferred

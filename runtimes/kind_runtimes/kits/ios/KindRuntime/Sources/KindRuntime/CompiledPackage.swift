@@ -4,7 +4,21 @@ import CryptoKit
 
 /// A Core ML package as Core ML loads it: compiled once, then kept in the caches folder under the hash of its files.
 enum CompiledPackage {
-    static func open(_ program: String, in bundle: KindBundle) async throws -> URL {
+    /// What `load` makes of a package. One that was kept and no longer loads is compiled again: the system clears caches,
+    /// and may have cleared a part of it.
+    static func load<Loaded>(
+        _ program: String, in bundle: KindBundle, _ load: (URL) async throws -> Loaded
+    ) async throws -> Loaded {
+        let (compiled, isKept) = try await open(program, in: bundle)
+        do {
+            return try await load(compiled)
+        } catch where isKept {
+            try? FileManager.default.removeItem(at: compiled)
+            return try await load(open(program, in: bundle).url)
+        }
+    }
+
+    private static func open(_ program: String, in bundle: KindBundle) async throws -> (url: URL, isKept: Bool) {
         let files = try bundle.files(of: program)
         let key = SHA256.hexDigest(of: Data(files.map(\.sha256).joined().utf8))
         let manager = FileManager.default
@@ -13,7 +27,7 @@ enum CompiledPackage {
             .url(for: .cachesDirectory, in: .userDomainMask, appropriateFor: nil, create: true)
             .appending(path: "KindRuntime", directoryHint: .isDirectory)
         let kept = folder.appending(path: "\(key).mlmodelc", directoryHint: .isDirectory)
-        if manager.fileExists(atPath: kept.path) { return kept }
+        if manager.fileExists(atPath: kept.path) { return (kept, true) }
 
         for file in files { try bundle.check(file.path, file.sha256) }
         let compiled = try await MLModel.compileModel(at: bundle.url.appending(path: program))
@@ -23,7 +37,7 @@ enum CompiledPackage {
         } catch CocoaError.fileWriteFileExists {
             try? manager.removeItem(at: compiled)  // another task was faster
         }
-        return kept
+        return (kept, false)
     }
 }
 

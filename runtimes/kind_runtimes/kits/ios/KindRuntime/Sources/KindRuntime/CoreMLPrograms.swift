@@ -41,8 +41,9 @@ struct CoreMLProgram: StepProgram, DecodeProgram, @unchecked Sendable {
             }
             configuration.functionName = function
         }
-        let compiled = try await CompiledPackage.open(spec.file, in: bundle)
-        model = try await MLModel.load(contentsOf: compiled, configuration: configuration)
+        model = try await CompiledPackage.load(spec.file, in: bundle) {
+            try await MLModel.load(contentsOf: $0, configuration: configuration)
+        }
         self.spec = spec
     }
 

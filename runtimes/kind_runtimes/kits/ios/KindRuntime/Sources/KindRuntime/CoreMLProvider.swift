@@ -34,8 +34,9 @@ struct CoreMLProvider: Provider {
         guard #available(iOS 17.4, macOS 14.4, *) else { return }  // which tell no plan
         let configuration = MLModelConfiguration()
         configuration.computeUnits = computeUnits
-        let compiled = try await CompiledPackage.open(step.file, in: bundle)
-        let plan = try await MLComputePlan.load(contentsOf: compiled, configuration: configuration)
+        let plan = try await CompiledPackage.load(step.file, in: bundle) {
+            try await MLComputePlan.load(contentsOf: $0, configuration: configuration)
+        }
         guard case .program(let program) = plan.modelStructure else { return }
         let operations = program.functions.values.flatMap(\.block.operations)
         let isUsed = operations.contains { operation in

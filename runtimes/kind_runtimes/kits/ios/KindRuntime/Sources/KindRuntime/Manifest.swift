@@ -15,6 +15,8 @@ public struct ClassInfo: Codable, Hashable, Sendable, Identifiable {
 public struct Manifest: Decodable, Sendable {
     public static let formatVersion = 2
     public static let noiseGenerator = "philox4x32-10+box-muller/1"
+    private static let maxSteps = 10_000
+    private static let maxNumbers = Double(1 << 28)
 
     public let name: String
     /// In the order of `class_index`; of a base, those of its packs.
@@ -145,7 +147,10 @@ public struct Manifest: Decodable, Sendable {
         guard noiseGenerator == Self.noiseGenerator else {
             throw KindError("unknown noise generator '\(noiseGenerator)'", hint: "Update KindRuntime.")
         }
-        guard steps >= 1, !classes.isEmpty, latentsShape.count == 4, latentsShape.allSatisfy({ $0 >= 1 }) else {
+        let numbers = latentsShape.reduce(1.0) { $0 * Double($1) }  // which overflows nothing
+        guard (1...Self.maxSteps).contains(steps), !classes.isEmpty, latentsShape.count == 4,
+            latentsShape.allSatisfy({ $0 >= 1 }), numbers <= Self.maxNumbers
+        else {
             throw KindError(
                 "manifest.json has \(steps) steps, \(classes.count) classes and latents of shape \(latentsShape)",
                 hint: "Export the bundle again.")

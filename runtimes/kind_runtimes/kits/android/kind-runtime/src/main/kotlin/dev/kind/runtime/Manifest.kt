@@ -54,6 +54,8 @@ class Manifest private constructor(
     companion object {
         const val FORMAT_VERSION = 2
         const val NOISE_GENERATOR = "philox4x32-10+box-muller/1"
+        private const val MAX_STEPS = 10_000
+        private const val MAX_NUMBERS = 1 shl 28
 
         /** Reads the text of `manifest.json`; throws a [KindException] where it is damaged or newer than this library. */
         fun parse(text: String): Manifest = try {
@@ -90,7 +92,9 @@ class Manifest private constructor(
                 files = json.getJSONObject("files").map { it.getString("sha256") },
             )
             with(manifest) {
-                if (steps < 1 || classes.isEmpty() || latentsShape.size != 4 || latentsShape.any { it < 1 }) {
+                val numbers = latentsShape.fold(1.0) { product, length -> product * length } // which overflows nothing
+                val isSane = steps in 1..MAX_STEPS && latentsShape.all { it >= 1 } && numbers <= MAX_NUMBERS
+                if (!isSane || classes.isEmpty() || latentsShape.size != 4) {
                     throw KindException(
                         "manifest.json has $steps steps, ${classes.size} classes and latents of shape $latentsShape",
                         "Export the bundle again.",
