@@ -83,8 +83,8 @@ class About:
             "version": version("kind-diffusion"),
             "program": program,
             "how_to_call": self.explain(program, inputs, functions or {}),
-            "inputs": _encode_tensors(inputs),
-            "outputs": _encode_tensors(outputs),
+            "inputs": json.dumps([one.to_dict() for one in inputs]),
+            "outputs": json.dumps([one.to_dict() for one in outputs]),
             "classes": json.dumps([{"id": c.id, "names": list(c.names)} for c in self.classes], ensure_ascii=False),
             "steps": str(sampling.steps),
             "sampler": sampling.sampler,
@@ -151,10 +151,6 @@ def find_disagreement(texts: Mapping[str, str], about: About, spec: ProgramSpec)
         if f"{PREFIX}steps" in texts and held != listed:
             return f"it says {name} {held or 'all'}, the manifest {listed or 'all'}"
     return None
-
-
-def _encode_tensors(specs: Sequence[TensorSpec]) -> str:
-    return json.dumps([{"name": s.name, "shape": list(s.shape), "dtype": s.dtype} for s in specs])
 
 
 def _parse_list(text: str) -> object:

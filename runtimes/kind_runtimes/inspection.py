@@ -11,7 +11,7 @@ from kind_runtimes.about import parse_about
 from kind_runtimes.bundle import CAPTIONS_NAME, MANIFEST_NAME, open_bundle, read_manifest
 from kind_runtimes.engine_rows import ENGINES
 from kind_runtimes.engines.runtime import describe_file
-from kind_runtimes.manifest import PACK_SUFFIX, Manifest, TensorSpec
+from kind_runtimes.manifest import PACK_SUFFIX, Manifest
 from kind_runtimes.packs import read_pack
 
 # The runtime that reads a program of each ending.
@@ -47,7 +47,10 @@ def _inspect_program(path: Path, runtime: str) -> Inspection:
     found = describe_file(runtime, path)
     about = parse_about(found.texts)
     # a .pte file names no inputs, so what kind-export wrote goes first
-    facts = about or {"inputs": _describe(found.inputs), "outputs": _describe(found.outputs)}
+    facts = about or {
+        "inputs": [one.to_dict() for one in found.inputs],
+        "outputs": [one.to_dict() for one in found.outputs],
+    }
     note = "" if about else "the file does not describe itself: it is of another tool, or older"
     return Inspection(kind=ENGINES[runtime].file_kind, path=path, size_bytes=_measure(path), facts=facts, note=note)
 
@@ -99,10 +102,6 @@ def _bundle_facts(manifest: Manifest) -> dict[str, object]:
         "checkpoint_sha256": data["source"]["checkpoint_sha256"],
         "tools": dict(data["tools"]),
     }
-
-
-def _describe(specs: tuple[TensorSpec, ...]) -> list[dict[str, object]]:
-    return [{"name": s.name, "shape": list(s.shape), "dtype": s.dtype} for s in specs]
 
 
 def _measure(path: Path) -> int:

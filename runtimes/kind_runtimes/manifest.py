@@ -42,6 +42,10 @@ class TensorSpec:
     shape: tuple[int, ...]
     dtype: str
 
+    def to_dict(self) -> dict[str, object]:
+        """As JSON has it."""
+        return {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProgramSpec:
@@ -263,14 +267,10 @@ def describe_program(program: ProgramSpec) -> ProgramEntry:
         "file": program.file,
         **({} if program.function is None else {"function": program.function}),
         **({} if program.class_functions is None else {"class_functions": dict(program.class_functions)}),
-        "inputs": [_describe_tensor(spec) for spec in program.inputs],
-        "outputs": [_describe_tensor(spec) for spec in program.outputs],
+        "inputs": [spec.to_dict() for spec in program.inputs],
+        "outputs": [spec.to_dict() for spec in program.outputs],
     }
     return cast(ProgramEntry, described)
-
-
-def _describe_tensor(spec: TensorSpec) -> dict[str, object]:
-    return {"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype}
 
 
 def _parse_target(name: str, data: TargetEntry) -> TargetSpec:

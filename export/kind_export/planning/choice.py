@@ -13,7 +13,7 @@ from kind_export.report.words import name_choice
 from kind_export.request import ExportRequest
 from kind_export.rewrites.truncate_ranks import may_cut
 from kind_export.verify.reference import Reference, Trajectory
-from kind_runtimes.documents.reports.plan import BudgetEntry, ChoiceEntry, PlanEntry
+from kind_runtimes.documents.reports.document import BudgetEntry, ChoiceEntry, PlanEntry
 
 # Shares of the learngene's rank and of the asked steps that are tried.
 _RANK_SHARES = (1.0, 0.875, 0.75, 0.625, 0.5)

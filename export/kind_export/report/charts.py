@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kind_export.report.words import format_bytes, format_count, format_ms, format_range, name_forecast
-from kind_runtimes.documents.reports.forecasts import ForecastEntry, RooflinePoint
+from kind_runtimes.documents.reports.document import ForecastEntry, RooflinePoint
 
 Chart = dict[str, object]  # what a template draws
 Part = Literal["step", "picture"]  # of a forecast

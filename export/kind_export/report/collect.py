@@ -29,8 +29,14 @@ from kind_export.report.page import render_page
 from kind_export.report.work import Works, describe_works
 from kind_export.verify.parity import Parity
 from kind_runtimes.bundle import BUNDLE, open_bundle
-from kind_runtimes.documents.reports.document import Host, MeasuredElsewhere, MeasuredMachine, ReportDocument, Rewrites
-from kind_runtimes.documents.reports.plan import PlanEntry
+from kind_runtimes.documents.reports.document import (
+    Host,
+    MeasuredElsewhere,
+    MeasuredMachine,
+    PlanEntry,
+    ReportDocument,
+    Rewrites,
+)
 from kind_runtimes.documents.reports.targets import Delegation, MeasuredHere, ReportProgram, ReportTarget
 from kind_runtimes.kits import KITS
 from kind_runtimes.manifest import Manifest, check_schema

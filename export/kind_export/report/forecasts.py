@@ -11,7 +11,7 @@ from kind_bench.forecasting.devices import Device, UnitName
 from kind_bench.forecasting.forecast import Forecast, default_unit, forecast, forecast_picture
 from kind_bench.forecasting.roofline import UnitSpeed, unit_speed
 from kind_export.report.work import Works
-from kind_runtimes.documents.reports.forecasts import ForecastEntry, Roofline, TimesEntry
+from kind_runtimes.documents.reports.document import ForecastEntry, Roofline, TimesEntry
 from kind_runtimes.engine_rows import ENGINES
 from kind_runtimes.manifest import Manifest
 

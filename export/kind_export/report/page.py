@@ -32,10 +32,9 @@ from kind_export.report.words import (
     join_words,
     warn_of_training,
 )
-from kind_runtimes.documents.reports.document import ReportDocument
-from kind_runtimes.documents.reports.forecasts import ForecastEntry
+from kind_runtimes.documents.reports.document import ForecastEntry, ReportDocument
+from kind_runtimes.documents.reports.model import SumEntry
 from kind_runtimes.documents.reports.targets import ReportProgram
-from kind_runtimes.documents.reports.work import SumEntry
 from kind_runtimes.engine_rows import ENGINES
 
 _PREVIEW_WIDTH = 640

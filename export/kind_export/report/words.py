@@ -9,10 +9,16 @@ from typing import TypedDict
 from kind_core.closeness import MAX_DB
 from kind_core.config import TrainingRecord
 from kind_core.console import count_of
-from kind_runtimes.documents.reports.document import Host, ReportSampling
-from kind_runtimes.documents.reports.forecasts import ForecastEntry, TimesEntry
+from kind_runtimes.documents.reports.document import (
+    BudgetEntry,
+    ChoiceEntry,
+    ForecastEntry,
+    Host,
+    PlanEntry,
+    ReportSampling,
+    TimesEntry,
+)
 from kind_runtimes.documents.reports.model import MatrixEntry
-from kind_runtimes.documents.reports.plan import BudgetEntry, ChoiceEntry, PlanEntry
 from kind_runtimes.documents.reports.targets import MeasuredHere
 from kind_runtimes.engine_rows import ENGINES
 

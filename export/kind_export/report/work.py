@@ -8,7 +8,7 @@ from typing import cast
 
 from kind_bench.counting.work import OpWork, ProgramWork
 from kind_bench.lint import Profile, lint
-from kind_runtimes.documents.reports.work import LintEntry, SumEntry, WorkEntry
+from kind_runtimes.documents.reports.model import LintEntry, SumEntry, WorkEntry
 
 Works = Mapping[str, Mapping[str, ProgramWork]]
 

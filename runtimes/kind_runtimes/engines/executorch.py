@@ -33,7 +33,7 @@ _DTYPES = {3: "int32", 4: "int64", 5: "float16", 6: "float32", 7: "float64", 11:
 
 
 class ExecutorchProgram:
-    """A method of a .pte file: `function`, or the first, which is `forward`."""
+    """A method of a .pte file: `function`, or `forward`; a BundleError has ExecuTorch's reason where it cannot load."""
 
     def __init__(
         self, file: Path, spec: ProgramSpec, function: str | None = None, options: EngineOptions = DEFAULT_OPTIONS
@@ -53,11 +53,7 @@ class ExecutorchProgram:
         return named
 
 
-def open_program(
-    file: Path, spec: ProgramSpec, function: str | None = None, *, options: EngineOptions = DEFAULT_OPTIONS
-) -> ExecutorchProgram:
-    """Open a method of a .pte file; raises BundleError with ExecuTorch's reason when it cannot."""
-    return ExecutorchProgram(file, spec, function, options)
+open_program = ExecutorchProgram
 
 
 def set_threads(options: EngineOptions) -> None:

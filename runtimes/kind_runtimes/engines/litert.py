@@ -37,7 +37,7 @@ _DTYPES = {getattr(schema.TensorType, name): name.lower() for name in ("FLOAT32"
 
 
 class LiteRTProgram:
-    """A signature of a .tflite file: `function`, or the first.
+    """A signature of a .tflite file: `function`, or the first; a BundleError has LiteRT's reason where there is none.
 
     On the CPU unless `options` name another unit; what that cannot run is an error, because LiteRT alone would not say.
     """
@@ -68,11 +68,7 @@ class LiteRTProgram:
         return other
 
 
-def open_program(
-    file: Path, spec: ProgramSpec, function: str | None = None, *, options: EngineOptions = DEFAULT_OPTIONS
-) -> LiteRTProgram:
-    """Open a signature of a .tflite file; raises BundleError with LiteRT's reason when it cannot."""
-    return LiteRTProgram(file, spec, function, options)
+open_program = LiteRTProgram
 
 
 def describe_file(file: Path) -> FileDescription:

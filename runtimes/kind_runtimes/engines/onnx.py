@@ -40,7 +40,8 @@ _LOAD_ERRORS = (
 class OnnxProgram:
     """A session on one execution provider, the CPU's unless `options` say otherwise.
 
-    What another provider cannot run is left to the CPU, by onnxruntime itself: a profile shows how much that is.
+    What another provider cannot run is left to the CPU, by onnxruntime itself: a profile shows how much that is. A
+    BundleError has onnxruntime's reason where it cannot load the file.
     """
 
     def __init__(
@@ -77,9 +78,7 @@ class OnnxProgram:
         return Path(self._session.end_profiling())
 
 
-def open_program(file: Path, spec: ProgramSpec, *, options: EngineOptions = DEFAULT_OPTIONS) -> OnnxProgram:
-    """Open an .onnx file; raises BundleError with onnxruntime's reason when it cannot."""
-    return OnnxProgram(file, spec, options)
+open_program = OnnxProgram
 
 
 def describe_file(file: Path) -> FileDescription:

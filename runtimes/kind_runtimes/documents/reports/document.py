@@ -10,18 +10,16 @@ from kind_runtimes.documents.parts import (
     Distillation,
     PlainSha256,
     Positive,
+    ProgramTarget,
     Shape,
     Text,
     Texts,
     Training,
 )
-from kind_runtimes.documents.reports.forecasts import ForecastEntry
-from kind_runtimes.documents.reports.model import ModelEntry
-from kind_runtimes.documents.reports.plan import PlanEntry
+from kind_runtimes.documents.reports.model import ModelEntry, Work
 from kind_runtimes.documents.reports.targets import ReportTarget
-from kind_runtimes.documents.reports.work import Work
 from kind_runtimes.documents.results import UnitEntry
-from kind_runtimes.documents.schema import Def, Free, NamesOnly, Unsaid
+from kind_runtimes.documents.schema import Alike, Def, Free, NamesOnly, Unsaid
 
 
 class ReportClass(TypedDict):
@@ -116,6 +114,102 @@ class ReportSource(TypedDict):
 
     checkpoint_sha256: PlainSha256
     training: NotRequired[Annotated[Training, TRAINING_DESCRIPTION, {"additionalProperties": False}]]
+
+
+class TimesEntry(TypedDict):
+    """Milliseconds that are forecast."""
+
+    floor_ms: float | None
+    low_ms: float | None
+    likely_ms: float | None
+    high_ms: float | None
+    sustained_ms: float | None
+    first_run_ms: float | None
+
+
+Times = Annotated[
+    TimesEntry,
+    Alike(Annotated[float | None, {"minimum": 0}]),
+    "Milliseconds, cool and run before; null where nothing is known. floor: FLOPs over sustained GFLOPS, the "
+    "paper's way.",
+    Def("times"),
+]
+
+
+class RooflinePoint(TypedDict):
+    """The operators of one class below a roof."""
+
+    name: str
+    flops: int
+    bytes_moved: int
+    flops_per_byte: float | None
+    gflops: float
+    limited_by: str | None
+
+
+class Roofline(TypedDict):
+    """The two lines of a unit."""
+
+    peak_gflops: float
+    reached_gflops: float
+    peak_bandwidth_gbs: float
+    reached_bandwidth_gbs: float
+    points: list[RooflinePoint]
+
+
+class ForecastEntry(TypedDict):
+    """A calculated time on a device that is not here."""
+
+    kind: Literal["forecast"]
+    device: str
+    device_name: str
+    target: ProgramTarget
+    unit: Literal["cpu", "gpu", "npu"]
+    unit_name: NotRequired[Annotated[str, Unsaid()]]
+    precision: str
+    method: Literal["roofline", "calibrated", "floor only"]
+    reason: Annotated[str, "Why there is no more than the floor; empty otherwise."]
+    step: Times
+    picture: Times
+    limited_by: Annotated[dict[str, str], Free()]
+    notes: list[str]
+    unsure: Annotated[Annotated[dict[str, str], Free()], "Figures of the device that are derived or unconfirmed."]
+    roofline: Annotated[Roofline | None, NamesOnly()]
+
+
+class BudgetEntry(TypedDict):
+    """What was asked for."""
+
+    max_size_bytes: int | None
+    max_step_ms: float | None
+    max_image_ms: float | None
+    device: str | None
+
+
+class ChoiceEntry(TypedDict):
+    """One choice within a budget, and what it costs."""
+
+    precision: str
+    max_rank: int | None
+    forms: str
+    steps: int
+    size_bytes: int
+    step_ms: float | None
+    image_ms: float | None
+    error_db: float | None
+    below_gate: bool
+    misses: list[str]
+
+
+Choice = Annotated[ChoiceEntry, NamesOnly(), Def("choice")]
+
+
+class PlanEntry(TypedDict):
+    """How a budget was met."""
+
+    budget: Annotated[BudgetEntry, NamesOnly()]
+    chosen: Choice
+    considered: Annotated[list[Choice], {"minItems": 1}]
 
 
 class ReportDocument(TypedDict):
