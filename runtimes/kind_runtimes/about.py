@@ -19,24 +19,10 @@ from kind_runtimes.manifest import NOISE_GENERATOR, Manifest, ProgramSpec, Tenso
 PREFIX = "kind."
 _ABOUT_VERSION = 1
 # the order in which a reader wants them
-_ORDER = (
-    "program",
-    "how_to_call",
-    "inputs",
-    "outputs",
-    "functions",
-    "classes",
-    "steps",
-    "guided_steps",
-    "sampler",
-    "guidance_scale",
-    "initial_noise_scale",
-    "noise_generator",
-    "author",
-    "licence",
-    "version",
-    "format",
-)
+_ORDER = """
+    program how_to_call inputs outputs functions classes steps guided_steps sampler guidance_scale initial_noise_scale
+    noise_generator author licence version format
+"""
 # what a manifest must say as its programs do
 _FACTS = ("steps", "guided_steps", "sampler", "initial_noise_scale", "noise_generator", "classes")
 _LISTS = ("inputs", "outputs", "classes", "guided_steps", "functions")
@@ -127,7 +113,7 @@ class FileDescription:
 def parse_about(texts: Mapping[str, str]) -> dict[str, object]:
     """The texts of `describe` without their prefix, lists parsed, in reading order; empty where a file has none."""
     found = {name.removeprefix(PREFIX): text for name, text in texts.items() if name.startswith(PREFIX)}
-    places = {name: place for place, name in enumerate(_ORDER)}
+    places = {name: place for place, name in enumerate(_ORDER.split())}
     names = sorted(found, key=lambda name: (places.get(name, len(places)), name))
     return {name: _parse_list(found[name]) if name in _LISTS else found[name] for name in names}
 

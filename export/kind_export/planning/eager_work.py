@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from kind_bench.counting.ledger import Ledger, Node, TensorSize
-from kind_bench.counting.work import ComputePrecision, OpClass, ProgramWork
+from kind_bench.counting.ledger import Ledger, TensorSize
+from kind_bench.counting.work import ComputePrecision, OpClass, OpWork, ProgramWork
 from kind_core.precisions import EXACT, PRECISIONS, PrecisionName
 from kind_export.precision import quantizable_layers
 from kind_export.target_rows import TARGET_ROWS
@@ -144,19 +144,18 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch do
             op_class = "norm" if is_mean else self.ledger.product_class(*map(_name, reads[-2:]))
         self.num_ops += 1
         self.ledger.add(
-            Node(
+            OpWork(
                 name=f"{op_type}_{self.num_ops}",
                 op_type=op_type,
                 op_class=op_class,
-                reads=[*map(_name, reads)],
-                writes=[*map(_name, writes)],
                 backend="",
-                is_view=is_view,
                 precision=self.storage.compute if is_low else self.storage.plain,
                 flops=flops,
-                has_bias=op_type == "addmm",
             ),
-            sizes,
+            [*map(_name, reads)],
+            dict(zip(map(_name, writes), sizes, strict=True)),
+            has_bias=op_type == "addmm",
+            is_view=is_view,
         )
 
     def _add_constant(self, tensor: Tensor) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kind_bench.counting.ledger import Ledger, Node, TensorSize
+from kind_bench.counting.ledger import Ledger, TensorSize
 from kind_bench.counting.op_classes import OpClasses
-from kind_bench.counting.work import OpClass, ProgramWork
+from kind_bench.counting.work import OpClass, OpWork, ProgramWork
 from kind_bench.counting.xnnpack_graph import XnnpackGraph
 from kind_core.errors import BundleError, TargetError
 from kind_runtimes.engines.executorch import DEFAULT_METHOD
@@ -128,20 +128,19 @@ class _Walk:
             op_class = self.ledger.product_class(*reads[:2])
         elements = sizes[0].elements if sizes else 0
         self.ledger.add(
-            Node(
+            OpWork(
                 name=writes[0] if writes else op_type,
                 op_type=op_type,
                 op_class=op_class,
-                reads=reads,
-                writes=writes,
                 backend=BACKEND,
                 precision="fp16" if any(self._tensor(x).scalar_type == ScalarType.HALF for x in writes) else "fp32",
                 flops=2 * elements * self.ledger[reads[0]].shape[-1] if kind == "linear" else 0,
-                has_bias=op_type == "linear" and len(reads) > 2,
-                is_view=op_type in _VIEWS,
                 obstacle=self._find_obstacle(op_type, op_class, writes),
             ),
-            sizes,
+            reads,
+            dict(zip(writes, sizes, strict=True)),
+            has_bias=op_type == "linear" and len(reads) > 2,
+            is_view=op_type in _VIEWS,
         )
 
     def _add_delegate(self, call: Any) -> None:

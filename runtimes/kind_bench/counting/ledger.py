@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from kind_bench.counting.work import ComputePrecision, OpClass, OpWork, ProgramWork
+from kind_bench.counting.work import OpClass, OpWork, ProgramWork
 
 # What only moves or converts weights leaves them weights: rows of a table, slices of a pack.
 _CARRIES_WEIGHTS: tuple[OpClass, ...] = ("lookup", "layout", "quantize")
@@ -31,27 +31,6 @@ class TensorSize:
     @property
     def size_bytes(self) -> int:
         return -(-self.elements * self.bits // 8)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Node:
-    """One operator as a format holds it. `reads` and `writes` are names; what it is not told of is no traffic.
-
-    `reads_all`: it reads the whole of what it looks up in or cuts.
-    """
-
-    name: str
-    op_type: str
-    op_class: OpClass
-    reads: Sequence[str]
-    writes: Sequence[str]
-    backend: str
-    precision: ComputePrecision
-    flops: int = 0
-    has_bias: bool = False
-    is_view: bool = False
-    obstacle: str = ""
-    reads_all: bool = False
 
 
 class Ledger:
@@ -116,36 +95,45 @@ class Ledger:
         """`linear` where one of the factors is a weight."""
         return "linear" if any(map(self.is_weight, reads)) else "attention"
 
-    def add(self, node: Node, sizes: Sequence[TensorSize]) -> None:
-        """An operator and the sizes of what it writes."""
+    def add(
+        self,
+        op: OpWork,
+        reads: Sequence[str],
+        writes: Mapping[str, TensorSize],
+        *,
+        has_bias: bool = False,
+        is_view: bool = False,
+        reads_all: bool = False,
+    ) -> None:
+        """An operator as a format holds it; what it moves is counted here, of what it is told to read and to write.
+
+        `has_bias`: it adds one. `is_view`: it moves nothing. `reads_all`: the whole of what it looks up in or cuts.
+        """
         index = len(self._ops)
-        self._sizes |= dict(zip(node.writes, sizes, strict=True))
-        self._makers |= dict.fromkeys(node.writes, index)
-        self._used.update(key for name in node.reads for key in self._constants.get(name, ()))
-        if node.is_view:
-            self._roots |= dict.fromkeys(node.writes, self._root(node.reads[0]))
-        for name in node.reads:
+        self._sizes |= writes
+        self._makers |= dict.fromkeys(writes, index)
+        self._used.update(key for name in reads for key in self._constants.get(name, ()))
+        if is_view:
+            self._roots |= dict.fromkeys(writes, self._root(reads[0]))
+        for name in reads:
             self._last_read[self._root(name)] = index
-        heads = node.reads[:1] if node.op_class == "lookup" else node.reads
-        if node.op_class in _CARRIES_WEIGHTS and all(map(self.is_weight, heads)):
-            self._weights.update(node.writes)
-        elements = sum(size.elements for size in sizes)
-        weight_bytes, read_bytes = (0, 0) if node.is_view else self._count_reads(node, elements)
-        written = 0 if node.is_view else sum(size.size_bytes for size in sizes)
+        heads = reads[:1] if op.op_class == "lookup" else reads
+        if op.op_class in _CARRIES_WEIGHTS and all(map(self.is_weight, heads)):
+            self._weights.update(writes)
+        elements = sum(size.elements for size in writes.values())
+        weight_bytes = activation_bytes = 0
+        if not is_view:
+            is_partial = op.op_class in ("lookup", "layout") and not reads_all
+            weight_bytes, read_bytes = self._count_reads(reads, elements if is_partial else None)
+            activation_bytes = read_bytes + sum(size.size_bytes for size in writes.values())
         self._ops.append(
-            OpWork(
-                name=node.name,
-                op_type=node.op_type,
-                op_class=node.op_class,
-                backend=node.backend,
-                precision=node.precision,
-                flops=node.flops,
+            replace(
+                op,
                 elements=elements,
-                bias_elements=elements if node.has_bias else 0,
+                bias_elements=elements if has_bias else 0,
                 weight_bytes=weight_bytes,
-                activation_bytes=read_bytes + written,
-                obstacle=node.obstacle,
-                layer=_name_layer(node.reads),
+                activation_bytes=activation_bytes,
+                layer=_name_layer(reads),
             )
         )
 
@@ -175,13 +163,12 @@ class Ledger:
     def _root(self, name: str) -> str:
         return self._roots.get(name, name)
 
-    def _count_reads(self, node: Node, elements: int) -> tuple[int, int]:
-        """(bytes of constants, bytes of other tensors): of what is looked up in or cut only what comes out of it."""
+    def _count_reads(self, reads: Sequence[str], elements: int | None) -> tuple[int, int]:
+        """(bytes of constants, bytes of other tensors): of each the share of so many `elements`, all of it if None."""
         constants: dict[str, float] = {}
         activations: dict[str, float] = {}
-        is_partial = node.op_class in ("lookup", "layout") and not node.reads_all
-        for name in node.reads:
-            share = min(1.0, elements / max(1, self._sizes[name].elements)) if is_partial else 1.0
+        for name in reads:
+            share = 1.0 if elements is None else min(1.0, elements / max(1, self._sizes[name].elements))
             if name in self._constants:
                 constants |= {key: share * self._stored[key] for key in self._constants[name]}
             else:

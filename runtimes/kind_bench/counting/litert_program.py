@@ -10,10 +10,10 @@ from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 
-from kind_bench.counting.ledger import Ledger, Node, TensorSize
+from kind_bench.counting.ledger import Ledger, TensorSize
 from kind_bench.counting.litert_gpu import Operand, find_obstacle
 from kind_bench.counting.op_classes import OpClasses
-from kind_bench.counting.work import ComputePrecision, OpClass, ProgramWork
+from kind_bench.counting.work import ComputePrecision, OpClass, OpWork, ProgramWork
 from kind_core.errors import BundleError, TargetError
 from kind_runtimes.engines.litert import read_model
 from kind_runtimes.manifest import MAX_ELEMENTS, ProgramSpec
@@ -116,23 +116,23 @@ class _Walk:
         if op_class in ("elementwise", "layout", "quantize") and any(one in self.places for one in reads):
             self.places |= {*writes} if all(map(self._is_known, reads)) else set()
         is_table = op_class == "lookup" and _CLASSES[op_type] == "linear"
+        if is_table:  # a row is a weight where the table is one, whatever says which row
+            reads = sorted(reads, key=self.places.__contains__)
         self.ledger.add(
-            Node(
+            OpWork(
                 name=writes[0],
                 op_type=op_type,
                 op_class=op_class,
-                # a row is a weight where the table is one, whatever says which row
-                reads=sorted(reads, key=self.places.__contains__) if is_table else reads,
-                writes=writes,
                 backend=_CPU if obstacle else _GPU,
                 precision=self._precision(op_type, indices),
                 flops=self._count_flops(op_type, operator, indices, sizes[0]),
-                has_bias=op_type in ("FULLY_CONNECTED", "CONV_2D") and len(reads) > 2,
-                is_view=op_type in _VIEWS,
                 obstacle=obstacle,
-                reads_all=is_table,
             ),
-            sizes,
+            reads,
+            dict(zip(writes, sizes, strict=True)),
+            has_bias=op_type in ("FULLY_CONNECTED", "CONV_2D") and len(reads) > 2,
+            is_view=op_type in _VIEWS,
+            reads_all=is_table,
         )
 
     def _op_type(self, operator: Any) -> str:

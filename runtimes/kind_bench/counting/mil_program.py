@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kind_bench.counting.ledger import Ledger, Node, TensorSize
+from kind_bench.counting.ledger import Ledger, TensorSize
 from kind_bench.counting.op_classes import OpClasses
-from kind_bench.counting.work import OpClass, ProgramWork
+from kind_bench.counting.work import OpClass, OpWork, ProgramWork
 from kind_runtimes.coreml.package import CoreMLPackage
 from kind_runtimes.manifest import ProgramSpec
 from kind_runtimes.quiet import import_coremltools
@@ -85,20 +85,19 @@ class _Walk:
         writes = [value.name for value in op.outputs]
         obstacle = self._find_obstacle(op, operands, writes)
         self.ledger.add(
-            Node(
+            OpWork(
                 name=writes[0],
                 op_type=op.type,
                 op_class=self._classify(op, operands),
-                reads=_tensor_operands(operands),
-                writes=writes,
                 backend=OTHER_UNIT if obstacle else NEURAL_ENGINE,
                 precision="fp16" if self.types[writes[0]] == "FLOAT16" else "fp32",
                 flops=self._count_flops(op, operands, sizes[0].elements),
-                has_bias=bool(operands.get("bias")),
-                is_view=op.type in _VIEWS,
                 obstacle=obstacle,
             ),
-            sizes,
+            _tensor_operands(operands),
+            dict(zip(writes, sizes, strict=True)),
+            has_bias=bool(operands.get("bias")),
+            is_view=op.type in _VIEWS,
         )
         return None
 

@@ -14,9 +14,9 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
-from kind_bench.counting.ledger import Ledger, Node, TensorSize
+from kind_bench.counting.ledger import Ledger, TensorSize
 from kind_bench.counting.op_classes import OpClasses
-from kind_bench.counting.work import ComputePrecision, OpClass, ProgramWork
+from kind_bench.counting.work import ComputePrecision, OpClass, OpWork, ProgramWork
 from kind_core.errors import BundleError, TargetError
 from kind_runtimes.manifest import MAX_ELEMENTS, ProgramSpec
 
@@ -117,19 +117,18 @@ class _Walk:
         op_class = self._classify(node, reads)
         self.makers |= dict.fromkeys(writes, node)
         self.ledger.add(
-            Node(
+            OpWork(
                 name=node.name,
                 op_type=node.op_type,
                 op_class=op_class,
-                reads=reads,
-                writes=writes,
                 backend=BACKEND,
                 precision=self._precision(node),
                 flops=self._count_flops(node, sizes[0].elements),
-                has_bias=node.op_type in ("Gemm", "Conv") and len(reads) > 2,
-                is_view=node.op_type in _VIEWS,
             ),
-            sizes,
+            reads,
+            dict(zip(writes, sizes, strict=True)),
+            has_bias=node.op_type in ("Gemm", "Conv") and len(reads) > 2,
+            is_view=node.op_type in _VIEWS,
         )
         self._find_bias(node)
         return None

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kind_bench.counting.ledger import Ledger, Node, TensorSize
+from kind_bench.counting.ledger import Ledger, TensorSize
 from kind_bench.counting.op_classes import OpClasses
-from kind_bench.counting.work import ComputePrecision
+from kind_bench.counting.work import ComputePrecision, OpWork
 from kind_core.errors import BundleError, TargetError
 from kind_runtimes.quiet import without_import_noise
 
@@ -109,19 +109,18 @@ class XnnpackGraph:
         elif op_class == "linear":
             op_class = ledger.product_class(*(one.name for one in reads[:2]))
         ledger.add(
-            Node(
+            OpWork(
                 name=f"{self._label}/node {index}",
                 op_type=op_type,
                 op_class=op_class,
-                reads=[one.name for one in reads],
-                writes=[result.name],
                 backend=BACKEND,
                 precision=_precision(reads, result),
                 flops=_count_flops(op_type, reads, result),
-                has_bias=fields.get("bias_id", _NONE) != _NONE,
-                is_view=op_type == "XNNStaticReshape",
             ),
-            [result.size],
+            [one.name for one in reads],
+            {result.name: result.size},
+            has_bias=fields.get("bias_id", _NONE) != _NONE,
+            is_view=op_type == "XNNStaticReshape",
         )
 
     def _is_mean(self, factor: _Value) -> bool:

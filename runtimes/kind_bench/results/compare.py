@@ -23,15 +23,6 @@ _EXPECTED = "give two report.json of bundles, or two files of kind-bench run -o"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Figure:
-    """One number of a file. More is worse, but for parity, where less is."""
-
-    group: Group
-    unit: str
-    value: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
     """A figure in both files; None where one does not have it."""
 
@@ -82,8 +73,12 @@ def compare_files(before: Path, after: Path, groups: tuple[str, ...] = ()) -> Co
     if type(old) is not type(new):
         kinds = " and ".join("results" if isinstance(one, Results) else "a report" for one in (old, new))
         raise ResultsError(f"{before} and {after} are {kinds}, which have no figures in common", _EXPECTED)
-    a, b = dict(_list_figures(old)), dict(_list_figures(new))
-    changes = (_change(name, a.get(name), b.get(name)) for name in dict.fromkeys([*a, *b]))
+    a, b = _read_figures(old), _read_figures(new)
+    changes = []
+    for name in dict.fromkeys([*a, *b]):
+        group, unit, _ = a.get(name) or b[name]
+        was, became = (one[name][2] if name in one else None for one in (a, b))
+        changes.append(Change(name=name, group=group, unit=unit, before=was, after=became))
     kept = tuple(change for change in changes if not groups or change.group in groups)
     if not any(change.before is not None and change.after is not None for change in kept):
         raise ResultsError(f"{before} and {after} have no figures in common", _EXPECTED)
@@ -118,13 +113,15 @@ def _read(file: Path) -> Results | ReportDocument:
     return cast(ReportDocument, data)
 
 
-def _list_figures(data: Results | ReportDocument) -> Iterator[tuple[str, Figure]]:
-    found = _results_figures(data) if isinstance(data, Results) else _report_figures(data)
-    for name, group, unit, value in found:
+def _read_figures(data: Results | ReportDocument) -> dict[str, tuple[Group, str, float]]:
+    """Group, unit and value of each figure that is there, by name. More is worse, but for parity, where less is."""
+    figures = {}
+    for name, group, unit, value in _results_figures(data) if isinstance(data, Results) else _report_figures(data):
         if value is not None and not isinstance(value, int | float):
             raise ResultsError(f"{name} is {value!r}, expected a number", "export the bundle again")
         if value is not None:
-            yield name, Figure(group=group, unit=unit, value=float(value))
+            figures[name] = group, unit, float(value)
+    return figures
 
 
 def _report_figures(report: ReportDocument) -> Iterator[_Row]:
@@ -158,18 +155,6 @@ def _results_figures(results: Results) -> Iterator[_Row]:
         yield f"{case.name}: first picture", "latency", "ms", case.data.get("first_picture_ms")
         yield f"{case.name}: to ship", "size", "bytes", case.data.get("download_bytes")
         yield f"{case.name}: peak memory", "memory", "bytes", case.data.get("peak_memory_bytes")
-
-
-def _change(name: str, before: Figure | None, after: Figure | None) -> Change:
-    one = before or after
-    assert one is not None
-    return Change(
-        name=name,
-        group=one.group,
-        unit=one.unit,
-        before=before.value if before else None,
-        after=after.value if after else None,
-    )
 
 
 def _list_notes(old: Results | ReportDocument, new: Results | ReportDocument) -> Iterator[str]:
