@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kind_core.console import echo
-from kind_core.console.commands import PlainGroup, completion_option, report_errors
+from kind_core.console.commands import PlainCommand, PlainGroup, completion_option, report_errors
 from kind_core.console.vocabulary import Named
 from kind_core.files.near_paths import find_near
 from kind_runtimes.engine_rows import ENGINES
-from kind_runtimes.inspect_cli import inspect
 from kind_runtimes.progress import show_progress
-from kind_runtimes.serve_cli import serve
 
 if TYPE_CHECKING:
     from kind_runtimes.draw import RunResult
@@ -112,8 +111,63 @@ def draw(as_json: bool, **options: Any) -> None:
     _print(result, as_json)
 
 
-main.add_command(serve)
-main.add_command(inspect)
+@main.command(cls=PlainCommand, context_settings=_CONTEXT)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0: also other machines and proxies.")
+@click.option("--open", "open_browser", is_flag=True, help="Open the page in the browser.")
+@report_errors
+def serve(bundle: Path, port: int, host: str, open_browser: bool) -> None:
+    """Serve a page that draws with BUNDLE in the browser.
+
+    Its ONNX programs are used, after checking that its files are the ones that were verified. All is computed in the
+    browser, and works there without this server once it was opened. Ctrl-C ends it.
+
+    \b
+    Examples:
+      kind-run serve panda.kind
+      kind-run serve panda.kind --port 9000 --open
+    """
+    from kind_runtimes.serve import open_server
+
+    with open_server(bundle, host, port) as server:
+        echo(f"page  {server.url}")
+        for note in server.notes:
+            echo(note, err=True)
+        echo("press Ctrl-C to end", err=True)
+        if open_browser:
+            click.launch(server.url)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            echo("ended", err=True)
+
+
+@main.command(cls=PlainCommand)
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@report_errors
+def inspect(path: Path, as_json: bool) -> None:
+    """Print what PATH is: a bundle, a program found alone (.onnx, .mlpackage, .pte) or a .pack. Nothing is run.
+
+    \b
+    Examples:
+      kind-run inspect panda.kind
+      kind-run inspect step.onnx
+    """
+    from kind_runtimes.inspection import inspect_path
+
+    found = inspect_path(path)
+    if as_json:
+        fields = {"kind": found.kind, "path": str(found.path), "size_bytes": found.size_bytes, "note": found.note}
+        echo(json.dumps(fields | dict(found.facts)))
+        return
+    rows = [("path", str(found.path)), ("what", f"{found.kind}, {found.size_bytes:,} bytes")]
+    rows += [("note", found.note)] if found.note else []
+    rows += [row for name, value in found.facts.items() for row in _rows(name, value)]
+    width = max(len(label) for label, _ in rows)
+    for label, text in rows:
+        echo(f"{label:<{width}}  {text}")
 
 
 def _print(result: RunResult, as_json: bool) -> None:
@@ -134,3 +188,32 @@ def _print(result: RunResult, as_json: bool) -> None:
     echo(f"seed     {first}" if first == last else f"seeds    {first} to {last}")
     echo(f"runtime  {result.engine}, {result.seconds:.1f} s")
     echo(f"picture  {result.path}")
+
+
+def _rows(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """A fact as lines of a label and a text; what is a list or an object has one for each of its parts."""
+    if isinstance(value, dict) and value and all(isinstance(one, dict) for one in value.values()):
+        for key, one in value.items():
+            yield from _rows(f"{name}.{key}", one)
+    elif isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        for index, one in enumerate(value):
+            yield name if index == 0 else "", _line(one)
+    elif isinstance(value, dict):
+        yield name, ", ".join(f"{key} {_word(one)}" for key, one in value.items())
+    elif isinstance(value, list):
+        yield name, " x ".join(map(str, value)) if name.endswith("shape") else ", ".join(map(str, value))
+    else:
+        yield name, str(value)
+
+
+def _word(value: Any) -> str:
+    return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _line(entry: dict[str, Any]) -> str:
+    """A tensor, a class or a pack in one line."""
+    if "shape" in entry:
+        return f"{entry['name']}  {' x '.join(map(str, entry['shape']))}  {entry['dtype']}"
+    if "names" in entry:
+        return f"{entry['id']}  {', '.join(entry['names'])}"
+    return "  ".join(str(value) for value in entry.values())

@@ -18,8 +18,8 @@ from click.testing import CliRunner
 from kind_bench.cli import main as bench
 from kind_core.console.commands import SHELLS
 from kind_export.cli import main as export
+from kind_runtimes.cli import inspect
 from kind_runtimes.cli import main as run
-from kind_runtimes.inspect_cli import inspect
 from kind_train.cli import main as train
 
 PROGRAMS: dict[str, click.Command] = {"kind-export": export, "kind-run": run, "kind-train": train, "kind-bench": bench}

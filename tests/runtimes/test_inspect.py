@@ -20,8 +20,8 @@ from kind_core.samplers import Sampling
 from kind_export.targets.target import Lowering, TargetOptions, load_target
 from kind_runtimes.about import About, parse_about
 from kind_runtimes.bundle import Bundle
+from kind_runtimes.cli import inspect
 from kind_runtimes.engines.runtime import describe_file
-from kind_runtimes.inspect_cli import inspect
 from kind_runtimes.inspection import inspect_path
 from kind_runtimes.packs import PACK_TENSORS, encode_metadata
 from small_bundles import CLASSES, DTYPES, PRECISIONS, SUFFIXES, SmallStep, program_specs
