@@ -12,7 +12,8 @@ enum CompiledPackage {
         let (compiled, isKept) = try await open(program, in: bundle)
         do {
             return try await load(compiled)
-        } catch where isKept {
+        } catch {
+            guard isKept else { throw error }
             try? FileManager.default.removeItem(at: compiled)
             return try await load(open(program, in: bundle).url)
         }
