@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import click
 
-from kind_bench.commands.devices import calibrate_command, devices_command
-from kind_bench.commands.measuring import adb_command, import_command, run_command
+from kind_bench.commands import measuring, reading
 from kind_bench.commands.options import CONTEXT
-from kind_bench.commands.reading import compare_command, lint_command, paper_command
 from kind_core.console.commands import PlainGroup, completion_option
 
 
@@ -25,14 +23,14 @@ def main() -> None:
 
 # in the order of --help
 for command in (
-    run_command,
-    import_command,
-    adb_command,
-    compare_command,
-    calibrate_command,
-    devices_command,
-    lint_command,
-    paper_command,
+    measuring.run_command,
+    measuring.import_command,
+    measuring.adb_command,
+    reading.compare_command,
+    reading.calibrate_command,
+    reading.devices_command,
+    reading.lint_command,
+    reading.paper_command,
 ):
     main.add_command(command)
 

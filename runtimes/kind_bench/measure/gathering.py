@@ -82,12 +82,10 @@ class Gathering:
         return cast(CaseEntry, case | ({"profile": self.profile} if self.profile is not None else {}))
 
     def _describe_image(self, manifest: Manifest, spreads: Mapping[Part, Spread]) -> dict[str, float]:
-        guided = manifest.sampling.guided
-        lacks_unguided = any(guided) and not all(guided) and "step_unguided" not in spreads
-        if lacks_unguided or ("decode" not in spreads and has_decode(manifest, self.runtime)):
-            return {}  # interrupted before
         step, unguided, decode = spreads["step"], spreads.get("step_unguided"), spreads.get("decode")
-        return {"image_ms": combine_image_ms(step, unguided, decode, guided)}
+        is_drawn = has_decode(manifest, self.runtime)
+        image_ms = combine_image_ms(step, unguided, decode, manifest.sampling.guided, has_decode=is_drawn)
+        return {} if image_ms is None else {"image_ms": image_ms}  # interrupted before
 
     def _describe_load(self) -> dict[str, object]:
         if not self.first_loads_ms:

@@ -91,10 +91,10 @@ def _complete(results: Results, manifest: Manifest, where: str) -> ResultsDocume
         if "sustained" in entry:
             spread = entry["sustained"]["step_ms"]
             entry["sustained"]["step_ms"] = _complete_spread(spread, f"{where}: {case.name}, sustained")
-        lacks_unguided = case.step_unguided is None and any(guided) and not all(guided)
-        lacks_decode = case.decode is None and "decode" in manifest.targets[case.runtime].programs
-        if "image_ms" not in entry and not lacks_unguided and not lacks_decode:
-            entry["image_ms"] = combine_image_ms(case.step, case.step_unguided, case.decode, guided)
+        has_decode = "decode" in manifest.targets[case.runtime].programs
+        image_ms = combine_image_ms(case.step, case.step_unguided, case.decode, guided, has_decode=has_decode)
+        if image_ms is not None:
+            entry.setdefault("image_ms", image_ms)
     return data
 
 

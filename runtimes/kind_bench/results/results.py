@@ -135,8 +135,12 @@ def write_results(results: Results, file: Path, *, force: bool = False) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def combine_image_ms(step: Spread, unguided: Spread | None, decode: Spread | None, guided: Sequence[bool]) -> float:
-    """Milliseconds of one picture from the medians of its parts; `guided`: of each of its steps."""
+def combine_image_ms(
+    step: Spread, unguided: Spread | None, decode: Spread | None, guided: Sequence[bool], *, has_decode: bool
+) -> float | None:
+    """Milliseconds of one picture from the medians of its parts, None where one is missing; `guided`: of each step."""
+    if (unguided is None and len(set(guided)) > 1) or (decode is None and has_decode):
+        return None
     without = step if unguided is None else unguided
     total = sum(step.median if one else without.median for one in guided)
     return round_ms(total + (0.0 if decode is None else decode.median))
