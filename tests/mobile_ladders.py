@@ -118,12 +118,15 @@ def _try(generator: Generator, kind: str, fault: str) -> dict[str, Any]:
     return {"kind": kind, "psnr_db": round(min(psnr_db(right, wrong) for right, wrong in pairs), 2)}
 
 
-def list_late() -> list[dict[str, Any]]:
-    """Starts of an app whose NPU gave nothing in time: the hour of each, the NPU's fault then, whether it is tried, and
-    what draws. The ladder is the one that begins with a stall.
+def list_failures() -> list[dict[str, Any]]:
+    """Starts of an app whose NPU gave nothing, right or wrong: the hour of each, the NPU's fault then, whether it is
+    tried, and what draws. The ladder is the one that begins with a stall.
     """
     return [
         _starts("a busy phone", (0, "stall", True, _CPU), (23, "none", False, _CPU), (24, "none", True, _NPU)),
+        _starts("in the background", (0, "step", True, _CPU), (23, "none", False, _CPU), (24, "none", True, _NPU)),
+        _starts("no driver", (0, "load", True, _CPU), (24, "load", True, _CPU), (9999, "none", False, _CPU)),
+        _starts("wrong at once", (0, "nan", True, _CPU), (9999, "none", False, _CPU)),
         _starts("late again", (0, "stall", True, _CPU), (24, "hang", True, _CPU), (9999, "none", False, _CPU)),
         _starts("wrong later", (0, "stall", True, _CPU), (24, "nan", True, _CPU), (9999, "none", False, _CPU)),
         _starts(

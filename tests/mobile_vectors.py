@@ -31,7 +31,7 @@ from kind_runtimes.generator import Generator
 from kind_runtimes.kits import KITS, kit_folder
 from kind_runtimes.manifest import NOISE_GENERATOR, Manifest, ProgramSpec, parse_manifest
 from kind_runtimes.packs import encode_metadata, read_pack
-from mobile_ladders import list_ladders, list_late
+from mobile_ladders import list_failures, list_ladders
 
 _BASE = "ab" * 32
 _SHAPE = [1, 3, 2, 3]
@@ -142,7 +142,7 @@ def format_vectors() -> str:
         "packs": _packs(),
         "loops": _loops(),
         "ladders": list_ladders(_toy),
-        "late": list_late(),
+        "failures": list_failures(),
     }
     return _format(vectors)
 

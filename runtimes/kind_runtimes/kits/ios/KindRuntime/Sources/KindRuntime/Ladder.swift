@@ -26,16 +26,16 @@ struct Ladder: Sendable {
     var notes = UnitNotes()
     /// Of a unit, first load included.
     var timeLimit = Duration.seconds(120)
-    /// A unit that was late once is tried again after a day.
+    /// A unit that failed once is tried again after a day.
     var now: @Sendable () -> Date = { Date() }
     /// The most memory that this process held, where the system says it.
     var peakMemoryBytes: @Sendable () -> UInt64? = { nil }
 
-    /// A unit and, where it passes, its opened programs.
+    /// A unit and, where it passes, its opened programs; it has failed where it gave nothing, right or wrong.
     private struct Rung: Sendable {
         let unit: ComputeUnit
         var programs: Programs?
-        var isLate = false
+        var hasFailed = false
     }
 
     /// The generator on the first unit that passes; with `forced`, that kind of unit is the only one to try.
@@ -97,7 +97,7 @@ struct Ladder: Sendable {
         } else {
             rung = Rung(unit: entry(of: provider, isTaken: false, reason: Self.ended))
         }
-        await notes.put(rung.unit, lateAt: rung.isLate ? start : nil)
+        await notes.put(rung.unit, failedAt: rung.hasFailed ? start : nil)
         return rung
     }
 
@@ -110,7 +110,7 @@ struct Ladder: Sendable {
             return try await limited(timeLimit, work)
         } catch {
             let unit = entry(of: provider, isTaken: false, reason: Self.describe(error))
-            return Rung(unit: unit, isLate: error is LateError)
+            return Rung(unit: unit, hasFailed: true)
         }
     }
 
@@ -146,15 +146,8 @@ struct Ladder: Sendable {
     }
 
     private static func describe(_ error: any Error) -> String {
-        (error as? KindError)?.message ?? (error as? LateError)?.message ?? error.localizedDescription
+        (error as? KindError)?.message ?? error.localizedDescription
     }
-}
-
-/// Why a unit that gave nothing in time is refused.
-struct LateError: Error {
-    let limit: Duration
-
-    var message: String { "it gave nothing in \(limit / .seconds(1)) s" }
 }
 
 /// What `work` gives, or an error when it does not end in time: it is left behind then, and what it gives is dropped.
@@ -163,7 +156,9 @@ func limited<T: Sendable>(_ limit: Duration, _ work: @escaping @Sendable () asyn
         let race = Race(continuation)
         let timer = Task.detached {
             try await Task.sleep(for: limit)
-            race.finish(.failure(LateError(limit: limit)))
+            let seconds = limit / .seconds(1)
+            race.finish(
+                .failure(KindError("it gave nothing in \(seconds) s", hint: "Use another compute unit.")))
         }
         Task.detached {
             do {

@@ -38,8 +38,8 @@ public struct UnitStore: Sendable {
 
 /// What is known of a bundle's units here. A file that cannot be read or written costs a check, nothing else.
 actor UnitNotes {
-    /// How many times in a row a unit gave nothing in time, and when the last was.
-    struct Late: Codable {
+    /// How many times in a row a unit gave nothing, and when the last was.
+    struct Failures: Codable {
         let times: Int
         let last: Date
     }
@@ -51,14 +51,14 @@ actor UnitNotes {
         var units: [String: ComputeUnit] = [:]
         var attempts: [String: Int] = [:]
         /// Earlier versions write none, and pass it over.
-        var late: [String: Late]?
+        var failures: [String: Failures]?
 
         func isFor(_ other: Kept) -> Bool {
             (appVersion, systemVersion, bundleSha256) == (other.appVersion, other.systemVersion, other.bundleSha256)
         }
     }
 
-    private static let maxLate = 2
+    private static let maxFailures = 2
     private static let patience: TimeInterval = 24 * 3600
 
     private let file: URL?
@@ -86,26 +86,26 @@ actor UnitNotes {
         write()
     }
 
-    /// Whether a unit that is refused is tried again: the phone may have been busy when it gave nothing in time. A day
-    /// later it no longer is; of a unit that is late again then, the phone is not the reason.
+    /// Whether a unit that is refused is tried again: where it gave nothing, not even something wrong, the phone may have
+    /// been busy or the app in the background. A day later that has passed; of what fails again it is not why.
     func isDue(_ name: String, at now: Date) -> Bool {
-        guard let late = kept.late?[name], late.times < Self.maxLate else { return false }
+        guard let failures = kept.failures?[name], failures.times < Self.maxFailures else { return false }
         // of a clock that was set back nothing is known
-        return !(0..<Self.patience).contains(now.timeIntervalSince(late.last))
+        return !(0..<Self.patience).contains(now.timeIntervalSince(failures.last))
     }
 
-    /// `lateAt` is the time where the unit is refused because it gave nothing in time.
-    func put(_ unit: ComputeUnit, lateAt: Date? = nil) {
+    /// `failedAt` is the time where the unit is refused because it gave nothing.
+    func put(_ unit: ComputeUnit, failedAt: Date? = nil) {
         kept.units[unit.name] = unit
         kept.attempts[unit.name] = nil
-        var late = kept.late ?? [:]
-        let times = late[unit.name]?.times ?? 0
-        late[unit.name] = lateAt.map { Late(times: times + 1, last: $0) }
-        kept.late = late
+        var failures = kept.failures ?? [:]
+        let times = failures[unit.name]?.times ?? 0
+        failures[unit.name] = failedAt.map { Failures(times: times + 1, last: $0) }
+        kept.failures = failures
         write()
     }
 
-    /// They are checked anew at the next start; what was late stays known.
+    /// They are checked anew at the next start; which ones failed stays known.
     func forget(_ names: [String]) {
         for name in names { kept.units[name] = nil }
         write()

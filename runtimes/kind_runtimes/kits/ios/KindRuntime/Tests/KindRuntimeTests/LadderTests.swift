@@ -163,15 +163,15 @@ final class LadderTests: XCTestCase {
         }
     }
 
-    func testLateUnitIsTriedAgainADayLaterAndOnceMore() async throws {
+    func testUnitThatGaveNothingIsTriedOnceMoreADayLater() async throws {
         let vector = try vectors.ladder("a stall, then a crash at load")
-        for late in vectors.late {
-            for start in late.starts {
+        for failures in vectors.failures {
+            for start in failures.starts {
                 let units = units(vector, [.npu: start.fault])
                 let generator = try await ladder(vector, store(), hour: start.hour).open(units)
-                XCTAssertEqual(generator.unit.kind, start.takes, "\(late.what), hour \(start.hour)")
+                XCTAssertEqual(generator.unit.kind, start.takes, "\(failures.what), hour \(start.hour)")
                 let opened = await units[0].opened.value
-                XCTAssertEqual(opened > 0, start.isTried, "\(late.what), hour \(start.hour)")
+                XCTAssertEqual(opened > 0, start.isTried, "\(failures.what), hour \(start.hour)")
             }
             try FileManager.default.removeItem(at: folder)
         }
@@ -186,7 +186,7 @@ final class LadderTests: XCTestCase {
         var notes = try XCTUnwrap(json as? [String: Any])
         XCTAssertEqual((notes["units"] as? [String: Any])?.count, 3)
         XCTAssertEqual((notes["attempts"] as? [String: Any])?.count, 0)
-        XCTAssertNotNil(notes.removeValue(forKey: "late"))  // as they were, and as it writes them
+        XCTAssertNotNil(notes.removeValue(forKey: "failures"))  // as they were, and as it writes them
         try JSONSerialization.data(withJSONObject: notes).write(to: file)
         let units = units(vector, [.npu: "none"])
         let generator = try await ladder(vector, store(), hour: 99).open(units)
@@ -195,7 +195,7 @@ final class LadderTests: XCTestCase {
         XCTAssertEqual(opened, 0)
     }
 
-    func testLateUnitStaysKnownWhereNothingPassed() async throws {
+    func testFailureStaysKnownWhereNothingPassed() async throws {
         let vector = try vectors.ladder("a stall, then a crash at load")
         do {
             _ = try await ladder(vector, store()).open(units(vector, [.cpu: "load"]))

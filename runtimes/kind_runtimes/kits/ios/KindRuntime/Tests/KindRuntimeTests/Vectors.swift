@@ -50,8 +50,8 @@ struct Vectors {
         let expected: [Found]
     }
 
-    /// Starts of an app whose NPU gave nothing in time.
-    struct Late {
+    /// Starts of an app whose NPU gave nothing.
+    struct Failures {
         struct Start {
             let hour: Int
             let fault: String
@@ -70,7 +70,7 @@ struct Vectors {
     let packs: [File]
     let loops: [Loop]
     let ladders: [Ladder]
-    let late: [Late]
+    let failures: [Failures]
 
     init(contentsOf url: URL) throws {
         let json = try JSONSerialization.jsonObject(with: Data(contentsOf: url)) as! [String: [[String: Any]]]
@@ -107,11 +107,11 @@ struct Vectors {
                 latents: ($0["latents"] as! [Any]).map(floats),
                 rgb: ($0["rgb"] as! [NSNumber]).map(\.uint8Value))
         }
-        late = json["late"]!.map { entry in
-            Late(
+        failures = json["failures"]!.map { entry in
+            Failures(
                 what: entry["what"] as! String,
                 starts: (entry["starts"] as! [[String: Any]]).map {
-                    Late.Start(
+                    Failures.Start(
                         hour: $0["hour"] as! Int, fault: $0["npu"] as! String, isTried: $0["is_tried"] as! Bool,
                         takes: UnitKind(rawValue: $0["takes"] as! String)!)
                 })

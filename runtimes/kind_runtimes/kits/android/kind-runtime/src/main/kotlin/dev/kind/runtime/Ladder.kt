@@ -32,7 +32,7 @@ internal interface Provider {
  *
  * @param golden null where the bundle brings none: nothing can be checked, and the CPU draws.
  * @param timeLimitMs of a unit, first load included.
- * @param clock milliseconds since 1970: a unit that was late once is tried again after a day.
+ * @param clock milliseconds since 1970: a unit that failed once is tried again after a day.
  */
 internal class Ladder(
     private val manifest: Manifest,
@@ -41,11 +41,8 @@ internal class Ladder(
     private val timeLimitMs: Long = 120_000,
     private val clock: () -> Long = System::currentTimeMillis,
 ) {
-    /** A unit and, where it passes, its opened programs. */
-    private class Rung(val unit: ComputeUnit, val programs: Programs? = null, val isLate: Boolean = false)
-
-    /** Why a unit that gave nothing in time is refused. */
-    private class LateException(message: String) : Exception(message)
+    /** A unit and, where it passes, its opened programs; it [hasFailed] where it gave nothing, right or wrong. */
+    private class Rung(val unit: ComputeUnit, val programs: Programs? = null, val hasFailed: Boolean = false)
 
     /**
      * The generator on the first unit that passes.
@@ -102,7 +99,7 @@ internal class Ladder(
                 else climb(provider, checkNotNull(golden), Golden.fewSteps(manifest))
             }
         }
-        return rung.also { notes.put(it.unit, lateAtMs = now.takeIf { rung.isLate }) }
+        return rung.also { notes.put(it.unit, failedAtMs = now.takeIf { rung.hasFailed }) }
     }
 
     private fun climb(provider: Provider, golden: Golden, steps: Int) =
@@ -111,7 +108,7 @@ internal class Ladder(
     private fun attempt(provider: Provider, work: () -> Rung): Rung = try {
         limit(work) { it.programs?.close() }
     } catch (error: Throwable) { // a driver's library that is not there is an Error
-        Rung(refused(provider, describe(error)), isLate = error is LateException)
+        Rung(refused(provider, describe(error)), hasFailed = true)
     }
 
     private fun hold(provider: Provider, golden: Golden, steps: Int): Rung {
@@ -164,7 +161,7 @@ internal class Ladder(
         } catch (error: ExecutionException) {
             throw error.cause ?: error
         } catch (_: TimeoutException) {
-            val late = LateException("it gave nothing in ${timeLimitMs / 1000.0} s")
+            val late = KindException("it gave nothing in ${timeLimitMs / 1000.0} s", "Use another compute unit.")
             if (done.completeExceptionally(late)) throw late
             return done.get() // it ended just now
         }

@@ -24,7 +24,7 @@ class UnitStore(private val folder: File, private val appVersion: String, privat
     internal class Notes(private val file: File?, private val key: Map<String, String> = emptyMap()) {
         private val units = mutableMapOf<String, ComputeUnit>()
         private val attempts = mutableMapOf<String, Int>()
-        private val late = mutableMapOf<String, Late>()
+        private val failures = mutableMapOf<String, Failures>()
 
         init {
             try {
@@ -47,25 +47,25 @@ class UnitStore(private val folder: File, private val appVersion: String, privat
         }
 
         /**
-         * Whether a unit that is refused is tried again: the phone may have been busy when it gave nothing in time. A day
-         * later it no longer is; of a unit that is late again then, the phone is not the reason.
+         * Whether a unit that is refused is tried again: where it gave nothing, not even something wrong, the phone may
+         * have been busy or the app in the background. A day later that has passed; of what fails again it is not why.
          */
         fun isDue(name: String, nowMs: Long): Boolean {
-            val last = late[name] ?: return false
+            val last = failures[name] ?: return false
             // of a clock that was set back nothing is known
-            return last.times < MAX_LATE && nowMs - last.atMs !in 0 until PATIENCE_MS
+            return last.times < MAX_FAILURES && nowMs - last.atMs !in 0 until PATIENCE_MS
         }
 
-        /** @param lateAtMs the time where it is refused because it gave nothing in time, milliseconds since 1970. */
-        fun put(unit: ComputeUnit, lateAtMs: Long? = null) {
+        /** @param failedAtMs the time where it is refused because it gave nothing, milliseconds since 1970. */
+        fun put(unit: ComputeUnit, failedAtMs: Long? = null) {
             units[unit.name] = unit
             attempts -= unit.name
-            val times = late.remove(unit.name)?.times ?: 0
-            if (lateAtMs != null) late[unit.name] = Late(times + 1, lateAtMs)
+            val times = failures.remove(unit.name)?.times ?: 0
+            if (failedAtMs != null) failures[unit.name] = Failures(times + 1, failedAtMs)
             write()
         }
 
-        /** They are checked anew at the next start; what was late stays known. */
+        /** They are checked anew at the next start; which ones failed stays known. */
         fun forget(names: List<String>) {
             units -= names.toSet()
             write()
@@ -76,7 +76,9 @@ class UnitStore(private val folder: File, private val appVersion: String, privat
             val entries = json.getJSONArray("units")
             val known = List(entries.length()) { ComputeUnit.parse(entries.getJSONObject(it)) }
             // of earlier versions it is not there, and they pass it over
-            json.optJSONObject("late")?.let { all -> all.keys().forEach { late[it] = Late.parse(all.getJSONObject(it)) } }
+            json.optJSONObject("failures")?.let { all ->
+                all.keys().forEach { failures[it] = Failures.parse(all.getJSONObject(it)) }
+            }
             json.getJSONObject("attempts").let { begun -> begun.keys().forEach { attempts[it] = begun.getInt(it) } }
             known.associateByTo(units, ComputeUnit::name)
         }
@@ -85,7 +87,7 @@ class UnitStore(private val folder: File, private val appVersion: String, privat
             val json = JSONObject(key)
                 .put("units", JSONArray(units.values.map(ComputeUnit::toJson)))
                 .put("attempts", JSONObject(attempts.toMap()))
-                .put("late", JSONObject(late.mapValues { (_, last) -> last.toJson() }))
+                .put("failures", JSONObject(failures.mapValues { (_, last) -> last.toJson() }))
             try {
                 file?.parentFile?.mkdirs()
                 val partial = File("${file ?: return}.partial")
@@ -96,17 +98,17 @@ class UnitStore(private val folder: File, private val appVersion: String, privat
         }
     }
 
-    /** How many times in a row a unit gave nothing in time, and when the last was. */
-    private class Late(val times: Int, val atMs: Long) {
+    /** How many times in a row a unit gave nothing, and when the last was. */
+    private class Failures(val times: Int, val atMs: Long) {
         fun toJson(): JSONObject = JSONObject().put("times", times).put("at_ms", atMs)
 
         companion object {
-            fun parse(json: JSONObject) = Late(json.getInt("times"), json.getLong("at_ms"))
+            fun parse(json: JSONObject) = Failures(json.getInt("times"), json.getLong("at_ms"))
         }
     }
 
     companion object {
-        private const val MAX_LATE = 2
+        private const val MAX_FAILURES = 2
         private const val PATIENCE_MS = 24 * 3_600_000L
     }
 }

@@ -184,14 +184,14 @@ class LadderTest {
     }
 
     @Test
-    fun lateUnitIsTriedAgainADayLaterAndOnceMore() {
+    fun unitThatGaveNothingIsTriedOnceMoreADayLater() {
         val case = case("a stall, then a crash at load")
-        val cases = vectors.getJSONArray("late").let { List(it.length(), it::getJSONObject) }
-        for (late in cases) {
-            val starts = late.getJSONArray("starts").let { List(it.length(), it::getJSONObject) }
+        val cases = vectors.getJSONArray("failures").let { List(it.length(), it::getJSONObject) }
+        for (failures in cases) {
+            val starts = failures.getJSONArray("starts").let { List(it.length(), it::getJSONObject) }
             for (start in starts) {
                 val units = case.units("npu" to start.getString("npu"))
-                val what = "${late.getString("what")}, hour ${start.getInt("hour")}"
+                val what = "${failures.getString("what")}, hour ${start.getInt("hour")}"
                 val generator = case.ladder(store(), start.getInt("hour")).open(units)
                 assertEquals(start.getString("takes"), generator.unit.kind.name.lowercase(), what)
                 assertEquals(start.getBoolean("is_tried"), units.first().numOpened > 0, what)
@@ -206,10 +206,10 @@ class LadderTest {
         case.ladder(store()).open(case.units())
         val file = folder.listFiles()!!.single()
         val notes = JSONObject(file.readText())
-        assertEquals(1, notes.getJSONObject("late").getJSONObject("toy-npu").getInt("times"))
+        assertEquals(1, notes.getJSONObject("failures").getJSONObject("toy-npu").getInt("times"))
         assertEquals(0, notes.getJSONObject("attempts").length())
         assertEquals(3, notes.getJSONArray("units").length())
-        notes.remove("late") // as they were, and as it writes them
+        notes.remove("failures") // as they were, and as it writes them
         file.writeText(notes.toString())
         val units = case.units("npu" to "none")
         assertEquals(UnitKind.CPU, case.ladder(store(), hour = 99).open(units).unit.kind)
@@ -217,7 +217,7 @@ class LadderTest {
     }
 
     @Test
-    fun lateUnitStaysKnownWhereNothingPassed() {
+    fun failureStaysKnownWhereNothingPassed() {
         val case = case("a stall, then a crash at load")
         assertFailsWith<KindException> { case.ladder(store()).open(case.units("cpu" to "load")) }
         assertEquals(UnitKind.CPU, case.ladder(store()).open(case.units()).unit.kind)
