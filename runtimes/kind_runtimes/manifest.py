@@ -15,12 +15,12 @@ from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
-from kind_core.classes import ClassInfo
+from kind_core.classes import ClassInfo, read_class
 from kind_core.errors import BundleError, ClassNameError, ConfigError, KindError, TargetError
 from kind_core.files.json_files import parse_json
 from kind_core.precisions import PRECISIONS
 from kind_core.samplers import ALL_STEPS, Distillation, Sampling
-from kind_runtimes.documents.manifest import ManifestDocument, PackEntry, ProgramEntry, TargetEntry, TensorEntry
+from kind_runtimes.documents.manifest import ManifestDocument, ProgramEntry, TargetEntry, TensorEntry
 from kind_runtimes.documents.schema import Schema
 from kind_runtimes.engine_rows import ENGINES, holds_code
 
@@ -176,14 +176,17 @@ def _require_sane(data: ManifestDocument, where: str) -> None:
 
 def _parse(data: ManifestDocument) -> Manifest:
     return Manifest(
-        classes=tuple(ClassInfo(id=c["id"], names=tuple(c["names"])) for c in data["classes"]),
+        classes=tuple(map(read_class, data["classes"])),
         sampling=_parse_sampling(data),
         latents_shape=tuple(data["latents_shape"]),
         targets={name: _parse_target(name, target) for name, target in data["targets"].items()},
         files={name: entry["sha256"] for name, entry in data["files"].items()},
         data=data,
         pack_base=data.get("pack_base"),
-        packs=tuple(_parse_pack(entry) for entry in data.get("packs", ())),
+        packs=tuple(
+            PackSpec(info=read_class(one), file=one["file"], sha256=one["sha256"], size_bytes=one["size_bytes"])
+            for one in data.get("packs", ())
+        ),
         distillation=Distillation.from_dict(data["distillation"]) if "distillation" in data else None,
     )
 
@@ -286,11 +289,6 @@ def _parse_target(name: str, data: TargetEntry) -> TargetSpec:
         for program, entry in data["programs"].items()
     }
     return TargetSpec(target=name, precision=data["precision"], programs=programs)
-
-
-def _parse_pack(data: PackEntry) -> PackSpec:
-    info = ClassInfo(id=data["id"], names=tuple(data["names"]))
-    return PackSpec(info=info, file=data["file"], sha256=data["sha256"], size_bytes=data["size_bytes"])
 
 
 def _parse_tensor(data: TensorEntry) -> TensorSpec:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
@@ -83,13 +83,11 @@ class Device:
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
         """Every figure that is known, by its place in the file."""
-        for name in ("paper_sustained_gflops", "memory_bandwidth_gbs", "sustained_share"):
-            if getattr(self, name) is not None:
-                yield name, getattr(self, name)
-        for key, unit in self.units.items():
-            for name in _unit_figures():
-                if getattr(unit, name) is not None:
-                    yield f"units.{key}.{name}", getattr(unit, name)
+        parts: dict[str, Device | Unit] = {"": self, **{f"units.{key}.": unit for key, unit in self.units.items()}}
+        for prefix, part in parts.items():
+            for one in fields(part):
+                if isinstance(figure := getattr(part, one.name), Figure):
+                    yield f"{prefix}{one.name}", figure
 
 
 def load_device(query: str) -> Device:
@@ -214,10 +212,6 @@ def _parse_figure(entry: FigureEntry) -> Figure:
 def _parse_unit(data: Any) -> Unit:
     figures = {name: _parse_figure(entry) for name, entry in data.items() if _is_figure(entry)}
     return Unit(name=data["name"], family=data.get("family"), **figures)
-
-
-def _unit_figures() -> tuple[str, ...]:
-    return tuple(name for name in Unit.__dataclass_fields__ if name not in ("name", "family"))
 
 
 def _normalise(name: str) -> str:

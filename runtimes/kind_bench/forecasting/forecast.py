@@ -85,7 +85,9 @@ def forecast(
     that is not there.
     """
     calibration = calibration or parse_calibration(device)
-    ops = work.ops if precision is None else tuple(_computing_in(op, precision) for op in work.ops)
+    ops = work.ops
+    if precision is not None:
+        ops = tuple(replace(op, precision=precision) if op.flops else op for op in ops)
     chosen = unit or default_unit(work)
     if unit is not None and unit not in device.units and calibration is None:
         there = ", ".join(device.units) or "none"
@@ -182,10 +184,6 @@ def main_precision(work: ProgramWork) -> ComputePrecision:
     for op in work.ops:
         amounts[op.precision] += op.flops if has_products else op.elements
     return max(amounts, key=lambda precision: amounts[precision], default="fp32")
-
-
-def _computing_in(op: OpWork, precision: ComputePrecision) -> OpWork:
-    return replace(op, precision=precision) if op.flops else op
 
 
 def _by_roofline(base: Forecast, work: ProgramWork, ops: tuple[OpWork, ...], device: Device) -> Forecast:

@@ -21,13 +21,6 @@ from kind_core.errors import TargetError
 from kind_runtimes.engines.runtime import Arrays, check_inputs
 from kind_runtimes.manifest import ProgramSpec
 
-_TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.float16): TensorProto.FLOAT16}
-_TYPES |= {
-    np.dtype(np.int32): TensorProto.INT32,
-    np.dtype(np.int64): TensorProto.INT64,
-    np.dtype(bool): TensorProto.BOOL,
-}
-
 
 class NodeByNodeProgram:
     """An .onnx file whose nodes run one by one; checks results, and is several times slower than the whole."""
@@ -91,7 +84,8 @@ class _Node:
         return dict(zip(self._node.output, self._session.run(None, inputs), strict=True))
 
     def _open(self, inputs: Mapping[str, np.ndarray]) -> Any:
-        given = [helper.make_tensor_value_info(name, _TYPES[one.dtype], None) for name, one in inputs.items()]
+        kinds = {name: helper.np_dtype_to_tensor_dtype(one.dtype) for name, one in inputs.items()}
+        given = [helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()]
         # an output without a type has the one that onnxruntime infers
         outputs = [ValueInfoProto(name=name) for name in self._node.output]
         graph = helper.make_graph([self._node], "node", given, outputs, initializer=self._weights)

@@ -159,7 +159,8 @@ def open_program(
     with engine_errors(what):
         opener = partial(load_runtime(runtime).open_program, file, spec, options=options, **name)
         if ENGINES[runtime].may_crash and not is_expendable:
-            require_survivable(what, file, lambda: opener()(_example_inputs(spec)))
+            zeros = {one.name: np.zeros(one.shape, one.dtype) for one in spec.inputs}
+            require_survivable(what, file, lambda: opener()(zeros))
         result: Program = opener()
         return result
 
@@ -216,10 +217,6 @@ def _require_file(file: Path) -> None:
     """Raise BundleError where a program is neither a folder nor a file with an end: engines wait for ever."""
     if file.exists() and not file.is_dir() and not file.is_file():
         raise BundleError(f"{file} is no regular file", "copy or export the bundle again")
-
-
-def _example_inputs(spec: ProgramSpec) -> Arrays:
-    return {one.name: np.zeros(one.shape, one.dtype) for one in spec.inputs}
 
 
 def check_outputs(outputs: Mapping[str, np.ndarray], spec: ProgramSpec) -> None:
