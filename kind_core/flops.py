@@ -115,10 +115,10 @@ def count_flops(config: DiTConfig, *, live_rank: float | None = None, convention
     )
 
 
-def count_lora_flops(config: DiTConfig, rank: float, *, convention: Convention = "paper") -> Count:
+def count_lora_flops(config: DiTConfig, rank: float) -> Count:
     """FLOPs of one pass of the dense model with an unmerged LoRA of `rank` beside every block matrix."""
     twin = replace(config, learngene_rank=None, tailor_rank=0, tailor_ranks=None)
-    dense = count_flops(twin, convention=convention)
+    dense = count_flops(twin)
     adapters = {
         part: sum(layer.count_flops("full") for layer in layers)  # an adapter has no bias
         for part, layers in _block_linears(config, rank).items()

@@ -8,12 +8,12 @@ enough is measured on the artifact (`verify`).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from kind_core.precisions import PRECISIONS, PrecisionName
 
@@ -37,67 +37,49 @@ def quantizable_layers(module: nn.Module) -> dict[str, nn.Linear]:
     return {name: layer for name, layer in layers if min(layer.weight.shape) >= MIN_SIDE and name != FINAL_LAYER}
 
 
-def count_bytes(module: nn.Module, precision: PrecisionName, keep: Collection[str] = ()) -> int:
+def count_bytes(module: nn.Module, precision: PrecisionName) -> int:
     """What the weights of a program take in a file, each once; of fewer bits a layer's scales are not counted."""
     held = {tensor.data_ptr(): tensor.nbytes for tensor in module.state_dict().values()}
     if not PRECISIONS[precision].is_float:
-        held |= {
-            layer.weight.data_ptr(): layer.weight.numel()
-            * (8 if name in keep else PRECISIONS[precision].weight_bits)
-            // 8
-            for name, layer in quantizable_layers(module).items()
-        }
+        weights = [layer.weight for layer in quantizable_layers(module).values()]
+        held |= {one.data_ptr(): one.numel() * PRECISIONS[precision].weight_bits // 8 for one in weights}
     return sum(held.values())
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LayerCost:
-    """A layer and the noise that it adds when it alone is quantised: the mean square of the change of the latents."""
-
-    name: str
-    noise: float
-
-
 @torch.no_grad()
-def measure_costs(module: nn.Module, inputs: Sequence[tuple[Tensor, ...]], precision: PrecisionName) -> list[LayerCost]:
-    """The cost of every layer of a step program over `inputs` (arguments of `forward`), the most costly first."""
+def measure_costs(
+    module: nn.Module, inputs: Sequence[tuple[Tensor, ...]], precision: PrecisionName
+) -> dict[str, float]:
+    """The noise that every layer of a step program adds when it alone is quantised, the most first: the mean square of
+    the change of the latents over `inputs` (arguments of `forward`)."""
     expected = [module(*one)[0] for one in inputs]
-    costs = []
+    costs: dict[str, float] = {}
     for name, layer in quantizable_layers(module).items():
-        with _quantised(layer, precision):
-            noise = [float((module(*one)[0] - y).square().mean()) for one, y in zip(inputs, expected, strict=True)]
-        costs.append(LayerCost(name=name, noise=sum(noise) / len(noise)))
-    return sorted(costs, key=lambda cost: -cost.noise)
+        rounded = {f"{name}.weight": round_weight(layer.weight, PRECISIONS[precision].weight_bits)}
+        outputs = (functional_call(module, rounded, one)[0] for one in inputs)
+        noise = [float((output - y).square().mean()) for output, y in zip(outputs, expected, strict=True)]
+        costs[name] = sum(noise) / len(noise)
+    return dict(sorted(costs.items(), key=lambda cost: -cost[1]))
 
 
-def choose_kept(costs: Sequence[LayerCost], kept: frozenset[str], shortfall_db: float) -> frozenset[str]:
+def choose_kept(costs: Mapping[str, float], kept: frozenset[str], shortfall_db: float) -> frozenset[str]:
     """`kept` and the most costly other layers, as many as carry the noise that `shortfall_db` says is too much."""
-    others = [cost for cost in costs if cost.name not in kept]
-    total = sum(cost.noise for cost in others)
+    others = {name: noise for name, noise in costs.items() if name not in kept}
+    total = sum(others.values())
     allowed = total * 10 ** (-(shortfall_db + MARGIN_DB) / 10)
     chosen = set(kept)
-    for cost in others:
+    for name, noise in others.items():
         if total <= allowed:
             break
-        chosen.add(cost.name)
-        total -= cost.noise
+        chosen.add(name)
+        total -= noise
     return frozenset(chosen)
 
 
-def describe_costs(costs: Sequence[LayerCost], count: int = 4) -> str:
+def describe_costs(costs: Mapping[str, float], count: int = 4) -> str:
     """The most costly layers with their share of all noise, for an error message."""
-    total = sum(cost.noise for cost in costs) or math.inf
-    return ", ".join(f"{cost.name} ({cost.noise / total:.0%})" for cost in costs[:count])
-
-
-@contextmanager
-def _quantised(layer: nn.Linear, precision: PrecisionName) -> Iterator[None]:
-    weight = layer.weight.data
-    layer.weight.data = round_weight(weight, PRECISIONS[precision].weight_bits)
-    try:
-        yield
-    finally:
-        layer.weight.data = weight
+    total = sum(costs.values()) or math.inf
+    return ", ".join(f"{name} ({noise / total:.0%})" for name, noise in islice(costs.items(), count))
 
 
 def round_weight(weight: Tensor, bits: int) -> Tensor:

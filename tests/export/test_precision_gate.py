@@ -13,7 +13,6 @@ from kind_core.checkpoint import save_checkpoint
 from kind_core.errors import VerificationError
 from kind_core.precisions import PRECISIONS, PrecisionName
 from kind_export.pipeline import ExportResult, export_bundle
-from kind_export.precision import LayerCost
 from kind_export.request import ExportRequest
 from kind_export.stages import Stage
 from kind_export.verify import lower_within_gate as precision
@@ -40,12 +39,12 @@ def stages() -> list[str]:
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> list[LayerCost]:
+def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """The costs of the layers as an export measured them."""
-    costs: list[LayerCost] = []
+    costs: dict[str, float] = {}
 
-    def measure(*given: Any) -> list[LayerCost]:
-        costs.extend(measure_costs(*given))
+    def measure(*given: Any) -> dict[str, float]:
+        costs.update(measure_costs(*given))
         return costs
 
     measure_costs = precision.measure_costs
@@ -80,20 +79,20 @@ def _quantization(result: ExportResult) -> dict[str, Any]:
 
 @pytest.mark.parametrize("asked", ["int8", "int4"])
 def test_most_costly_layers_are_kept_until_the_gate_is_met(
-    asked: PrecisionName, export: Callable[..., ExportResult], measured: list[LayerCost], stages: list[str],
+    asked: PrecisionName, export: Callable[..., ExportResult], measured: dict[str, float], stages: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     _set_gates(monkeypatch, asked, -100, -100, -100)
     plain = export(asked, "plain")
-    assert (_quantization(plain)["kept"], measured) == ([], [])
+    assert (_quantization(plain)["kept"], measured) == ([], {})
     needed_db = plain.parities["onnx"].trajectory_psnr_db + SHORTFALL_DB
     _set_gates(monkeypatch, asked, needed_db, -100, -100)
     stages.clear()
     result = export(asked)
     facts = _quantization(result)
     assert facts["kept"]
-    assert set(facts["kept"]) == {cost.name for cost in measured[: len(facts["kept"])]}
-    assert [cost.noise for cost in measured] == sorted((cost.noise for cost in measured), reverse=True)
+    assert set(facts["kept"]) == set(list(measured)[: len(facts["kept"])])
+    assert list(measured.values()) == sorted(measured.values(), reverse=True)
     assert facts["num_layers"] == len(measured) - len(facts["kept"])
     assert result.parities["onnx"].trajectory_psnr_db >= needed_db == result.parities["onnx"].threshold_db
     assert stages.count(f"finding what {asked} costs") == 1
@@ -101,27 +100,27 @@ def test_most_costly_layers_are_kept_until_the_gate_is_met(
 
 
 def test_impossible_gate_names_the_layers_to_blame(
-    export: Callable[..., ExportResult], measured: list[LayerCost], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    export: Callable[..., ExportResult], measured: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _set_gates(monkeypatch, "int8", 150, -100, -100)
     with pytest.raises(VerificationError, match="most of the noise comes from") as caught:
         export("int8")
     named = caught.value.message.partition("most of the noise comes from ")[2]
-    assert [part.partition(" (")[0] for part in named.split(", ")] == [cost.name for cost in measured[:4]]
+    assert [part.partition(" (")[0] for part in named.split(", ")] == list(measured)[:4]
     assert "trajectory of class 'giant panda'" in caught.value.message
     assert "\n" not in caught.value.message
     assert not list((tmp_path / "bundles").iterdir())
 
 
 def test_fp32_is_lowered_once(
-    export: Callable[..., ExportResult], measured: list[LayerCost], stages: list[str], tmp_path: Path,
+    export: Callable[..., ExportResult], measured: dict[str, float], stages: list[str], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     _set_gates(monkeypatch, "fp32", 199, -100, -100)
     with pytest.raises(VerificationError) as caught:
         export("fp32")
     assert "most of the noise" not in caught.value.message
-    assert measured == []
+    assert measured == {}
     assert stages.count("lowering step to onnx") == 1
     assert not list((tmp_path / "bundles").iterdir())
 
@@ -134,7 +133,7 @@ def test_the_stages_that_come_are_known_from_the_start(
 
 
 def test_layers_are_measured_on_several_classes(
-    export: Callable[..., ExportResult], measured: list[LayerCost], monkeypatch: pytest.MonkeyPatch
+    export: Callable[..., ExportResult], measured: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[set[int]] = []
     calibrate = precision._calibrate

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from kind_export.precision import (
-    LayerCost,
     choose_kept,
     describe_costs,
     measure_costs,
@@ -34,15 +33,15 @@ def test_the_layer_that_counts_more_costs_more() -> None:
     module = _Sum()
     before = {name: p.clone() for name, p in module.named_parameters()}
     costs = measure_costs(module, [(torch.randn(2, 64),), (torch.randn(2, 64),)], "int4")
-    assert [cost.name for cost in costs] == ["loud", "quiet"]
-    assert costs[0].noise > 1000 * costs[1].noise > 0
+    assert list(costs) == ["loud", "quiet"]
+    assert costs["loud"] > 1000 * costs["quiet"] > 0
     assert all(torch.equal(p, before[name]) for name, p in module.named_parameters())
 
 
 def test_fewer_bits_cost_more() -> None:
     torch.manual_seed(0)
     module, inputs = _Sum(), [(torch.randn(2, 64),)]
-    int8, int4 = (measure_costs(module, inputs, precision)[0].noise for precision in ("int8", "int4"))
+    int8, int4 = (measure_costs(module, inputs, precision)["loud"] for precision in ("int8", "int4"))
     assert int4 > 30 * int8
 
 
@@ -60,7 +59,7 @@ def test_rounding_stays_within_half_a_level(bits: int) -> None:
 
 
 def test_as_many_are_kept_as_carry_the_excess_noise() -> None:
-    costs = [LayerCost(name=name, noise=noise) for name, noise in (("a", 90.0), ("b", 9.0), ("c", 0.9), ("d", 0.1))]
+    costs = {"a": 90.0, "b": 9.0, "c": 0.9, "d": 0.1}
     assert choose_kept(costs, frozenset(), shortfall_db=5) == {"a"}  # 10 of 100 are left: -10 dB
     assert choose_kept(costs, frozenset(), shortfall_db=15) == {"a", "b"}
     assert choose_kept(costs, frozenset("a"), shortfall_db=5) == {"a", "b"}
@@ -68,5 +67,4 @@ def test_as_many_are_kept_as_carry_the_excess_noise() -> None:
 
 
 def test_costs_are_described_with_their_shares() -> None:
-    costs = [LayerCost(name="a", noise=3.0), LayerCost(name="b", noise=1.0)]
-    assert describe_costs(costs, count=1) == "a (75%)"
+    assert describe_costs({"a": 3.0, "b": 1.0}, count=1) == "a (75%)"

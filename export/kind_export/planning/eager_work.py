@@ -7,12 +7,10 @@ Weights have the bytes that the asked precision stores them in.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -50,42 +48,14 @@ _SCALE_BITS = 32
 
 def count_eager(lowering: Lowering, target: str, precision: PrecisionName) -> ProgramWork:
     """Count one run of `lowering` as `target` would run it in `precision`."""
-    recorder = _Recorder(_Storage.of(lowering, target, precision))
+    recorder = _Recorder(lowering.module, target, precision)
     inputs = [torch.zeros_like(one) for one in lowering.example]
     for one in inputs:
         recorder.add_input(one)
     with torch.no_grad(), recorder:
         outputs = lowering.module(*inputs)
-    return recorder.finish(target, lowering.name, outputs)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Storage:
-    """Bits of what a program holds and moves; `low` are the quantised weights, by identity, and their bytes."""
-
-    low: Mapping[int, int]
-    bits: int
-    activation_bits: int
-    compute: ComputePrecision
-    plain: ComputePrecision
-
-    @classmethod
-    def of(cls, lowering: Lowering, target: str, precision: PrecisionName) -> _Storage:
-        row = TARGET_ROWS[target]
-        is_half = PRECISIONS[precision].is_half or (precision != EXACT and not row.casts_module)
-        plain: ComputePrecision = "fp16" if is_half else "fp32"
-        layers = quantizable_layers(lowering.module) if not PRECISIONS[precision].is_float else {}
-        return cls(
-            low={
-                id(layer.weight): _stored_bytes(layer.weight, PRECISIONS[precision].weight_bits)
-                for layer in layers.values()
-            },
-            # tables and small layers beside integer weights are stored in fp16
-            bits=16 if is_half or not PRECISIONS[precision].is_float else 32,
-            activation_bits=16 if is_half else 32,
-            compute="int8" if precision in row.integer_products else plain,
-            plain=plain,
-        )
+    num_delegates = int(ENGINES[target].has_delegates)
+    return recorder.ledger.finish(target, lowering.name, map(_name, outputs), num_delegates=num_delegates)
 
 
 def _stored_bytes(weight: Tensor, bits: int) -> int:
@@ -96,10 +66,21 @@ def _stored_bytes(weight: Tensor, bits: int) -> int:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch does not type its __init_subclass__
-    def __init__(self, storage: _Storage) -> None:
+    """Books what a module does in bits of what its program would hold and move."""
+
+    def __init__(self, module: nn.Module, target: str, precision: PrecisionName) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.storage = storage
-        self.low_names = frozenset(map(str, storage.low))
+        row, stored = TARGET_ROWS[target], PRECISIONS[precision]
+        is_half = stored.is_half or (precision != EXACT and not row.casts_module)
+        weights = [] if stored.is_float else [layer.weight for layer in quantizable_layers(module).values()]
+        # quantised weights, by identity, and their bytes
+        self.low = {id(weight): _stored_bytes(weight, stored.weight_bits) for weight in weights}
+        self.low_names = frozenset(map(str, self.low))
+        # tables and small layers beside integer weights are stored in fp16
+        self.bits = 16 if is_half or not stored.is_float else 32
+        self.activation_bits = 16 if is_half else 32
+        self.plain: ComputePrecision = "fp16" if is_half else "fp32"
+        self.compute: ComputePrecision = "int8" if precision in row.integer_products else self.plain
         self.ledger = Ledger()
         self.kept: list[Tensor] = []  # an identity is not used again while its tensor lives
         self.num_ops = 0
@@ -107,10 +88,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch do
     def add_input(self, tensor: Tensor) -> None:
         self.kept.append(tensor)
         self.ledger.add_input(_name(tensor), self._size(tensor))
-
-    def finish(self, target: str, program: str, outputs: Sequence[Tensor]) -> ProgramWork:
-        num_delegates = int(ENGINES[target].has_delegates)
-        return self.ledger.finish(target, program, map(_name, outputs), num_delegates=num_delegates)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, object] | None = None
@@ -149,7 +126,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch do
                 op_type=op_type,
                 op_class=op_class,
                 backend="",
-                precision=self.storage.compute if is_low else self.storage.plain,
+                precision=self.compute if is_low else self.plain,
                 flops=flops,
             ),
             [*map(_name, reads)],
@@ -160,13 +137,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch do
 
     def _add_constant(self, tensor: Tensor) -> None:
         self.kept.append(tensor)
-        size, stored = self._size(tensor, self.storage.bits), self.storage.low.get(id(tensor))
+        size, stored = self._size(tensor, self.bits), self.low.get(id(tensor))
         self.ledger.add_constant(_name(tensor), size, stored=stored)
 
     def _size(self, tensor: Tensor, bits: int | None = None) -> TensorSize:
         if not tensor.is_floating_point():
             return TensorSize(shape=tuple(tensor.shape), bits=8 * tensor.element_size())
-        return TensorSize(shape=tuple(tensor.shape), bits=bits or self.storage.activation_bits)
+        return TensorSize(shape=tuple(tensor.shape), bits=bits or self.activation_bits)
 
 
 def _name(tensor: Tensor) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kind_core.precisions import PRECISIONS
 from kind_export.compact.model import CompactModel
-from kind_export.precision import LayerCost, choose_kept, describe_costs, measure_costs
+from kind_export.precision import choose_kept, describe_costs, measure_costs
 from kind_export.target_rows import TARGET_ROWS
 from kind_export.targets.lowering import Lowered, lower_target
 from kind_export.targets.target import Lowering, TargetOptions
@@ -32,7 +32,7 @@ _CALIBRATION_CLASSES = 2
 
 def lower_within_gate(name: str, compact: CompactModel, options: TargetOptions, trial: Trial) -> tuple[Lowered, Parity]:
     """The programs of a target that pass its gates, and how well; raises VerificationError where none do."""
-    costs: list[LayerCost] = []
+    costs: dict[str, float] = {}
     for attempt in range(_MAX_ATTEMPTS):
         guided = trial.verifier.reference.sampling.guided
         lowered = lower_target(name, compact, trial.folder, options, guided, trial.on_stage)
@@ -48,7 +48,11 @@ def lower_within_gate(name: str, compact: CompactModel, options: TargetOptions, 
                 costs = measure_costs(lowered.step.module, inputs, options.precision)
             keep = choose_kept(costs, options.keep, error.shortfall_db)
             if attempt + 1 == _MAX_ATTEMPTS or len(keep) > _MAX_KEPT_SHARE * len(costs):
-                raise _blame(error, costs) from error
+                raise ShortfallError(
+                    f"{error.message}; most of the noise comes from {describe_costs(costs)}",
+                    "try a higher --precision, --min-ios 18 for Core ML, or more --steps",
+                    error.shortfall_db,
+                ) from error
             options = replace(options, keep=keep)
     raise AssertionError("the last attempt returns or raises")
 
@@ -72,11 +76,3 @@ def _calibrate(lowering: Lowering, loop: Loop, trial: Trial) -> list[tuple[Tenso
             }
             calls.append(tuple(torch.from_numpy(inputs[spec.name]) for spec in lowering.inputs))
     return calls
-
-
-def _blame(error: ShortfallError, costs: list[LayerCost]) -> ShortfallError:
-    return ShortfallError(
-        f"{error.message}; most of the noise comes from {describe_costs(costs)}",
-        "try a higher --precision, --min-ios 18 for Core ML, or more --steps",
-        error.shortfall_db,
-    )
