@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -39,6 +39,8 @@ from kind_runtimes.engines.runtime import Arrays
 from kind_runtimes.loop import Loop
 from kind_runtimes.manifest import TargetSpec
 from kind_runtimes.packs import Pack
+
+_CHANGE = "change in "  # of the latents
 
 
 class Verifier:
@@ -196,23 +198,22 @@ class Verifier:
                 inputs = probe.inputs(loop, class_index)
                 outputs = loop.run_step(inputs, probe.index, probe.guidance)
                 expected = probe if saved is None else _as_saved(saved, probe, inputs)
-                for part in self._compare_step(expected, outputs):
-                    where = f"{part.name}{what} {probe.describe()}"
-                    limit = min(update_db, _showable_db(part, probe, subject)) if part.is_update else threshold_db
-                    measured = check.require(
-                        where, part.expected, part.actual, limit, class_index=trajectory.class_index
-                    )
-                    worst = worst if part.is_update else min(worst, measured)
+                for name, wanted, actual in self._compare_step(expected, outputs):
+                    is_update = name == _CHANGE  # which has a threshold of its own
+                    limit = min(update_db, _showable_db(wanted, probe, subject)) if is_update else threshold_db
+                    where = f"{name}{what} {probe.describe()}"
+                    measured = check.require(where, wanted, actual, limit, class_index=trajectory.class_index)
+                    worst = worst if is_update else min(worst, measured)
         return worst
 
-    def _compare_step(self, probe: Probe, outputs: Arrays) -> Iterator[_Part]:
+    def _compare_step(self, probe: Probe, outputs: Arrays) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """What is compared of one step: its latents, how they changed, and the history where it is read."""
         before, expected, actual = probe.latents, probe.expected, outputs["next_latents"]
-        yield _Part(name="", expected=expected, actual=actual)
-        yield _Part(name="change in ", expected=expected - before, actual=actual - before, is_update=True)
+        yield "", expected, actual
+        yield _CHANGE, expected - before, actual - before
         # the last step of a multistep solver is of first order, so nobody reads what the one before it keeps
         if probe.denoised is not None and "next_history" in outputs and probe.index + 2 < self.reference.sampling.steps:
-            yield _Part(name="history of ", expected=probe.denoised, actual=outputs["next_history"])
+            yield "history of ", probe.denoised, outputs["next_history"]
 
     def _check_trajectories(
         self, subject: Subject, check: Gate, threshold_db: float
@@ -229,9 +230,9 @@ class Verifier:
         return tuple(measured), error
 
 
-def _showable_db(update: _Part, probe: Probe, subject: Subject) -> float:
+def _showable_db(update: np.ndarray, probe: Probe, subject: Subject) -> float:
     largest = np.maximum(np.abs(probe.latents), np.abs(probe.expected))
-    return showable_db(update.expected, most_rounding(largest, subject.half_roundings))
+    return showable_db(update, most_rounding(largest, subject.half_roundings))
 
 
 def _as_saved(saved: SavedStep, probe: Probe, inputs: Mapping[str, np.ndarray]) -> Probe:
@@ -239,13 +240,3 @@ def _as_saved(saved: SavedStep, probe: Probe, inputs: Mapping[str, np.ndarray]) 
     scalars = {"step_index": np.array([probe.index], np.int32), "guidance": np.array([probe.guidance], np.float32)}
     outputs = saved({**inputs, **scalars})
     return replace(probe, expected=outputs["next_latents"], denoised=outputs.get("next_history"))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Part:
-    """One pair of arrays to compare. An update is a difference of latents, which has a threshold of its own."""
-
-    name: str
-    expected: np.ndarray
-    actual: np.ndarray
-    is_update: bool = False

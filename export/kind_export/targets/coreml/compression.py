@@ -7,8 +7,8 @@ small stay in fp16.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,23 +32,19 @@ _INT8_PALETTES: tuple[PrecisionName, ...] = ("palette4",)  # palettes in int8: f
 _REPORT_HINT = "please report it with this command"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Layer:
-    """A linear layer: its name in the module, its weight's constant in the program, the weight's (out, in)."""
-
-    name: str
-    constant: str
-    shape: tuple[int, int]
-
-
 def compress(model: Any, lowering: Lowering, options: TargetOptions) -> tuple[Any, Facts]:
     """(the compressed coremltools model, facts for the manifest). `model` has fp16 weights."""
-    layers = find_layers(_read_constants(model.get_spec()), lowering)
+    constants = _read_constants(model.get_spec())
+    layers = find_layers(constants, lowering)
     _check_kept(layers, lowering, options)
-    plan = plan_precisions(layers, options)
-    shapes = {x.constant: x.shape for x in layers}
+    # where layers share a constant, the kept one decides
+    kept = {constant for name, constant in layers.items() if name in options.keep}
+    large = [constant for constant in layers.values() if math.prod(constants[constant]) >= MIN_ELEMENTS]
+    plan: dict[str, PrecisionName] = {one: "int8" if one in kept else options.precision for one in large}
+    if options.precision == "int8":
+        plan = {constant: precision for constant, precision in plan.items() if constant not in kept}
     for precision in COMPRESSED:
-        chosen = {constant: shapes[constant] for constant, one in plan.items() if one == precision}
+        chosen = {constant: constants[constant] for constant, one in plan.items() if one == precision}
         if chosen:
             model = _apply(model, chosen, TargetOptions(precision=precision, min_ios=options.min_ios))
     _require_compressed(model, plan, lowering)
@@ -56,31 +52,30 @@ def compress(model: Any, lowering: Lowering, options: TargetOptions) -> tuple[An
         return model, {}
     facts = {
         "scheme": describe_scheme(options),
-        "num_layers": sum(plan.get(x.constant) == options.precision for x in layers),
+        "num_layers": sum(plan.get(constant) == options.precision for constant in layers.values()),
         "kept": sorted(options.keep),
     }
     return model, {"compression": facts}
 
 
-def find_layers(constants: Mapping[str, tuple[int, ...]], lowering: Lowering) -> list[Layer]:
+def find_layers(constants: Mapping[str, tuple[int, ...]], lowering: Lowering) -> dict[str, str]:
     """The linear layers of the module with the constants of the converted program (shapes by name) that they became.
 
     torch.export calls the parameter `blocks.0.up.weight` `p_blocks_0_up_weight`, the cast to fp16 appends `_to_fp16`,
     and of equal constants coremltools keeps one. Raises ExportError where that finds no constant of the weight's shape.
     """
     found: dict[tuple[torch.Size, bytes], str] = {}
-    layers = []
+    layers: dict[str, str] = {}
     linears = linear_layers(lowering.module).items()
     for name, layer in sorted(linears, key=lambda x: _name_constant(x[0]) not in constants):
         content = layer.weight.shape, layer.weight.detach().half().contiguous().numpy().tobytes()
-        constant = found.setdefault(content, _name_constant(name))
+        constant = layers[name] = found.setdefault(content, _name_constant(name))
         if constants.get(constant) != tuple(layer.weight.shape):
             raise ExportError(
                 f"the program of {lowering.name} has no constant {constant!r} of shape {tuple(layer.weight.shape)}, "
                 f"expected for the weight of layer {name!r}",
                 _REPORT_HINT,
             )
-        layers.append(Layer(name=name, constant=constant, shape=(layer.out_features, layer.in_features)))
     return layers
 
 
@@ -95,24 +90,9 @@ def restore_module(lowering: Lowering, file: Path, function: str | None = None) 
     saved = {name.removesuffix("_quantized").removesuffix("_palettized"): one for name, one in steps.weights.items()}
     layers = find_layers({name: tuple(tensor.shape) for name, tensor in saved.items()}, lowering)
     module = copy.deepcopy(lowering.module)
-    for layer in layers:
-        linear = module.get_submodule(layer.name)
-        linear.weight = nn.Parameter(saved[layer.constant].clone(), requires_grad=False)
+    for name, constant in layers.items():
+        module.get_submodule(name).weight = nn.Parameter(saved[constant].clone(), requires_grad=False)
     return module
-
-
-def plan_precisions(layers: Iterable[Layer], options: TargetOptions) -> dict[str, PrecisionName]:
-    """The precision of each constant that is compressed; where layers share one, the kept layer decides."""
-    plan: dict[str, PrecisionName] = {}
-    kept = {x.constant for x in layers if x.name in options.keep}
-    for layer in layers:
-        if layer.shape[0] * layer.shape[1] < MIN_ELEMENTS:
-            continue
-        if layer.constant not in kept:
-            plan[layer.constant] = options.precision
-        elif options.precision != "int8":
-            plan[layer.constant] = "int8"
-    return plan
 
 
 def describe_scheme(options: TargetOptions) -> str:
@@ -126,7 +106,7 @@ def describe_scheme(options: TargetOptions) -> str:
     return f"a palette of {1 << PRECISIONS[options.precision].weight_bits} {dtype} values per {scope}"
 
 
-def _apply(model: Any, shapes: Mapping[str, tuple[int, int]], options: TargetOptions) -> Any:
+def _apply(model: Any, shapes: Mapping[str, tuple[int, ...]], options: TargetOptions) -> Any:
     """Compress the constants `shapes` to the precision of `options`."""
     from coremltools.optimize import coreml as cto
 
@@ -143,7 +123,7 @@ def _apply(model: Any, shapes: Mapping[str, tuple[int, int]], options: TargetOpt
     return cto.linear_quantize_weights(model, palettes, joint_compression=True)
 
 
-def _make_quantiser(cto: Any, shape: tuple[int, int], options: TargetOptions) -> Any:
+def _make_quantiser(cto: Any, shape: tuple[int, ...], options: TargetOptions) -> Any:
     size = next((x for x in _BLOCK_SIZES if shape[1] % x == 0), None)
     if options.precision == "int8" or size is None:
         return cto.OpLinearQuantizerConfig(dtype=options.precision, granularity="per_channel", weight_threshold=0)
@@ -152,7 +132,7 @@ def _make_quantiser(cto: Any, shape: tuple[int, int], options: TargetOptions) ->
     )
 
 
-def _make_palettizer(cto: Any, shape: tuple[int, int], options: TargetOptions) -> Any:
+def _make_palettizer(cto: Any, shape: tuple[int, ...], options: TargetOptions) -> Any:
     size = next((x for x in _GROUP_SIZES if shape[0] % x == 0), None)
     function = partial(fit_palette, num_bits=PRECISIONS[options.precision].weight_bits)
     if options.min_ios < 18 or size is None:
@@ -166,12 +146,11 @@ def _has_int8_palettes(options: TargetOptions) -> bool:
     return options.min_ios >= 18 and options.precision in _INT8_PALETTES
 
 
-def _check_kept(layers: Iterable[Layer], lowering: Lowering, options: TargetOptions) -> None:
+def _check_kept(layers: Mapping[str, str], lowering: Lowering, options: TargetOptions) -> None:
     # a program without linear layers, such as `decode`, is lowered with the options of the step
-    names = [x.name for x in layers]
-    if names and (unknown := sorted(options.keep - set(names))):
+    if layers and (unknown := sorted(options.keep - set(layers))):
         raise ExportError(
-            f"{lowering.name} has no linear layer {unknown[0]!r} to keep, expected names like {names[0]!r}",
+            f"{lowering.name} has no linear layer {unknown[0]!r} to keep, expected names like {next(iter(layers))!r}",
             "take the names from the module that is lowered",
         )
 
