@@ -95,7 +95,7 @@ def export_captions(
         write_golden(folder / GOLDEN_NAME, verifiers[0].trajectories, verifiers[0].reference)
         captions[0].save(folder / CAPTION_NAME)
         checkpoint = verifiers[0].reference.checkpoint
-        manifest = make_manifest(folder, job, checkpoint, compact, lowered, parities, {})
+        manifest = make_manifest(folder, job, checkpoint, compact, lowered, parities)
         write_captions(folder, manifest, text.tokens, text.channels)
         open_captions(folder)
     return CaptionResult(path=job.output, parities=parities)

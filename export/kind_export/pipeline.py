@@ -19,7 +19,7 @@ from kind_core.schedule import read_sampler_table
 from kind_export.bundle.golden import write_golden, write_preview
 from kind_export.bundle.kits import write_app_folders, write_kits
 from kind_export.bundle.manifest import make_manifest, write_manifest
-from kind_export.bundle.packs import PacksOfBase, hash_base, write_packs
+from kind_export.bundle.packs import hash_base, write_packs
 from kind_export.compact.decode import measure_decoder
 from kind_export.compact.model import CompactModel
 from kind_export.job import ExportJob, read_job, require_tailors
@@ -107,11 +107,11 @@ def _export(prepared: Prepared, job: ExportJob, on_stage: OnStage, budget_plan: 
     options_of = choose_options(job, checkpoint.config, compact)
     with staged(job.output, BUNDLE, force=request.force) as folder, temporaries_beside(folder):
         folder.mkdir()
-        described: PacksOfBase = {}
+        base, entries = None, []
         if request.packs:
             base = hash_base(job.source.path, checkpoint.config, job.sampling.sampler, compact)
-            described = {"pack_base": base, "packs": write_packs(folder, checkpoint.config.classes, detached, base)}
-        packs = tuple(read_pack(folder / entry["file"]) for entry in described.get("packs", ()))
+            entries = write_packs(folder, checkpoint.config.classes, detached, base)
+        packs = tuple(read_pack(folder / entry["file"]) for entry in entries)
         trial = Trial(folder=folder, verifier=verifier, packs=packs, on_stage=on_stage)
         programs = _write_programs(trial, job, checkpoint, compact, options_of)
         on_stage("counting the work")
@@ -129,7 +129,7 @@ def _export(prepared: Prepared, job: ExportJob, on_stage: OnStage, budget_plan: 
         write_preview(folder / "preview.png", trial.open(specs[first]), checkpoint.config.classes, packs)
         write_kits(folder, request.kits)
         parities = programs.parities
-        document = make_manifest(folder, job, checkpoint, compact, programs.lowered, parities, described)
+        document = make_manifest(folder, job, checkpoint, compact, programs.lowered, parities, base, entries)
         manifest = write_manifest(folder, document)
         write_app_folders(folder, manifest, request.kits)
         on_stage("measuring")

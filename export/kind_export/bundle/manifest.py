@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +13,6 @@ from kind_core.checkpoint import Checkpoint
 from kind_core.classes import ClassInfo
 from kind_core.files.hashing import hash_file
 from kind_export.blending import Opening
-from kind_export.bundle.packs import PacksOfBase
 from kind_export.compact.model import CompactModel
 from kind_export.job import ExportJob
 from kind_export.rewrites import describe_rewrites
@@ -22,7 +21,7 @@ from kind_export.targets.lowering import Written
 from kind_export.targets.programs import latents_shape
 from kind_export.verify.parity import Parity
 from kind_runtimes.bundle import MANIFEST_NAME, list_files
-from kind_runtimes.documents.manifest import ClassEntry, EngineVersions, ManifestDocument, TargetEntry
+from kind_runtimes.documents.manifest import ClassEntry, EngineVersions, ManifestDocument, PackEntry, TargetEntry
 from kind_runtimes.engines.versions import describe_versions
 from kind_runtimes.manifest import FORMAT_VERSION, NOISE_GENERATOR, Manifest, describe_program, parse_manifest
 
@@ -41,16 +40,17 @@ def make_manifest(
     compact: CompactModel,
     lowered: Mapping[str, Written],
     parities: Mapping[str, Parity],
-    packs: PacksOfBase,
+    base: str | None = None,
+    packs: Sequence[PackEntry] = (),
 ) -> ManifestDocument:
     """What lies in `folder`, with the hash of every file, and how well it was verified.
 
-    `packs` is what `write_packs` says of a base.
+    Of a base, `base` is its hash and `packs` what `write_packs` says.
     """
-    data = _describe_bundle(job, checkpoint, compact, packs)
+    data = _describe_bundle(job, checkpoint, compact, base, packs)
     data["targets"] = {name: _describe_target(one, parities[name]) for name, one in lowered.items()}
     for name, parity in parities.items():
-        for pack, psnr_db in zip(data.get("packs", ()), parity.class_psnr_db, strict=False):
+        for pack, psnr_db in zip(packs, parity.class_psnr_db, strict=False):
             pack.setdefault("trajectory_psnr_db", {})[name] = round(psnr_db, 2)
     data["files"] = {
         name: {"sha256": hash_file(folder / name), "size_bytes": (folder / name).stat().st_size}
@@ -60,7 +60,7 @@ def make_manifest(
 
 
 def _describe_bundle(
-    job: ExportJob, checkpoint: Checkpoint, compact: CompactModel, packs: PacksOfBase
+    job: ExportJob, checkpoint: Checkpoint, compact: CompactModel, base: str | None, packs: Sequence[PackEntry]
 ) -> ManifestDocument:
     """What all targets of a bundle have in common; what says nothing is left out."""
     tools = sorted({tool for name in job.targets for tool in TARGET_ROWS[name].tools} | {"diffusers"})
@@ -75,7 +75,8 @@ def _describe_bundle(
         "classes": [
             _describe_class(info, opening, job) for info, opening in zip(config.classes, job.openings, strict=True)
         ],
-        **packs,
+        "pack_base": base,
+        "packs": list(packs) or None,
         "steps": sampling.steps,
         "sampler": sampling.sampler,
         "guidance_scale": sampling.guidance_scale,

@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypedDict
 
 import torch
 from safetensors.torch import save
@@ -23,14 +22,6 @@ from kind_export.rewrites.detach_classes import DetachedClass
 from kind_runtimes.documents.manifest import PackEntry
 from kind_runtimes.manifest import PACK_SUFFIX, PACKS_FOLDER
 from kind_runtimes.packs import PACK_TENSORS, encode_metadata
-
-
-class PacksOfBase(TypedDict, total=False):
-    """What a manifest says of a base; nothing where the classes are built in."""
-
-    pack_base: str
-    packs: list[PackEntry]
-
 
 _LAYOUT = "kind-pack/1"  # of the tensors of a pack: another layout is another base
 _CLASS_FIELDS = ("num_classes", "tailor_rank", "tailor_ranks")
