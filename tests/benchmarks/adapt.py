@@ -31,9 +31,9 @@ from kind_core.checkpoint import Checkpoint, load_checkpoint, read_config
 from kind_core.config import preset
 from kind_core.schedule import choose_sampling
 from kind_train.config import TrainConfig
-from kind_train.data.holding_out import split_photos
 from kind_train.data.imagenet import imagenet_index
 from kind_train.data.photo_set import PhotoSet, load_photos
+from kind_train.data.training_set import split_photos
 from kind_train.evaluate.features import Classification, EfficientNetLite0
 from kind_train.evaluate.frechet import compare_frechet, real_floor
 from kind_train.evaluate.pictures import generate_pictures

@@ -225,7 +225,7 @@ def test_nearest_is_asked_of_photos_from_the_whole_class(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Photos come in the order of their names, side by side those that are alike."""
-    monkeypatch.setattr("kind_train.start.adaptation._NEAREST_PHOTOS", 4)
+    monkeypatch.setattr("kind_train.start.starting._NEAREST_PHOTOS", 4)
     seen: list[list[int]] = []
     read = PhotoSet.read
 

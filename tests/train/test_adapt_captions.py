@@ -28,10 +28,10 @@ from kind_train.cli import main
 from kind_train.data.batches import Feeder
 from kind_train.data.captions.embedding import find_captions
 from kind_train.data.captions.store import NULL_CAPTION, WordStore, tell
-from kind_train.data.holding_out import split_photos
 from kind_train.data.latents import open_cache
 from kind_train.data.photo_set import PhotoSet, load_photos
 from kind_train.data.requests import EmbedRequest
+from kind_train.data.training_set import split_photos
 from kind_train.objective import Objective
 from tiny import CLASSES, tiny_model
 from tiny_autoencoder import save_autoencoder

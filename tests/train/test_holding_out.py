@@ -10,8 +10,8 @@ import torch
 from tiny_training import make_photos
 
 from kind_core.errors import CheckpointError, ConfigError, DataError
-from kind_train.data.holding_out import SplitRecord, describe_overlap, read_split, split_and_record, split_photos
 from kind_train.data.photo_set import PhotoSet
+from kind_train.data.training_set import SplitRecord, describe_overlap, read_split, split_and_record, split_photos
 
 
 def join(*sets: PhotoSet) -> PhotoSet:

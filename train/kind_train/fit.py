@@ -17,10 +17,10 @@ from kind_core.files.staging import claimed
 from kind_core.stopping import describe_ignored, hold_interrupts
 from kind_train.config import TrainConfig
 from kind_train.data.captions.store import WordStore
-from kind_train.data.holding_out import SplitRecord, describe_overlap, read_split, split_and_record
 from kind_train.data.latents import is_cache, open_cache
 from kind_train.data.photo_set import TrainingSet, load_photos
 from kind_train.data.photo_source import describe_unasked
+from kind_train.data.training_set import SplitRecord, describe_overlap, read_split, split_and_record
 from kind_train.display import show_progress
 from kind_train.early import check_recipe
 from kind_train.run import run_folder

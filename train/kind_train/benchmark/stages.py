@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from kind_train.fit import fit_model
 from kind_train.methods import adaptation_defaults, open_method
 from kind_train.methods.method import Method
 from kind_train.options_file import load_options
-from kind_train.run.metrics import METRICS_NAME
+from kind_train.run.metrics import read_metrics
 from kind_train.run.run_folder import LAST_NAME, STATE_NAME
 
 
@@ -147,8 +146,8 @@ def _train(config: TrainConfig, folder: Path) -> Made:
     is_begun = (folder / STATE_NAME).exists()
     before = process_time()
     fit_model(config, resume=is_begun, force=not is_begun)  # of a cell that is made anew, weights alone are left
-    lines = [json.loads(line) for line in (folder / METRICS_NAME).read_text(encoding="utf-8").splitlines()]
-    curve = tuple((one["images"], one["held_out_loss"]) for one in lines if "held_out_loss" in one)
+    lines = [record for _, record in read_metrics(folder)]
+    curve = tuple((int(one["images"]), one["held_out_loss"]) for one in lines if "held_out_loss" in one)
     speeds = [one["images_per_second"] for one in lines if "images_per_second" in one]
     seconds = config.batch_size / speeds[-1] if speeds else None
     spent = None if is_begun or pick_device(config.device).type != "cpu" else process_time() - before

@@ -57,8 +57,8 @@ def classifier(
     if val_data is not None:
         require_photos(val_data)
     announce_loading()
-    from kind_train.data.holding_out import describe_overlap, split_photos
     from kind_train.data.photo_set import load_photos
+    from kind_train.data.training_set import describe_overlap, split_photos
     from kind_train.display import show_progress
     from kind_train.evaluate.small_classifier import CLASSIFIER, save_classifier, train_classifier
 

@@ -16,11 +16,11 @@ from kind_core.classes import ClassInfo
 from kind_core.config.checks import require_positive
 from kind_train.config import MAX_SIDE
 from kind_train.data.captions.store import Captions, WordStore
-from kind_train.data.holding_out import split_photos as split_photos
 from kind_train.data.photo_source import Skipped, describe_unasked, tell_skipped
 from kind_train.data.sources import choose_photos
 from kind_train.data.training_set import Draw as Draw
 from kind_train.data.training_set import TrainingSet as TrainingSet
+from kind_train.data.training_set import split_photos as split_photos
 
 Progress = Callable[[int, int], None]
 # A line about the data that its owner should see.

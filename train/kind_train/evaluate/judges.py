@@ -47,11 +47,9 @@ class Judge(Protocol):
 
     def index(self, info: ClassInfo) -> int | None:
         """The output for a class, None for one that it does not know."""
-        ...
 
     def classify(self, images: NDArray[np.uint8]) -> Classification:
         """Run uint8 RGB images (N, H, W, 3)."""
-        ...
 
 
 class SecondJudge:

@@ -75,11 +75,9 @@ class FeatureNetwork(Protocol):
 
     def observe(self, images: NDArray[np.uint8]) -> Observed:
         """Features by name, a row for each of the uint8 RGB images (N, H, W, 3)."""
-        ...
 
     def compare(self, generated: Observed, held_out: Observed, training: Observed) -> dict[str, Figure]:
         """Figures by the names that they have in a report."""
-        ...
 
 
 def open_networks(inception_weights: str | None, dinov2: str | None, device: str = "cpu") -> tuple[FeatureNetwork, ...]:

@@ -52,7 +52,6 @@ class Drawer(Protocol):
 
     def draw(self, label: int, gate: int, count: int) -> np.ndarray:
         """uint8 (count, size, size, 3)."""
-        ...
 
 
 class CheckpointDrawer:

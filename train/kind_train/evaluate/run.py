@@ -10,8 +10,8 @@ from functools import partial
 import numpy as np
 
 from kind_core.errors import ConfigError
-from kind_train.data.holding_out import describe_overlap
 from kind_train.data.photo_set import PhotoSet, Tell, ignore, load_photos
+from kind_train.data.training_set import describe_overlap
 from kind_train.device import pick_device
 from kind_train.evaluate.classification import (
     AskedClassShare,

@@ -22,7 +22,7 @@ def open_method(name: str) -> Method:
 
 def pick_method(config: TrainConfig) -> Method | None:
     """What is put into a model for the run and is part of its weights in the end; None where all of it is trained."""
-    from kind_train.methods.arms import open_arm
+    from kind_train.methods.grown import open_arm
 
     if config.base is not None:
         return open_method(config.method)

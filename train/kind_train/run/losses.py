@@ -65,11 +65,9 @@ class Scoring(Protocol):
 
         `rows` are the tailors of `classes`, in which labels count.
         """
-        ...
 
     def measure(self, forward: Forward, stored: Tensor, labels: Tensor, draw: Draw) -> Tensor:
         """The loss of each photo of `stored`, which are those of the draw's share."""
-        ...
 
 
 def classifier_terms(config: TrainConfig) -> dict[str, float]:

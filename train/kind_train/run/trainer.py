@@ -42,11 +42,10 @@ from kind_train.run.run_folder import (
 from kind_train.run.scoring import complete_losses, measure_held_out, open_losses, read_mean_image
 from kind_train.run.step import Stepper, autocast, require_finite
 from kind_train.run.terms.perceptual import with_terms
-from kind_train.start.adaptation import prepare_adaptation, start_adaptation
+from kind_train.start import starting
 from kind_train.start.diversion import open_gates
 from kind_train.start.orthogonal import constrain_factors, merged
 from kind_train.start.shape import Shape, pick_shape
-from kind_train.start.starting import check_origin, list_earlier_terms, load_start, make_model_config
 
 # Reading a loss makes the host wait for the GPU, so there it is done for many steps at once.
 _GPU_REPORT_STEPS = 20
@@ -75,11 +74,11 @@ class Trainer:
         self.output = Path(config.output)
         self.base = None if config.base is None else Path(config.base)
         self.method = pick_method(config)
-        self.model_config = make_model_config(shape or pick_shape(config), train)
+        self.model_config = starting.make_model_config(shape or pick_shape(config), train)
         if not config.diversion:
             self.model_config = open_gates(self.model_config)
         eye = None if config.match_classifier is None else Path(config.match_classifier)
-        terms, earlier = classifier_terms(config), list_earlier_terms(config)
+        terms, earlier = classifier_terms(config), starting.list_earlier_terms(config)
         self.model_config = with_terms(self.model_config, terms, eye, earlier, config.class_guidance)
         keeps_base = self.method is not None and self.method.keeps_base
         self.products = Products(
@@ -91,11 +90,11 @@ class Trainer:
         times = {"timestep_mean": config.timestep_mean, "timestep_std": config.timestep_std}
         self.objective = Objective(self.model_config.diffusion, self.device, **times)
         self.losses = open_losses(config, self.model_config, held_out, self.objective, self.device)
-        check_origin(self.output / LAST_NAME if resume else config.teacher or config.start_from, train)
+        starting.check_origin(self.output / LAST_NAME if resume else config.teacher or config.start_from, train)
         if not resume:
             self._load_start(train)
         if self.base is not None and self.method is not None:
-            prepare_adaptation(self.model, self.model_config, self.base, self.method, config, train)
+            starting.prepare_adaptation(self.model, self.model_config, self.base, self.method, config, train)
         elif self.method is not None:
             self.method.prepare(self.model, self.model_config.dit)
         if config.factors == "cayley":
@@ -233,10 +232,12 @@ class Trainer:
     def _load_start(self, photos: TrainingSet) -> None:
         config = self.config
         if self.base is not None and self.method is not None:
-            start_adaptation(self.model, self.base, self.method, config.init_from, photos, self.objective, config.seed)
+            starting.start_adaptation(
+                self.model, self.base, self.method, config.init_from, photos, self.objective, config.seed
+            )
             return
         for start in filter(None, (config.teacher, config.start_from)):
-            load_start(self.model, self.model_config, Path(start))
+            starting.load_start(self.model, self.model_config, Path(start))
 
     def training(self) -> TrainingRecord:
         """What its checkpoints tell of the run."""

@@ -40,7 +40,6 @@ class Levels(Protocol):
     @property
     def is_scaled(self) -> Sequence[bool]:
         """Of each level whether its numbers, of units of their own, are to count alike."""
-        ...
 
     def __call__(self, pictures: Tensor) -> list[Tensor]: ...
 
