@@ -49,8 +49,8 @@ class PaperRow:
     quantity: str
     unit: str
     paper: str
-    ours: str
-    match: str
+    ours: str = ""
+    match: str = "not compared"
     full_gflops: float | None = None
     note: str = ""
 
@@ -196,7 +196,6 @@ def _ratio_rows(mobile: MobileTable) -> Iterator[PaperRow]:
             unit="x",
             paper=f"({paper:.2f})",
             ours=f"{ours:.2f}",
-            match="not compared",
             note=of_kind.note,
         )
 
@@ -215,8 +214,6 @@ def _hour_rows(entries: Sequence[MethodEntry]) -> Iterator[PaperRow]:
                 system=entry["system"],
                 model=model,
                 quantity="training",
-                unit="GPU h",
+                unit=_UNITS["training"],
                 paper=paper,
-                ours="",
-                match="not compared",
             )

@@ -13,7 +13,7 @@ import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +24,6 @@ from kind_bench.forecasting.roofline import PORTABLE, Limit
 from kind_core.console import count_of
 from kind_core.errors import DeviceError
 from kind_core.files.staging import file_kind, staged
-from kind_runtimes.documents.device import CalibrationEntry
 from kind_runtimes.engine_rows import ENGINES
 
 # Milliseconds per unit on an ordinary CPU of two cores: only their ratios count, and those of few measurements most.
@@ -207,12 +206,6 @@ def _fit_group(every: Sequence[Measurement]) -> Rates:
     )
 
 
-def describe_calibration(calibration: Calibration) -> CalibrationEntry:
-    """A calibration as a device file holds it."""
-    result: CalibrationEntry = json.loads(json.dumps({"format_version": FORMAT_VERSION, **asdict(calibration)}))
-    return result
-
-
 def parse_calibration(device: Device) -> Calibration | None:
     """The calibration in a device's file, or None."""
     if device.calibration is None:
@@ -236,7 +229,7 @@ def write_calibrated(device: Device, calibration: Calibration, file: Path, *, fo
     """Write a device file with its calibration, for `--device FILE`."""
     if file.suffix != ".json":
         raise DeviceError(f"cannot write {file}: a calibrated device is a .json file", f"use -o {file.stem}.json")
-    data = describe_device(replace(device, calibration=describe_calibration(calibration)))
+    data = {**describe_device(device), "calibration": {"format_version": FORMAT_VERSION, **asdict(calibration)}}
     with staged(file, CALIBRATED, force=force) as partial:
         partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -41,13 +41,6 @@ class _Timed:
     warmup: int = 0
     warmup_s: float = 0.0
 
-    def warm_up(self) -> None:
-        for _ in range(self.warmup):
-            self.call()
-        end = time.perf_counter() + self.warmup_s
-        while self.warmup_s and time.perf_counter() < end:
-            self.call()
-
 
 def measure_loop(loop: Loop, counts: Counts, on_samples: OnSamples) -> None:
     """Time a guided step, an unguided one where there are such, decoding, whole pictures and a step of a warm machine.
@@ -56,7 +49,11 @@ def measure_loop(loop: Loop, counts: Counts, on_samples: OnSamples) -> None:
     """
     for timed in _list_parts(loop, counts):
         part, call = timed.part, timed.call
-        timed.warm_up()
+        for _ in range(timed.warmup):
+            call()
+        end = time.perf_counter() + timed.warmup_s
+        while timed.warmup_s and time.perf_counter() < end:
+            call()
         samples: list[float] = []
         handed = time.perf_counter()
         for _ in range(timed.repeat):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import NotRequired, TypedDict
+from typing import Any
 
 from kind_bench.data_files import read_table
 
@@ -32,25 +32,8 @@ def list_alternatives() -> tuple[Alternative, ...]:
     return tuple(map(_parse, read_table("alternatives")["rows"]))
 
 
-class _Span(TypedDict):
-    low: float
-    high: float
-
-
-class _Row(TypedDict):
+def _parse(row: Any) -> Alternative:
     """A row as the file writes it; MB are of 10^6 bytes."""
-
-    name: str
-    draws: str
-    where: str
-    source: str
-    download_mb: float
-    picture_ms: _Span
-    load_ms: NotRequired[float]
-    peak_memory_mb: NotRequired[_Span]
-
-
-def _parse(row: _Row) -> Alternative:
     memory = row.get("peak_memory_mb")
     return Alternative(
         name=row["name"],

@@ -11,21 +11,9 @@ import torch
 from torch import Tensor
 
 from kind_core.errors import TargetError
-from kind_runtimes.coreml.ops import Rule, find_rule
+from kind_runtimes.coreml.ops import TORCH_DTYPES, Rule, find_rule
 
 _REPORT_HINT = "report it, or add it in runtimes/kind_runtimes/coreml/ops"
-# uint16 and uint32 live in wider types: torch computes little in them.
-_TORCH_DTYPES = {
-    "bool": torch.bool,
-    "fp16": torch.float32,
-    "fp32": torch.float32,
-    "int8": torch.int8,
-    "int16": torch.int16,
-    "int32": torch.int32,
-    "uint8": torch.uint8,
-    "uint16": torch.int32,
-    "uint32": torch.int64,
-}
 RULE_ERRORS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError)  # what torch raises in a rule
 Source = int | list[int | Tensor]
 
@@ -42,7 +30,7 @@ class Value:
     @property
     def torch_dtype(self) -> torch.dtype:
         """In what the evaluator holds it; fp16 is held, rounded, in fp32."""
-        return _TORCH_DTYPES[self.mil_dtype]
+        return TORCH_DTYPES[self.mil_dtype]
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether `shape` is this one, up to the sizes that are known at run time only."""
@@ -208,7 +196,7 @@ def _name_dtype(var: Any) -> str:
     from coremltools.converters.mil.mil import types
 
     name = str(types.builtin_to_string(var.dtype))
-    if name not in _TORCH_DTYPES:
+    if name not in TORCH_DTYPES:
         raise TargetError(f"value {var.name!r} has the unknown dtype {name}", _REPORT_HINT)
     return name
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ with without_import_noise():
 _CPUINFO_LINE = re.compile(rb"\[cpuinfo_utils\.cpp:\d+\] [^\n]*\n")
 # Where ExecuTorch says why it refuses a file; its exceptions hold a number only.
 _REASON_LINE = re.compile(rb"\[\w+\.(?:cpp|h):\d+\] (?P<reason>[^\n]*)\n")
+hushed_cpuinfo = partial(held_stderr, _CPUINFO_LINE, _REASON_LINE)  # of a body that fails, the second go to `reasons`
 
 
 DEFAULT_METHOD = "forward"
@@ -116,13 +117,3 @@ def _load(file: Path, method: str) -> tuple[Any, Any]:
     except (RuntimeError, KeyError) as error:  # KeyError: a program without that method
         reason = "; ".join([*reasons, str(error)])
         raise BundleError(f"ExecuTorch cannot load {file}: {reason}", "export the bundle again") from error
-
-
-@contextmanager
-def hushed_cpuinfo(reasons: list[str] | None = None) -> Iterator[None]:
-    """Hold back what native code writes to stderr in the body, then write it, less the lines of cpuinfo.
-
-    Where the body fails, ExecuTorch's own lines go to `reasons`, if given, instead: they belong into the error.
-    """
-    with held_stderr(_CPUINFO_LINE, _REASON_LINE, reasons):
-        yield

@@ -12,8 +12,8 @@ from kind_runtimes.coreml.ops import (
     resizing,
     slicing,
 )
-from kind_runtimes.coreml.ops.registry import Rule, find_rule
+from kind_runtimes.coreml.ops.registry import TORCH_DTYPES, Rule, find_rule
 
 FAMILIES = (compression, convolution, elementwise, layers, movement, reduction, resizing, slicing)
 
-__all__ = ["FAMILIES", "Rule", "find_rule"]
+__all__ = ["FAMILIES", "TORCH_DTYPES", "Rule", "find_rule"]

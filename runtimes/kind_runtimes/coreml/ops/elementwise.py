@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kind_runtimes.coreml.ops.registry import RuleFunction, add_formulas, rule
+from kind_runtimes.coreml.ops.registry import TORCH_DTYPES, RuleFunction, add_formulas, rule
 
 # torch calls these as MIL does.
 _UNARY = """
@@ -20,15 +20,6 @@ _GELUS: dict[str, RuleFunction] = {
     "EXACT": functional.gelu,
     "TANH_APPROXIMATION": lambda x: functional.gelu(x, approximate="tanh"),
     "SIGMOID_APPROXIMATION": lambda x: x * torch.sigmoid(1.702 * x),
-}
-_CASTS = {
-    "bool": torch.bool,
-    "fp16": torch.float32,  # rounded by the evaluator, as every fp16 result
-    "fp32": torch.float32,
-    "int8": torch.int8,
-    "int16": torch.int16,
-    "int32": torch.int32,
-    "uint8": torch.uint8,
 }
 
 
@@ -94,8 +85,7 @@ def select(cond: Tensor, a: Tensor, b: Tensor) -> Tensor:
 @rule("cast")
 def cast(x: Tensor, dtype: str) -> Tensor:
     """x as `dtype`; floats are cut towards zero to integers."""
-    if dtype == "uint16":  # torch computes little in uint16: such values are kept in int32
-        return x.to(torch.int32) & 0xFFFF
-    if dtype not in _CASTS:
+    if dtype not in TORCH_DTYPES:
         raise ValueError(f"no conversion to {dtype}")
-    return x.to(_CASTS[dtype])
+    held = x.to(TORCH_DTYPES[dtype])
+    return held & 0xFFFF if dtype == "uint16" else held

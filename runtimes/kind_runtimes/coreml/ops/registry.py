@@ -12,12 +12,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 RuleFunction = Callable[..., Tensor | Sequence[Tensor]]
 _F = TypeVar("_F", bound=RuleFunction)
 _OPERANDS = ("x", "y")  # of a formula, which has no annotations: what gets tensors
 _RULES: dict[str, Rule] = {}
+# In what values of MIL's types are held: uint16 and uint32 in wider types, because torch computes little in them.
+TORCH_DTYPES = {
+    "bool": torch.bool,
+    "fp16": torch.float32,
+    "fp32": torch.float32,
+    "int8": torch.int8,
+    "int16": torch.int16,
+    "int32": torch.int32,
+    "uint8": torch.uint8,
+    "uint16": torch.int32,
+    "uint32": torch.int64,
+}
 
 
 @dataclass(frozen=True, slots=True)
