@@ -155,21 +155,33 @@ def find_foreign(folder: Path, is_own: Callable[[str], bool]) -> str | None:
 
 
 def folder_kind(
-    name: str, check: Callable[[Path], object], is_own: Callable[[str], bool], heart: str | None = None
+    name: str, check: Callable[[Path], object] | None, is_own: Callable[[str], bool], heart: str | None = None
 ) -> OutputKind:
-    """A folder: `check` raises a KindError where it is none, `is_own` tells its files from others."""
+    """A folder: `check` raises a KindError where it is none, `is_own` tells its files from others.
+
+    Without a check its `heart` alone has to be there, which a damaged one has too, so that --force replaces it.
+    """
 
     def find_misfit(path: Path) -> str | None:
         if not path.is_dir():
             return "it is a file"
         try:
-            check(path)
+            if check is not None:
+                check(path)
+            elif heart is not None and not (path / heart).exists():
+                return f"it has no {heart}"
             foreign = find_foreign(path, is_own)
         except KindError as error:
             return error.message
         return None if foreign is None else f"it also holds {foreign}"
 
     return OutputKind(name, find_misfit, heart)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file of text in the place of one that may be there: whole, or as it was."""
+    with staged(file, PART, force=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def file_kind(name: str, check: Callable[[Path], object] = lambda path: None) -> OutputKind:

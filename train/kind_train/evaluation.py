@@ -157,14 +157,9 @@ def kept_beside(
         shutil.rmtree(folder)
 
 
-def _require_identity(folder: Path) -> None:
-    if not (folder / _IDENTITY_NAME).exists():
-        raise ResultsError(f"it has no {_IDENTITY_NAME}")
-
-
 SEEN = folder_kind(
     "what an evaluation saw",
-    _require_identity,
+    None,
     lambda name: name == _IDENTITY_NAME or ("/" not in name and name.endswith(SEEN_SUFFIX)),
     heart=_IDENTITY_NAME,
 )

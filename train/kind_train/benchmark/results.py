@@ -20,7 +20,7 @@ from kind_core.errors import ConfigError, ResultsError
 from kind_core.files.json_files import read_object
 from kind_core.files.litter import is_hidden
 from kind_core.files.locking import waited_for
-from kind_core.files.staging import PART, staged
+from kind_core.files.staging import PART, staged, write_whole
 from kind_core.pictures import make_class_grid
 from kind_train.benchmark.options import BenchmarkOptions
 from kind_train.benchmark.suite import Arm, Row
@@ -53,8 +53,7 @@ def open_folder(output: Path, identity: Mapping[str, object], *, resume: bool) -
         output.mkdir(parents=True, exist_ok=True)
         with waited_for(file):
             if not file.exists():
-                with staged(file, PART, force=True) as temporary:
-                    temporary.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+                write_whole(file, json.dumps(identity, indent=2) + "\n")
                 return
     then = read_object(file, ResultsError, "choose another --output")
     if (change := find_change(then, identity)) is not None:
@@ -124,8 +123,7 @@ def write_results(output: Path, results: Results) -> None:
             "index.html": _render_page(results, output),
         }
         for name, text in texts.items():
-            with staged(output / name, PART, force=True) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+            write_whole(output / name, text)
 
 
 def _render_page(results: Results, output: Path) -> str:

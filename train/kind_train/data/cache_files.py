@@ -26,7 +26,7 @@ from kind_core.config import AutoencoderConfig
 from kind_core.errors import ClassNameError, ConfigError, DataError
 from kind_core.files.json_files import read_object, read_texts
 from kind_core.files.shards import list_numbered
-from kind_core.files.staging import PART, staged
+from kind_core.files.staging import write_whole
 from kind_core.files.weight_files import find_misfit, is_pointer
 from kind_train.places import CACHE_NAME as CACHE_NAME
 from kind_train.places import is_cache as is_cache
@@ -95,8 +95,7 @@ def write_cache_file(folder: Path, cache: CacheFile) -> None:
         "settings": asdict(cache.settings),
         "classes": [{"id": info.id, "names": list(info.names)} for info in cache.classes],
     }
-    with staged(folder / CACHE_NAME, PART, force=True) as file:
-        file.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(folder / CACHE_NAME, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def _as_object(value: object, name: str, file: Path) -> Mapping[str, object]:
@@ -234,8 +233,7 @@ def write_captions(folder: Path, captions: Sequence[str] | None) -> None:
     if captions is None:
         (folder / CAPTIONS_NAME).unlink(missing_ok=True)
         return
-    with staged(folder / CAPTIONS_NAME, PART, force=True) as file:
-        file.write_text(json.dumps(captions, ensure_ascii=False), encoding="utf-8")
+    write_whole(folder / CAPTIONS_NAME, json.dumps(captions, ensure_ascii=False))
 
 
 def check_autoencoder(folder: Path, settings: CacheSettings) -> None:

@@ -116,14 +116,8 @@ def _is_cache_file(name: str) -> bool:
     )
 
 
-def _require_cache_file(folder: Path) -> None:
-    """What a damaged cache has too, so that --force replaces it."""
-    if not files.is_cache(folder):
-        raise OutputError(f"it has no {files.CACHE_NAME}")
-
-
-CACHE = folder_kind("a cache of latents", _require_cache_file, _is_cache_file, heart=files.CACHE_NAME)
-_SHARD = folder_kind("a shard", lambda place: None, (files.LATENTS_NAME, files.HASHES_NAME).__contains__)
+CACHE = folder_kind("a cache of latents", None, _is_cache_file, heart=files.CACHE_NAME)
+_SHARD = folder_kind("a shard", None, (files.LATENTS_NAME, files.HASHES_NAME).__contains__)
 
 
 def _start(request: CacheRequest, settings: files.CacheSettings, classes: tuple[ClassInfo, ...]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from kind_core.errors import CheckpointError, OutputError, TargetError
 from kind_core.files.json_files import parse_json
 from kind_core.files.regular_files import require_regular
-from kind_core.files.staging import PART, staged
+from kind_core.files.staging import write_whole
 from kind_train.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ def trim_metrics(folder: Path, step: int) -> None:
         return
     kept = "".join(line for line, record in read_metrics(folder) if record["step"] <= step)
     if kept.encode() != file.read_bytes():
-        with staged(file, PART, force=True) as temporary:
-            temporary.write_text(kept, encoding="utf-8")
+        write_whole(file, kept)
 
 
 def read_metrics(folder: Path) -> list[tuple[str, dict[str, float]]]:

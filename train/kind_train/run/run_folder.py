@@ -22,7 +22,7 @@ from kind_core.errors import CheckpointError, ConfigError, OutputError
 from kind_core.files.json_files import read_json
 from kind_core.files.litter import is_bare
 from kind_core.files.publishing import sync
-from kind_core.files.staging import PART, check_output, check_unclaimed, folder_kind, recover, staged
+from kind_core.files.staging import PART, check_output, check_unclaimed, folder_kind, recover, staged, write_whole
 from kind_core.files.weight_files import is_pointer
 from kind_train.config import GROWS, HELD_OUT_NAME, TAILORS, TrainConfig
 from kind_train.config import OPTIONS_NAME as OPTIONS_NAME
@@ -69,7 +69,7 @@ def _is_state_file(name: str) -> bool:
 
 
 RUN = folder_kind("a run", lambda folder: check_options(folder / OPTIONS_NAME), _is_run_file, heart=OPTIONS_NAME)
-_STATE = folder_kind("a training state", lambda path: None, _is_state_file)
+_STATE = folder_kind("a training state", None, _is_state_file)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,8 +149,7 @@ def start_run_folder(
     if not has_state(folder):
         trim_metrics(folder, 0)
     for name, text in texts.items():
-        with staged(folder / name, PART, force=True) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_whole(folder / name, text)
 
 
 def identify_run(config: TrainConfig, classes: list[str]) -> dict[str, object]:

@@ -16,7 +16,7 @@ from kind_core.errors import DataError
 from kind_core.files.json_files import read_object, read_texts
 from kind_core.files.near_paths import suggest_path
 from kind_core.files.shards import list_numbered
-from kind_core.files.staging import PART, folder_kind, staged
+from kind_core.files.staging import folder_kind, write_whole
 
 STORE_NAME = "text_embeddings.json"
 SHARDS_NAME = "shards"
@@ -68,8 +68,7 @@ def read_record(folder: Path) -> EncoderRecord:
 def write_record(folder: Path, record: EncoderRecord) -> None:
     """Say which encoder the cache at `folder` is of."""
     data = {"format_version": FORMAT_VERSION, "encoder": asdict(record)}
-    with staged(folder / STORE_NAME, PART, force=True) as file:
-        file.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(folder / STORE_NAME, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def list_shards(folder: Path) -> list[Path]:
@@ -88,11 +87,5 @@ def _is_store_file(name: str) -> bool:
     return name == STORE_NAME or (folder.startswith(f"{SHARDS_NAME}/") and rest in (WORDS_NAME, CAPTIONS_NAME))
 
 
-def _require_store(folder: Path) -> None:
-    """What a damaged one has too, so that --force replaces it."""
-    if not is_store(folder):
-        raise DataError(f"it has no {STORE_NAME}")
-
-
-STORE = folder_kind("a cache of embedded captions", _require_store, _is_store_file, heart=STORE_NAME)
-SHARD = folder_kind("a shard", lambda place: None, (WORDS_NAME, CAPTIONS_NAME).__contains__)
+STORE = folder_kind("a cache of embedded captions", None, _is_store_file, heart=STORE_NAME)
+SHARD = folder_kind("a shard", None, (WORDS_NAME, CAPTIONS_NAME).__contains__)
