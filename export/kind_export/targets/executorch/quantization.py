@@ -9,9 +9,8 @@ input between q, k and v, at which XNNPACK's partitioner cuts the graph.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -19,7 +18,7 @@ from torch.nn import functional as F
 
 from kind_core.errors import ExportError
 from kind_export.compact.step import PairLinear
-from kind_export.precision import FINAL_LAYER, MIN_SIDE, linear_layers
+from kind_export.precision import linear_layers, quantizable_layers
 from kind_export.targets.target import Facts, Lowering, TargetOptions
 from kind_runtimes.quiet import without_import_noise
 
@@ -31,63 +30,41 @@ with without_import_noise():
 GROUP_SIZE = 32  # the smallest that XNNPACK takes for 4-bit weights
 # Scales that minimise the error of the weights cost nothing at run time: 0.7 dB of the sample's trajectory at 4 bit.
 _ALGORITHMS = {8: IntxChooseQParamsAlgorithm.AFFINE, 4: IntxChooseQParamsAlgorithm.HQQ_SCALE_ONLY}
-_BITS: dict[str, Literal[4, 8]] = {"int8": 8, "int4": 4}
+_BITS = {"int8": 8, "int4": 4}
 _SCHEMES = {
     8: "8-bit weights per output channel, 8-bit activations per token (qd8-f32-qc8w)",
     4: f"4-bit weights in groups of {GROUP_SIZE}, 8-bit activations per token (qd8-f32-qb4w)",
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class QuantizationPlan:
-    """The linear layers of a module by the bits of their weights; `kept` was asked for, `small` is not worth it."""
-
-    precision: str
-    bits: Mapping[str, Literal[4, 8]]
-    kept: tuple[str, ...]
-    small: tuple[str, ...]
-
-    def names(self, bits: int) -> tuple[str, ...]:
-        return tuple(name for name, own in self.bits.items() if own == bits)
-
-    def describe(self) -> Facts:
-        """Facts for the manifest; `num_layers` counts what has the asked precision."""
-        bits = _BITS[self.precision]
-        facts = {"scheme": _SCHEMES[bits], "num_layers": len(self.names(bits)), "kept": list(self.kept)}
-        wider = [name for name in self.names(8) if name not in self.kept] if bits == 4 else []
-        return facts | {"small": list(self.small)} | ({"eight_bit": wider} if wider else {})
-
-
 def quantize(lowering: Lowering, options: TargetOptions) -> tuple[Lowering, Facts]:
     """`lowering` in the asked precision, and facts for the manifest; floating point comes back as it is.
 
-    Raises ExportError where a name of `keep` is no linear layer.
+    Of the facts, `num_layers` have that precision, `kept` were asked for and `small` are not worth it. Raises
+    ExportError where a name of `keep` is no linear layer.
     """
     if not linear_layers(lowering.module):  # the decode program has none
         return lowering, {}
     _require_linears(lowering.module, options.keep, lowering.name)
     if options.precision not in _BITS:
         return lowering, {}
-    module = copy.deepcopy(lowering.module)
-    pad_for_groups(module) if options.precision == "int4" else None
-    plan = plan_quantization(module, options)
-    for bits in (8, 4):
-        _quantize_layers(module, frozenset(plan.names(bits)), bits)
-    return replace(lowering, module=module), {"quantization": plan.describe()}
-
-
-def plan_quantization(module: nn.Module, options: TargetOptions) -> QuantizationPlan:
-    """Which linear layer gets how many bits."""
-    linears, bits = linear_layers(module), _BITS[options.precision]
-    small = tuple(k for k, layer in linears.items() if min(layer.weight.shape) < MIN_SIDE or k == FINAL_LAYER)
-    chosen: dict[str, Literal[4, 8]] = {}
-    for key, layer in linears.items():
-        if key in small or (key in options.keep and bits == 8):
-            continue
-        chosen[key] = 4 if bits == 4 and key not in options.keep and layer.in_features % GROUP_SIZE == 0 else 8
-    return QuantizationPlan(
-        precision=options.precision, bits=chosen, kept=tuple(key for key in linears if key in options.keep), small=small
-    )
+    module, bits = copy.deepcopy(lowering.module), _BITS[options.precision]
+    if bits == 4:
+        pad_for_groups(module)
+    linears, worth = linear_layers(module), quantizable_layers(module)
+    asked = {name: layer for name, layer in worth.items() if name not in options.keep}
+    four = [name for name, layer in asked.items() if bits == 4 and layer.in_features % GROUP_SIZE == 0]
+    eight = [name for name in (worth if bits == 4 else asked) if name not in four]
+    _quantize_layers(module, frozenset(eight), 8)
+    _quantize_layers(module, frozenset(four), 4)
+    facts: dict[str, object] = {
+        "scheme": _SCHEMES[bits],
+        "num_layers": len(four if bits == 4 else eight),
+        "kept": [name for name in linears if name in options.keep],
+        "small": [name for name in linears if name not in worth],
+    }
+    wider = [name for name in eight if name in asked] if bits == 4 else []  # in no whole groups
+    return replace(lowering, module=module), {"quantization": facts | ({"eight_bit": wider} if wider else {})}
 
 
 @torch.no_grad()
