@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from tiny_network import Colours
 from tiny_training import make_photos, write_folder
 
+from distilled import distilled_config
 from kind_core.checkpoint import save_checkpoint
 from kind_core.classes import ClassInfo
 from kind_core.errors import ConfigError, DataError
@@ -126,6 +127,19 @@ def test_the_command_prints_what_it_measured(work: Path, tmp_path: Path) -> None
     # no weights, no figure: neither of another network nor an empty one
     assert not {"fid", "sfid", "inception_score", "inception_precision", "inception_recall", "fdd"} & set(report)
     assert "FID" not in result.stdout
+
+
+@pytest.mark.slow
+def test_guidance_of_a_student_is_said_to_be_built_in(work: Path, tmp_path: Path) -> None:
+    """Its own scale, 1, was printed, with which no picture is drawn."""
+    config = replace(distilled_config(num_classes=3), classes=(CLASSES[0], CLASSES[2], OTHER))
+    save_checkpoint(tmp_path / "student", config, tiny_model(config.dit))
+    given = ["evaluate", "--checkpoint", tmp_path / "student", "--data", work / "train", "--val-data", work / "val"]
+    given += ["--count", 2, "--steps", 1, "--inception-weights", "none", "--dinov2", "none", "-o", tmp_path / "r.json"]
+    result = CliRunner().invoke(main, list(map(str, given)))
+    assert result.exit_code == 0, result.output
+    assert "1 dpmpp1 step with guidance built in" in " ".join(result.stdout.split())
+    assert json.loads((tmp_path / "r.json").read_text())["takes_guidance"] is False
 
 
 def test_what_does_not_go_together_is_named(work: Path) -> None:

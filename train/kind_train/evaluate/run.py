@@ -63,7 +63,8 @@ class Evaluation:
 
     All but `metrics` is what `judge` says, whose weights have `judge_sha256`.
     `sha256` is that of the checkpoint's files or of the bundle's manifest. Of a bundle there is no cross-class check
-    and no learngene alone: its tailors are merged. `metrics` are the figures of the other judges and those of published
+    and no learngene alone: its tailors are merged. Without `takes_guidance` guidance is built into the model, and
+    `guidance_scale` says nothing. `metrics` are the figures of the other judges and those of published
     work, on all classes together, of those networks whose weights there were: `lite2_distance`, `lite2_precision`,
     `lite2_recall` and `lite2_called_as_asked`, the same of `lite0`, `fid`, `sfid`, `inception_score`,
     `inception_precision`, `inception_recall` and `fdd`, each under its own name in the report.
@@ -77,6 +78,7 @@ class Evaluation:
     steps: int
     guidance_scale: float
     guidance_interval: tuple[float, float]
+    takes_guidance: bool
     classes: tuple[ClassEvaluation, ...]
     overall: FrechetComparison
     overall_floor: FrechetComparison
@@ -153,6 +155,7 @@ def evaluate(
         steps=drawing.sampling.steps,
         guidance_scale=drawing.sampling.guidance_scale,
         guidance_interval=drawing.sampling.guidance_interval,
+        takes_guidance=drawing.sampling.takes_guidance,
         classes=tuple(
             _evaluate_class(info.id, info.name, index, generated[i], held_out[i], training[i])
             for i, (info, index) in enumerate(zip(drawer.classes, asked, strict=True))

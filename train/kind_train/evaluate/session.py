@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from kind_core.console import echo, echo_lines
+from kind_core.console import count_of, echo, echo_lines
 from kind_core.console.tables import open_console, say
 from kind_core.errors import ResultsError
 from kind_core.files.json_files import read_json
@@ -192,7 +192,8 @@ def _group_notes(metrics: Mapping[str, Figure]) -> dict[str, list[str]]:
 
 
 def _class_table(evaluation: Evaluation) -> Table:
-    title = f"{evaluation.steps} {evaluation.sampler} steps at guidance {evaluation.guidance_scale:g}"
+    guidance = f"at guidance {evaluation.guidance_scale:g}" if evaluation.takes_guidance else "with guidance built in"
+    title = f"{count_of(evaluation.steps, f'{evaluation.sampler} step')} {guidance}"
     headings = ("as asked", "real photos", "distance", "floor", "n", "nearest / held-out")
     table = _new_table(title, "class", *headings)
     for result in evaluation.classes:
