@@ -7,7 +7,7 @@ import { listFacts, summarise } from "./facts.js";
 import { Gallery, type Drawing } from "./gallery.js";
 import { guidanceScale, offerGuidance, setGuidance } from "./guidance.js";
 import { measure, type Measured } from "./measure.js";
-import { element, hideProblem, paint, reveal, savePng, saveText, showProblem } from "./page.js";
+import { element, hideProblem, paintLarge, reveal, savePng, saveText, showProblem } from "./page.js";
 import type { Drawn, EngineName, Opened, Progress } from "./protocol.js";
 import { parseSeed, randomSeed } from "./seed.js";
 
@@ -35,6 +35,7 @@ const speed = element("speed", HTMLElement);
 
 let model: Opened | undefined;
 let shown: Drawing | undefined;
+let inSight: Picture | undefined; // the last step of one that is being drawn, too
 let running: AbortController | undefined;
 let measured: Measured | undefined;
 let isDrawn = false; // what the choices say, so that Draw draws another picture
@@ -191,7 +192,8 @@ function setProgress(done: number, total: number): void {
 }
 
 function showPicture(picture: Picture, label: string): void {
-  paint(canvas, picture);
+  inSight = picture;
+  paintLarge(canvas, picture, { isSharp: sharp.checked });
   element("invitation", HTMLElement).hidden = true;
   canvas.setAttribute("aria-label", label);
 }
@@ -285,7 +287,7 @@ controls.addEventListener("submit", (event) => {
   }
 });
 controls.addEventListener("input", (event) => (isDrawn &&= event.target === keepSeed || event.target === sharp));
-sharp.addEventListener("change", () => canvas.classList.toggle("sharp", sharp.checked));
+sharp.addEventListener("change", () => inSight && paintLarge(canvas, inSight, { isSharp: sharp.checked }));
 document.addEventListener("keydown", (event) => event.key === "Escape" && running?.abort());
 element("new-seed", HTMLButtonElement).addEventListener("click", () => {
   seedText.value = String(randomSeed());

@@ -12,11 +12,26 @@ export function element<T extends HTMLElement>(id: string, type: new () => T): T
   return found;
 }
 
+const SHOWN_SIDE = 1024; // two pixels for each of the page's
+
+/** Pixel by pixel. */
 export function paint(canvas: HTMLCanvasElement, { width, height, data }: Picture): void {
   if (canvas.width !== width || canvas.height !== height) {
     [canvas.width, canvas.height] = [width, height];
   }
   canvas.getContext("2d")!.putImageData(new ImageData(data, width, height), 0, 0);
+}
+
+/** Enlarged, smoothly or in squares: what a page enlarges by its style gets the poorer smoothing that browsers have. */
+export function paintLarge(canvas: HTMLCanvasElement, picture: Picture, { isSharp }: { isSharp: boolean }): void {
+  const small = document.createElement("canvas");
+  paint(small, picture);
+  const factor = Math.max(1, Math.ceil(SHOWN_SIDE / Math.max(picture.width, picture.height)));
+  [canvas.width, canvas.height] = [picture.width * factor, picture.height * factor];
+  const context = canvas.getContext("2d")!;
+  context.imageSmoothingEnabled = !isSharp;
+  context.imageSmoothingQuality = "high";
+  context.drawImage(small, 0, 0, canvas.width, canvas.height);
 }
 
 /** Scroll where an element is out of sight, as the picture is above the buttons of a phone. */

@@ -40,7 +40,7 @@ struct StudioView: View {
             if let image = studio.image {
                 Image(decorative: image, scale: 1)
                     .resizable()
-                    .interpolation(.none)
+                    .interpolation(.high)
                     .clipShape(.rect(cornerRadius: 12))
             }
         }
