@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -99,6 +100,36 @@ def test_documents_are_typed() -> None:
     words = ("dict[str, Any]", "Mapping[str, Any]")
     count = sum((ROOT / file).read_text(encoding="utf-8").count(word) for file in modules() for word in words)
     assert count <= 21
+
+
+def is_there(name: str) -> bool:
+    """Whether a dotted name leads to a module, or from a folder or module to something that is spelled there."""
+    first, *rest = name.split(".")
+    place = next(ROOT / package for package in PACKAGES if package.endswith(first))
+    for part in rest:
+        inner = place / part
+        if not inner.is_dir():
+            file = inner.with_suffix(".py") if inner.with_suffix(".py").is_file() else place / "__init__.py"
+            return file.stem == part or re.search(rf"\b{part}\b", file.read_text(encoding="utf-8")) is not None
+        place = inner
+    return True
+
+
+def test_what_texts_call_a_module_is_one() -> None:
+    texts = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *sorted((ROOT / "docs").rglob("*.md")),
+        *map(ROOT.joinpath, modules()),
+    ]
+    named = re.compile(r"`((?:kind_core|kind_export|kind_runtimes|kind_bench|kind_train|kind_samples)(?:\.\w+)+)")
+    found = {
+        (str(text.relative_to(ROOT)), name)
+        for text in texts
+        for name in named.findall(text.read_text(encoding="utf-8"))
+    }
+    assert len(found) > 20
+    assert [one for one in sorted(found) if not is_there(one[1])] == []
 
 
 def test_the_front_page_is_short() -> None:

@@ -118,7 +118,7 @@ class TrainingRecord:
     """`images` seen, the loss of held-out photos, and what that of the mean image is at the same noise.
 
     The mean image's is the loss of the best guess, pixel by pixel, that knows the mean of the photos and how far they
-    lie from it, but no shapes: see `kind_train.run.mean_image`. None where nothing was held out.
+    lie from it, but no shapes: see `kind_train.run.scoring`. None where nothing was held out.
     """
 
     images: int
