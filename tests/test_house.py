@@ -132,6 +132,16 @@ def test_what_texts_call_a_module_is_one() -> None:
     assert [one for one in sorted(found) if not is_there(one[1])] == []
 
 
+def test_the_guide_to_the_layout_names_files_that_are_there() -> None:
+    """From the root, from the folder of a package, or from within one."""
+    places = [ROOT, *{(ROOT / package).parent for package in PACKAGES}, *map(ROOT.joinpath, PACKAGES)]
+    places += [ROOT / "train/kind_train" / inner for inner in ("methods", "benchmark")]
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = {word for word in re.findall(r"`([\w.*-]+(?:/[\w.*-]*)*)`", text) if "/" in word or word.endswith(".py")}
+    assert len(paths) > 50
+    assert [path for path in sorted(paths) if not any(list(place.glob(path.rstrip("/"))) for place in places)] == []
+
+
 def test_the_front_page_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
