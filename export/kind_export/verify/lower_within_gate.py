@@ -1,7 +1,7 @@
 """Lower a target in the asked precision and verify it; where that is not close enough, keep the layers to blame higher.
 
 The rule is measured: the artifact says by how many dB it falls short, each layer's noise on the reference's own
-trajectories says which layers carry that much of it (see `sensitivity`).
+trajectories says which layers carry that much of it (see `kind_export.precision`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One case in a fresh process: `python -m kind_bench.measure.worker`, started by `session`.
+"""One case in a fresh process: `python -m kind_bench.measure.worker`, started by `processes`.
 
 It reads its job from the first line of stdin, which stays open as long as its parent lives, and writes messages to
 stdout, JSON a line each:
@@ -99,7 +99,7 @@ def _profile(job: Message, send: Send) -> None:
 
 
 def _read_manifest(folder: Path, job: Message) -> Manifest:
-    """That of the bundle whose files `session` has checked; raises BundleError where it is another one by now."""
+    """That of the bundle whose files the command has checked; raises BundleError where it is another one by now."""
     expected = job.get("manifest_sha256")
     if expected and hash_file(folder / MANIFEST_NAME) != expected:
         raise BundleError(f"{folder} was replaced while it was measured", "measure it again")
