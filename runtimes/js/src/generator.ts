@@ -9,7 +9,8 @@ import { checkPack, packInputs, type Pack } from "./packs.js";
 import { toPicture, type Picture } from "./pictures.js";
 import type { ReadOptions } from "./source.js";
 
-const MAX_GUIDANCE = 100;
+/** What a guidance scale may come to, of either sign. */
+export const MAX_GUIDANCE = 100;
 
 export interface DrawOptions {
   /** Id, name or index of a class that the programs hold [the bundle's only one]. With a pack: not given. */

@@ -5,7 +5,7 @@ export { OrtEngine, type Engine, type Program } from "./engine.js";
 export { BundleError, ClassNameError, ConfigError, KindError, TargetError } from "./errors.js";
 export { checkGolden } from "./golden.js";
 export { hashBytes } from "./hash.js";
-export { Generator, type DrawOptions, type Frame, type OpenGeneratorOptions } from "./generator.js";
+export { Generator, MAX_GUIDANCE, type DrawOptions, type Frame, type OpenGeneratorOptions } from "./generator.js";
 export { isGuided, type ClassInfo, type Manifest, type PackSpec } from "./manifest.js";
 export { nameFile } from "./naming.js";
 export { checkSeed, drawWords, MAX_SEED, startNoise, type Seed } from "./noise.js";

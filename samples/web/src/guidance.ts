@@ -1,10 +1,11 @@
 /** The slider of the guidance scale: it shows every scale that the model takes as it is. */
+import { MAX_GUIDANCE } from "@kind/runtime";
+
 import { element } from "./page.js";
 import type { Opened } from "./protocol.js";
 
 const STEPS = 20; // of the slider, to one
 const USUAL_END = 8; // unless more is asked for
-const MAX_SCALE = 100;
 
 const slider = element("guidance", HTMLInputElement);
 slider.addEventListener("input", () => {
@@ -28,7 +29,7 @@ export function setGuidance(scale: number): void {
 /** Stand at the scale that was asked for, where it is one that the model takes, otherwise at the bundle's own. */
 export function offerGuidance(model: Opened, asked: string | null): void {
   const scale = Number.parseFloat(asked ?? "");
-  setGuidance(!model.isGuidanceBuiltIn && Math.abs(scale) <= MAX_SCALE ? scale : model.guidance);
+  setGuidance(!model.isGuidanceBuiltIn && Math.abs(scale) <= MAX_GUIDANCE ? scale : model.guidance);
   slider.disabled = model.isGuidanceBuiltIn || !model.isGuided.includes(true);
   element("guidance-note", HTMLElement).textContent = describe(model);
 }

@@ -57,6 +57,18 @@ class AndroidTest {
         OrtSession.program = toys(Manifest.parse(manifest.toString()), mapOf(*faults))
     }
 
+    /** Programs wait from now on: the first latch says that one has begun, the second lets them go on. */
+    private fun holdSteps(): Pair<CountDownLatch, CountDownLatch> {
+        val (begun, goOn) = CountDownLatch(1) to CountDownLatch(1)
+        val held = OrtSession.program
+        OrtSession.program = OrtSession.Program { file, unit, inputs ->
+            begun.countDown()
+            goOn.await()
+            held.run(file, unit, inputs)
+        }
+        return begun to goOn
+    }
+
     private fun toys(manifest: Manifest, faults: Map<String, String>) = OrtSession.Program { file, unit, inputs ->
         val toys = toyPrograms(manifest) { latents ->
             when (faults[unit]) {
@@ -138,13 +150,7 @@ class AndroidTest {
     fun closingWaitsForTheStepUnderWay(): Unit = runBlocking {
         ship("the NPU is right")
         val generator = bundle().openGenerator(unit = "CPU")
-        val (begun, goOn) = CountDownLatch(1) to CountDownLatch(1)
-        val toys = OrtSession.program
-        OrtSession.program = OrtSession.Program { file, unit, inputs ->
-            begun.countDown()
-            goOn.await()
-            toys.run(file, unit, inputs)
-        }
+        val (begun, goOn) = holdSteps()
         val drawing = async(Dispatchers.Default) { runCatching { generator.generate("panda", seed = 7u).picture() } }
         begun.await()
         val closing = thread { generator.close() }
@@ -161,13 +167,7 @@ class AndroidTest {
     @Test
     fun whatACancelledCallerOpenedIsClosed(): Unit = runBlocking {
         ship("the NPU is right")
-        val (begun, goOn) = CountDownLatch(1) to CountDownLatch(1)
-        val toys = OrtSession.program
-        OrtSession.program = OrtSession.Program { file, unit, inputs ->
-            begun.countDown()
-            goOn.await()
-            toys.run(file, unit, inputs)
-        }
+        val (begun, goOn) = holdSteps()
         val opening = async(Dispatchers.Default) { bundle().openGenerator() }
         begun.await()
         opening.cancel()
