@@ -19,7 +19,7 @@ from kind_core.console.commands import (
     split_names,
     split_rows,
 )
-from kind_core.console.vocabulary import Named
+from kind_core.console.vocabulary import PATH, Named
 from kind_core.errors import ConfigError
 from kind_core.precisions import PRECISIONS, list_precisions
 from kind_core.samplers import SAMPLERS, list_samplers
@@ -68,13 +68,11 @@ class _ExportGroup(PlainGroup):
     type=Named(dict.fromkeys((*TARGETS, "all", *TARGET_ROWS))),
     help="What to write (comma or repeated); all means the first three. litert needs its extra.",
 )
-@click.option(
-    "--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder, or hub:ORG/NAME[@REVISION] [the sample]."
-)
+@click.option("--checkpoint", type=PATH, help="Checkpoint folder, or hub:ORG/NAME[@REVISION] [the sample].")
 @_sample_option
 @click.option(
     "--from-diffusers",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Instead of a checkpoint: a diffusers DiT, kept dense; a folder or hub:ORG/NAME.",
 )
 @_latents_option
@@ -95,7 +93,7 @@ class _ExportGroup(PlainGroup):
 @click.option("--packs", is_flag=True, help="One base without classes, and a pack a class to download.")
 @click.option("--class-functions", is_flag=True, help="Core ML with iOS 18: a function a class, shared weights.")
 @click.option("--kit", "kits", multiple=True, type=Named(KITS), help="Add sources for an app.")
-@click.option("--base", type=click.Path(path_type=Path), help="With --packs: only write packs that fit this base.")
+@click.option("--base", type=PATH, help="With --packs: only write packs that fit this base.")
 @click.option(
     "--device",
     "devices",
@@ -110,7 +108,7 @@ class _ExportGroup(PlainGroup):
 @click.option(
     "--max-image-ms", type=float, help="The same for a picture, with fewer steps where that helps [no limit]."
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle to write [<classes>.kind].")
+@click.option("-o", "--output", type=PATH, help="Bundle to write [<classes>.kind].")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option("--force-steps", is_flag=True, help="Allow --steps that a distilled model was not trained for.")
 @click.option("--strict", is_flag=True, help="Refuse programs of which more than 5 % runs off the fast path.")
@@ -159,9 +157,9 @@ def main(
 
 
 @main.command()
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint folder [the shipped sample].")
+@click.option("--checkpoint", type=PATH, help="Checkpoint folder [the shipped sample].")
 @_sample_option
-@click.option("--from-diffusers", type=click.Path(path_type=Path), help="Instead of a checkpoint: a diffusers DiT.")
+@click.option("--from-diffusers", type=PATH, help="Instead of a checkpoint: a diffusers DiT.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @report_errors
 def classes(checkpoint: Path | None, sample: str | None, from_diffusers: Path | None, as_json: bool) -> None:
@@ -183,22 +181,18 @@ def classes(checkpoint: Path | None, sample: str | None, from_diffusers: Path | 
 
 
 @main.command()
-@click.option(
-    "--checkpoint", type=click.Path(path_type=Path), required=True, help="Folder of kind-train init --from-pixart."
-)
+@click.option("--checkpoint", type=PATH, required=True, help="Folder of kind-train init --from-pixart.")
 @click.option("--domains", multiple=True, required=True, help="Domains, by name or id (comma or repeated).")
 @click.option(
     "--target", "targets", multiple=True, type=Named((*TARGETS, "all")), help="What to write (comma or repeated)."
 )
-@click.option(
-    "--caption", type=click.Path(path_type=Path), help="Embedded caption to hold the gates with [drawn numbers]."
-)
+@click.option("--caption", type=PATH, help="Embedded caption to hold the gates with [drawn numbers].")
 @_latents_option
 @_steps_option
 @_sampler_option
 @_guidance_option
 @_precision_option
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option("-o", "--output", type=PATH, required=True, help="Folder to write.")
 @click.option("--force", is_flag=True, help="Replace an existing --output.")
 @report_errors
 def captions(domains: tuple[str, ...], targets: tuple[str, ...], caption: Path | None, **options: Any) -> None:
@@ -217,7 +211,7 @@ def captions(domains: tuple[str, ...], targets: tuple[str, ...], caption: Path |
 
 
 @main.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @click.option("--device", "devices", multiple=True, metavar="NAME", help="Forecast for this device [three phones].")
 @click.option("--json", "as_json", is_flag=True, help="Print the new report as JSON.")
 @report_errors

@@ -7,6 +7,7 @@ command can forget it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -43,6 +44,7 @@ _COUNTED = {
     "WEIGHT": ("follow", "match_photos", "perceptual", "repa"),
 }
 UNITS = {name: unit for unit, names in _COUNTED.items() for name in names}
+PATH = click.Path(path_type=Path)  # of a file or a folder, which need not be there
 VERBOSITY = "kind_core.verbosity"  # in the context of a command, see `kind_core.console.verbosity`
 
 

@@ -15,7 +15,7 @@ import click
 
 from kind_core.console import echo
 from kind_core.console.commands import PlainCommand, PlainGroup, completion_option, report_errors
-from kind_core.console.vocabulary import Named
+from kind_core.console.vocabulary import PATH, Named
 from kind_core.files.near_paths import find_near
 from kind_runtimes.engine_rows import ENGINES
 from kind_runtimes.progress import show_progress
@@ -73,13 +73,13 @@ def main() -> None:
 
 
 @main.command(_DEFAULT, context_settings=_CONTEXT)
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @click.option("--class", "class_name", metavar="NAME", help="Class to draw, by name or id [the bundle's only one].")
-@click.option("--pack", type=click.Path(path_type=Path), help="Pack to attach, where the bundle is a base.")
+@click.option("--pack", type=PATH, help="Pack to attach, where the bundle is a base.")
 @click.option(
     "--text-embeddings",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Embedded caption to draw, by kind-train embed --caption: for a bundle of captions.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the first picture, then counted up.")
@@ -91,7 +91,7 @@ def main() -> None:
 @click.option("--columns", type=int, help="Pictures a row [as square as it gets].")
 @click.option("--scale", type=int, default=1, show_default=True, help="Enlarge pictures so many times, smoothly.")
 @click.option("--sharp", is_flag=True, help="Enlarge each pixel to a sharp square instead.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Image to write [<class>.png].")
+@click.option("-o", "--output", type=PATH, help="Image to write [<class>.png].")
 @click.option("--force", is_flag=True, help="Replace an existing image.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @report_errors
@@ -112,7 +112,7 @@ def draw(as_json: bool, **options: Any) -> None:
 
 
 @main.command(cls=PlainCommand, context_settings=_CONTEXT)
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0: also other machines and proxies.")
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in the browser.")
@@ -144,7 +144,7 @@ def serve(bundle: Path, port: int, host: str, open_browser: bool) -> None:
 
 
 @main.command(cls=PlainCommand)
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @report_errors
 def inspect(path: Path, as_json: bool) -> None:

@@ -12,7 +12,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from kind_bench.forecasting.devices import Device
+from kind_core.console import count_of
 from kind_core.errors import BudgetError
+from kind_core.files.regular_files import measure_bytes
 from kind_core.samplers import Sampling
 from kind_export.budget import Budget, Cost
 from kind_export.planning.choice import (
@@ -59,7 +61,7 @@ class Planner:
         measured: list[Considered] = []
         while fitting and all(one.below_gate for one in measured):  # what is coarser may have a gate that it holds
             worth = [one for one in fitting if not any(is_finer(other.choice, one.choice) for other in fitting)]
-            on_stage(f"measuring the error of {len(worth)} choice{'s' if len(worth) > 1 else ''}")
+            on_stage(f"measuring the error of {count_of(len(worth), 'choice')}")
             measured += map(self._measure, worth)
             fitting = [one for one in fitting if one not in worth]
         return self._rank(considered, measured)
@@ -107,7 +109,7 @@ def make_planner(prepared: Prepared) -> Planner:
 def require_budget(budget: Budget, works: Works, folder: Path, sampling: Sampling, devices: Sequence[Device]) -> None:
     """Hold the artifact itself against the budget, by its own size and its own counted work; raises BudgetError."""
     (name,) = works
-    size = sum(file.stat().st_size for file in (folder / name).rglob("*") if file.is_file())
+    size = measure_bytes(folder / name)
     times = likely_times(works[name], devices[0]) if budget.is_timed else None
     cost = Cost(size_bytes=size) if times is None else timed_cost(size, times, sampling.guided)
     misses = cost.misses(budget)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from kind_bench.results.alternatives import list_alternatives
 from kind_core.config import TrainingRecord
+from kind_core.console import count_of
 from kind_export.report.charts import Chart, Part, draw_bars, draw_columns, draw_ranges, draw_roofline
 from kind_export.report.usage import read_snippet, write_command, write_loop
 from kind_export.report.words import (
@@ -58,6 +59,7 @@ def render_page(report: ReportDocument, preview: bytes | None, kits: Sequence[st
     environment.filters |= {
         "bytes": format_bytes,
         "count": format_count,
+        "count_of": count_of,
         "ms": format_ms,
         "db": format_db,
         "percent": format_percent,

@@ -88,7 +88,7 @@ def describe_load(host: Host) -> str:
     load, num_cpus = host.get("load_before"), host["num_cpus"]
     if load is None or num_cpus is None or load <= _BUSY * num_cpus:
         return ""
-    return f"load {load:.1f} on {num_cpus} CPU{'s' if num_cpus > 1 else ''}"
+    return f"load {load:.1f} on {count_of(num_cpus, 'CPU')}"
 
 
 def picture_range_ms(measured: MeasuredHere, steps: int) -> tuple[float, float]:

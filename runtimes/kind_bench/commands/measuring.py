@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kind_bench.commands.options import CONTEXT, PATH, RUNTIMES
+from kind_bench.commands.options import CONTEXT, RUNTIMES
 from kind_core.console import count_of, echo, echo_lines
 from kind_core.console.commands import PlainCommand, report_errors, split_names
-from kind_core.console.vocabulary import Named
+from kind_core.console.vocabulary import PATH, Named
 from kind_core.errors import ConfigError
 
 if TYPE_CHECKING:

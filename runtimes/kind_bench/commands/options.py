@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import click
+from kind_runtimes.engine_rows import ENGINES
 
 CONTEXT = {"help_option_names": ["-h", "--help"]}
-PATH = click.Path(path_type=Path)
-RUNTIMES = ("onnx", "executorch", "coreml", "litert")
+RUNTIMES = tuple(row.name for row in ENGINES.values() if row.counter is not None)  # whose programs are for devices

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from kind_bench.commands.options import CONTEXT, PATH, RUNTIMES
+from kind_bench.commands.options import CONTEXT, RUNTIMES
 from kind_core.console import count_of, echo, echo_lines, tell
 from kind_core.console.commands import PlainCommand, report_errors, split_names
-from kind_core.console.vocabulary import Named
+from kind_core.console.vocabulary import PATH, Named
 
 
 @click.command("compare", cls=PlainCommand, context_settings=CONTEXT)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from kind_core.console import count_of
 from kind_train.benchmark.cells import Cell, CellFigures, Stored
 from kind_train.benchmark.results import Results, Strip, name_seeds
 from kind_train.benchmark.suite import Arm, Scale, TrainingSuite
@@ -63,7 +64,7 @@ def _make_notes(scale: Scale, stored: Sequence[Stored], tasks: Sequence[Task]) -
     classes = f"{min(sizes)} classes" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)} classes"
     notes = [
         f"{scale.images:,} training images in batches of {scale.batch_size}, {seeds}, "
-        f"{len(tasks)} task{'s' if len(tasks) != 1 else ''} of {classes}; every method of a task sees the same photos, "
+        f"{count_of(len(tasks), 'task')} of {classes}; every method of a task sees the same photos, "
         "noise and timesteps, and starts its pictures from the same noise."
     ]
     if scale.count:

@@ -11,10 +11,10 @@ import click
 
 from kind_core.console import announce_loading, echo
 from kind_core.console.commands import PlainCommand, report_errors, split_names
-from kind_core.console.vocabulary import Named
+from kind_core.console.vocabulary import PATH, Named
 from kind_core.errors import ConfigError
 from kind_core.samplers import SAMPLERS
-from kind_train.commands.options import PLACE, choose_output, output_argument
+from kind_train.commands.options import choose_output, output_argument
 from kind_train.config import CONSTRUCTIONS
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ _DTYPES = ("fp16", "fp32")  # what `convert` stores
 
 
 @click.command(cls=PlainCommand)
-@click.option("--from-dit", type=PLACE, help="Folder of a diffusers DiT, or hub:ORG/NAME.")
-@click.option("--from-pixart", type=PLACE, help="Instead: of a diffusers PixArt, which draws from captions.")
+@click.option("--from-dit", type=PATH, help="Folder of a diffusers DiT, or hub:ORG/NAME.")
+@click.option("--from-pixart", type=PATH, help="Instead: of a diffusers PixArt, which draws from captions.")
 @click.option("--preset", help="Whose ranks to take: kind-b/2, kind-l/2, kind-xl/2 ...")
 @click.option("--learngene-rank", type=int, help="Instead of a preset: components for every class [the preset's].")
 @click.option("--tailor-rank", type=int, help="Instead of a preset: components a class [the preset's].")
@@ -41,7 +41,7 @@ _DTYPES = ("fp16", "fp32")  # what `convert` stores
     help="What tailors start from.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random tailors.")
-@click.option("-o", "--output", type=PLACE, required=True, help="Checkpoint folder to write.")
+@click.option("-o", "--output", type=PATH, required=True, help="Checkpoint folder to write.")
 @click.option("--force", is_flag=True, help="Replace an existing --output.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @report_errors
@@ -107,7 +107,7 @@ def _tabulate_errors(result: InitResult) -> Table:
 
 
 @click.command(cls=PlainCommand)
-@click.argument("source", type=PLACE)
+@click.argument("source", type=PATH)
 @output_argument
 @click.option("--construction", type=Named(CONSTRUCTIONS), required=True, help="Which blocks are kept, and how chosen.")
 @click.option("--blocks", type=int, metavar="BLOCKS", help="To so many [the paper's share: 10 or 7 of 12].")
@@ -148,8 +148,8 @@ def shrink(source: Path, output: Path | None, output_option: Path | None, **opti
 
 
 @click.command(cls=PlainCommand)
-@click.argument("base", type=PLACE)
-@click.argument("source", type=PLACE)
+@click.argument("base", type=PATH)
+@click.argument("source", type=PATH)
 @click.option("--classes", multiple=True, help="Add these classes [all that BASE lacks] (comma or repeated).")
 @report_errors
 def add(base: Path, source: Path, classes: tuple[str, ...]) -> None:
@@ -173,7 +173,7 @@ def add(base: Path, source: Path, classes: tuple[str, ...]) -> None:
 
 
 @click.command(cls=PlainCommand)
-@click.argument("source", type=PLACE)
+@click.argument("source", type=PATH)
 @output_argument
 @click.option(
     "--precision",

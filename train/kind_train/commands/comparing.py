@@ -10,18 +10,18 @@ from click.core import ParameterSource
 
 from kind_core.console import announce_loading
 from kind_core.console.commands import PlainCommand, parse_counts, report_errors, split_names
-from kind_core.console.vocabulary import Named
+from kind_core.console.vocabulary import PATH, Named
 from kind_core.errors import ConfigError
 from kind_train.benchmark.cell_scripts import SCRIPTS
 from kind_train.benchmark.suite import SUITES
-from kind_train.commands.options import PLACE, judge_options
+from kind_train.commands.options import judge_options
 
 _OF_CELLS = frozenset({"list_cells", "script", "cell", "resume"})
 
 
 @click.command(cls=PlainCommand)
 @click.argument("suite", type=Named(SUITES), metavar="SUITE")
-@click.option("--output", type=PLACE, required=True, help="Folder of the results.")
+@click.option("--output", type=PATH, required=True, help="Folder of the results.")
 @click.option(
     "--scale",
     type=click.Choice(["small", "paper"]),
@@ -30,19 +30,19 @@ _OF_CELLS = frozenset({"list_cells", "script", "cell", "resume"})
     help="How much, of everything.",
 )
 @click.option("--methods", multiple=True, help="Rows of the table to make (comma or repeated) [all].")
-@click.option("--checkpoint", type=PLACE, help="The decomposed model, base of KIND.")
+@click.option("--checkpoint", type=PATH, help="The decomposed model, base of KIND.")
 @click.option("--sample", type=Named(("photos", "garments")), help="In its place one that ships [none].")
-@click.option("--dense", type=PLACE, help="A dense model of the same classes, base of others.")
+@click.option("--dense", type=PATH, help="A dense model of the same classes, base of others.")
 @click.option("--data", help="Photos of new classes; of suites that only draw: held-out ones, for their row.")
 @click.option("--val-data", help="Held-out photos of the new classes [a share of --data].")
 @click.option(
     "--task-size", type=int, metavar="CLASSES", help="Part the classes of --data into tasks of so many [one task]."
 )
-@click.option("--tasks", type=PLACE, help="In place of --data: YAML, `NAME: {data: PATH, ...}`.")
+@click.option("--tasks", type=PATH, help="In place of --data: YAML, `NAME: {data: PATH, ...}`.")
 @click.option("--base-data", help="Photos that suites pre-train on before they adapt.")
 @click.option("--preset", help="What suites pre-train [sample].")
 @click.option("--size", type=int, help="Side of the photos of what suites pre-train [the preset's].")
-@click.option("--real", type=PLACE, help="Statistics of the tasks' photos: TASK.safetensors each.")
+@click.option("--real", type=PATH, help="Statistics of the tasks' photos: TASK.safetensors each.")
 @click.option("--images", type=int, help="Training images of a cell [the scale's].")
 @click.option("--base-images", type=int, help="Training images before that, of num-classes [the scale's].")
 @click.option("--batch-size", type=int, help="Images an update [the scale's].")

@@ -10,9 +10,9 @@ import click
 
 from kind_core.console import announce_loading, echo
 from kind_core.console.commands import PlainCommand, parse_interval, report_errors, split_names
-from kind_core.console.vocabulary import Named
+from kind_core.console.vocabulary import PATH, Named
 from kind_core.errors import ConfigError
-from kind_train.commands.options import PLACE, judge_options
+from kind_train.commands.options import judge_options
 
 
 @click.command(cls=PlainCommand)
@@ -23,7 +23,7 @@ from kind_train.commands.options import PLACE, judge_options
 @click.option("--images", type=int, default=60_000, show_default=True, help="Training images to see.")
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror half of the images.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of weights and order of photos.")
-@click.option("-o", "--output", type=PLACE, required=True, help="File to write.")
+@click.option("-o", "--output", type=PATH, required=True, help="File to write.")
 @click.option("--force", is_flag=True, help="Replace an existing --output.")
 @report_errors
 def classifier(
@@ -95,7 +95,7 @@ def classifier(
 @click.option("--batch-size", type=int, default=64, show_default=True, help="Photos in memory at a time.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the photos that are kept.")
 @click.option("--device", default="cpu", show_default=True, help="Where the networks run: cpu, cuda, auto ...")
-@click.option("-o", "--output", type=PLACE, required=True, help="File to write.")
+@click.option("-o", "--output", type=PATH, required=True, help="File to write.")
 @click.option("--force", is_flag=True, help="Replace an existing --output.")
 @report_errors
 def statistics(
@@ -157,18 +157,18 @@ def statistics(
 
 
 @click.command(cls=PlainCommand)
-@click.option("--checkpoint", type=PLACE, help="Checkpoint folder.")
+@click.option("--checkpoint", type=PATH, help="Checkpoint folder.")
 @click.option("--sample", type=Named(("photos", "garments")), help="In place of a checkpoint: one that ships [none].")
-@click.option("--bundle", type=PLACE, help="Exported bundle, in place of a checkpoint.")
+@click.option("--bundle", type=PATH, help="Exported bundle, in place of a checkpoint.")
 @click.option(
     "--runtime",
     type=Named(("onnx", "executorch", "coreml", "litert")),
     help="Runtime of the bundle [the first that runs here].",
 )
-@click.option("--data", type=PLACE, help="The photos it was trained on.")
-@click.option("--val-data", type=PLACE, help="Held-out photos of the same classes.")
+@click.option("--data", type=PATH, help="The photos it was trained on.")
+@click.option("--val-data", type=PATH, help="Held-out photos of the same classes.")
 @click.option(
-    "--real", type=PLACE, help="In place of both: a file of kind-train statistics; then no floor and no copying."
+    "--real", type=PATH, help="In place of both: a file of kind-train statistics; then no floor and no copying."
 )
 @click.option("--classes", multiple=True, help="Measure these classes only (comma or repeated).")
 @click.option("--count", type=int, default=200, show_default=True, help="Pictures a class.")
@@ -182,7 +182,7 @@ def statistics(
 @click.option("--guidance", type=float, help="Guidance scale [the checkpoint's].")
 @click.option("--guidance-interval", metavar="LO,HI", help="Guidance in this share of the steps only [0,1].")
 @judge_options
-@click.option("-o", "--output", type=PLACE, help="Write the whole report as JSON.")
+@click.option("-o", "--output", type=PATH, help="Write the whole report as JSON.")
 @click.option("--resume", is_flag=True, help="Continue the interrupted evaluation beside --output.")
 @click.option("--force", is_flag=True, help="Replace an existing --output.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")

@@ -8,11 +8,10 @@ from typing import Any, TypeVar
 
 import click
 
-from kind_core.console.vocabulary import Named
+from kind_core.console.vocabulary import PATH, Named
 from kind_train.config import REPORTS
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-PLACE = click.Path(path_type=Path)  # of a file or a folder
 
 
 def with_options(*options: Callable[[_F], _F]) -> Callable[[_F], _F]:
@@ -27,7 +26,7 @@ def with_options(*options: Callable[[_F], _F]) -> Callable[[_F], _F]:
 
 
 data_options = with_options(
-    click.option("--config", "config_file", type=PLACE, help="YAML file of options; flags win."),
+    click.option("--config", "config_file", type=PATH, help="YAML file of options; flags win."),
     click.option(
         "--data",
         help="Image folder (one folder a class), .parquet, WebDataset shards, hub:ORG/NAME, or a cache of latents.",
@@ -99,7 +98,7 @@ run_options = with_options(
 
 
 judge_options = with_options(
-    click.option("--classifier", type=PLACE, help="Judge: a file of kind-train classifier [EfficientNet-Lite2]."),
+    click.option("--classifier", type=PATH, help="Judge: a file of kind-train classifier [EfficientNet-Lite2]."),
     click.option(
         "--inception-weights", metavar="FILE|none", help="Inception-v3 of torch-fidelity, for FID [torch hub's cache]."
     ),
@@ -110,8 +109,8 @@ judge_options = with_options(
 
 
 output_argument = with_options(
-    click.argument("output", type=PLACE, required=False),
-    click.option("-o", "--output", "output_option", type=PLACE, help="The same as OUTPUT."),
+    click.argument("output", type=PATH, required=False),
+    click.option("-o", "--output", "output_option", type=PATH, help="The same as OUTPUT."),
 )
 
 

@@ -10,14 +10,15 @@ import click
 
 from kind_core.console import announce_loading, echo
 from kind_core.console.commands import PlainCommand, report_errors, split_names
+from kind_core.console.vocabulary import PATH
 from kind_core.stopping import describe_ignored, exit_code
-from kind_train.commands.options import PLACE, choose_output, output_argument
+from kind_train.commands.options import choose_output, output_argument
 
 
 @click.command(cls=PlainCommand)
 @click.option("--data", required=True, help="Image folder, .parquet file, WebDataset shards or hub:ORG/NAME[:SPLIT].")
-@click.option("--autoencoder", type=PLACE, required=True, help="Folder of a diffusers autoencoder.")
-@click.option("--output", type=PLACE, required=True, help="Folder of the cache.")
+@click.option("--autoencoder", type=PATH, required=True, help="Folder of a diffusers autoencoder.")
+@click.option("--output", type=PATH, required=True, help="Folder of the cache.")
 @click.option("--size", type=int, default=256, show_default=True, help="Side of the photos in pixels.")
 @click.option("--classes", multiple=True, help="Encode these classes only (comma or repeated).")
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Encode the mirror images too.")
@@ -72,8 +73,8 @@ def cache(**options: Any) -> None:
 @click.command(cls=PlainCommand)
 @click.option("--data", help="Captioned photos: a folder with NAME.txt beside NAME.jpg or metadata.jsonl, or .parquet.")
 @click.option("--caption", metavar="TEXT", help="This caption alone, for kind-run: OUTPUT is then a file.")
-@click.option("--text-encoder", type=PLACE, required=True, help="Folder of a PixArt pipeline with its T5.")
-@click.option("--output", type=PLACE, required=True, help="Folder of the embedded captions.")
+@click.option("--text-encoder", type=PATH, required=True, help="Folder of a PixArt pipeline with its T5.")
+@click.option("--output", type=PATH, required=True, help="Folder of the embedded captions.")
 @click.option("--classes", multiple=True, help="Captions of these classes only (comma or repeated).")
 @click.option("--tokens", type=int, metavar="WORDS", help="Words at most that are read of a caption [the pipeline's].")
 @click.option("--batch-size", type=int, default=16, show_default=True, help="Captions embedded at a time.")
@@ -119,7 +120,7 @@ def embed(**options: Any) -> None:
 
 
 @click.command("imagenet-split", cls=PlainCommand)
-@click.argument("imagenet", type=PLACE)
+@click.argument("imagenet", type=PATH)
 @output_argument
 @click.option("--part", "parts", multiple=True, help="pretrain, task-01 ... task-18 (comma or repeated) [all].")
 @click.option("--force", is_flag=True, help="Replace an existing OUTPUT.")
